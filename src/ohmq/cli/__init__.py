@@ -1,0 +1,67 @@
+"""The command line: one module a verb, imported only when it is used."""
+
+import importlib
+import sys
+
+import click
+
+from ohmq.errors import OhmqError
+
+__all__ = ["cli", "main"]
+
+COMMANDS = {
+    "train": "Train a model.",
+    "export": "Freeze a checkpoint into one model file.",
+    "models": "List the shipped models.",
+    "compress": "Turn images into .ohm files.",
+    "decompress": "Turn .ohm files into images.",
+    "truncate": "Cut .ohm files to a lower bitrate, without a model.",
+    "info": "Show what an .ohm file holds.",
+    "evaluate": "Measure a model on images: rate, distortion, time.",
+}
+
+
+class _LazyGroup(click.Group):
+    """Imports the module of a command when the command is used, so that the light ones start fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"ohmq.cli.{name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="ohmq")
+def cli() -> None:
+    """ohmq: a learned image codec on one-hot max quantization.
+
+    \b
+    Example:
+        ohmq compress photo.png -o photo.ohm
+        ohmq decompress photo.ohm -o decoded.png
+    """
+
+
+def main(arguments: list[str] | None = None, command: click.Command = cli, name: str = "ohmq") -> None:
+    """Run a command line: an `OhmqError` is one line on stderr and exit code 1; wrong usage is exit code 2."""
+    try:
+        code = command.main(args=arguments, prog_name=name, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except OhmqError as error:
+        click.echo(f"{name}: {error}", err=True)
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,71 @@
+"""``ohmq train``: modern spelling over `ohmq.training`."""
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ohmq.errors import ConfigError
+
+__all__ = ["command"]
+
+_MODEL_KEYS = ("quantizer", "channels_min", "channels_max", "num_symbols", "prior", "refinement")
+
+
+@click.command(epilog="Example: ohmq train --preset mnist-ohm --data data -o runs/mnist-ohm")
+@click.option("--preset", "preset_name", help="Settings of a shipped model: mnist-ohm, mnist-int.")
+@click.option("-o", "--output-dir", type=click.Path(path_type=Path), required=True, help="Logs and checkpoints.")
+@click.option("--data", "data_base_path", type=click.Path(path_type=Path), help="Where MNIST is, or $OHMQ_DATA.")
+@click.option("--quantizer", type=click.Choice(["ohm", "integer", "none"]))
+@click.option("--channels-min", type=int, help="Channels that are always active (default 0).")
+@click.option("--channels-max", type=int, help="All channels (default 16).")
+@click.option("--num-symbols", type=int, help="Alphabet size S (default 256).")
+@click.option("--prior", type=click.Choice(["static", "context"]))
+@click.option("--refinement/--no-refinement", default=None, help="Later channels quantize what earlier ones left.")
+@click.option("--lambda-rd", "lambdas", type=float, nargs=2, help="lambda_min lambda_max (default 0.95 0.999).")
+@click.option("--epochs", type=int)
+@click.option("--batch-size", type=int, help="Over all devices.")
+@click.option("--learning-rate", type=float)
+@click.option("--weight-decay", type=float)
+@click.option("--schedule", type=click.Choice(["constant", "cosine"]))
+@click.option("--ema-decay", type=float, help="Average of the weights; 0: none.")
+@click.option("--clip-norm", type=float, help="Largest gradient norm; 0: no limit.")
+@click.option("--fraction-power", type=float, help="fraction = U(0, 1) ** power; 0.5 as published.")
+@click.option("--initialisation", type=click.Choice(["published", "scalar", "vector"]))
+@click.option("--warm-start-epochs", type=int)
+@click.option("--grow-epochs", type=int, help="Last epochs, with the whole alphabet; 0: all.")
+@click.option("--initial-symbols", type=int, help="Alphabet size before.")
+@click.option("--num-train-samples", type=int)
+@click.option("--num-val-samples", type=int)
+@click.option("--val-every", type=int, help="Epochs between validations.")
+@click.option("--log-interval", type=int, help="Steps between log rows.")
+@click.option("--devices", help="As Lightning takes it: a number, or auto.")
+@click.option("--num-nodes", type=int)
+@click.option("--cpu", is_flag=True, default=None, help="Never use an accelerator.")
+@click.option("--seed", type=int)
+@click.option("--description", help="Free text, kept in the checkpoint.")
+@click.option("--ckpt", type=click.Path(path_type=Path), help="Resume from this checkpoint.")
+@click.option("--resume", is_flag=True, help="Resume from OUTPUT_DIR/last.ckpt if it is there.")
+def command(preset_name: str | None, ckpt: Path | None, resume: bool, **given: Any) -> None:
+    """Train a model: checkpoints, CSV and TensorBoard logs go to the output folder."""
+    from ohmq.models import MnistConfig
+    from ohmq.training.options import TrainOptions, preset
+    from ohmq.training.run import train
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    settings = preset(preset_name) if preset_name else {}
+    given = {key: value for key, value in given.items() if value is not None}
+    if str(given.get("devices", "")).isdigit():
+        given["devices"] = int(given["devices"])
+    model_changes = {key: given.pop(key) for key in _MODEL_KEYS if key in given}
+    settings["model"] = dataclasses.replace(settings.get("model", MnistConfig()), **model_changes)
+    options = TrainOptions(**{**settings, **given})
+    last = options.output_dir / "last.ckpt"
+    if resume and ckpt is None and last.exists():
+        ckpt = last
+    elif ckpt is None and last.exists():
+        raise ConfigError(f"{last} exists: add --resume to go on with it, or choose another output folder")
+    train(options, resume=ckpt)
+    click.echo(f"last checkpoint: {last}")

@@ -1,0 +1,77 @@
+"""Every error that ohmq raises on purpose.
+
+```
+OhmqError
+├── ConfigError               a configuration, command line or training set that cannot work
+├── ModelFileError            a model file or checkpoint that cannot be used
+│   └── ModelMismatchError    an image file made with another model
+├── BitstreamError            an .ohm file that cannot be decoded
+│   ├── NotOhmFileError       it does not begin like an .ohm file
+│   ├── UnsupportedVersionError   it needs a newer ohmq
+│   ├── TruncatedFileError    it ends too early
+│   └── ChecksumError         it was damaged
+├── UnsupportedImageError     an image that cannot be read or coded
+└── OutputExistsError         an output file is there already
+```
+
+A message says what was found, what was expected and what to do. Wrong arguments to library functions are
+``ValueError`` or ``TypeError``. The command line prints an ``OhmqError`` as one line and exits with code 1.
+"""
+
+__all__ = [
+    "BitstreamError",
+    "ChecksumError",
+    "ConfigError",
+    "ModelFileError",
+    "ModelMismatchError",
+    "NotOhmFileError",
+    "OhmqError",
+    "OutputExistsError",
+    "TruncatedFileError",
+    "UnsupportedImageError",
+    "UnsupportedVersionError",
+]
+
+
+class OhmqError(Exception):
+    """Base class of every error that ohmq raises on purpose."""
+
+
+class ConfigError(OhmqError):
+    """A configuration, command line or training set that cannot work."""
+
+
+class ModelFileError(OhmqError):
+    """A model file or checkpoint that is missing, damaged or of an unknown kind."""
+
+
+class ModelMismatchError(ModelFileError):
+    """An image file was made with another model than the one at hand."""
+
+
+class BitstreamError(OhmqError):
+    """An ``.ohm`` file that cannot be decoded."""
+
+
+class NotOhmFileError(BitstreamError):
+    """The data do not begin with the signature of an ``.ohm`` file."""
+
+
+class UnsupportedVersionError(BitstreamError):
+    """The file uses a format version or feature that this release does not know."""
+
+
+class TruncatedFileError(BitstreamError):
+    """The file ends before all the bytes that its header announces."""
+
+
+class ChecksumError(BitstreamError):
+    """A checksum does not match: the file was damaged."""
+
+
+class UnsupportedImageError(OhmqError):
+    """An image that cannot be read, or that the model cannot code."""
+
+
+class OutputExistsError(OhmqError):
+    """An output file exists already and overwriting was not asked for."""

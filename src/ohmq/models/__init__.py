@@ -1,0 +1,19 @@
+"""Model families."""
+
+from ohmq.models.base import CompressionModel, ModelOutput
+from ohmq.models.config import MnistConfig, ModelConfig, config_from_dict
+from ohmq.models.mnist import MnistModel
+
+__all__ = ["CompressionModel", "MnistConfig", "MnistModel", "ModelConfig", "ModelOutput", "build_model", "config_from_dict"]
+
+
+def build_model(config: ModelConfig) -> CompressionModel:
+    """The model of a configuration, with fresh weights as published.
+
+    Example:
+        >>> sum(p.numel() for p in build_model(MnistConfig()).parameters())
+        416777
+    """
+    if isinstance(config, MnistConfig):
+        return MnistModel(config)
+    raise TypeError(f"no model for {type(config).__name__}")

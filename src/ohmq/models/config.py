@@ -1,0 +1,112 @@
+"""Model configurations: frozen dataclasses, written into every checkpoint and model file."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ohmq.errors import ConfigError
+
+__all__ = ["FAMILIES", "MnistConfig", "ModelConfig", "config_from_dict"]
+
+QuantizerName = Literal["ohm", "integer", "none"]
+PriorName = Literal["static", "context"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What every family shares.
+
+    Attributes:
+        quantizer: "ohm" (one-hot max), "integer" (rounding) or "none" (distortion only).
+        channels_max: C, all quantization channels (for "ohm") or latent channels (for "integer", "none").
+        channels_min: channels that are always active; equal to channels_max for a model of one bitrate.
+        num_symbols: S, alphabet size of each channel.
+        prior: of OHM symbols: "static" as published, or "context" (tables depend on the channels decoded before).
+        refinement: the activations of a group see the latent minus the codewords of earlier groups, instead of all
+            of it (as published). Decoding is the same.
+        context_group: channels of a group of the context prior, or of refinement.
+        context_hidden: width of the context prior's networks.
+        context_features: learned features a symbol in the context prior.
+    """
+
+    quantizer: QuantizerName = "ohm"
+    channels_max: int = 16
+    channels_min: int = 0
+    num_symbols: int = 256
+    prior: PriorName = "static"
+    refinement: bool = False
+    context_group: int = 1
+    context_hidden: int = 32
+    context_features: int = 7
+
+    def __post_init__(self) -> None:
+        if self.quantizer not in ("ohm", "integer", "none"):
+            raise ConfigError(f"quantizer is {self.quantizer!r}; choose 'ohm', 'integer' or 'none'")
+        if self.prior not in ("static", "context"):
+            raise ConfigError(f"prior is {self.prior!r}; choose 'static' or 'context'")
+        if self.prior == "context" and self.quantizer != "ohm":
+            raise ConfigError("the context prior works with the OHM quantizer only; choose prior 'static'")
+        if not 0 <= self.channels_min <= self.channels_max or self.channels_max < 1:
+            raise ConfigError(
+                f"bottleneck channels {self.channels_min} {self.channels_max}: two values need 0 <= min <= max, max >= 1"
+            )
+        if not 2 <= self.num_symbols <= 65536:
+            raise ConfigError(f"num_symbols is {self.num_symbols}; it must lie in 2 to 65536")
+        for name in ("context_group", "context_hidden", "context_features"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+    @property
+    def group_sizes(self) -> tuple[int, ...]:
+        """Channels of each group: coded together, given all groups before."""
+        if self.prior == "static" and not self.refinement:
+            return (self.channels_max,)
+        full, rest = divmod(self.channels_max, self.context_group)
+        return (self.context_group,) * full + ((rest,) if rest else ())
+
+    @property
+    def cut_points(self) -> tuple[int, ...]:
+        """Numbers of channels at which a file may be cut: all up to 16 channels, else 16 of them, evenly spread."""
+        count = min(16, self.channels_max)
+        return tuple(math.ceil(self.channels_max * (i + 1) / count) for i in range(count))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a JSON-ready dictionary with the key "family"; the inverse of `config_from_dict`."""
+        family = next(name for name, cls in FAMILIES.items() if cls is type(self))
+        return {"family": family, **dataclasses.asdict(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MnistConfig(ModelConfig):
+    """The published network for 28x28 digits; larger pictures are coded as tiles of that size.
+
+    Attributes:
+        latent_channels: D of the OHM latent; an integer or unquantized latent has channels_max.
+    """
+
+    latent_channels: int = 32
+
+    @property
+    def transform_channels(self) -> int:
+        """Channels that the analysis transform gives."""
+        return self.latent_channels if self.quantizer == "ohm" else self.channels_max
+
+
+FAMILIES: dict[str, type[ModelConfig]] = {"mnist": MnistConfig}
+
+
+def config_from_dict(values: dict[str, Any]) -> ModelConfig:
+    """A configuration from the dictionary that `ModelConfig.to_dict` gave.
+
+    Raises:
+        ConfigError: unknown family or unknown key.
+    """
+    values = dict(values)
+    family = values.pop("family", None)
+    if family not in FAMILIES:
+        raise ConfigError(f"unknown model family {family!r}; this release knows {', '.join(FAMILIES)}")
+    known = {field.name for field in dataclasses.fields(FAMILIES[family])}
+    if unknown := sorted(set(values) - known):
+        raise ConfigError(f"unknown keys in the {family} configuration: {', '.join(unknown)}; known: {sorted(known)}")
+    return FAMILIES[family](**values)

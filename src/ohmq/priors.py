@@ -1,0 +1,254 @@
+"""Priors: the probabilities of symbols that entropy coding needs.
+
+In training a prior is a differentiable module. For coding it is frozen to integers (`ohmq.entropy.frozen`), so that
+nothing between the bits and the symbols is floating point.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["ContextPrior", "FactorizedDensity", "StaticPrior"]
+
+LIKELIHOOD_FLOOR = 1e-8
+"""Added to a probability before its logarithm, as published."""
+
+
+class StaticPrior(nn.Module):
+    r"""Static prior of OHM symbols: a small CNN on a constant image, so that only the position matters.
+
+    $$ p_{c,s} = \mathrm{softmax}_s(-\tau'_c\,|o_{c,s}|), \qquad o = \mathrm{CNN}(\mathbf 1) $$
+
+    The dependence on the position comes from zero padding alone: the four borders make at most 16 classes
+    (`num_classes`), whatever the size of the latent.
+
+    Args:
+        num_channels: C. num_symbols: S. hidden_channels: channels of the first layer.
+
+    Shape:
+        logits(height, width): (height * width, C, S), natural logarithm, normalised.
+
+    References: Löhdefink et al., One-Hot Max (Ω) Quantization.
+    """
+
+    def __init__(self, num_channels: int, num_symbols: int, hidden_channels: int = 32) -> None:
+        super().__init__()
+        self.num_channels, self.num_symbols = num_channels, num_symbols
+        self.network = nn.Sequential(
+            nn.Conv2d(1, hidden_channels, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(hidden_channels, num_channels * num_symbols, 1),
+        )
+        self.inverse_temperature = nn.Parameter(torch.ones(num_channels))
+
+    def logits(self, height: int, width: int) -> Tensor:
+        """Log probabilities of every position of a latent; shape in the class."""
+        constant = self.inverse_temperature.new_ones(1, 1, height, width)
+        out = self.network(constant).view(self.num_channels, self.num_symbols, height * width)
+        scores = -out.abs() * self.inverse_temperature[:, None, None]
+        return torch.log_softmax(scores, 1).permute(2, 0, 1)
+
+    def code_lengths(self, height: int, width: int) -> Tensor:
+        """-log2(p + 1e-8), in bits; shape as `logits`."""
+        return -torch.log2(self.logits(height, width).exp() + LIKELIHOOD_FLOOR)
+
+    @torch.no_grad()
+    def initialise_from_counts(self, counts: Tensor) -> None:
+        """Start from counted symbols, the same at every position.
+
+        Shape:
+            counts: (C, S), how often each symbol occurred.
+        """
+        probabilities = (counts + 0.05) / (counts + 0.05).sum(-1, keepdim=True)
+        last = self.network[2]
+        assert isinstance(last, nn.Conv2d)
+        last.weight.zero_()
+        last.bias.copy_(-probabilities.log().flatten())  # type: ignore[union-attr]
+        self.inverse_temperature.fill_(1.0)
+
+
+class ContextPrior(nn.Module):
+    r"""Prior of OHM symbols given all that is decoded already.
+
+    Channels are coded in groups. The tables of a group depend on the codewords of all earlier groups at all
+    positions, so any prefix of the channels is enough to decode it:
+
+    $$ \log p_{c,s}(x) = \ell_{c,s} + \sum_k u_{c,k}(x)\,f_{c,s,k} + \mathrm{const}, \qquad
+       u = \mathrm{CNN}_g\bigl(\textstyle\sum_{c' < g} e_{c', s_{c'}}\bigr) $$
+
+    with static logits l, learned features f of the symbols and one small network a group, which sees the 3x3
+    neighbourhood of a position (zero beyond the border).
+
+    Args:
+        num_channels: C. num_symbols: S. latent_channels: D, dimension of the codewords.
+        group_sizes: channels of each group, sum C.
+        hidden_channels: width of the networks. num_features: K.
+        static_hidden_channels: width of the static prior's network.
+
+    Shape:
+        coefficients(group, partial, h, w): partial (h * w, batch, D) -> (h * w, batch, channels of the group, K).
+
+    Raises:
+        ValueError: group_sizes does not sum to C.
+    """
+
+    def __init__(
+        self,
+        num_channels: int,
+        num_symbols: int,
+        latent_channels: int,
+        group_sizes: Sequence[int],
+        hidden_channels: int = 32,
+        num_features: int = 6,
+        static_hidden_channels: int = 32,
+    ) -> None:
+        super().__init__()
+        if sum(group_sizes) != num_channels or min(group_sizes) < 1:
+            raise ValueError(f"group_sizes {list(group_sizes)} must be positive and sum to {num_channels} channels")
+        self.num_channels, self.num_symbols = num_channels, num_symbols
+        self.group_sizes, self.num_features = tuple(group_sizes), num_features
+        self.static = StaticPrior(num_channels, num_symbols, static_hidden_channels)
+        self.networks = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(9 * latent_channels, hidden_channels),
+                nn.ReLU(),
+                nn.Linear(hidden_channels, hidden_channels),
+                nn.ReLU(),
+                nn.Linear(hidden_channels, num_features * size),
+            )
+            for size in self.group_sizes[1:]
+        )
+        for network in self.networks:
+            last = network[4]  # type: ignore[index]
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        self.features = nn.Parameter(self.symbol_features(torch.ones(num_channels)))
+        self.register_buffer("input_scale", torch.ones(()))
+        self.input_scale: Tensor
+
+    def symbol_features(self, spread: Tensor) -> Tensor:
+        """Features to start from: value, square, magnitude, zero, sign and one, in units of each channel's spread.
+
+        Shape:
+            spread: (C,), standard deviation of the symbols. Returns: (C, S, K).
+        """
+        level = (torch.arange(self.num_symbols) - self.num_symbols // 2).float()
+        scaled = (level[None] / spread[:, None].clamp_min(0.3)).clamp(-4, 4)
+        one_hot = [(level == i).float().expand_as(scaled) for i in (0, -1, 1)]
+        columns = [scaled, scaled.square() / 4, scaled.abs() / 2, one_hot[0], level.sign().expand_as(scaled)]
+        columns += [one_hot[1], one_hot[2], (scaled * 3).sin(), (scaled * 3).cos()]
+        if self.num_features > len(columns):
+            raise ValueError(f"num_features is {self.num_features}; at most {len(columns)} are defined")
+        return torch.stack(columns[: self.num_features], -1)
+
+    @torch.no_grad()
+    def initialise_from_counts(self, counts: Tensor, latent_scale: float) -> None:
+        """Start as the static prior of counted symbols.
+
+        Args:
+            counts: shape (C, S). latent_scale: standard deviation of the sum of all codewords.
+        """
+        self.static.initialise_from_counts(counts)
+        level = torch.arange(self.num_symbols) - self.num_symbols // 2
+        p = counts / counts.sum(-1, keepdim=True)
+        spread = ((p * level.square()).sum(-1) - (p * level).sum(-1).square()).clamp_min(0).sqrt()
+        self.features.copy_(self.symbol_features(spread))
+        self.input_scale.fill_(1 / max(latent_scale, 1e-6))
+
+    def coefficients(self, group: int, partial: Tensor, height: int, width: int) -> Tensor:
+        """Weights of the features for a group (>= 1), from the codewords decoded before it; shape in the class."""
+        positions, batch, dim = partial.shape
+        padded = torch.cat([partial * self.input_scale, partial.new_zeros(1, batch, dim)])
+        index = neighbours(height, width).to(partial.device)
+        # On latents of a few positions, gathering neighbourhoods and one product beat a convolution by far.
+        around = padded.index_select(0, index.flatten()).view(positions, 9, batch, dim).transpose(1, 2)
+        out = self.networks[group - 1](around.reshape(-1, 9 * dim))
+        return out.view(positions, batch, self.group_sizes[group], self.num_features)
+
+
+@functools.cache
+def neighbours(height: int, width: int) -> Tensor:
+    """The 3x3 neighbourhood of each position in raster order; ``height * width`` stands for beyond the border.
+
+    Shape:
+        Returns: (height * width, 9), int64.
+
+    Example:
+        >>> neighbours(1, 2)
+        tensor([[2, 2, 2, 2, 0, 1, 2, 2, 2],
+                [2, 2, 2, 0, 1, 2, 2, 2, 2]])
+    """
+    inside = torch.arange(height * width).view(height, width)
+    padded = functional.pad(inside, (1, 1, 1, 1), value=height * width)
+    return padded.unfold(0, 3, 1).unfold(1, 3, 1).reshape(height * width, 9)
+
+
+class FactorizedDensity(nn.Module):
+    r"""Non-parametric density of each latent channel, for integer rounding.
+
+    $$ p(k) = c(k + \tfrac12) - c(k - \tfrac12), \qquad c = \sigma \circ f_K \circ \dots \circ f_1,\quad
+       f_k(x) = g_k(H_k x + b_k),\ g_k(x) = x + \tanh(a_k) \tanh(x) $$
+
+    Args:
+        num_channels: C. filters: widths of the hidden layers. init_scale: initial spread.
+
+    Shape:
+        bits(latent): (batch, C, h, w) -> same shape, bits of each element.
+
+    References: Ballé et al. (arXiv:1802.01436), section 6.1.
+    """
+
+    def __init__(self, num_channels: int, filters: Sequence[int] = (3, 3, 3), init_scale: float = 10.0) -> None:
+        super().__init__()
+        self.num_channels = num_channels
+        widths = (1, *filters, 1)
+        scale = init_scale ** (1 / (len(filters) + 1))
+        self.matrices, self.biases, self.factors = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
+        for before, after in zip(widths, widths[1:], strict=False):
+            start = math.log(math.expm1(1 / scale / after))
+            self.matrices.append(torch.full((num_channels, after, before), start))
+            self.biases.append(torch.empty(num_channels, after, 1).uniform_(-0.5, 0.5))
+            self.factors.append(torch.zeros(num_channels, after, 1))
+
+    def _cumulative_logits(self, x: Tensor) -> Tensor:
+        """Logits of the cumulative distribution; x: (C, 1, n)."""
+        for matrix, bias, factor in zip(self.matrices, self.biases, self.factors, strict=True):
+            x = torch.baddbmm(bias, functional.softplus(matrix), x)
+            x = x + factor.tanh() * x.tanh()
+        return x
+
+    def likelihood(self, values: Tensor) -> Tensor:
+        """Probability of the unit interval around each value.
+
+        Shape:
+            values: (C, n). Returns: (C, n).
+        """
+        lower = self._cumulative_logits(values[:, None] - 0.5)
+        upper = self._cumulative_logits(values[:, None] + 0.5)
+        sign = -(lower + upper).sign().detach()  # on the side where the sigmoid keeps its precision
+        return (torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower)).abs()[:, 0]
+
+    def bits(self, latent: Tensor) -> Tensor:
+        """Ideal code length of each element, -log2(p + 1e-8); shape in the class."""
+        channels = latent.movedim(1, 0)
+        p = self.likelihood(channels.reshape(self.num_channels, -1))
+        return -torch.log2(p + LIKELIHOOD_FLOOR).view(channels.shape).movedim(0, 1)
+
+    @torch.no_grad()
+    def probabilities(self, minimum: int, num_symbols: int) -> Tensor:
+        """Probabilities of the integers from ``minimum`` on, the tails added to the outermost.
+
+        Shape:
+            Returns: (C, num_symbols), float64, rows sum to 1.
+        """
+        edges = (torch.arange(num_symbols - 1) + minimum + 0.5).expand(self.num_channels, 1, -1)
+        double = FactorizedDensity(self.num_channels, [m.shape[1] for m in self.matrices][:-1]).double()
+        double.load_state_dict(self.state_dict())
+        logits = double._cumulative_logits(edges.double())[:, 0]
+        cumulative = torch.sigmoid(logits)
+        zero, one = cumulative.new_zeros(self.num_channels, 1), cumulative.new_ones(self.num_channels, 1)
+        return torch.cat([zero, cumulative, one], -1).diff(dim=-1).clamp_min(0)

@@ -1,0 +1,462 @@
+"""Quantizers: one-hot max (OHM, Ω), integer rounding, and none.
+
+A quantizer stands between the analysis and the synthesis transform. Each has ``forward`` for training (gradients
+pass) and ``symbols`` / ``dequantize`` for coding. The channels of a latent are ordered: a picture coded with the
+first ``n`` of them is a valid picture at a lower rate.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+__all__ = [
+    "Identity",
+    "IntegerRounding",
+    "OneHotMax",
+    "QuantizedGroup",
+    "active_channels",
+    "one_hot_to_symbols",
+    "symbols_to_one_hot",
+]
+
+BLOCK_ELEMENTS = 512 * 256
+"""Activations worked on at a time: 512 KiB of float32, which stays in the second-level cache."""
+LOG_2 = math.log(2)
+
+
+class QuantizedGroup(NamedTuple):
+    """What quantizing some channels gives.
+
+    Attributes:
+        latent: their sum of codewords, shape (positions, images, D).
+        bits: ideal code length of their symbols, shape (positions, images), in bits.
+        symbols: the symbols chosen, shape (channels, positions, images), int64; 0 where a channel is not active.
+    """
+
+    latent: Tensor
+    bits: Tensor
+    symbols: Tensor
+
+
+def active_channels(fraction: float, channels_min: int, channels_max: int) -> int:
+    r"""How many channels a fraction of the adaptive range stands for.
+
+    $$ n = c_{min} + \lceil f \, (c_{max} - c_{min}) \rceil $$
+
+    Args:
+        fraction: f in [0, 1].
+        channels_min: c_min >= 0, channels that are always active.
+        channels_max: c_max >= c_min, all channels.
+
+    Returns:
+        The number of active channels, in [channels_min, channels_max].
+
+    Raises:
+        ValueError: an argument is outside its range.
+
+    References: Löhdefink et al., One-Hot Max (Ω) Quantization.
+
+    Example:
+        >>> active_channels(0.33, 0, 16)
+        6
+        >>> active_channels(0.0, 8, 16)
+        8
+    """
+    if not 0.0 <= fraction <= 1.0:
+        raise ValueError(f"fraction is {fraction}; it must lie in [0, 1]")
+    if not 0 <= channels_min <= channels_max:
+        raise ValueError(f"channels_min {channels_min} and channels_max {channels_max} must satisfy 0 <= min <= max")
+    # The tiny slack keeps fractions such as k / C, which floats only approximate, from being rounded one up.
+    return channels_min + math.ceil(fraction * (channels_max - channels_min) - 1e-9)
+
+
+def symbols_to_one_hot(symbols: Tensor, num_symbols: int) -> Tensor:
+    """Symbols as one-hot vectors; the inverse of `one_hot_to_symbols`.
+
+    Shape:
+        symbols: (..., C), int64 in [0, S). Returns: (..., C, S), float32.
+
+    Example:
+        >>> symbols_to_one_hot(torch.tensor([2, 0]), 3)
+        tensor([[0., 0., 1.],
+                [1., 0., 0.]])
+    """
+    return nn.functional.one_hot(symbols, num_symbols).to(torch.float32)
+
+
+def one_hot_to_symbols(one_hot: Tensor) -> Tensor:
+    """One-hot vectors as symbols; the inverse of `symbols_to_one_hot`.
+
+    Shape:
+        one_hot: (..., C, S). Returns: (..., C), int64.
+    """
+    return one_hot.argmax(-1)
+
+
+def _with_ones(x: Tensor) -> Tensor:
+    return torch.cat([x, x.new_ones(*x.shape[:-1], 1)], -1)
+
+
+def _one_hot_places(positions: int, count: int, table: Tensor) -> Tensor:
+    """Which row of the table each row of a (positions * count) block uses, one-hot: so that a product looks it up."""
+    if table.shape[0] == 1:
+        return table.new_ones(positions * count, 1)
+    return torch.eye(positions, dtype=table.dtype).repeat_interleave(count, 0)
+
+
+def _code_lengths(logits: Tensor) -> Tensor:
+    return torch.log_softmax(logits, -1).mul_(-1 / LOG_2)
+
+
+class _OneHotMaxFunction(torch.autograd.Function):
+    """Quantize, sum codewords and count bits, block by block, without ever storing an activation.
+
+    The backward pass computes the activations of a block again and does everything that needs them while the block
+    is in cache. With ``soft`` the softmax itself is the assignment (an exactly differentiable function, for tests).
+
+    Inputs: latent (P, M, D), weight (C, S, D + 1; last column the bias), tau (C,), codewords (C, S, D),
+    table (P or 1, C, S; bits, or natural-log logits with a context), coefficients (P, M, C, K) and features (C, S, K)
+    or None, counts (C entries: images [0, counts[c]) use channel c).
+    """
+
+    @staticmethod
+    def forward(ctx, latent, weight, tau, codewords, table, coefficients, features, counts, soft):  # type: ignore[no-untyped-def]
+        positions, images, dim = latent.shape
+        num_channels, num_symbols, _ = weight.shape
+        total = latent.new_zeros(latent.shape)
+        bits = latent.new_zeros(positions, images)
+        symbols = torch.zeros(num_channels, positions, images, dtype=torch.int64)
+        augmented = _with_ones(latent)
+        block_rows = max(64, BLOCK_ELEMENTS // num_symbols)
+        for c, count in enumerate(counts):
+            rows = augmented[:, :count].reshape(-1, dim + 1)
+            place = _one_hot_places(positions, count, table)
+            context = None if coefficients is None else torch.cat([coefficients[:, :count, c].flatten(0, 1), place], -1)
+            values = table[:, c].T if context is None else torch.cat([features[c], table[:, c].T], -1)
+            chosen, cost = [], []
+            for block in range(0, rows.shape[0], block_rows):
+                part = slice(block, block + block_rows)
+                magnitude = (rows[part] @ weight[c].T).abs_()
+                if soft:
+                    assignment = torch.softmax(magnitude.mul_(-tau[c]), -1)
+                    chosen.append(assignment @ codewords[c])
+                    lengths = place[part] @ values.T if context is None else _code_lengths(context[part] @ values.T)
+                    cost.append((assignment * lengths).sum(-1))
+                    continue
+                chosen.append(magnitude.argmin(-1))
+                if context is not None:
+                    lengths = _code_lengths(context[part] @ values.T)
+                    cost.append(lengths.gather(1, chosen[-1][:, None])[:, 0])
+            if not chosen:
+                continue
+            if soft:
+                total[:, :count] += torch.cat(chosen).view(positions, count, dim)
+            else:
+                index = torch.cat(chosen)
+                symbols[c, :, :count] = index.view(positions, count)
+                total[:, :count] += codewords[c].index_select(0, index).view(positions, count, dim)
+                if context is None:
+                    cost.append(table[:, c].expand(positions, -1).gather(1, index.view(positions, count)).flatten())
+            bits[:, :count] += torch.cat(cost).view(positions, count)
+        ctx.save_for_backward(augmented, weight, tau, codewords, table, coefficients, features, symbols)
+        ctx.counts, ctx.soft = counts, soft
+        ctx.mark_non_differentiable(symbols)
+        return total, bits, symbols
+
+    @staticmethod
+    def backward(ctx, grad_total, grad_bits, _grad_symbols):  # type: ignore[no-untyped-def]
+        augmented, weight, tau, codewords, table, coefficients, features, symbols = ctx.saved_tensors
+        soft, need_tau = ctx.soft, ctx.needs_input_grad[2]
+        positions, _, dim = grad_total.shape
+        num_symbols = weight.shape[1]
+        num_features = 0 if features is None else features.shape[-1]
+        grad_augmented, grad_weight = torch.zeros_like(augmented), torch.zeros_like(weight)
+        grad_tau, grad_codewords, grad_table = (torch.zeros_like(x) for x in (tau, codewords, table))
+        grad_coefficients = None if coefficients is None else torch.zeros_like(coefficients)
+        grad_features = None if features is None else torch.zeros_like(features)
+        block_rows = max(64, BLOCK_ELEMENTS // num_symbols)
+        for c, count in enumerate(ctx.counts):
+            if count == 0:
+                continue
+            rows = augmented[:, :count].reshape(-1, dim + 1)
+            place = _one_hot_places(positions, count, table)
+            grad_sum = grad_total[:, :count].reshape(-1, dim)
+            grad_cost = grad_bits[:, :count].reshape(-1, 1)
+            index = symbols[c, :, :count].reshape(-1)
+            if coefficients is None:
+                # One product gives a symbol's gradient through its codeword and through its code length.
+                gradient = torch.cat([grad_sum, place * grad_cost], -1)
+                values = torch.cat([codewords[c], table[:, c].T], -1)
+            else:
+                gradient, values = grad_sum, codewords[c]
+                context = torch.cat([coefficients[:, :count, c].flatten(0, 1), place], -1)
+                context_values = torch.cat([features[c], table[:, c].T], -1)
+                grad_context, grad_context_values = torch.empty_like(context), torch.zeros_like(context_values)
+            grad_values = torch.zeros_like(values)
+            grad_rows = []
+            for block in range(0, rows.shape[0], block_rows):
+                part = slice(block, block + block_rows)
+                activation = rows[part] @ weight[c].T
+                sign = activation.sign()
+                scores = activation.abs_().mul_(-tau[c])
+                choice = torch.softmax(scores, -1)
+                grad_choice = gradient[part] @ values.T
+                if coefficients is not None:
+                    log_p = torch.log_softmax(context[part] @ context_values.T, -1)
+                    scale = grad_cost[part] * (1 / LOG_2)
+                    grad_choice.addcmul_(log_p, scale, value=-1)
+                    # bits = -log2 p[symbol]: the gradient of the logits is (p - choice) / ln 2.
+                    grad_logits = log_p.exp_().sub_(choice).mul_(scale) if soft else log_p.exp_().mul_(scale)
+                    if not soft:
+                        grad_logits.scatter_add_(1, index[part, None], -scale)
+                    torch.mm(grad_logits, context_values, out=grad_context[part])
+                    grad_context_values.addmm_(grad_logits.T, context[part])
+                if soft:
+                    grad_values.addmm_(choice.T, gradient[part])
+                # Backward through the softmax, in place: p * (g - <p, g>).
+                inner = torch.linalg.vecdot(choice, grad_choice)[:, None]
+                grad_scores = grad_choice.sub_(inner).mul_(choice)
+                if need_tau:
+                    grad_tau[c] += torch.dot(grad_scores.view(-1), scores.view(-1)) / tau[c]
+                grad_activation = grad_scores.mul_(sign).mul_(-tau[c])
+                grad_rows.append(grad_activation @ weight[c])
+                grad_weight[c].addmm_(grad_activation.T, rows[part])
+            grad_augmented[:, :count] += torch.cat(grad_rows).view(positions, count, dim + 1)
+            if not soft:
+                grad_values.index_add_(0, index, gradient)
+            grad_codewords[c] = grad_values[:, :dim]
+            if coefficients is None:
+                grad_table[:, c] = grad_values[:, dim:].T
+            else:
+                grad_coefficients[:, :count, c] = grad_context[:, :num_features].view(positions, count, -1)
+                grad_features[c] = grad_context_values[:, :num_features]
+                grad_table[:, c] = grad_context_values[:, num_features:].T
+        return (
+            grad_augmented[..., :-1],
+            grad_weight,
+            grad_tau if need_tau else None,
+            grad_codewords,
+            grad_table,
+            grad_coefficients,
+            grad_features,
+            None,
+            None,
+        )
+
+
+class OneHotMax(nn.Module):
+    r"""One-hot max (OHM, Ω) quantizer: one of S symbols per latent channel and position.
+
+    The activation nearest zero wins; gradients follow a softmax; the latent is the sum of one codeword a channel:
+
+    $$ a = W\,\mathrm{ReLU}(z) + b, \quad s^* = \arg\min_s |a_s|, \quad
+       \partial\,\Omega \approx \partial\,\mathrm{softmax}_s(-\tau_c |a_s|), \quad
+       \hat z = \mathrm{ReLU}(\beta + \textstyle\sum_{c < n} e_{c, s^*_c}) $$
+
+    Args:
+        num_channels: C, quantization channels.
+        num_symbols: S >= 2, alphabet size. Fixed-length cost: log2(S) bits per symbol.
+        latent_channels: D, channels of the latent before and after.
+        learn_inverse_temperature: whether tau is trained (as published) or stays fixed.
+
+    Shape:
+        latent: (batch, D, height, width). symbols: (batch, height, width, C), int64 in [0, S).
+
+    Raises:
+        ValueError: num_symbols < 2, num_channels < 1, or a number of active channels outside [0, C].
+
+    References: Löhdefink et al., One-Hot Max (Ω) Quantization.
+    """
+
+    def __init__(
+        self, num_channels: int, num_symbols: int, latent_channels: int, *, learn_inverse_temperature: bool = True
+    ) -> None:
+        super().__init__()
+        if num_symbols < 2:
+            raise ValueError(f"num_symbols is {num_symbols}; an alphabet has at least 2 symbols")
+        if num_channels < 1:
+            raise ValueError(f"num_channels is {num_channels}; at least 1 is needed")
+        self.num_channels, self.num_symbols, self.latent_channels = num_channels, num_symbols, latent_channels
+        # As two 1x1 convolutions would start (PyTorch's default): uniform within 1 / sqrt(fan in).
+        bound_in = 1 / math.sqrt(latent_channels)
+        bound_out = 1 / math.sqrt(num_channels * num_symbols)
+        self.weight = nn.Parameter(torch.empty(num_channels, num_symbols, latent_channels).uniform_(-bound_in, bound_in))
+        self.bias = nn.Parameter(torch.empty(num_channels, num_symbols).uniform_(-bound_in, bound_in))
+        self.inverse_temperature = nn.Parameter(
+            torch.full((num_channels,), 100.0), requires_grad=learn_inverse_temperature
+        )
+        self.codewords = nn.Parameter(
+            torch.empty(num_channels, num_symbols, latent_channels).uniform_(-bound_out, bound_out)
+        )
+        self.output_bias = nn.Parameter(torch.empty(latent_channels).uniform_(-bound_out, bound_out))
+
+    def initialise_scalar(self, directions: Tensor, offsets: Tensor, codeword_directions: Tensor, bias: Tensor) -> None:
+        """Start as a uniform scalar quantizer of step 1: symbol s of channel c stands for s - S // 2.
+
+        The quantized value of channel c is ``directions[c] · ReLU(z) + offsets[c]``; its codewords lie on a line along
+        ``codeword_directions[c]``. The inverse temperature becomes 6 a step: sharp enough that the softmax
+        hardly reaches beyond the two nearest symbols.
+
+        Shape:
+            directions, codeword_directions: (C, D). offsets: (C,). bias: (D,).
+        """
+        levels = torch.arange(self.num_symbols, dtype=directions.dtype) - self.num_symbols // 2
+        with torch.no_grad():
+            self.weight.copy_(directions[:, None, :].expand_as(self.weight))
+            self.bias.copy_(offsets[:, None] - levels)
+            self.codewords.copy_(codeword_directions[:, None, :] * levels[None, :, None])
+            self.output_bias.copy_(bias)
+            self.inverse_temperature.fill_(6.0)
+
+    def quantize_group(
+        self,
+        latent: Tensor,
+        active: Tensor,
+        channels: range,
+        table: Tensor,
+        coefficients: Tensor | None = None,
+        features: Tensor | None = None,
+        *,
+        soft: bool = False,
+    ) -> QuantizedGroup:
+        """Quantize a run of channels: the fast training path.
+
+        Args:
+            latent: ReLU(z), positions first, shape (P, M, D) for P positions of M images.
+            active: number of active channels of each image, shape (M,), in descending order.
+            channels: which channels, a range of step 1.
+            table: shape (P or 1, len(channels), S): code lengths in bits without a context, natural-log logits with.
+            coefficients: context coefficients, shape (P, M, len(channels), K), or None.
+            features: features of the symbols, shape (len(channels), S, K), or None.
+            soft: assign softly, as the gradient does (exactly differentiable; for tests and analysis).
+
+        Returns:
+            Codeword sums, bits and symbols of these channels.
+        """
+        part = slice(channels.start, channels.stop)
+        counts = [int((active > c).sum()) for c in channels]
+        weight = torch.cat([self.weight[part], self.bias[part, :, None]], -1)
+        result = _OneHotMaxFunction.apply(
+            latent,
+            weight,
+            self.inverse_temperature[part],
+            self.codewords[part],
+            table,
+            coefficients,
+            features,
+            counts,
+            soft,
+        )
+        return QuantizedGroup(*result)
+
+    @torch.no_grad()
+    def symbols(self, latent: Tensor) -> Tensor:
+        """The symbols of a latent, one a channel and position.
+
+        Shape:
+            latent: (batch, D, h, w). Returns: (batch, h, w, C), int64 in [0, S).
+        """
+        batch, dim, height, width = latent.shape
+        rows = latent.relu().permute(0, 2, 3, 1).reshape(-1, dim)
+        out = torch.empty(rows.shape[0], self.num_channels, dtype=torch.int64)
+        block_rows = max(64, BLOCK_ELEMENTS // self.num_symbols)
+        for c in range(self.num_channels):
+            for start in range(0, rows.shape[0], block_rows):
+                block = slice(start, start + block_rows)
+                out[block, c] = torch.addmm(self.bias[c], rows[block], self.weight[c].T).abs_().argmin(-1)
+        return out.view(batch, height, width, self.num_channels)
+
+    @torch.no_grad()
+    def dequantize(self, symbols: Tensor, num_active: int) -> Tensor:
+        """The latent that the first ``num_active`` channels of the symbols stand for.
+
+        Shape:
+            symbols: (batch, h, w, at least num_active), int64. Returns: (batch, D, h, w).
+
+        Raises:
+            ValueError: num_active outside [0, C].
+        """
+        _check_active(num_active, self.num_channels)
+        batch, height, width, _ = symbols.shape
+        offsets = torch.arange(num_active) * self.num_symbols
+        index = symbols[..., :num_active].reshape(-1, num_active) + offsets
+        total = self.output_bias.expand(index.shape[0], -1)
+        if num_active:
+            total = total + nn.functional.embedding_bag(index, self.codewords.flatten(0, 1), mode="sum")
+        return total.relu().view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+def _check_active(num_active: int, num_channels: int) -> None:
+    if not 0 <= num_active <= num_channels:
+        raise ValueError(f"active channels: {num_active}; this quantizer has {num_channels}")
+
+
+class IntegerRounding(nn.Module):
+    r"""Rounding to integers, the classic baseline: additive uniform noise in training.
+
+    $$ \hat z = \mathrm{clamp}(z + U(-\tfrac12, \tfrac12)) \text{ (training)}, \qquad
+       \hat z = \mathrm{clamp}(\mathrm{round}(z)) \text{ (coding)}, \qquad
+       \text{range } [-(S/2 - 1), S/2] $$
+
+    Args:
+        num_channels: C, latent channels, each a quantization channel.
+        num_symbols: S >= 2, alphabet size; symbol s stands for the integer s + minimum.
+
+    Shape:
+        latent: (batch, C, height, width). symbols: (batch, height, width, C), int64 in [0, S).
+
+    Raises:
+        ValueError: num_symbols < 2.
+
+    References: Ballé et al., Variational image compression with a scale hyperprior (arXiv:1802.01436).
+    """
+
+    def __init__(self, num_channels: int, num_symbols: int) -> None:
+        super().__init__()
+        if num_symbols < 2:
+            raise ValueError(f"num_symbols is {num_symbols}; an alphabet has at least 2 symbols")
+        self.num_channels, self.num_symbols = num_channels, num_symbols
+        self.minimum = -(num_symbols // 2 - 1)
+        self.maximum = self.minimum + num_symbols - 1
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """The noisy (training) or rounded (evaluation) latent, clamped; same shape."""
+        noisy = latent + torch.rand_like(latent) - 0.5 if self.training else latent.round()
+        return noisy.clamp(self.minimum, self.maximum)
+
+    @torch.no_grad()
+    def symbols(self, latent: Tensor) -> Tensor:
+        """Symbols of a latent; shapes as in the class."""
+        rounded = latent.round().clamp(self.minimum, self.maximum).long() - self.minimum
+        return rounded.permute(0, 2, 3, 1).contiguous()
+
+    @torch.no_grad()
+    def dequantize(self, symbols: Tensor, num_active: int) -> Tensor:
+        """The latent of the first ``num_active`` channels; the others are zero.
+
+        Shape:
+            symbols: (batch, h, w, at least num_active). Returns: (batch, C, h, w).
+        """
+        _check_active(num_active, self.num_channels)
+        batch, height, width, _ = symbols.shape
+        latent = torch.zeros(batch, self.num_channels, height, width)
+        latent[:, :num_active] = (symbols[..., :num_active] + self.minimum).permute(0, 3, 1, 2).to(latent.dtype)
+        return latent
+
+
+class Identity(nn.Module):
+    """No quantizer: the latent passes as it is. Its rate is not defined (counted as zero bits).
+
+    Shape:
+        latent: (batch, C, height, width), returned unchanged.
+    """
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.num_channels = num_channels
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """The latent, unchanged."""
+        return latent

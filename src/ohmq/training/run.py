@@ -1,0 +1,264 @@
+"""A training run from options to checkpoints: warm start, OHM with few symbols, OHM with all."""
+
+import dataclasses
+import logging
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import Tensor
+
+import ohmq
+from ohmq.datasets import load_mnist
+from ohmq.errors import ConfigError
+from ohmq.models import CompressionModel, MnistModel, build_model
+from ohmq.quantizers import OneHotMax
+from ohmq.training.data import ArrayLoader
+from ohmq.training.module import CodecModule, WarmStartModule
+from ohmq.training.options import TrainOptions
+
+__all__ = ["CHECKPOINT_FORMAT", "grow_symbols", "train"]
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_FORMAT = 1
+CHECKPOINT_SECONDS = 300
+WARM_START_SAMPLES = 6000
+
+
+def train(options: TrainOptions, *, resume: Path | None = None) -> Path:
+    """Train a model.
+
+    Args:
+        options: the run. resume: a checkpoint of it to go on from; None: start at the beginning.
+
+    Returns:
+        The last checkpoint, ``output_dir/last.ckpt``.
+
+    Raises:
+        ConfigError: data that cannot be trained on, or a checkpoint of another configuration.
+        SystemExit: stopped by SIGTERM or SIGINT; a checkpoint is written.
+    """
+    seed_everything(options.seed, workers=True, verbose=False)
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    images = _images(options, "train", options.num_train_samples)
+    validation = _images(options, "validation", options.num_val_samples)
+    if len(images) < options.batch_size:
+        logger.warning("only %d training images: the batch size becomes that", len(images))
+    done = _Progress.of(resume, options) if resume else _Progress("", None)
+    stages = _stages(options)
+    model: CompressionModel | None = None
+    last = options.output_dir / "last.ckpt"
+    for index, stage in enumerate(stages):
+        if done.stage and index < [s.name for s in stages].index(done.stage):
+            continue
+        stage_options = dataclasses.replace(options, model=stage.model, grow_epochs=0)
+        resuming = done.stage == stage.name
+        if resuming or model is None:
+            model = build_model(stage.model)
+            if isinstance(model, MnistModel) and options.initialisation != "published":
+                torch.manual_seed(options.seed)
+                model.initialise_variance_preserving()
+        elif isinstance(model.quantizer, OneHotMax) and model.config.num_symbols != stage.model.num_symbols:
+            model = grow_symbols(model, stage.model.num_symbols)
+        for transform in (model.analysis_transform, model.synthesis_transform):
+            transform.to(memory_format=torch.channels_last)  # halves the time of convolutions on a CPU
+        batch = options.warm_start_batch_size if stage.name == "warm_start" else options.batch_size
+        loader = ArrayLoader(images, batch, seed=options.seed)
+        total = stage.epochs * len(loader)
+        module: CodecModule | WarmStartModule
+        if stage.name == "warm_start":
+            module = WarmStartModule(stage_options, model, total, images[:WARM_START_SAMPLES].float() / 255)
+        else:
+            module = CodecModule(stage_options, model, total)
+            if stage.fall:
+                module.learning_rate, module.schedule = options.learning_rate * 0.3, "cosine"
+        _fit(module, stage, options, loader, ArrayLoader(validation, 500), done.path if resuming else None)
+        model = module.transfer() if isinstance(module, WarmStartModule) else module.final_model
+    return last
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stage:
+    name: str
+    model: Any
+    epochs: int
+    fall: bool = False
+
+
+def _stages(options: TrainOptions) -> list[_Stage]:
+    first = options.model
+    stages = []
+    if options.grow_epochs:
+        first = dataclasses.replace(options.model, num_symbols=options.initial_symbols)
+    if options.warm_starts:
+        stages.append(_Stage("warm_start", first, options.warm_start_epochs))
+    if options.epochs > options.grow_epochs:
+        stages.append(_Stage("train", first, options.epochs - options.grow_epochs))
+    if options.grow_epochs:
+        stages.append(_Stage("grow", options.model, options.grow_epochs, fall=True))
+    return stages
+
+
+@dataclasses.dataclass(frozen=True)
+class _Progress:
+    stage: str
+    path: Path | None
+
+    @classmethod
+    def of(cls, path: Path, options: TrainOptions) -> "_Progress":
+        record = read_checkpoint(path)["ohmq"]
+        wanted, found = options.to_dict(), record["options"]
+        fixed = set(wanted) - {"description", "num_workers", "devices", "num_nodes", "cpu", "log_interval", "val_every"}
+        changed = [f"{key} was {found.get(key)!r}, now {wanted[key]!r}" for key in sorted(fixed)
+                   if found.get(key) != wanted[key]]  # fmt: skip
+        if changed:
+            raise ConfigError(f"{path} is a checkpoint of another run: {'; '.join(changed)}; start a new output_dir")
+        return cls(record["stage"], path)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The contents of a checkpoint of this project, loaded without running code from it.
+
+    Raises:
+        ConfigError: missing, damaged, or not a checkpoint of this project.
+    """
+    if not path.is_file():
+        raise ConfigError(f"no checkpoint {path}")
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+        if contents["ohmq"]["format"] != CHECKPOINT_FORMAT:
+            raise ConfigError(f"{path} has checkpoint format {contents['ohmq']['format']}; expected {CHECKPOINT_FORMAT}")
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{path} is not a checkpoint that ohmq train wrote ({type(error).__name__})") from error
+    return dict(contents)
+
+
+def grow_symbols(model: CompressionModel, num_symbols: int) -> CompressionModel:
+    """The same model with a larger alphabet: new symbols split the old ones, slightly moved and rarely expected.
+
+    Args:
+        model: an OHM model. num_symbols: the new S.
+    """
+    quantizer = model.quantizer
+    assert isinstance(quantizer, OneHotMax)
+    old = quantizer.num_symbols
+    grown = build_model(dataclasses.replace(model.config, num_symbols=num_symbols))
+    source = torch.arange(num_symbols) % old
+    new = torch.arange(num_symbols) >= old
+    state = model.state_dict()
+    for name, value in grown.state_dict().items():
+        given = state[name]
+        if given.shape == value.shape:
+            value.copy_(given)
+            continue
+        if name.startswith("prior"):  # the last convolution of the static prior, or features: (C * S, ...), (C, S, K)
+            spread = given.view(quantizer.num_channels, old, *given.shape[1:] if given.dim() != 3 else given.shape[2:])
+            wide = spread[:, source].clone()
+            if name.endswith("network.2.bias"):
+                wide[:, new] = wide[:, new].abs() + 6.0  # nats rarer than the symbol it splits
+            value.copy_(wide.view(value.shape))
+        else:
+            value.copy_(given[:, source])
+    with torch.no_grad():
+        moved = grown.quantizer
+        assert isinstance(moved, OneHotMax)
+        noise = torch.randn_like(moved.codewords) * 0.1 * moved.codewords.std(1, keepdim=True)
+        moved.codewords += noise * new[None, :, None]
+        row_noise = torch.randn_like(moved.weight) * 0.1 * moved.weight.std(1, keepdim=True)
+        moved.weight += row_noise * new[None, :, None]
+    return grown
+
+
+def _images(options: TrainOptions, split: str, limit: int | None) -> Tensor:
+    images = torch.from_numpy(load_mnist(options.data_base_path, split, seed=0))[:, None]
+    return images if limit is None else images[:limit]
+
+
+class _Stop(Callback):
+    """Checkpoints on signals and by the clock; stops after SIGTERM and SIGINT."""
+
+    def __init__(self, path: Path, record: dict[str, Any]) -> None:
+        self.path, self.record, self.signal = path, record, 0
+        self.saved_at = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        def note(number: int, _frame: FrameType | None) -> None:
+            self.signal = number
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, note)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["ohmq"] = self.record
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        number, self.signal = self.signal, 0
+        if not number:
+            return
+        trainer.save_checkpoint(self.path)
+        trainer.print(f"\n{signal.Signals(number).name}: checkpoint written to {self.path}")
+        if number != signal.SIGUSR1:
+            raise SystemExit(128 + number)
+
+
+def _fit(
+    module: CodecModule | WarmStartModule,
+    stage: _Stage,
+    options: TrainOptions,
+    loader: ArrayLoader,
+    validation: ArrayLoader,
+    resume: Path | None,
+) -> None:
+    folder = options.output_dir
+    record = {
+        "format": CHECKPOINT_FORMAT,
+        "ohmq": ohmq.__version__,
+        "stage": stage.name,
+        "model": stage.model.to_dict(),
+        "options": options.to_dict(),
+        "description": options.description,
+        "command": " ".join(Path(part).name if part.startswith("/") else part for part in sys.argv),
+    }
+    validates = stage.name != "warm_start"
+    callbacks: list[Callback] = [
+        _Stop(folder / "last.ckpt", record),
+        TQDMProgressBar(refresh_rate=10),
+        # Last: at the end of every validated epoch and by the clock; best: the lowest val_loss.
+        ModelCheckpoint(folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True),
+    ]
+    if validates:
+        callbacks.append(
+            ModelCheckpoint(folder, filename="best", monitor="val_loss", mode="min", enable_version_counter=False)
+        )
+    trainer = Trainer(
+        max_epochs=stage.epochs,
+        accelerator="cpu" if options.cpu else "auto",
+        devices=options.devices,
+        num_nodes=options.num_nodes,
+        logger=[
+            CSVLogger(folder, name="", version=f"logs_{stage.name}", flush_logs_every_n_steps=options.log_interval),
+            TensorBoardLogger(folder, name="", version=f"logs_{stage.name}"),
+        ],
+        callbacks=callbacks,
+        log_every_n_steps=options.log_interval,
+        check_val_every_n_epoch=options.val_every,
+        limit_val_batches=None if validates else 0,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        gradient_clip_val=options.clip_norm or None,
+    )
+    loader.step = lambda: module.global_step
+    loader.rank, loader.world_size = trainer.global_rank, trainer.world_size
+    trainer.fit(module, loader, validation if validates else None, ckpt_path=resume, weights_only=True)
