@@ -6,6 +6,7 @@ first ``n`` of them is a valid picture at a lower rate.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -352,20 +353,32 @@ class OneHotMax(nn.Module):
         return QuantizedGroup(*result)
 
     @torch.no_grad()
-    def symbols(self, latent: Tensor) -> Tensor:
+    def symbols(self, latent: Tensor, refine_groups: Sequence[int] = ()) -> Tensor:
         """The symbols of a latent, one a channel and position.
 
+        Args:
+            latent: shape (batch, D, h, w).
+            refine_groups: channels of each group where a group sees what earlier ones left; empty: all see all of it.
+
         Shape:
-            latent: (batch, D, h, w). Returns: (batch, h, w, C), int64 in [0, S).
+            Returns: (batch, h, w, C), int64 in [0, S).
         """
         batch, dim, height, width = latent.shape
         rows = latent.relu().permute(0, 2, 3, 1).reshape(-1, dim)
         out = torch.empty(rows.shape[0], self.num_channels, dtype=torch.int64)
         block_rows = max(64, BLOCK_ELEMENTS // self.num_symbols)
-        for c in range(self.num_channels):
-            for start in range(0, rows.shape[0], block_rows):
-                block = slice(start, start + block_rows)
-                out[block, c] = torch.addmm(self.bias[c], rows[block], self.weight[c].T).abs_().argmin(-1)
+        groups = tuple(refine_groups) or (self.num_channels,)
+        for block in range(0, rows.shape[0], block_rows):
+            part = slice(block, block + block_rows)
+            residual, first = rows[part], 0
+            for size in groups:
+                channels = range(first, first + size)
+                for c in channels:
+                    out[part, c] = torch.addmm(self.bias[c], residual, self.weight[c].T).abs_().argmin(-1)
+                first += size
+                if first < self.num_channels:
+                    for c in channels:
+                        residual = residual - self.codewords[c].index_select(0, out[part, c])
         return out.view(batch, height, width, self.num_channels)
 
     @torch.no_grad()

@@ -53,6 +53,7 @@ class CompressionModel(nn.Module):
     mean: float
     std: float
     tile: int
+    latent_size: int
 
     def __init__(
         self,
@@ -150,7 +151,10 @@ class CompressionModel(nn.Module):
         """
         if isinstance(self.quantizer, Identity):
             raise ValueError("a model without a quantizer has no symbols")
-        return self.quantizer.symbols(self.analysis_transform(images))
+        latent = self.analysis_transform(images)
+        if isinstance(self.quantizer, OneHotMax):
+            return self.quantizer.symbols(latent, self.config.group_sizes if self.config.refinement else ())
+        return self.quantizer.symbols(latent)
 
     @torch.no_grad()
     def reconstruct(self, symbols: Tensor, num_active: int) -> Tensor:

@@ -17,18 +17,17 @@ from torch import Tensor
 import ohmq
 from ohmq.datasets import load_mnist
 from ohmq.errors import ConfigError
+from ohmq.model_file import CHECKPOINT_FORMAT, read_checkpoint
 from ohmq.models import CompressionModel, MnistModel, build_model
 from ohmq.quantizers import OneHotMax
 from ohmq.training.data import ArrayLoader
 from ohmq.training.module import CodecModule, WarmStartModule
 from ohmq.training.options import TrainOptions
 
-__all__ = ["CHECKPOINT_FORMAT", "grow_symbols", "train"]
+__all__ = ["grow_symbols", "train"]
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT_FORMAT = 1
-CHECKPOINT_SECONDS = 300
 WARM_START_SAMPLES = 6000
 
 
@@ -121,25 +120,6 @@ class _Progress:
         if changed:
             raise ConfigError(f"{path} is a checkpoint of another run: {'; '.join(changed)}; start a new output_dir")
         return cls(record["stage"], path)
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The contents of a checkpoint of this project, loaded without running code from it.
-
-    Raises:
-        ConfigError: missing, damaged, or not a checkpoint of this project.
-    """
-    if not path.is_file():
-        raise ConfigError(f"no checkpoint {path}")
-    try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-        if contents["ohmq"]["format"] != CHECKPOINT_FORMAT:
-            raise ConfigError(f"{path} has checkpoint format {contents['ohmq']['format']}; expected {CHECKPOINT_FORMAT}")
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise ConfigError(f"{path} is not a checkpoint that ohmq train wrote ({type(error).__name__})") from error
-    return dict(contents)
 
 
 def grow_symbols(model: CompressionModel, num_symbols: int) -> CompressionModel:

@@ -1,0 +1,58 @@
+"""``ohmq info``: reads headers with the standard library alone."""
+
+from typing import Any
+
+import click
+
+from ohmq.cli.common import Job, find_files, finish, run_jobs
+
+__all__ = ["command"]
+
+
+@click.command(epilog="Example: ohmq info photo.ohm")
+@click.argument("inputs", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def command(inputs: tuple[str, ...], as_json: bool) -> int:
+    """Show what .ohm files hold: size, model, layers; without a model."""
+    from ohmq.container import read_header
+    from ohmq.errors import BitstreamError, OhmqError
+
+    def work(job: Job) -> dict[str, Any]:
+        data = job.source.read_bytes()
+        try:
+            header = read_header(data)
+        except BitstreamError as error:
+            raise OhmqError(f"{job.source}: {error}") from error
+        pixels = header.width * header.height
+        rows, channels, size = [], 0, header.header_bytes
+        for layer in header.layers:
+            channels, size = channels + layer.channels, size + layer.length
+            rows.append({"channels": channels, "payload_bytes": layer.length, "bytes": size, "bpp": 8 * size / pixels})
+        result = {
+            "version": header.version,
+            "model_id": header.model_id.hex(),
+            "width": header.width,
+            "height": header.height,
+            "colour": "grey" if header.grey else "RGB",
+            "rate": "fixed" if header.fixed_rate else "entropy coded",
+            "header_bytes": header.header_bytes,
+            "file_bytes": len(data),
+            "expected_bytes": header.file_bytes,
+            "layers": rows,
+        }
+        if not as_json:
+            click.echo(
+                f"{job.source}: {header.width}x{header.height} {result['colour']}, model {result['model_id']}, "
+                f"format {header.version}, {result['rate']}, {len(data):,} bytes, {8 * len(data) / pixels:.3f} bpp"
+            )
+            if len(data) != header.file_bytes:
+                click.echo(f"  the header announces {header.file_bytes:,} bytes: the file is not whole")
+            click.echo("  layer  channels  payload bytes  file cut here  bpp")
+            for number, row in enumerate(rows, start=1):
+                click.echo(
+                    f"  {number:5d}  {row['channels']:8d}  {row['payload_bytes']:13,d}  {row['bytes']:13,d}  {row['bpp']:.3f}"
+                )
+        return result
+
+    results, failures = run_jobs(find_files(inputs, (".ohm",)), work, "info", as_json)
+    return finish(results, failures, as_json, "read")

@@ -1,0 +1,268 @@
+"""The ``.ohm`` file: header, layer index, checksums, payloads. Standard library alone.
+
+The normative description is `docs/file-format.md`. A file holds one picture in layers; every run of leading layers is a
+picture at a lower rate, so a file is cut without decoding it.
+"""
+
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ohmq.errors import (
+    BitstreamError,
+    ChecksumError,
+    NotOhmFileError,
+    TruncatedFileError,
+    UnsupportedVersionError,
+)
+
+__all__ = [
+    "FORMAT_VERSION",
+    "MAGIC",
+    "HeaderInfo",
+    "Layer",
+    "LayerInfo",
+    "OhmFile",
+    "read_header",
+    "read_ohm",
+    "truncate_ohm",
+    "write_ohm",
+]
+
+MAGIC = b"\x93OHM"
+FORMAT_VERSION = 1
+MAX_SIDE = 65536
+MAX_LAYERS = 255
+MAX_CHANNELS = 65536
+_FIXED_RATE, _GREY = 1, 2
+_VARINT_BYTES = 5
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer: how many channels it adds, and their coded symbols."""
+
+    channels: int
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class OhmFile:
+    """What an ``.ohm`` file holds.
+
+    Attributes:
+        model_id: 4 bytes. width, height: in pixels, 1 to 65536. grey: one colour channel, else RGB.
+        fixed_rate: payloads are packed without an entropy coder. layers: in order.
+    """
+
+    model_id: bytes
+    width: int
+    height: int
+    grey: bool
+    fixed_rate: bool
+    layers: tuple[Layer, ...]
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of all layers."""
+        return sum(layer.channels for layer in self.layers)
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of all payloads."""
+        return sum(len(layer.payload) for layer in self.layers)
+
+
+class LayerInfo(NamedTuple):
+    """An entry of the layer index: channels, payload bytes, CRC-32 of the payload."""
+
+    channels: int
+    length: int
+    crc32: int
+
+
+class HeaderInfo(NamedTuple):
+    """The header of a file; ``file_bytes`` is what the whole file has when nothing is missing."""
+
+    version: int
+    model_id: bytes
+    width: int
+    height: int
+    grey: bool
+    fixed_rate: bool
+    layers: tuple[LayerInfo, ...]
+    header_bytes: int
+    file_bytes: int
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def write_ohm(file: OhmFile) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        ValueError: a field outside its range.
+    """
+    if len(file.model_id) != 4:
+        raise ValueError(f"a model id has 4 bytes, not {len(file.model_id)}")
+    if not (1 <= file.width <= MAX_SIDE and 1 <= file.height <= MAX_SIDE):
+        raise ValueError(f"the picture is {file.width}x{file.height}; each side must be 1 to {MAX_SIDE} pixels")
+    if not 1 <= len(file.layers) <= MAX_LAYERS:
+        raise ValueError(f"{len(file.layers)} layers; a file has 1 to {MAX_LAYERS}")
+    if any(layer.channels < 1 for layer in file.layers) or file.num_channels > MAX_CHANNELS:
+        raise ValueError(f"each layer needs at least 1 channel, all together at most {MAX_CHANNELS}")
+    flags = _FIXED_RATE * file.fixed_rate | _GREY * file.grey
+    header = bytearray(MAGIC + bytes([FORMAT_VERSION, flags]) + file.model_id)
+    header += _varint(file.width) + _varint(file.height) + _varint(len(file.layers))
+    for layer in file.layers:
+        header += _varint(layer.channels) + _varint(len(layer.payload)) + struct.pack(">I", zlib.crc32(layer.payload))
+    header += struct.pack(">I", zlib.crc32(header))
+    return bytes(header) + b"".join(layer.payload for layer in file.layers)
+
+
+class _Reader:
+    """Takes fields off the front of the data; too few bytes raise TruncatedFileError."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.position = data, 0
+
+    def take(self, count: int) -> bytes:
+        part = self.data[self.position : self.position + count]
+        if len(part) < count:
+            raise TruncatedFileError(f"the file ends inside its header, after {len(self.data)} bytes")
+        self.position += count
+        return part
+
+    def varint(self) -> int:
+        value = 0
+        for shift in range(0, 7 * _VARINT_BYTES, 7):
+            byte = self.take(1)[0]
+            value |= (byte & 127) << shift
+            if byte < 128:
+                if byte == 0 and shift:
+                    break
+                return value
+        raise BitstreamError("the header holds a number that is not in its shortest form: the file is damaged")
+
+
+def read_header(data: bytes) -> HeaderInfo:
+    """Read and check the header; the payloads need not be there.
+
+    Args:
+        data: the file, or at least its header.
+
+    Raises:
+        NotOhmFileError: the signature is missing. UnsupportedVersionError: a newer format or unknown features.
+        TruncatedFileError: the data end inside the header. ChecksumError: the header is damaged.
+        BitstreamError: a field outside its range.
+    """
+    if not data:
+        raise NotOhmFileError("the file is empty")
+    if data[:4] != MAGIC[: len(data)]:
+        raise NotOhmFileError("not an .ohm file: it does not begin with the signature 93 4F 48 4D")
+    reader = _Reader(data)
+    reader.take(4)
+    version, flags = reader.take(2)
+    if version != FORMAT_VERSION:
+        raise UnsupportedVersionError(f"format version {version}; this release reads {FORMAT_VERSION}: update ohmq")
+    if flags & ~(_FIXED_RATE | _GREY):
+        raise UnsupportedVersionError(f"the file uses features (flags {flags:#04x}) this release does not know: update ohmq")
+    model_id = reader.take(4)
+    width, height, count = reader.varint(), reader.varint(), reader.varint()
+    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
+        raise BitstreamError(f"the header says {width}x{height} pixels; each side must be 1 to {MAX_SIDE}")
+    if not 1 <= count <= MAX_LAYERS:
+        raise BitstreamError(f"the header says {count} layers; it must be 1 to {MAX_LAYERS}")
+    layers = tuple(
+        LayerInfo(reader.varint(), reader.varint(), struct.unpack(">I", reader.take(4))[0]) for _ in range(count)
+    )
+    found = zlib.crc32(data[: reader.position])
+    if struct.unpack(">I", reader.take(4))[0] != found:
+        raise ChecksumError("the header is damaged: its checksum does not match")
+    if min(layer.channels for layer in layers) < 1 or sum(layer.channels for layer in layers) > MAX_CHANNELS:
+        raise BitstreamError("the header says a layer without channels, or too many channels")
+    size = reader.position
+    total = size + sum(layer.length for layer in layers)
+    return HeaderInfo(
+        version, model_id, width, height, bool(flags & _GREY), bool(flags & _FIXED_RATE), layers, size, total
+    )
+
+
+def read_ohm(data: bytes, *, allow_truncated: bool = False) -> OhmFile:
+    """Read and check a file.
+
+    Args:
+        data: the file. allow_truncated: if it ends early or a payload is damaged, keep the whole, sound layers before.
+
+    Raises:
+        TruncatedFileError: bytes are missing (with allow_truncated: even of the first layer).
+        ChecksumError: a payload is damaged (with allow_truncated: the first one).
+        BitstreamError: any other error of `read_header`, or bytes after the end.
+    """
+    header = read_header(data)
+    if len(data) < header.file_bytes and not allow_truncated:
+        raise TruncatedFileError(f"the file has {len(data)} bytes; its header announces {header.file_bytes}")
+    if len(data) > header.file_bytes:
+        raise BitstreamError(f"{len(data) - header.file_bytes} bytes follow the end of the file")
+    layers: list[Layer] = []
+    start = header.header_bytes
+    for number, info in enumerate(header.layers, start=1):
+        payload = data[start : start + info.length]
+        start += info.length
+        if len(payload) < info.length:
+            error: BitstreamError = TruncatedFileError(f"the file ends inside layer {number}")
+        elif zlib.crc32(payload) != info.crc32:
+            error = ChecksumError(f"layer {number} is damaged: its checksum does not match")
+        else:
+            layers.append(Layer(info.channels, payload))
+            continue
+        if not allow_truncated or not layers:
+            raise error
+        break
+    return OhmFile(header.model_id, header.width, header.height, header.grey, header.fixed_rate, tuple(layers))
+
+
+def truncate_ohm(
+    data: bytes, *, num_layers: int | None = None, channels: int | None = None, max_bytes: int | None = None
+) -> bytes:
+    """Cut a file to its leading layers, without decoding it. Exactly one limit is given.
+
+    Args:
+        data: the file. num_layers: how many layers stay. channels: the most layers that hold at most so many channels.
+        max_bytes: the most layers whose file has at most so many bytes.
+
+    Returns:
+        A whole file.
+
+    Raises:
+        ValueError: not exactly one limit, or not even one layer satisfies it.
+        BitstreamError: as `read_ohm`.
+    """
+    if sum(limit is not None for limit in (num_layers, channels, max_bytes)) != 1:
+        raise ValueError("give exactly one of num_layers, channels and max_bytes")
+    file = read_ohm(data)
+
+    def cut(count: int) -> OhmFile:
+        return OhmFile(file.model_id, file.width, file.height, file.grey, file.fixed_rate, file.layers[:count])
+
+    if num_layers is not None:
+        if not 1 <= num_layers <= len(file.layers):
+            raise ValueError(f"{num_layers} layers wanted; the file has {len(file.layers)}")
+        return write_ohm(cut(num_layers))
+    for count in range(len(file.layers), 0, -1):
+        part = cut(count)
+        if channels is not None and part.num_channels <= channels:
+            return write_ohm(part)
+        if max_bytes is not None and len(shorter := write_ohm(part)) <= max_bytes:
+            return shorter
+    if channels is not None:
+        raise ValueError(f"the first layer alone holds {file.layers[0].channels} channels, more than {channels}")
+    raise ValueError(f"the first layer alone makes a file of {len(write_ohm(cut(1)))} bytes, more than {max_bytes}")

@@ -1,0 +1,81 @@
+"""Fixed-rate packing: exact mixed radix in blocks, no entropy coder; the size is known before."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ohmq.errors import BitstreamError
+
+__all__ = ["decode_fixed_rate", "encode_fixed_rate", "fixed_rate_bytes"]
+
+BLOCK_SYMBOLS = 256
+"""Symbols packed into one integer."""
+
+Array = NDArray[Any]
+
+
+def fixed_rate_bytes(num_symbols: Array) -> int:
+    """Bytes that symbols of these alphabet sizes take.
+
+    Shape:
+        num_symbols: (n,), the alphabet size of each symbol.
+    """
+    return sum(_block_bytes(sizes) for sizes in _blocks(num_symbols))
+
+
+def encode_fixed_rate(symbols: Array, num_symbols: Array) -> bytes:
+    """Pack symbols: each block is one big-endian integer, its first symbol the most significant digit.
+
+    Shape:
+        symbols, num_symbols: (n,).
+
+    Raises:
+        ValueError: a symbol outside its alphabet.
+    """
+    if len(symbols) != len(num_symbols) or (np.asarray(symbols) < 0).any() or (symbols >= num_symbols).any():
+        raise ValueError("each symbol must lie in [0, its alphabet size)")
+    out = []
+    for start, sizes in enumerate(_blocks(num_symbols)):
+        value = 0
+        block = symbols[start * BLOCK_SYMBOLS : (start + 1) * BLOCK_SYMBOLS].tolist()
+        for symbol, size in zip(block, sizes, strict=True):
+            value = value * size + symbol
+        out.append(value.to_bytes(_block_bytes(sizes), "big"))
+    return b"".join(out)
+
+
+def decode_fixed_rate(data: bytes, num_symbols: Array) -> NDArray[np.int64]:
+    """Unpack what `encode_fixed_rate` packed.
+
+    Raises:
+        BitstreamError: too few or too many bytes, or a block that no encoder writes.
+    """
+    if len(data) != fixed_rate_bytes(num_symbols):
+        raise BitstreamError(f"a fixed-rate payload has {len(data)} bytes, expected {fixed_rate_bytes(num_symbols)}")
+    out: list[int] = []
+    start = 0
+    for sizes in _blocks(num_symbols):
+        end = start + _block_bytes(sizes)
+        value = int.from_bytes(data[start:end], "big")
+        block = []
+        for size in reversed(sizes):
+            value, symbol = divmod(value, size)
+            block.append(symbol)
+        if value:
+            raise BitstreamError("the fixed-rate payload is damaged")
+        out.extend(reversed(block))
+        start = end
+    return np.array(out, np.int64)
+
+
+def _blocks(num_symbols: Array) -> list[list[int]]:
+    sizes = np.asarray(num_symbols).tolist()
+    return [sizes[start : start + BLOCK_SYMBOLS] for start in range(0, len(sizes), BLOCK_SYMBOLS)]
+
+
+def _block_bytes(sizes: list[int]) -> int:
+    product = 1
+    for size in sizes:
+        product *= size
+    return ((product - 1).bit_length() + 7) // 8

@@ -1,0 +1,191 @@
+"""Priors frozen to integers: from symbols decoded so far to frequency tables, without a floating-point decision.
+
+The arithmetic of the context prior is normative; `docs/file-format.md` describes it. Integers are carried in float64
+where a matrix product is needed: every sum stays below 2^53, so it is exact in any order, on any machine.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ohmq.entropy import frequencies_from_weights
+
+__all__ = ["BORDER_CLASSES", "ChannelTables", "FrozenPrior", "PriorState", "border_classes", "exp2_table"]
+
+Array = NDArray[np.generic]
+
+VALUE_BITS = 8
+"""Fraction bits of the context networks' inputs, activations and outputs before the last shift."""
+WEIGHT_BITS = 12
+"""Fraction bits of the context networks' weights."""
+COEFFICIENT_BITS = 12
+"""Fraction bits of the feature coefficients."""
+LOGIT_BITS = 10
+"""Fraction bits of logits (base 2) and features."""
+BORDER_CLASSES = 16
+"""Classes of positions: 4 of rows (first, middle, last, only) times 4 of columns."""
+
+
+def border_classes(height: int, width: int) -> NDArray[np.int32]:
+    """The border class of each position of a latent, in raster order: 4 * row class + column class.
+
+    Shape:
+        Returns: (height * width,), int32 in [0, 16). Classes: 0 first, 1 middle, 2 last, 3 the only one.
+
+    Example:
+        >>> border_classes(3, 3)
+        array([ 0,  1,  2,  4,  5,  6,  8,  9, 10], dtype=int32)
+    """
+
+    def along(size: int) -> NDArray[np.int32]:
+        classes = np.ones(size, np.int32)
+        classes[0], classes[-1] = 0, 2
+        return classes if size > 1 else np.array([3], np.int32)
+
+    return (4 * along(height)[:, None] + along(width)[None]).ravel()
+
+
+def exp2_table(num_symbols: int) -> NDArray[np.int64]:
+    """round(2^(B - i / 1024)) for i in [0, 1024): the weights of a context table, B such that S of them fit 30 bits."""
+    bits = min(20, 30 - (num_symbols - 1).bit_length())
+    steps = 1 << LOGIT_BITS
+    return np.round(2.0 ** (bits - np.arange(steps) / steps)).astype(np.int64)
+
+
+class ChannelTables(NamedTuple):
+    """Frequency tables for the symbols of one channel.
+
+    Attributes:
+        frequencies: (T, S), int64, rows sum to 2^24. index: (rows,) which table codes which symbol; None: row i table i.
+    """
+
+    frequencies: NDArray[np.int64]
+    index: NDArray[np.int32] | None
+
+
+class FrozenPrior:
+    """A prior in integers: static tables for each border class, or tables computed from the context.
+
+    Args:
+        tensors: what `ohmq.model_file` freezes. Static: "frequencies" (classes, C, S). Context: "logits" (classes, C,
+            S), "features" (C, S, K), "codewords" (C, S, D), "exp2" (1024,), and for each group g >= 1 and layer l of 0,
+            1, 2 "network.g.l.weight" (out, in) and "network.g.l.bias" (out,).
+        group_sizes: channels of each group.
+
+    Raises:
+        ValueError: tensors that do not fit together, or could overflow.
+    """
+
+    def __init__(self, tensors: Mapping[str, Array], group_sizes: Sequence[int]) -> None:
+        self.group_sizes = tuple(group_sizes)
+        self.tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+        self.is_context = "logits" in self.tensors
+        shape = self.tensors["logits" if self.is_context else "frequencies"].shape
+        if len(shape) != 3 or sum(self.group_sizes) != shape[1] or shape[0] not in (1, BORDER_CLASSES):
+            raise ValueError(f"prior tables of shape {shape} do not fit groups {self.group_sizes}")
+        self.num_classes, self.num_channels, self.num_symbols = shape
+        if self.is_context:
+            self._prepare_context()
+        else:
+            frequencies = self.tensors["frequencies"].astype(np.int64)
+            if (frequencies < 1).any() or (frequencies.sum(-1) != 1 << 24).any():
+                raise ValueError("frequency tables must be positive and sum to 2^24")
+            self.frequencies = frequencies
+
+    def _prepare_context(self) -> None:
+        self.logits = self.tensors["logits"].astype(np.int64)
+        self.features = self.tensors["features"].astype(np.float64)
+        self.codewords = self.tensors["codewords"].astype(np.int64)
+        self.exp2 = self.tensors["exp2"].astype(np.int64)
+        self.networks: list[list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = []
+        limit = float(np.abs(self.codewords).max(1).sum(0).max())
+        for group in range(1, len(self.group_sizes)):
+            layers = []
+            bound = limit
+            for layer in range(3):
+                weight = self.tensors[f"network.{group}.{layer}.weight"].astype(np.float64)
+                bias = self.tensors[f"network.{group}.{layer}.bias"].astype(np.float64)
+                bound = float((np.abs(weight).sum(1) * bound + np.abs(bias)).max())
+                if bound >= 2**52:
+                    raise ValueError(f"context network {group} could leave the range of exact integers")
+                bound = bound / 2 ** (WEIGHT_BITS if layer < 2 else WEIGHT_BITS + VALUE_BITS - COEFFICIENT_BITS)
+                layers.append((weight, bias))
+            if bound * float(np.abs(self.features).sum(-1).max()) >= 2**52:
+                raise ValueError(f"context network {group} could leave the range of exact integers")
+            self.networks.append(layers)
+
+    def begin(self, tiles: int, height: int, width: int) -> "PriorState":
+        """Start coding the symbols of ``tiles`` latents of the same size."""
+        return PriorState(self, tiles, height, width)
+
+
+class PriorState:
+    """What is known while the channels of some latents are coded one after the other.
+
+    Rows are tile by tile, positions in raster order in each: tiles * height * width.
+    """
+
+    def __init__(self, prior: FrozenPrior, tiles: int, height: int, width: int) -> None:
+        self.prior, self.height, self.width = prior, height, width
+        self.positions, self.rows = height * width, tiles * height * width
+        classes = border_classes(height, width) if prior.num_classes > 1 else np.zeros(height * width, np.int32)
+        self.classes = np.tile(classes, tiles)
+        self.channel = 0
+        self._group, self._group_start = 0, 0
+        self._coefficients: NDArray[np.float64] | None = None
+        if prior.is_context:
+            self._partial = np.zeros((self.rows, prior.codewords.shape[2]), np.int64)
+            self._neighbours = _neighbour_rows(tiles, height, width)
+
+    def tables(self, rows: slice = slice(None)) -> ChannelTables:
+        """Tables for the current channel, for some of the rows."""
+        prior, c = self.prior, self.channel
+        if not prior.is_context:
+            if prior.num_classes == 1:
+                return ChannelTables(prior.frequencies[:, c], np.zeros(len(self.classes[rows]), np.int32))
+            return ChannelTables(prior.frequencies[:, c], self.classes[rows])
+        logits = prior.logits[self.classes[rows], c]
+        if self._group > 0:
+            if self._coefficients is None:
+                self._coefficients = self._run_network()
+            coefficients = self._coefficients[rows, c - self._group_start]
+            products = coefficients @ prior.features[c].T
+            logits = logits + np.floor(products / (1 << COEFFICIENT_BITS)).astype(np.int64)
+        below = logits.max(-1, keepdims=True) - logits
+        weights = prior.exp2[below & ((1 << LOGIT_BITS) - 1)] >> np.minimum(below >> LOGIT_BITS, 62)
+        return ChannelTables(frequencies_from_weights(weights), None)
+
+    def advance(self, symbols: Array) -> None:
+        """Take the symbols of the current channel, shape (rows,), and go to the next channel."""
+        prior, c = self.prior, self.channel
+        if prior.is_context:
+            self._partial += prior.codewords[c][symbols]
+        self.channel += 1
+        if self.channel == self._group_start + prior.group_sizes[self._group]:
+            self._group_start, self._group = self.channel, self._group + 1
+            self._coefficients = None
+
+    def _run_network(self) -> NDArray[np.float64]:
+        """Coefficients of the current group, shape (rows, channels of the group, K), integers in float64."""
+        prior = self.prior
+        padded = np.concatenate([self._partial, np.zeros((1, self._partial.shape[1]), np.int64)]).astype(np.float64)
+        out = np.empty((self.rows, prior.group_sizes[self._group] * prior.features.shape[2]))
+        for start in range(0, self.rows, 4096):
+            part = slice(start, start + 4096)
+            x = padded[self._neighbours[part]].reshape(-1, 9 * padded.shape[1])
+            for layer, (weight, bias) in enumerate(prior.networks[self._group - 1]):
+                x = x @ weight.T + bias
+                if layer < 2:
+                    x = np.floor(np.maximum(x, 0) / (1 << WEIGHT_BITS))
+            out[part] = np.floor(x / (1 << (WEIGHT_BITS + VALUE_BITS - COEFFICIENT_BITS)))
+        return out.reshape(self.rows, prior.group_sizes[self._group], -1)
+
+
+def _neighbour_rows(tiles: int, height: int, width: int) -> NDArray[np.int64]:
+    """Rows of the 3x3 neighbourhood of each row; ``tiles * height * width`` stands for beyond the border."""
+    rows = tiles * height * width
+    inside = np.pad(np.arange(rows).reshape(tiles, height, width), ((0, 0), (1, 1), (1, 1)), constant_values=rows)
+    windows = np.lib.stride_tricks.sliding_window_view(inside, (3, 3), axis=(1, 2))
+    return windows.reshape(rows, 9)

@@ -1,0 +1,299 @@
+"""Model files: freeze a trained model to integers, save, load, verify.
+
+One ``.safetensors`` file holds the weights of the transforms and the quantizer, the integer tables of the prior, and
+a JSON header (metadata key "ohmq") with family, configuration, format version, model id and training provenance.
+Nothing in it can execute code.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as safetensors_bytes
+from torch import nn
+
+from ohmq.entropy import quantize_probabilities
+from ohmq.entropy.frozen import (
+    BORDER_CLASSES,
+    COEFFICIENT_BITS,
+    LOGIT_BITS,
+    VALUE_BITS,
+    WEIGHT_BITS,
+    FrozenPrior,
+    border_classes,
+    exp2_table,
+)
+from ohmq.errors import ConfigError, ModelFileError
+from ohmq.files import write_atomically
+from ohmq.models import CompressionModel, ModelConfig, build_model, config_from_dict
+from ohmq.priors import ContextPrior, FactorizedDensity, StaticPrior
+from ohmq.quantizers import IntegerRounding
+
+__all__ = ["MODEL_FORMAT", "FrozenModel", "freeze", "load_model", "resolve_model", "save_model", "shipped_models"]
+
+MODEL_FORMAT = 1
+CHECKPOINT_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class FrozenModel:
+    """A model ready to code: float transforms, integer prior.
+
+    Attributes:
+        name: for messages. config: its configuration. model: the network, in evaluation mode.
+        prior: the integer prior; None for a model without a quantizer. model_id: 4 bytes that name the tables and
+            weights: the same id, the same decoding. provenance: how it was trained, JSON-ready.
+    """
+
+    name: str
+    config: ModelConfig
+    model: CompressionModel
+    prior: FrozenPrior | None
+    model_id: bytes
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def freeze(model: CompressionModel, name: str = "model", provenance: dict[str, Any] | None = None) -> FrozenModel:
+    """Turn a trained model into one that codes: probabilities become integer tables.
+
+    Args:
+        model: trained weights; left as it is. name: for messages. provenance: JSON-ready, kept in the file.
+
+    Raises:
+        ModelFileError: weights that are not finite, or a context network out of the exact range.
+    """
+    weights = _weights(model)
+    for key, value in weights.items():
+        if not np.isfinite(value).all():
+            raise ModelFileError(f"{name}: {key} holds values that are not finite; the training diverged")
+    try:
+        tables = _prior_tensors(model)
+    except ValueError as error:
+        raise ModelFileError(f"{name}: {error}") from error
+    return _assemble(name, model.config, weights, tables, provenance or {})
+
+
+def _weights(model: CompressionModel) -> dict[str, NDArray[Any]]:
+    parts = {"analysis_transform": model.analysis_transform, "synthesis_transform": model.synthesis_transform}
+    parts["quantizer"] = model.quantizer
+    return {
+        f"{part}.{key}": value.detach().cpu().contiguous().numpy()
+        for part, module in parts.items()
+        for key, value in module.state_dict().items()
+    }
+
+
+@torch.no_grad()
+def _prior_tensors(model: CompressionModel) -> dict[str, NDArray[Any]]:
+    prior, quantizer = model.prior, model.quantizer
+    if isinstance(prior, FactorizedDensity):
+        assert isinstance(quantizer, IntegerRounding)
+        probabilities = prior.probabilities(quantizer.minimum, quantizer.num_symbols).numpy()
+        return {"frequencies": quantize_probabilities(probabilities)[None].astype(np.int32)}
+    if isinstance(prior, StaticPrior):
+        return {"frequencies": quantize_probabilities(np.exp(_class_logits(prior))).astype(np.int32)}
+    if not isinstance(prior, ContextPrior):
+        return {}
+    logits = _class_logits(prior.static) / math.log(2)
+    tensors: dict[str, NDArray[Any]] = {
+        "logits": _fixed(logits, LOGIT_BITS),
+        "features": _fixed(_numpy(prior.features) / math.log(2), LOGIT_BITS),
+        "codewords": _fixed(_numpy(quantizer.codewords) * float(prior.input_scale), VALUE_BITS),
+        "exp2": exp2_table(prior.num_symbols).astype(np.int32),
+    }
+    for group, network in enumerate(prior.networks, start=1):
+        layers = [layer for layer in network.children() if isinstance(layer, nn.Linear)]
+        for index, layer in enumerate(layers):
+            weight = _numpy(layer.weight)
+            if index == 0:  # trained on (neighbour, latent channel) inputs, in this order: kept
+                weight = weight.reshape(weight.shape[0], -1)
+            tensors[f"network.{group}.{index}.weight"] = _fixed(weight, WEIGHT_BITS)
+            tensors[f"network.{group}.{index}.bias"] = _fixed(_numpy(layer.bias), WEIGHT_BITS + VALUE_BITS)
+    return tensors
+
+
+def _numpy(tensor: torch.Tensor) -> NDArray[np.float64]:
+    return tensor.detach().cpu().double().numpy()
+
+
+def _fixed(values: NDArray[np.float64], bits: int) -> NDArray[np.int32]:
+    scaled = np.round(values * 2.0**bits)
+    if not np.isfinite(scaled).all() or np.abs(scaled).max(initial=0) >= 2**31:
+        raise ValueError("a value of the prior does not fit its fixed-point format; the training diverged")
+    return scaled.astype(np.int32)
+
+
+def _class_logits(prior: StaticPrior) -> NDArray[np.float64]:
+    """Natural-log probabilities for each border class, shape (16, C, S)."""
+    double = StaticPrior(prior.num_channels, prior.num_symbols, prior.network[0].out_channels).double()  # type: ignore[arg-type]
+    double.load_state_dict(prior.state_dict())
+    out = np.empty((BORDER_CLASSES, prior.num_channels, prior.num_symbols))
+    for height, width in ((3, 3), (1, 3), (3, 1), (1, 1)):
+        out[border_classes(height, width)] = double.logits(height, width).detach().numpy()
+    return out
+
+
+def _assemble(
+    name: str,
+    config: ModelConfig,
+    weights: Mapping[str, NDArray[Any]],
+    tables: Mapping[str, NDArray[Any]],
+    provenance: dict[str, Any],
+) -> FrozenModel:
+    model = build_model(config)
+    state = {key: torch.from_numpy(np.array(value)) for key, value in weights.items()}
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items() if not key.startswith("prior.")}
+    found = {key: tuple(value.shape) for key, value in state.items()}
+    if expected != found:
+        wrong = sorted(set(expected.items()) ^ set(found.items()))
+        raise ModelFileError(f"{name}: weights do not fit the {config.to_dict()['family']} network: {wrong[0]}")
+    model.load_state_dict(state, strict=False)
+    model.prior = None  # its integer form codes; the training form is not kept
+    model.eval().requires_grad_(False)
+    prior = None
+    if tables:
+        try:
+            prior = FrozenPrior(tables, config.group_sizes)
+        except (KeyError, ValueError, IndexError) as error:
+            raise ModelFileError(f"{name}: the prior's tables are not usable: {error}") from error
+        if (prior.num_channels, prior.num_symbols) != (config.channels_max, config.num_symbols):
+            raise ModelFileError(f"{name}: the prior's tables are for {prior.num_channels} channels")
+    tensors = {**weights, **{f"prior.{key}": value for key, value in tables.items()}}
+    return FrozenModel(name, config, model, prior, _model_id(config, tensors), provenance)
+
+
+def _model_id(config: ModelConfig, tensors: Mapping[str, NDArray[Any]]) -> bytes:
+    """The first 4 bytes of a SHA-256 over the configuration and all tensors."""
+    digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode())
+    for key in sorted(tensors):
+        value = np.ascontiguousarray(tensors[key])
+        little = value.astype(value.dtype.newbyteorder("<"), copy=False)
+        digest.update(f"{key}:{value.dtype.name}:{value.shape}".encode() + little.tobytes())
+    return digest.digest()[:4]
+
+
+def save_model(frozen: FrozenModel, path: Path, *, force: bool = False) -> None:
+    """Write a model file.
+
+    Raises:
+        OutputExistsError: path exists and force is not set.
+    """
+    tensors = _weights(frozen.model)
+    if frozen.prior is not None:
+        tensors |= {f"prior.{key}": np.asarray(value) for key, value in frozen.prior.tensors.items()}
+    header = {
+        "format": MODEL_FORMAT,
+        "model_id": frozen.model_id.hex(),
+        "config": frozen.config.to_dict(),
+        "provenance": frozen.provenance,
+    }
+    data = safetensors_bytes(tensors, metadata={"ohmq": json.dumps(header, sort_keys=True)})
+    write_atomically(path, data, force=force)
+
+
+def load_model(path: Path, name: str | None = None) -> FrozenModel:
+    """Read and verify a model file.
+
+    Raises:
+        ModelFileError: missing, damaged, of a newer format, or not a model of this project.
+    """
+    name = name or path.name
+    if not path.is_file():
+        raise ModelFileError(f"no model file {path}")
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelFileError(f"{path} is not a safetensors file: {error}") from error
+    try:
+        header = json.loads(metadata["ohmq"])
+        version, model_id, config = header["format"], bytes.fromhex(header["model_id"]), header["config"]
+    except (KeyError, ValueError, TypeError) as error:
+        raise ModelFileError(f"{path} holds no ohmq header: it is not a model file of this project") from error
+    if version != MODEL_FORMAT:
+        raise ModelFileError(f"{path} has model format {version}; this release reads {MODEL_FORMAT}: update ohmq")
+    try:
+        parsed = config_from_dict(config)
+    except (ConfigError, TypeError) as error:
+        raise ModelFileError(f"{path}: {error}") from error
+    weights = {key: value for key, value in tensors.items() if not key.startswith("prior.")}
+    tables = {key.removeprefix("prior."): value for key, value in tensors.items() if key.startswith("prior.")}
+    frozen = _assemble(name, parsed, weights, tables, header.get("provenance", {}))
+    if frozen.model_id != model_id:
+        raise ModelFileError(f"{path} is damaged: its content has id {frozen.model_id.hex()}, not {model_id.hex()}")
+    return frozen
+
+
+def shipped_models() -> dict[str, Path]:
+    """Names of the models that come with this package, and their files."""
+    folder = Path(str(resources.files("ohmq"))) / "pretrained"
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def resolve_model(source: str | Path) -> FrozenModel:
+    """A model from the name of a shipped one, a model file, or a training checkpoint.
+
+    Raises:
+        ModelFileError: nothing of the kind; the message lists the shipped names.
+    """
+    shipped = shipped_models()
+    if str(source) in shipped:
+        return load_model(shipped[str(source)], str(source))
+    path = Path(source)
+    if path.is_dir():
+        raise ModelFileError(f"{path} is a folder; give a .ckpt or .safetensors file in it, or one of {_names(shipped)}")
+    if not path.exists():
+        raise ModelFileError(f"no model {str(source)!r}: neither a file nor one of {_names(shipped)}")
+    if path.suffix == ".ckpt":
+        return _from_checkpoint(path)
+    return load_model(path)
+
+
+def _names(shipped: Mapping[str, Path]) -> str:
+    return ", ".join(shipped) or "the shipped models (there are none in this installation)"
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The contents of a training checkpoint, loaded without running code from it.
+
+    Raises:
+        ModelFileError: missing, damaged, or not a checkpoint of this project.
+    """
+    if not path.is_file():
+        raise ModelFileError(f"no checkpoint {path}")
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+        version = contents["ohmq"]["format"]
+    except Exception as error:  # torch raises many kinds for files that are not its own
+        raise ModelFileError(f"{path} is not a checkpoint that ohmq train wrote ({type(error).__name__})") from error
+    if version != CHECKPOINT_FORMAT:
+        raise ModelFileError(f"{path} has checkpoint format {version}; this release reads {CHECKPOINT_FORMAT}")
+    return dict(contents)
+
+
+def _from_checkpoint(path: Path) -> FrozenModel:
+    contents = read_checkpoint(path)
+    record, state = contents["ohmq"], contents["state_dict"]
+    if record["stage"] == "warm_start":
+        raise ModelFileError(f"{path} was written during the warm start; there is no codec in it yet: go on training")
+    model = build_model(config_from_dict(record["model"]))
+    prefix = "averaged.module." if any(key.startswith("averaged.module.") for key in state) else "model."
+    model.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+    provenance = {
+        **{key: record[key] for key in ("ohmq", "command", "description", "options", "stage")},
+        "epoch": contents["epoch"],
+        "step": contents["global_step"],
+    }
+    name = re.sub(r"[^\w.-]", "_", path.stem)
+    return freeze(model, name, provenance)
