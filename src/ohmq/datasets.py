@@ -1,0 +1,290 @@
+"""Data to train and test on: MNIST from its IDX files (found, or downloaded with hashes), and lists of image files."""
+
+import glob
+import gzip
+import logging
+import os
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ohmq.errors import ConfigError, UnsupportedImageError
+
+__all__ = [
+    "IMAGE_EXTENSIONS",
+    "MNIST_MIRRORS",
+    "Split",
+    "TestSet",
+    "find_mnist",
+    "list_images",
+    "load_mnist",
+    "load_mnist_images",
+    "load_png_folder",
+    "resolve_test_set",
+]
+
+log = logging.getLogger(__name__)
+
+Split = Literal["train", "validation", "test"]
+
+IMAGE_EXTENSIONS = frozenset(
+    ".png .jpg .jpeg .jpe .jfif .webp .avif .bmp .tif .tiff .gif .jp2 .ppm .pgm .pnm .tga".split()
+)
+
+TRAIN_FILE, TEST_FILE = "train-images-idx3-ubyte", "t10k-images-idx3-ubyte"
+MNIST_MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+MNIST_MD5 = {TRAIN_FILE: "f68b3c2dcbeaaa9fbdd348bbdeb94873", TEST_FILE: "9fb629c4189551a2d022fa330f9573f3"}
+MNIST_FOLDERS = ("", "mnist", "MNIST", "MNIST/raw", "mnist/MNIST/raw", "raw")
+IDX_MAGIC = 0x00000803  # unsigned bytes, three dimensions
+SIDE = 28
+
+# Folder names below mnist_png/ and the split of the IDX files that stands in for them.
+MNIST_PNG_SPLITS: dict[str, Split] = {"training": "train", "validation": "validation", "testing": "test", "test": "test"}
+
+
+def _idx_file(folder: Path, name: str) -> Path | None:
+    """The IDX file `name` in a folder, plain or gzipped."""
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+
+
+def find_mnist(data_base_path: Path | str | None = None, *, download: bool = True) -> Path:
+    """The folder that holds MNIST's images; downloads them when no folder does.
+
+    Looked for, in this order: below `data_base_path`, below `$OHMQ_DATA`, below `./data`; in each the folder itself,
+    then `mnist/`, `MNIST/`, `MNIST/raw/`, `mnist/MNIST/raw/` and `raw/`. Both image files must be there, named as
+    published (`train-images-idx3-ubyte`, `t10k-images-idx3-ubyte`), plain or with `.gz`; labels are not needed. A log
+    line says which folder is used, as a warning when `data_base_path` was given but holds no MNIST.
+
+    Args:
+        data_base_path: where to look first. download: whether to fetch the files into the user's cache as a last
+            resort (11 MB, MD5 checked).
+
+    Raises:
+        ConfigError: found nowhere, and not downloaded; the message names every place.
+    """
+    places = [str(place) for place in (data_base_path, os.environ.get("OHMQ_DATA"), "data") if place]
+    for number, base in enumerate(places):
+        for below in MNIST_FOLDERS:
+            folder = Path(base) / below
+            if _idx_file(folder, TRAIN_FILE) and _idx_file(folder, TEST_FILE):
+                if data_base_path and number:
+                    log.warning("no MNIST below %s; using MNIST from %s", data_base_path, folder)
+                else:
+                    log.info("using MNIST from %s", folder)
+                return folder
+    failure = "downloading was not allowed"
+    if download:
+        try:
+            folder = _download_mnist()
+        except ConfigError as error:
+            failure = str(error)
+        else:
+            level = logging.WARNING if data_base_path else logging.INFO
+            log.log(level, "no MNIST below %s; using the downloaded copy in %s", ", ".join(places), folder)
+            return folder
+    raise ConfigError(
+        f"MNIST not found below {', '.join(places)} (there in any of: ., {', '.join(MNIST_FOLDERS[1:])}), "
+        f"and {failure}. Put {TRAIN_FILE}[.gz] and {TEST_FILE}[.gz] into one folder and name it with "
+        "--data_base_path or the environment variable OHMQ_DATA"
+    )
+
+
+def _download_mnist() -> Path:
+    """Fetch both image files, each from the first mirror that answers with the right bytes."""
+    import pooch
+
+    folder = Path(pooch.os_cache("ohmq"))
+    for name, md5 in MNIST_MD5.items():
+        failures = []
+        for mirror in MNIST_MIRRORS:
+            try:
+                pooch.retrieve(f"{mirror}{name}.gz", known_hash=f"md5:{md5}", fname=f"{name}.gz", path=folder)
+                break
+            except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong hash is a ValueError
+                failures.append(f"{mirror} ({type(error).__name__})")
+        else:
+            raise ConfigError(f"downloading {name}.gz failed from {' and '.join(failures)}")
+    return folder
+
+
+def load_mnist_images(path: Path | str, train: bool) -> NDArray[np.uint8]:
+    """The images of one IDX file, in the file's order.
+
+    Args:
+        path: the folder that `find_mnist` gives. train: the training file, else the test file.
+
+    Shape:
+        (N, 28, 28), uint8, 0 is black.
+
+    Raises:
+        ConfigError: the file is missing or damaged.
+    """
+    name = TRAIN_FILE if train else TEST_FILE
+    file = _idx_file(Path(path), name)
+    if file is None:
+        raise ConfigError(f"no {name} or {name}.gz in {path}")
+    try:
+        data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise ConfigError(f"{file} cannot be read ({error}); fetch it again") from error
+    if len(data) < 16:
+        raise ConfigError(f"{file} has {len(data)} bytes, too few for an IDX header; fetch it again")
+    magic, count, height, width = (int.from_bytes(data[i : i + 4], "big") for i in range(0, 16, 4))
+    if magic != IDX_MAGIC:
+        raise ConfigError(f"{file} begins with {magic:#010x}; an IDX file of images begins with {IDX_MAGIC:#010x}")
+    if (height, width) != (SIDE, SIDE) or count == 0:
+        raise ConfigError(f"{file} announces {count} images of {height}x{width}; expected images of {SIDE}x{SIDE}")
+    if len(data) != (expected := 16 + count * SIDE * SIDE):
+        raise ConfigError(f"{file} holds {len(data)} bytes; {count} images need {expected}; fetch it again")
+    return np.frombuffer(data, np.uint8, offset=16).reshape(count, SIDE, SIDE).copy()
+
+
+def load_mnist(data_base_path: Path | str | None, split: Split, seed: int = 0) -> NDArray[np.uint8]:
+    """The images of one split of MNIST.
+
+    "test" is the test file. "train" and "validation" share the training file at random, 54,000 and 6,000 images (in
+    general one tenth, rounded down but at least 1, for validation): the last tenth of
+    `numpy.random.RandomState(seed).permutation(N)`, a stream that numpy keeps the same for ever. Both keep the order
+    of the file.
+
+    Args:
+        data_base_path: see `find_mnist`. split: which images. seed: of the split, in [0, 2**32).
+
+    Shape:
+        (N, 28, 28), uint8.
+
+    Raises:
+        ConfigError: no MNIST, or damaged.
+        ValueError: unknown split.
+    """
+    if split not in ("train", "validation", "test"):
+        raise ValueError(f"split is {split!r}; choose 'train', 'validation' or 'test'")
+    images = load_mnist_images(find_mnist(data_base_path), train=split != "test")
+    if split == "test":
+        return images
+    count = len(images)
+    if count < 2:
+        raise ConfigError("the MNIST training file holds 1 image; a training and a validation part need 2")
+    cut = count - max(1, count // 10)
+    order = np.random.RandomState(seed).permutation(count)
+    return images[np.sort(order[:cut] if split == "train" else order[cut:])]
+
+
+def list_images(paths: Iterable[Path | str]) -> list[Path]:
+    """Image files from files, folders and glob patterns: sorted, each once.
+
+    Folders are searched recursively for the usual extensions (`IMAGE_EXTENSIONS`, upper or lower case). A file named
+    directly is taken whatever its extension.
+
+    Args:
+        paths: files, folders, or patterns as of `glob` (`**` for any depth).
+
+    Raises:
+        ConfigError: one of the paths gives no image.
+
+    Example:
+        >>> list_images(["no such folder"])
+        Traceback (most recent call last):
+        ...
+        ohmq.errors.ConfigError: no such file or folder: no such folder
+    """
+    found: dict[str, Path] = {}
+    for name in paths:
+        path = Path(name)
+        if path.is_file():
+            files = [path]
+        elif path.is_dir():
+            files = _images_below(path)
+        elif matches := sorted(Path(match) for match in glob.glob(str(name), recursive=True)):
+            files = [file for match in matches for file in (_images_below(match) if match.is_dir() else [match])]
+            files = [file for file in files if file.suffix.lower() in IMAGE_EXTENSIONS]
+        elif glob.has_magic(str(name)):
+            raise ConfigError(f"nothing matches {name}")
+        else:
+            raise ConfigError(f"no such file or folder: {name}")
+        if not files:
+            raise ConfigError(f"no images in {name}; looked for {' '.join(sorted(IMAGE_EXTENSIONS))}")
+        for file in files:
+            found.setdefault(os.path.realpath(file), file)
+    if not found:
+        raise ConfigError("no images given")
+    return sorted(found.values())
+
+
+def _images_below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file()]
+
+
+def load_png_folder(path: Path | str) -> NDArray[np.uint8]:
+    """Digits from a folder of small image files, such as `mnist_png/testing`, in the order of their paths.
+
+    Args:
+        path: a folder, searched recursively (classes may be subfolders).
+
+    Shape:
+        (N, 28, 28), uint8.
+
+    Raises:
+        ConfigError: no images there, or one that is not 28x28.
+        UnsupportedImageError: a file that is no image, or damaged.
+    """
+    return np.stack([_read_digit(file) for file in list_images([path])])
+
+
+def _read_digit(path: Path) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if image.size != (SIDE, SIDE) or image.mode not in ("1", "L", "P", "RGB"):
+                size = f"{image.width}x{image.height}"
+                raise ConfigError(f"{path} is {size}, mode {image.mode}; expected {SIDE}x{SIDE}, 8 bits, no alpha")
+            return np.array(image.convert("L"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UnsupportedImageError(f"{path} cannot be read as an image: {error}") from error
+
+
+class TestSet(NamedTuple):
+    """A named set of digits.
+
+    Attributes:
+        name: for file names and logs. images: (N, 28, 28), uint8.
+    """
+
+    __test__ = False  # not a class of tests
+
+    name: str
+    images: NDArray[np.uint8]
+
+
+def resolve_test_set(path: Path | str, data_base_path: Path | str | None = None, seed: int = 0) -> TestSet:
+    """The digits that a command line names, such as `data/mnist_png/testing`.
+
+    A folder that exists is read. A path that does not, but whose last part is `training`, `validation`, `testing` or
+    `test` just below a part `mnist_png`, stands for that split of the IDX files (see `load_mnist`), and a log line says
+    so. The split is this project's own: `validation` is part of what `train` leaves out for the same seed.
+
+    Args:
+        path: the folder. data_base_path: where MNIST's IDX files may be. seed: of the split.
+
+    Raises:
+        ConfigError: neither, or MNIST was not found.
+    """
+    folder = Path(path)
+    if folder.is_dir():
+        return TestSet(folder.resolve().name, load_png_folder(folder))
+    if not folder.exists() and folder.parent.name == "mnist_png" and folder.name in MNIST_PNG_SPLITS:
+        split = MNIST_PNG_SPLITS[folder.name]
+        log.info("%s does not exist; using the %s split of the MNIST IDX files in its place", path, split)
+        return TestSet(folder.name, load_mnist(data_base_path, split, seed))
+    raise ConfigError(
+        f"test set {path} is no folder; name a folder of {SIDE}x{SIDE} images, or mnist_png/validation or "
+        "mnist_png/testing for MNIST's own images"
+    )
