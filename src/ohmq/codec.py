@@ -224,6 +224,16 @@ class Codec:
         check_size(width, height, max_pixels)
         return Symbols(self._symbols(_tiles(np.asarray(picture), self.model.tile)), width, height)
 
+    def analyse_batch(self, images: Array) -> Array:
+        """The symbols of uint8 images of one size.
+
+        Shape:
+            images: (N, H, W) or (N, H, W, 3), as the model codes them. Returns: (N, tiles, h, w, C), int64.
+        """
+        tiles = [_tiles(image, self.model.tile) for image in images]
+        symbols = self._symbols(np.concatenate(tiles))
+        return symbols.reshape(len(images), -1, *symbols.shape[1:])
+
     def _symbols(self, tiles: Array) -> Array:
         """Symbols of uint8 tiles (T, image_channels, tile, tile), a bounded number at a time."""
         out = []
@@ -325,7 +335,7 @@ class Codec:
         if sum(layer.channels for layer in header.layers) > self.num_channels:
             raise BitstreamError(f"the file has more channels than the {self.num_channels} of {self.name}")
         file = read_ohm(data, allow_truncated=allow_truncated)
-        shape = self._grid(header.width, header.height)
+        shape = self.grid(header.width, header.height)
         ends = list(np.cumsum([layer.channels for layer in file.layers]).tolist())
         payloads = [layer.payload for layer in file.layers]
         if file.fixed_rate:
@@ -343,7 +353,7 @@ class Codec:
             parts.append(np.moveaxis(decode_fixed_rate(payload, sizes).reshape(end - first, *shape), 0, -1))
         return np.concatenate(parts, -1).astype(np.int64)
 
-    def _grid(self, width: int, height: int) -> tuple[int, int, int]:
+    def grid(self, width: int, height: int) -> tuple[int, int, int]:
         """(tiles, h, w) of the symbols of a picture."""
         tiles = -(-width // self.model.tile) * -(-height // self.model.tile)
         return tiles, self.model.latent_size, self.model.latent_size

@@ -394,7 +394,7 @@ class OneHotMax(nn.Module):
         _check_active(num_active, self.num_channels)
         batch, height, width, _ = symbols.shape
         offsets = torch.arange(num_active) * self.num_symbols
-        index = symbols[..., :num_active].reshape(-1, num_active) + offsets
+        index = symbols[..., :num_active].reshape(batch * height * width, num_active) + offsets
         total = self.output_bias.expand(index.shape[0], -1)
         if num_active:
             total = total + nn.functional.embedding_bag(index, self.codewords.flatten(0, 1), mode="sum")

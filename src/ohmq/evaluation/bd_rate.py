@@ -1,0 +1,177 @@
+r"""Bjøntegaard deltas: how much less rate (or more PSNR) one rate–distortion curve has than another, on average.
+
+Before the comparison each curve is cleaned: points are sorted by rate; a point of rate 0 (rounded to nothing) is left
+out, for it has no logarithm; of the others only those are kept whose PSNR exceeds that of every point of lower rate. A
+codec with such a curve would never be used at the points left out.
+
+The interpolation and the integral are those of the package `bjontegaard`; this module decides what may be compared.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ohmq.errors import ConfigError
+
+__all__ = ["BDPsnrResult", "BDResult", "Method", "bd_psnr", "bd_rate", "clean_curve"]
+
+Method = Literal["pchip", "akima", "cubic"]
+
+MIN_POINTS = {"pchip": 2, "akima": 2, "cubic": 4}
+MIN_OVERLAP = 0.25  # of the shorter curve's range
+MIN_OVERLAP_DB = 0.5
+
+
+class BDResult(NamedTuple):
+    """A BD-rate.
+
+    Attributes:
+        percent: average difference of rate at equal PSNR; negative: the test curve needs less.
+        low_db, high_db: the PSNR interval that both curves cover, over which it is the average.
+    """
+
+    percent: float
+    low_db: float
+    high_db: float
+
+
+class BDPsnrResult(NamedTuple):
+    """A BD-PSNR.
+
+    Attributes:
+        db: average difference of PSNR at equal rate; positive: the test curve is better.
+        low_bpp, high_bpp: the interval of rates that both curves cover, over whose logarithm it is the average.
+    """
+
+    db: float
+    low_bpp: float
+    high_bpp: float
+
+
+class CleanCurve(NamedTuple):
+    """Points with rate and PSNR both rising strictly, as float64 arrays."""
+
+    rates: NDArray[np.float64]
+    psnr: NDArray[np.float64]
+
+
+def clean_curve(rates: Sequence[float], psnr: Sequence[float]) -> CleanCurve:
+    """Sort by rate; drop rate 0 and every point that is no better than one of lower or equal rate.
+
+    Raises:
+        ValueError: lengths differ, or a rate or PSNR that is negative, infinite or NaN.
+
+    Example:
+        >>> clean_curve([0.3, 0.1, 0.2, 0.0], [31.0, 30.0, 29.0, 10.0]).rates.tolist()
+        [0.1, 0.3]
+    """
+    points = np.array([rates, psnr], np.float64) if len(rates) == len(psnr) else np.empty(0)
+    if points.ndim != 2:
+        raise ValueError(f"{len(rates)} rates and {len(psnr)} PSNRs; expected as many of each")
+    if not np.isfinite(points).all() or (points < 0).any():
+        raise ValueError("rates and PSNRs must be finite and not negative")
+    points = points[:, np.lexsort((-points[1], points[0]))]  # of equal rates the best PSNR first
+    points = points[:, points[0] > 0]
+    if points.size:
+        best_before = np.maximum.accumulate(points[1])[:-1]
+        points = points[:, np.concatenate(([True], points[1, 1:] > best_before))]
+    return CleanCurve(points[0], points[1])
+
+
+def _clean_pair(
+    anchor_rates: Sequence[float],
+    anchor_psnr: Sequence[float],
+    test_rates: Sequence[float],
+    test_psnr: Sequence[float],
+    method: Method,
+) -> tuple[CleanCurve, CleanCurve]:
+    if method not in MIN_POINTS:
+        raise ValueError(f"method is {method!r}; choose one of {', '.join(MIN_POINTS)}")
+    curves = clean_curve(anchor_rates, anchor_psnr), clean_curve(test_rates, test_psnr)
+    for name, curve, given in zip(("anchor", "test"), curves, (anchor_rates, test_rates), strict=True):
+        if len(curve.rates) < MIN_POINTS[method]:
+            raise ConfigError(
+                f"the {name} curve has {len(curve.rates)} usable points of {len(given)} (PSNR must rise with the rate); "
+                f"method {method} needs {MIN_POINTS[method]}"
+            )
+    return curves
+
+
+def _overlap(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Of two rising sequences: the ends of the common interval, and its share of the shorter one's range."""
+    low, high = max(a[0], b[0]), min(a[-1], b[-1])
+    return float(low), float(high), float((high - low) / min(a[-1] - a[0], b[-1] - b[0]))
+
+
+def bd_rate(
+    anchor_rates: Sequence[float],
+    anchor_psnr: Sequence[float],
+    test_rates: Sequence[float],
+    test_psnr: Sequence[float],
+    method: Method = "pchip",
+) -> BDResult:
+    r"""Average difference of rate at equal PSNR, in percent of the anchor's rate.
+
+    $$ \mathrm{BD} = 10^{\frac{1}{q_1 - q_0} \int_{q_0}^{q_1} (\log_{10} R_{test}(q) - \log_{10} R_{anchor}(q))\, dq} - 1 $$
+
+    Args:
+        anchor_rates, anchor_psnr: the curve to compare with. test_rates, test_psnr: the curve in question.
+        method: of interpolation. Order and number of points are free; see the module for how they are cleaned.
+
+    Raises:
+        ConfigError: too few usable points (2; cubic: 4), or a common PSNR interval below 0.5 dB or below a quarter of the
+            shorter curve's range.
+        ValueError: lengths differ, negative or non-finite values, unknown method.
+
+    References: Bjøntegaard, VCEG-M33, 2001; Herglotz et al., The Bjøntegaard Bible, 2023.
+
+    Example:
+        >>> rates, psnr = [0.1, 0.2, 0.4, 0.8], [28.0, 31.0, 34.0, 37.0]
+        >>> round(bd_rate(rates, psnr, [0.8 * rate for rate in rates], psnr).percent, 9)
+        -20.0
+    """
+    anchor, test = _clean_pair(anchor_rates, anchor_psnr, test_rates, test_psnr, method)
+    low, high, share = _overlap(anchor.psnr, test.psnr)
+    if high - low < MIN_OVERLAP_DB or share < MIN_OVERLAP:
+        raise ConfigError(
+            f"the curves share too little to compare: anchor {anchor.psnr[0]:.2f} to {anchor.psnr[-1]:.2f} dB, test "
+            f"{test.psnr[0]:.2f} to {test.psnr[-1]:.2f} dB; expected {MIN_OVERLAP_DB} dB and {MIN_OVERLAP:.0%} of the "
+            "shorter range in common"
+        )
+    import bjontegaard
+
+    percent = bjontegaard.bd_rate(
+        anchor.rates, anchor.psnr, test.rates, test.psnr, method, require_matching_points=False, min_overlap=0
+    )
+    return BDResult(float(percent), low, high)
+
+
+def bd_psnr(
+    anchor_rates: Sequence[float],
+    anchor_psnr: Sequence[float],
+    test_rates: Sequence[float],
+    test_psnr: Sequence[float],
+    method: Method = "pchip",
+) -> BDPsnrResult:
+    """Average difference of PSNR at equal rate, in dB, averaged over the logarithm of the rate. See `bd_rate`.
+
+    Raises:
+        ConfigError: too few usable points, or the common interval of log rates is below a quarter of the shorter range.
+        ValueError: as `bd_rate`.
+    """
+    anchor, test = _clean_pair(anchor_rates, anchor_psnr, test_rates, test_psnr, method)
+    low, high, share = _overlap(np.log10(anchor.rates), np.log10(test.rates))
+    if share < MIN_OVERLAP:
+        raise ConfigError(
+            f"the curves share too little to compare: anchor {anchor.rates[0]:.4g} to {anchor.rates[-1]:.4g} bpp, test "
+            f"{test.rates[0]:.4g} to {test.rates[-1]:.4g} bpp; expected {MIN_OVERLAP:.0%} of the shorter range of log "
+            "rates in common"
+        )
+    import bjontegaard
+
+    db = bjontegaard.bd_psnr(
+        anchor.rates, anchor.psnr, test.rates, test.psnr, method, require_matching_points=False, min_overlap=0
+    )
+    return BDPsnrResult(float(db), 10**low, 10**high)

@@ -1,0 +1,148 @@
+"""Measure a codec on images: every rate belongs to bytes that were decoded and compared."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ohmq.codec import Codec, Symbols, encode_layers, verify_layers
+from ohmq.container import Layer, OhmFile, write_ohm
+from ohmq.metrics import ms_ssim, psnr_db_batch, ssim
+
+__all__ = ["COLUMNS", "ImageRow", "evaluate_images", "mean_rows"]
+
+BATCH_SYMBOLS = 4608
+"""Positions coded together: small pictures are coded in batches."""
+
+
+class ImageRow(NamedTuple):
+    """One image at one number of channels; see `COLUMNS`."""
+
+    image: str
+    channels: int
+    estimated_bpp: float
+    payload_bpp: float
+    file_bpp: float
+    psnr_db: float
+    ssim: float
+    ms_ssim: float
+    encode_s: float
+    decode_s: float
+
+
+COLUMNS = {
+    "image": "name of the image; 'avg': the mean of all images",
+    "channels": "active channels",
+    "estimated_bpp": "-log2 of the symbols' frequencies, bits per pixel",
+    "payload_bpp": "entropy-coded bytes alone ('real' in the publication), bits per pixel",
+    "file_bpp": "all bytes of a one-layer .ohm file, bits per pixel",
+    "psnr_db": "of 8-bit pixels, in dB",
+    "ssim": "structural similarity",
+    "ms_ssim": "multi-scale structural similarity; nan where a side is shorter than its five scales need",
+    "encode_s": "analysis, tables and entropy coding, seconds; of small images the mean over the batch coded together",
+    "decode_s": "tables, entropy decoding and synthesis, seconds; likewise",
+}
+
+
+def evaluate_images(
+    codec: Codec,
+    images: Sequence[tuple[str, NDArray[np.uint8]]],
+    channels: Sequence[int],
+    *,
+    progress: Callable[[int], Any] = lambda count: None,
+    similarity: bool = True,
+) -> list[ImageRow]:
+    """Code and decode images at several numbers of channels.
+
+    Args:
+        codec: the model. images: names and pixels, (H, W) or (H, W, 3) as the model codes them.
+        channels: numbers of active channels; 0 shows what the model answers for no bits at all.
+        progress: called with the number of images done since the last call. similarity: also SSIM and MS-SSIM.
+
+    Returns:
+        A row an image and number of channels, images in their order, then channels.
+
+    Raises:
+        BitstreamError: bytes that do not decode to the symbols they came from.
+    """
+    rows: list[ImageRow] = []
+    start = 0
+    while start < len(images):
+        shape = images[start][1].shape
+        positions = codec.grid(shape[1], shape[0])
+        limit = max(1, BATCH_SYMBOLS // int(np.prod(positions)))
+        stop = start + 1
+        while stop < len(images) and stop - start < limit and images[stop][1].shape == shape:
+            stop += 1
+        rows.extend(_evaluate_batch(codec, images[start:stop], channels, similarity))
+        progress(stop - start)
+        start = stop
+    return rows
+
+
+def _evaluate_batch(
+    codec: Codec, images: Sequence[tuple[str, NDArray[np.uint8]]], channels: Sequence[int], similarity: bool
+) -> list[ImageRow]:
+    count = len(images)
+    height, width = images[0][1].shape[:2]
+    pixels = width * height
+    clock = time.perf_counter()
+    symbols = codec.analyse_batch(np.stack([image for _, image in images]))
+    analysis_s = (time.perf_counter() - clock) / count
+    plans = [(n,) for n in channels if n > 0]
+    if plans:
+        encoded = encode_layers(codec.prior, symbols, plans)
+        decode_s = verify_layers(codec.prior, symbols, plans, encoded.payloads) / count
+        encode_s = encoded.seconds / count
+        ideal = np.concatenate([np.zeros((count, 1)), np.cumsum(encoded.ideal_bits, 1)], 1)
+    reference = np.stack([image for _, image in images])
+    table: list[list[ImageRow]] = [[] for _ in images]
+    for n in channels:
+        clock = time.perf_counter()
+        decoded = np.stack([np.asarray(codec.synthesise(Symbols(s, width, height), n)) for s in symbols])
+        synthesis_s = (time.perf_counter() - clock) / count
+        psnr = psnr_db_batch(reference, decoded).tolist()
+        nothing = [float("nan")] * count
+        structure = ssim(*_planes(reference, decoded)).tolist() if similarity else nothing
+        multi = ms_ssim(*_planes(reference, decoded)).tolist() if similarity else nothing
+        plan = plans.index((n,)) if n else -1
+        for i, (name, _) in enumerate(images):
+            payload = encoded.payloads[plan][i][0] if n else b""
+            file_bytes = 0
+            if n:
+                file = OhmFile(codec.model_id, width, height, codec.grey, False, (Layer(n, payload),))
+                file_bytes = len(write_ohm(file))
+            table[i].append(
+                ImageRow(
+                    image=name,
+                    channels=n,
+                    estimated_bpp=float(ideal[i, n]) / pixels if n else 0.0,
+                    payload_bpp=8 * len(payload) / pixels,
+                    file_bpp=8 * file_bytes / pixels,
+                    psnr_db=psnr[i],
+                    ssim=structure[i],
+                    ms_ssim=multi[i],
+                    encode_s=float(analysis_s + (encode_s[plan] if n else 0.0)),
+                    decode_s=float(synthesis_s + (decode_s[plan] if n else 0.0)),
+                )
+            )
+    return [row for rows in table for row in rows]
+
+
+def _planes(*batches: NDArray[np.uint8]) -> list[torch.Tensor]:
+    """(N, H, W) or (N, H, W, 3) as (N, C, H, W)."""
+    return [
+        torch.from_numpy(np.ascontiguousarray(b[:, None] if b.ndim == 3 else np.moveaxis(b, -1, 1))) for b in batches
+    ]
+
+
+def mean_rows(rows: Sequence[ImageRow]) -> list[ImageRow]:
+    """The mean over images for each number of channels, ascending; named 'avg'."""
+    out = []
+    for n in sorted({row.channels for row in rows}):
+        part = [row[2:] for row in rows if row.channels == n]
+        out.append(ImageRow("avg", n, *np.mean(part, 0).tolist()))
+    return out

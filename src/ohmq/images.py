@@ -1,0 +1,360 @@
+"""Image files, Pillow images, numpy arrays and torch tensors: into what a codec takes, and back out of what it gives.
+
+Whatever a conversion loses is told in words, in `LoadedImage.notes`; an image that cannot be read or coded gives an
+`UnsupportedImageError` in one line.
+"""
+
+import io
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps
+
+from ohmq.errors import UnsupportedImageError
+from ohmq.files import write_atomically
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "DEFAULT_MAX_PIXELS",
+    "MAX_SIDE",
+    "LoadedImage",
+    "as_image",
+    "check_extension",
+    "check_size",
+    "image_to_tensor",
+    "open_image",
+    "prepare_image",
+    "save_image",
+    "tensor_to_image",
+    "write_atomically",
+]
+
+DEFAULT_MAX_PIXELS = 2**27
+MAX_SIDE = 65536
+
+# Extension: Pillow's format and how to save without loss where the format can, at high quality where it cannot.
+SAVE_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".png": ("PNG", {}),
+    ".webp": ("WEBP", {"lossless": True}),
+    ".bmp": ("BMP", {}),
+    ".tif": ("TIFF", {"compression": "tiff_lzw"}),
+    ".tiff": ("TIFF", {"compression": "tiff_lzw"}),
+    ".ppm": ("PPM", {}),
+    ".pgm": ("PPM", {}),
+    ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
+}
+
+
+class LoadedImage(NamedTuple):
+    """An image and what was lost on the way to it.
+
+    Attributes:
+        image: Pillow image. notes: one phrase for each loss, such as "alpha channel flattened onto white".
+    """
+
+    image: Image.Image
+    notes: tuple[str, ...] = ()
+
+
+def check_size(width: int, height: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
+    """Refuse an image that is empty or too large.
+
+    Raises:
+        UnsupportedImageError: a side outside 1..65536, or more than max_pixels pixels.
+
+    Example:
+        >>> check_size(70000, 1)
+        Traceback (most recent call last):
+        ...
+        ohmq.errors.UnsupportedImageError: the image is 70000x1; each side must lie in 1 to 65536
+    """
+    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
+        raise UnsupportedImageError(f"the image is {width}x{height}; each side must lie in 1 to {MAX_SIDE}")
+    if width * height > max_pixels:
+        raise UnsupportedImageError(
+            f"the image is {width}x{height}, {width * height:,} pixels; the limit is {max_pixels:,} "
+            "(raise max_pixels if it is meant)"
+        )
+
+
+def open_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> LoadedImage:
+    """Read an image file whole, upright by its EXIF orientation, in the colour mode of the file.
+
+    Of several pictures in a file the first is read. What Pillow warns of is passed on as a note.
+
+    Args:
+        path: the file. max_pixels: larger images are refused before they are decoded.
+
+    Raises:
+        UnsupportedImageError: missing, a folder, empty, not an image, damaged, or too large.
+
+    Example:
+        >>> open_image("no such file.png")
+        Traceback (most recent call last):
+        ...
+        ohmq.errors.UnsupportedImageError: no such file.png: no such file
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UnsupportedImageError(f"{path}: a folder, not an image file")
+    if not path.exists():
+        raise UnsupportedImageError(f"{path}: no such file")
+    if not path.is_file():
+        raise UnsupportedImageError(f"{path}: not a regular file")
+    if path.stat().st_size == 0:
+        raise UnsupportedImageError(f"{path}: the file is empty")
+    notes = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            with Image.open(path) as image:
+                if image.format == "EPS":
+                    raise UnsupportedImageError("EPS is a program, not a picture; convert it first")
+                check_size(image.width, image.height, max_pixels)
+                if getattr(image, "n_frames", 1) > 1:
+                    notes.append("first picture of several in the file")
+                if any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())) and image.mode[:3] in ("RGB", "LA"):
+                    notes.append("16 bits reduced to 8")
+                image.load()
+                upright = ImageOps.exif_transpose(image)
+        except UnsupportedImageError as error:
+            raise UnsupportedImageError(f"{path}: {error}") from error
+        except PermissionError as error:
+            raise UnsupportedImageError(f"{path}: no permission to read it") from error
+        except Image.UnidentifiedImageError as error:
+            raise UnsupportedImageError(f"{path}: not an image, or of a format that Pillow cannot read") from error
+        except Image.DecompressionBombError as error:
+            raise UnsupportedImageError(f"{path}: too large for Pillow ({error})") from error
+        except Exception as error:  # damaged files make Pillow raise nearly anything
+            raise UnsupportedImageError(f"{path}: damaged image ({type(error).__name__}: {error})") from error
+    texts = [str(w.message) for w in caught if not issubclass(w.category, Image.DecompressionBombWarning)]
+    notes += [f"Pillow warned: {text}" for text in dict.fromkeys(texts)]
+    return LoadedImage(upright, tuple(notes))
+
+
+def prepare_image(image: Image.Image, *, grey: bool) -> LoadedImage:
+    """Convert an image of any Pillow mode to 8-bit grey or RGB, and say what that lost.
+
+    Transparency is flattened onto white. Integers wider than 8 bits ("I;16", "I") count as 16 bits, 0..65535; floats as
+    0..1 if none is above 1, else as 0..255. Colours with an embedded profile are converted to sRGB.
+
+    Args:
+        image: Pillow image. grey: whether the model codes grey only.
+
+    Returns:
+        An image of mode "L" (grey) or "RGB", without metadata, and notes.
+
+    Raises:
+        UnsupportedImageError: values outside the range above, or a mode that cannot be converted.
+
+    Example:
+        >>> prepare_image(Image.new("RGBA", (2, 2), (255, 0, 0, 128)), grey=False).notes
+        ('alpha channel flattened onto white',)
+    """
+    notes: list[str] = []
+    image = _to_8_bits(image, notes)
+    image = _flatten(image, notes)
+    image = _to_srgb(image, notes)
+    if image.mode not in ("L", "RGB"):
+        try:
+            image = image.convert("L" if image.mode == "1" else "RGB")
+        except ValueError as error:
+            raise UnsupportedImageError(f"colour mode {image.mode} cannot be converted ({error})") from error
+    if grey and image.mode == "RGB":
+        red, green, blue = image.split()
+        if red.tobytes() == green.tobytes() == blue.tobytes():
+            image = red
+        else:
+            notes.append("colour converted to grey: the model codes grey only")
+            image = image.convert("L")
+    image = image.convert("L" if grey else "RGB")  # always a copy: metadata must not leak into the caller's image
+    image.info = {}
+    return LoadedImage(image, tuple(notes))
+
+
+def _to_8_bits(image: Image.Image, notes: list[str]) -> Image.Image:
+    """Modes with wider samples to "L"."""
+    if not (image.mode in ("I", "F") or image.mode.startswith("I;")):
+        return image
+    values = np.asarray(image, np.float64)
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    if image.mode == "F":
+        limit = 1.0 if high <= 1 else 255.0
+        notes.append("32-bit float reduced to 8 bits")
+    else:
+        limit = 65535.0
+        notes.append("16 bits reduced to 8")
+    if not (low >= 0 and high <= limit):  # also false for NaN
+        raise UnsupportedImageError(
+            f"samples of mode {image.mode} range from {low:g} to {high:g}; expected 0 to {limit:g}"
+        )
+    if "transparency" in image.info:
+        notes.append("transparent colour ignored")
+    return Image.fromarray(np.rint(values * (255 / limit)).astype(np.uint8))
+
+
+def _flatten(image: Image.Image, notes: list[str]) -> Image.Image:
+    """Lay an image that has transparent pixels onto white."""
+    if not image.has_transparency_data:
+        return image
+    profile = image.info.get("icc_profile")
+    if image.mode in ("La", "RGBa"):  # premultiplied
+        image = image.convert(image.mode.upper())
+    image = image.convert("RGBA")
+    if image.getextrema()[3] != (255, 255):
+        notes.append("alpha channel flattened onto white")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    image = image.convert("RGB")
+    image.info = {"icc_profile": profile} if profile else {}
+    return image
+
+
+def _to_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
+    """Convert colours with an embedded profile, and the modes that need one, to sRGB."""
+    data = image.info.get("icc_profile")
+    if image.mode == "LAB":
+        source = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+        name = "LAB"
+    elif not data or image.mode not in ("P", "RGB", "CMYK"):
+        if image.mode == "CMYK":
+            notes.append("CMYK converted to RGB without a colour profile")
+        elif data:
+            notes.append("colour profile ignored")
+        return image
+    else:
+        if image.mode == "P":
+            image = image.convert("RGB")
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(data))
+            name = ImageCms.getProfileDescription(source).strip()
+        except (OSError, ImageCms.PyCMSError):
+            notes.append("damaged colour profile ignored")
+            return image
+        if image.mode == "RGB" and "srgb" in name.lower():
+            return image
+    target = ImageCms.createProfile("sRGB")
+    try:
+        converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+    except (ValueError, ImageCms.PyCMSError):
+        notes.append(f"colour profile {name!r} does not fit the image, ignored")
+        return image
+    assert converted is not None  # None only for conversions in place
+    notes.append(f"colours converted from {name!r} to sRGB")
+    return converted
+
+
+def as_image(obj: Any) -> Image.Image:
+    """A Pillow image from a Pillow image, a numpy array or a torch tensor.
+
+    Shape:
+        numpy: (H, W) or (H, W, 1) grey, (H, W, 3) RGB; uint8.
+        torch: (H, W), (C, H, W) or (1, C, H, W) with C 1 or 3; uint8, or floating point in [0, 1].
+
+    Raises:
+        TypeError: another kind of object or number. ValueError: another shape, or values outside the range.
+
+    Example:
+        >>> as_image(np.zeros((4, 6), np.uint8)).size
+        (6, 4)
+    """
+    if isinstance(obj, Image.Image):
+        return obj
+    if isinstance(obj, np.ndarray):
+        if obj.dtype != np.uint8:
+            raise TypeError(f"array of {obj.dtype}; expected uint8")
+        array = obj[..., 0] if obj.ndim == 3 and obj.shape[2] == 1 else obj
+        if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] == 3):
+            raise ValueError(f"array of shape {obj.shape}; expected (H, W), (H, W, 1) or (H, W, 3)")
+        if array.size == 0:
+            raise ValueError(f"array of shape {obj.shape} has no pixels")
+        return Image.fromarray(np.ascontiguousarray(array))
+    import torch
+
+    if isinstance(obj, torch.Tensor):
+        if obj.is_floating_point() and obj.numel() and not bool(((obj >= 0) & (obj <= 1)).all()):
+            raise ValueError(f"values from {obj.min():g} to {obj.max():g}; expected 0 to 1")
+        return tensor_to_image(obj)
+    raise TypeError(f"{type(obj).__name__}; expected a Pillow image, a numpy array or a torch tensor")
+
+
+def image_to_tensor(image: Image.Image) -> "Tensor":
+    """A tensor of an image that `prepare_image` gave; `tensor_to_image` is the inverse.
+
+    Shape:
+        (1, C, H, W), float32 in [0, 1]; C is 1 for mode "L", 3 for "RGB".
+
+    Raises:
+        ValueError: another mode.
+    """
+    import torch
+
+    if image.mode not in ("L", "RGB"):
+        raise ValueError(f"image of mode {image.mode}; expected L or RGB (see prepare_image)")
+    values = np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
+    return torch.from_numpy(values[None].astype(np.float32) / np.float32(255))
+
+
+def tensor_to_image(tensor: "Tensor") -> Image.Image:
+    """A Pillow image of a tensor; floats are clipped to [0, 1] and rounded to 8 bits.
+
+    Shape:
+        tensor: (H, W), (C, H, W) or (1, C, H, W) with C 1 or 3; floating point in [0, 1], or uint8.
+
+    Raises:
+        TypeError: another type of number. ValueError: another shape, or NaN.
+    """
+    import torch
+
+    values = tensor.detach().cpu()
+    if values.ndim == 4 and len(values) == 1:
+        values = values[0]
+    if values.ndim == 2:
+        values = values[None]
+    if values.ndim != 3 or values.shape[0] not in (1, 3) or values.numel() == 0:
+        raise ValueError(f"tensor of shape {tuple(tensor.shape)}; expected (H, W), (C, H, W) or (1, C, H, W), C 1 or 3")
+    if values.is_floating_point():
+        if bool(values.isnan().any()):
+            raise ValueError("the tensor holds NaN")
+        values = values.clamp(0, 1).mul(255).round().to(torch.uint8)
+    elif values.dtype != torch.uint8:
+        raise TypeError(f"tensor of {values.dtype}; expected floating point or uint8")
+    return as_image(values.permute(1, 2, 0).contiguous().numpy())
+
+
+def check_extension(path: Path | str) -> str:
+    """Pillow's format for a file name; call it before any work that ends in `save_image`.
+
+    Raises:
+        UnsupportedImageError: an extension that `save_image` does not write.
+    """
+    extension = Path(path).suffix.lower()
+    if extension not in SAVE_FORMATS:
+        raise UnsupportedImageError(
+            f"{path}: cannot write images of extension {extension!r}; use one of {' '.join(SAVE_FORMATS)}"
+        )
+    return SAVE_FORMATS[extension][0]
+
+
+def save_image(path: Path | str, image: Image.Image, *, force: bool = False) -> None:
+    """Write an image, in the format of the extension: without loss, but for JPEG (quality 95, 4:4:4).
+
+    Args:
+        path: the target; missing folders are made. image: the picture. force: replace an existing file.
+
+    Raises:
+        UnsupportedImageError: an extension that is not written, or an image that the format cannot hold.
+        OutputExistsError: the file exists and force is not set.
+    """
+    image_format = check_extension(path)
+    buffer = io.BytesIO()
+    try:
+        image.save(buffer, image_format, **SAVE_FORMATS[Path(path).suffix.lower()][1])
+    except (OSError, ValueError) as error:
+        raise UnsupportedImageError(f"{path}: cannot be written as {image_format} ({error})") from error
+    write_atomically(Path(path), buffer.getvalue(), force=force)
