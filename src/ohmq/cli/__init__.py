@@ -65,3 +65,16 @@ def main(arguments: list[str] | None = None, command: click.Command = cli, name:
         click.echo(f"{name}: {error}", err=True)
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def run_published(name: str) -> None:
+    """Run one of the published command lines, "train" or "compress", with this package's exit codes."""
+    try:
+        code = importlib.import_module(f"ohmq.cli.published_{name}").run()
+    except KeyboardInterrupt:
+        click.echo("stopped", err=True)
+        code = 130
+    except OhmqError as error:
+        click.echo(f"{name}.py: {error}", err=True)
+        code = 1
+    sys.exit(code)

@@ -7,8 +7,6 @@ from typing import Any
 
 import click
 
-from ohmq.errors import ConfigError
-
 __all__ = ["command"]
 
 _MODEL_KEYS = ("quantizer", "channels_min", "channels_max", "num_symbols", "prior", "refinement")
@@ -52,6 +50,7 @@ def command(preset_name: str | None, ckpt: Path | None, resume: bool, **given: A
     """Train a model: checkpoints, CSV and TensorBoard logs go to the output folder."""
     from ohmq.models import MnistConfig
     from ohmq.training.options import TrainOptions, preset
+    from ohmq.training.resume import resume_point
     from ohmq.training.run import train
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -62,10 +61,5 @@ def command(preset_name: str | None, ckpt: Path | None, resume: bool, **given: A
     model_changes = {key: given.pop(key) for key in _MODEL_KEYS if key in given}
     settings["model"] = dataclasses.replace(settings.get("model", MnistConfig()), **model_changes)
     options = TrainOptions(**{**settings, **given})
-    last = options.output_dir / "last.ckpt"
-    if resume and ckpt is None and last.exists():
-        ckpt = last
-    elif ckpt is None and last.exists():
-        raise ConfigError(f"{last} exists: add --resume to go on with it, or choose another output folder")
-    train(options, resume=ckpt)
+    last = train(options, resume=resume_point(options.output_dir, ckpt, resume))
     click.echo(f"last checkpoint: {last}")

@@ -1,8 +1,8 @@
 """Measure a codec on images: every rate belongs to bytes that were decoded and compared."""
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,41 +10,13 @@ from numpy.typing import NDArray
 
 from ohmq.codec import Codec, Symbols, encode_layers, verify_layers
 from ohmq.container import Layer, OhmFile, write_ohm
+from ohmq.evaluation.results import ImageRow, RatePoint, average_row
 from ohmq.metrics import ms_ssim, psnr_db_batch, ssim
 
-__all__ = ["COLUMNS", "ImageRow", "evaluate_images", "mean_rows"]
+__all__ = ["evaluate_images", "rate_points"]
 
 BATCH_SYMBOLS = 4608
 """Positions coded together: small pictures are coded in batches."""
-
-
-class ImageRow(NamedTuple):
-    """One image at one number of channels; see `COLUMNS`."""
-
-    image: str
-    channels: int
-    estimated_bpp: float
-    payload_bpp: float
-    file_bpp: float
-    psnr_db: float
-    ssim: float
-    ms_ssim: float
-    encode_s: float
-    decode_s: float
-
-
-COLUMNS = {
-    "image": "name of the image; 'avg': the mean of all images",
-    "channels": "active channels",
-    "estimated_bpp": "-log2 of the symbols' frequencies, bits per pixel",
-    "payload_bpp": "entropy-coded bytes alone ('real' in the publication), bits per pixel",
-    "file_bpp": "all bytes of a one-layer .ohm file, bits per pixel",
-    "psnr_db": "of 8-bit pixels, in dB",
-    "ssim": "structural similarity",
-    "ms_ssim": "multi-scale structural similarity; nan where a side is shorter than its five scales need",
-    "encode_s": "analysis, tables and entropy coding, seconds; of small images the mean over the batch coded together",
-    "decode_s": "tables, entropy decoding and synthesis, seconds; likewise",
-}
 
 
 def evaluate_images(
@@ -54,7 +26,7 @@ def evaluate_images(
     *,
     progress: Callable[[int], Any] = lambda count: None,
     similarity: bool = True,
-) -> list[ImageRow]:
+) -> dict[int, list[ImageRow]]:
     """Code and decode images at several numbers of channels.
 
     Args:
@@ -63,12 +35,12 @@ def evaluate_images(
         progress: called with the number of images done since the last call. similarity: also SSIM and MS-SSIM.
 
     Returns:
-        A row an image and number of channels, images in their order, then channels.
+        For each number of channels a row an image. Seconds of small images are the mean over a batch coded together.
 
     Raises:
         BitstreamError: bytes that do not decode to the symbols they came from.
     """
-    rows: list[ImageRow] = []
+    rows: dict[int, list[ImageRow]] = {n: [] for n in channels}
     start = 0
     while start < len(images):
         shape = images[start][1].shape
@@ -77,7 +49,8 @@ def evaluate_images(
         stop = start + 1
         while stop < len(images) and stop - start < limit and images[stop][1].shape == shape:
             stop += 1
-        rows.extend(_evaluate_batch(codec, images[start:stop], channels, similarity))
+        for n, part in _evaluate_batch(codec, images[start:stop], channels, similarity).items():
+            rows[n].extend(part)
         progress(stop - start)
         start = stop
     return rows
@@ -85,7 +58,7 @@ def evaluate_images(
 
 def _evaluate_batch(
     codec: Codec, images: Sequence[tuple[str, NDArray[np.uint8]]], channels: Sequence[int], similarity: bool
-) -> list[ImageRow]:
+) -> dict[int, list[ImageRow]]:
     count = len(images)
     height, width = images[0][1].shape[:2]
     pixels = width * height
@@ -99,7 +72,7 @@ def _evaluate_batch(
         encode_s = encoded.seconds / count
         ideal = np.concatenate([np.zeros((count, 1)), np.cumsum(encoded.ideal_bits, 1)], 1)
     reference = np.stack([image for _, image in images])
-    table: list[list[ImageRow]] = [[] for _ in images]
+    table: dict[int, list[ImageRow]] = {n: [] for n in channels}
     for n in channels:
         clock = time.perf_counter()
         decoded = np.stack([np.asarray(codec.synthesise(Symbols(s, width, height), n)) for s in symbols])
@@ -115,10 +88,9 @@ def _evaluate_batch(
             if n:
                 file = OhmFile(codec.model_id, width, height, codec.grey, False, (Layer(n, payload),))
                 file_bytes = len(write_ohm(file))
-            table[i].append(
+            table[n].append(
                 ImageRow(
                     image=name,
-                    channels=n,
                     estimated_bpp=float(ideal[i, n]) / pixels if n else 0.0,
                     payload_bpp=8 * len(payload) / pixels,
                     file_bpp=8 * file_bytes / pixels,
@@ -129,7 +101,7 @@ def _evaluate_batch(
                     decode_s=float(synthesis_s + (decode_s[plan] if n else 0.0)),
                 )
             )
-    return [row for rows in table for row in rows]
+    return table
 
 
 def _planes(*batches: NDArray[np.uint8]) -> list[torch.Tensor]:
@@ -139,10 +111,12 @@ def _planes(*batches: NDArray[np.uint8]) -> list[torch.Tensor]:
     ]
 
 
-def mean_rows(rows: Sequence[ImageRow]) -> list[ImageRow]:
-    """The mean over images for each number of channels, ascending; named 'avg'."""
-    out = []
-    for n in sorted({row.channels for row in rows}):
-        part = [row[2:] for row in rows if row.channels == n]
-        out.append(ImageRow("avg", n, *np.mean(part, 0).tolist()))
-    return out
+def rate_points(codec: Codec, rows: Mapping[int, Sequence[ImageRow]]) -> list[RatePoint]:
+    """The mean over images for each number of channels, ascending."""
+    low, high = codec.config.channels_min, codec.num_channels
+    points = []
+    for n in sorted(rows):
+        mean = average_row(rows[n])._asdict()
+        del mean["image"]
+        points.append(RatePoint(channels=n, fraction=(n - low) / (high - low) if high > low else 1.0, **mean))
+    return points

@@ -14,6 +14,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Okabe and Ito's colours, told apart by the colour-blind; yellow is left out, too pale for lines."""
 
 MARKERS = "osD^vPX"
+WIDTH_INCHES = 5.6
 FORMATS = (".png", ".svg", ".pdf")
 
 
@@ -27,7 +28,7 @@ def plot_rate_distortion(
     dotted: Collection[str] = (),
     force: bool = False,
 ) -> None:
-    """Draw curves into a file: 5 inches wide with type that stays readable at half a page's width.
+    """Draw curves into a file: 5.6 inches wide, with type that stays readable at half a page's width.
 
     Points are joined in order of rate. Each curve has its own colour and marker; the legend stands below the axes, so it
     covers nothing.
@@ -52,8 +53,7 @@ def plot_rate_distortion(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows = len(curves) if len(curves) <= 4 else (len(curves) + 1) // 2
-    figure = Figure(figsize=(5.6, 3.9 + 0.21 * rows), dpi=200, layout="constrained")
+    figure = Figure(figsize=(WIDTH_INCHES, 3.8), dpi=200, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for number, curve in enumerate(curves):
@@ -80,9 +80,13 @@ def plot_rate_distortion(
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    figure.legend(
-        loc="outside lower center", ncols=1 if len(curves) <= 4 else 2, fontsize=10 if len(curves) <= 4 else 8, frameon=False
-    )
+    for columns in (2, 1):  # two columns of labels if they fit
+        legend = figure.legend(loc="outside lower center", ncols=columns, fontsize=10, frameon=False)
+        box = legend.get_tightbbox()
+        if columns == 1 or box.width <= 0.98 * figure.bbox.width:
+            break
+        legend.remove()
+    figure.set_size_inches(WIDTH_INCHES, 3.8 + box.height / figure.dpi)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=extension[1:])
     write_atomically(Path(path), buffer.getvalue(), force=force)

@@ -1,0 +1,65 @@
+"""``ohmq evaluate``."""
+
+from pathlib import Path
+
+import click
+
+__all__ = ["command"]
+
+
+@click.command(epilog="Example: ohmq evaluate --mnist test --model mnist-ohm -o results/mnist-ohm")
+@click.argument("inputs", nargs=-1)
+@click.option("-m", "--model", default="mnist-ohm", show_default=True, help="Shipped name, model file or checkpoint.")
+@click.option("--mnist", type=click.Choice(["train", "validation", "test"]), help="Evaluate on these digits.")
+@click.option("--data", "data_base_path", type=click.Path(path_type=Path), help="Where MNIST is, or $OHMQ_DATA.")
+@click.option("--limit", type=click.IntRange(1), help="Only the first so many images.")
+@click.option("--fraction", "fractions", type=click.FloatRange(0, 1), multiple=True, help="Repeatable; default: all.")
+@click.option("--against", help="Published curve to give the BD-rate against, such as mnist-ohm-c0-16-lambda0.95-0.999.")
+@click.option("-o", "--output-dir", type=click.Path(path_type=Path), help="Write tables and a plot here.")
+@click.option("--json", "as_json", is_flag=True, help="Mean rows as JSON.")
+def command(
+    inputs: tuple[str, ...],
+    model: str,
+    mnist: str | None,
+    data_base_path: Path | None,
+    limit: int | None,
+    fractions: tuple[float, ...],
+    against: str | None,
+    output_dir: Path | None,
+    as_json: bool,
+) -> int:
+    """Measure a model on images: each is coded and decoded, rates are of the bytes."""
+    from ohmq.cli.published_compress import evaluate_set, read_images
+    from ohmq.codec import Codec
+    from ohmq.evaluation.bd_rate import bd_rate
+    from ohmq.evaluation.published import published_curve
+    from ohmq.model_file import resolve_model
+
+    if bool(inputs) == bool(mnist):
+        raise click.UsageError("give images, or --mnist")
+    frozen = resolve_model(model)
+    try:
+        anchor = published_curve(against) if against else None
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    failed = 0
+    if mnist:
+        from ohmq.datasets import load_mnist
+
+        pixels = load_mnist(data_base_path, mnist)  # type: ignore[arg-type]
+        images = [(f"{number:05d}", image) for number, image in enumerate(pixels)]
+    else:
+        images, failed = read_images(inputs, grey=Codec(frozen).grey)
+    data = f"MNIST {mnist}" if mnist else ", ".join(inputs)
+    result = evaluate_set(frozen, images[:limit], fractions or (-1,), output_dir, data=data, quiet=as_json)
+    if anchor is not None:
+        curve = result.curve()
+        difference = bd_rate(anchor.rates_bpp, anchor.psnr_db, curve.rates_bpp, curve.psnr_db)
+        click.echo(
+            f"BD-rate against {against}: {difference.percent:+.1f} % "
+            f"(payload bpp, {difference.low_db:.2f} to {difference.high_db:.2f} dB)",
+            err=as_json,
+        )
+    if as_json:
+        click.echo(result.to_json())
+    return 1 if failed else 0

@@ -1,0 +1,155 @@
+"""The published compression command line, and what it shares with ``ohmq evaluate``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from ohmq.cli.common import IMAGE_EXTENSIONS, find_files
+from ohmq.codec import Codec, Symbols
+from ohmq.errors import ConfigError, OhmqError
+from ohmq.evaluation.evaluate import evaluate_images, rate_points
+from ohmq.evaluation.plots import plot_rate_distortion
+from ohmq.evaluation.results import ResultFile, write_fraction_csv, write_rate_distortion_csv
+from ohmq.files import write_atomically
+from ohmq.images import open_image, prepare_image, save_image
+from ohmq.model_file import FrozenModel, resolve_model
+
+__all__ = ["build_parser", "channel_counts", "evaluate_set", "read_images", "run"]
+
+Images = Sequence[tuple[str, NDArray[np.uint8]]]
+
+
+def evaluate_set(
+    frozen: FrozenModel,
+    images: Images,
+    fractions: Sequence[float],
+    output_dir: Path | None,
+    *,
+    data: str,
+    plot: bool = True,
+    quiet: bool = False,
+) -> ResultFile:
+    """Evaluate a model on images, print the table and write it.
+
+    Args:
+        frozen: the model. images: names and pixels. fractions: of the adaptive range; -1: every number of channels.
+        output_dir: gets fraction_F.csv (a row an image and one 'avg'), rate_distortion.csv, .json and .png; None: none.
+        data: what the images are. plot: draw. quiet: do not print the table.
+    """
+    codec = Codec(frozen)
+    counts = channel_counts(codec, fractions)
+    with click.progressbar(length=len(images), label="evaluate", file=sys.stderr) as bar:
+        rows = evaluate_images(codec, images, counts, progress=bar.update)
+    points = rate_points(codec, rows)
+    result = ResultFile(
+        command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        model=frozen.name,
+        model_id=frozen.model_id.hex(),
+        data=f"{data}, {len(images)} images",
+        points=tuple(points),
+        extra={"training": frozen.provenance},
+    )
+    if output_dir is not None:
+        for point in points:
+            write_fraction_csv(output_dir / f"fraction_{point.fraction:.4f}.csv", rows[point.channels], force=True)
+        write_rate_distortion_csv(output_dir / "rate_distortion.csv", points, force=True)
+        result.write(output_dir / "rate_distortion.json", force=True)
+    if output_dir is not None and plot:
+        title = f"{data}, {len(images)} images"
+        plot_rate_distortion([result.curve()], output_dir / "rate_distortion.png", title=title, force=True)
+    if not quiet:
+        click.echo("channels  estimated bpp  payload bpp  file bpp  PSNR dB    SSIM  MS-SSIM  encode s  decode s")
+        for p in points:
+            click.echo(
+                f"{p.channels:8d}  {p.estimated_bpp:13.4f}  {p.payload_bpp:11.4f}  {p.file_bpp:8.4f}  {p.psnr_db:7.3f}"
+                f"  {p.ssim:6.4f}  {p.ms_ssim:7.4f}  {p.encode_s:8.4f}  {p.decode_s:8.4f}"
+            )
+    return result
+
+
+def channel_counts(codec: Codec, fractions: Sequence[float]) -> list[int]:
+    """Numbers of channels that fractions stand for; -1: all cut points, and the smallest number.
+
+    Raises:
+        ConfigError: a fraction outside [0, 1] that is not -1.
+    """
+    counts: set[int] = set()
+    for fraction in fractions:
+        if fraction == -1:
+            low = codec.config.channels_min
+            counts |= {n for n in (low, *codec.cut_points) if n >= max(low, 1)}
+        elif 0 <= fraction <= 1:
+            counts.add(codec.channels_for(fraction))
+        else:
+            raise ConfigError(f"channel fraction {fraction}: it must lie in 0 to 1, or be -1 for all")
+    return sorted(counts)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The published options."""
+    parser = argparse.ArgumentParser(
+        prog="compress.py",
+        description="Evaluate a model on images with the published command line.",
+        epilog="Example: python compress.py --image_path digits/ --checkpoint mnist-ohm --output_dir results "
+        "--channel_fractions 0.25 0.5 1.0 --do_save --do_plot",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--image_path", required=True, help="image, or folder searched recursively")
+    parser.add_argument("--checkpoint", required=True, help="checkpoint, model file or name of a shipped model")
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--channel_fractions", type=float, nargs="+", default=[-1.0], help="-1: all")
+    parser.add_argument("--do_save", action="store_true", help="write .ohm files and reconstructions")
+    parser.add_argument("--do_plot", action="store_true", help="draw rate_distortion.png")
+    parser.add_argument("--batch_size", type=int, default=1, help="accepted; images of one size are batched anyway")
+    parser.add_argument("--cpu", action="store_true", help="accepted; coding runs on the CPU")
+    return parser
+
+
+def read_images(inputs: Sequence[str], *, grey: bool) -> tuple[list[tuple[str, NDArray[np.uint8]]], int]:
+    """Images as the model codes them, and how many could not be read (each is reported)."""
+    images, failed = [], 0
+    for job in find_files(inputs, IMAGE_EXTENSIONS):
+        try:
+            loaded = open_image(job.source)
+            prepared = prepare_image(loaded.image, grey=grey)
+        except OhmqError as error:
+            click.echo(f"skipped: {error}", err=True)
+            failed += 1
+            continue
+        for note in (*loaded.notes, *prepared.notes):
+            click.echo(f"{job.source}: {note}", err=True)
+        images.append((str(job.relative), np.asarray(prepared.image)))
+    if not images:
+        raise ConfigError(f"no readable image in {', '.join(inputs)}")
+    return images, failed
+
+
+def run(argv: list[str] | None = None) -> int:
+    """Evaluate; with --do_save also write files and pictures."""
+    arguments = build_parser().parse_args(argv)
+    frozen = resolve_model(arguments.checkpoint)
+    codec = Codec(frozen)
+    images, failed = read_images([arguments.image_path], grey=codec.grey)
+    result = evaluate_set(
+        frozen,
+        images,
+        arguments.channel_fractions,
+        arguments.output_dir,
+        data=arguments.image_path,
+        plot=arguments.do_plot,
+    )
+    if arguments.do_save:
+        for point in result.points:
+            for name, pixels in images:
+                symbols = Symbols(codec.analyse_batch(pixels[None])[0], pixels.shape[1], pixels.shape[0])
+                target = arguments.output_dir / f"fraction_{point.fraction:.4f}" / name
+                if point.channels:
+                    data = codec.encode(symbols, point.channels, layers=1)
+                    write_atomically(target.with_suffix(".ohm"), data, force=True)
+                save_image(target.with_suffix(".png"), codec.synthesise(symbols, point.channels), force=True)
+    return 1 if failed else 0

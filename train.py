@@ -1,0 +1,6 @@
+"""The published ``train.py`` command line; ``ohmq --help`` shows the modern one."""
+
+from ohmq.cli import run_published
+
+if __name__ == "__main__":
+    run_published("train")
