@@ -17,8 +17,8 @@ from ohmq.errors import ConfigError, UnsupportedImageError
 __all__ = [
     "IMAGE_EXTENSIONS",
     "MNIST_MIRRORS",
+    "DigitSet",
     "Split",
-    "TestSet",
     "find_mnist",
     "list_images",
     "load_mnist",
@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 Split = Literal["train", "validation", "test"]
 
 IMAGE_EXTENSIONS = frozenset(
-    ".png .jpg .jpeg .jpe .jfif .webp .avif .bmp .tif .tiff .gif .jp2 .ppm .pgm .pnm .tga".split()
+    (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif", ".jp2")
+    + (".ppm", ".pgm", ".pnm", ".tga")
 )
 
 TRAIN_FILE, TEST_FILE = "train-images-idx3-ubyte", "t10k-images-idx3-ubyte"
@@ -46,7 +47,12 @@ IDX_MAGIC = 0x00000803  # unsigned bytes, three dimensions
 SIDE = 28
 
 # Folder names below mnist_png/ and the split of the IDX files that stands in for them.
-MNIST_PNG_SPLITS: dict[str, Split] = {"training": "train", "validation": "validation", "testing": "test", "test": "test"}
+MNIST_PNG_SPLITS: dict[str, Split] = {
+    "training": "train",
+    "validation": "validation",
+    "testing": "test",
+    "test": "test",
+}
 
 
 def _idx_file(folder: Path, name: str) -> Path | None:
@@ -251,20 +257,18 @@ def _read_digit(path: Path) -> NDArray[np.uint8]:
         raise UnsupportedImageError(f"{path} cannot be read as an image: {error}") from error
 
 
-class TestSet(NamedTuple):
+class DigitSet(NamedTuple):
     """A named set of digits.
 
     Attributes:
         name: for file names and logs. images: (N, 28, 28), uint8.
     """
 
-    __test__ = False  # not a class of tests
-
     name: str
     images: NDArray[np.uint8]
 
 
-def resolve_test_set(path: Path | str, data_base_path: Path | str | None = None, seed: int = 0) -> TestSet:
+def resolve_test_set(path: Path | str, data_base_path: Path | str | None = None, seed: int = 0) -> DigitSet:
     """The digits that a command line names, such as `data/mnist_png/testing`.
 
     A folder that exists is read. A path that does not, but whose last part is `training`, `validation`, `testing` or
@@ -279,11 +283,11 @@ def resolve_test_set(path: Path | str, data_base_path: Path | str | None = None,
     """
     folder = Path(path)
     if folder.is_dir():
-        return TestSet(folder.resolve().name, load_png_folder(folder))
+        return DigitSet(folder.resolve().name, load_png_folder(folder))
     if not folder.exists() and folder.parent.name == "mnist_png" and folder.name in MNIST_PNG_SPLITS:
         split = MNIST_PNG_SPLITS[folder.name]
         log.info("%s does not exist; using the %s split of the MNIST IDX files in its place", path, split)
-        return TestSet(folder.name, load_mnist(data_base_path, split, seed))
+        return DigitSet(folder.name, load_mnist(data_base_path, split, seed))
     raise ConfigError(
         f"test set {path} is no folder; name a folder of {SIDE}x{SIDE} images, or mnist_png/validation or "
         "mnist_png/testing for MNIST's own images"

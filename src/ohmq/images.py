@@ -118,7 +118,10 @@ def open_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Loa
                 check_size(image.width, image.height, max_pixels)
                 if getattr(image, "n_frames", 1) > 1:
                     notes.append("first picture of several in the file")
-                if any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())) and image.mode[:3] in ("RGB", "LA"):
+                if any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())) and image.mode[:3] in (
+                    "RGB",
+                    "LA",
+                ):
                     notes.append("16 bits reduced to 8")
                 image.load()
                 upright = ImageOps.exif_transpose(image)
@@ -206,7 +209,7 @@ def _flatten(image: Image.Image, notes: list[str]) -> Image.Image:
     if image.mode in ("La", "RGBa"):  # premultiplied
         image = image.convert(image.mode.upper())
     image = image.convert("RGBA")
-    if image.getextrema()[3] != (255, 255):
+    if image.getchannel("A").getextrema() != (255, 255):
         notes.append("alpha channel flattened onto white")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)

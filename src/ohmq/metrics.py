@@ -2,10 +2,11 @@ r"""How close a decoded picture is to its original: PSNR, SSIM and MS-SSIM of 8-
 
 SSIM and MS-SSIM follow their papers: an 11x11 Gaussian window of deviation 1.5, only windows that lie inside the image,
 biased variances, K = (0.01, 0.03), data range 255. SSIM equals `skimage.metrics.structural_similarity(...,
-gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255)`. Libraries that pad the borders give other
-values, much higher ones for digits on a black ground.
+gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255)`. Libraries that pad the borders give
+other values, much higher ones for digits on a black ground.
 
-Plain numpy in float64: the same value whatever the number of threads, and no thread pool to fight over while a model runs.
+Plain numpy in float64: the same value whatever the number of threads, and no thread pool to fight over while a model
+runs.
 """
 
 from collections.abc import Callable

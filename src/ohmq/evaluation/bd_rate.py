@@ -93,7 +93,7 @@ def _clean_pair(
     for name, curve, given in zip(("anchor", "test"), curves, (anchor_rates, test_rates), strict=True):
         if len(curve.rates) < MIN_POINTS[method]:
             raise ConfigError(
-                f"the {name} curve has {len(curve.rates)} usable points of {len(given)} (PSNR must rise with the rate); "
+                f"the {name} curve has {len(curve.rates)} usable points of {len(given)} (PSNR must rise with rate); "
                 f"method {method} needs {MIN_POINTS[method]}"
             )
     return curves
@@ -114,14 +114,15 @@ def bd_rate(
 ) -> BDResult:
     r"""Average difference of rate at equal PSNR, in percent of the anchor's rate.
 
-    $$ \mathrm{BD} = 10^{\frac{1}{q_1 - q_0} \int_{q_0}^{q_1} (\log_{10} R_{test}(q) - \log_{10} R_{anchor}(q))\, dq} - 1 $$
+    $$ \mathrm{BD} = 10^{\Delta} - 1, \qquad
+    \Delta = \frac{1}{q_1 - q_0} \int_{q_0}^{q_1} \bigl(\log_{10} R_{test}(q) - \log_{10} R_{anchor}(q)\bigr) dq $$
 
     Args:
         anchor_rates, anchor_psnr: the curve to compare with. test_rates, test_psnr: the curve in question.
         method: of interpolation. Order and number of points are free; see the module for how they are cleaned.
 
     Raises:
-        ConfigError: too few usable points (2; cubic: 4), or a common PSNR interval below 0.5 dB or below a quarter of the
+        ConfigError: too few usable points (2; cubic: 4), or a common PSNR interval below 0.5 dB or a quarter of the
             shorter curve's range.
         ValueError: lengths differ, negative or non-finite values, unknown method.
 

@@ -30,12 +30,13 @@ def plot_rate_distortion(
 ) -> None:
     """Draw curves into a file: 5.6 inches wide, with type that stays readable at half a page's width.
 
-    Points are joined in order of rate. Each curve has its own colour and marker; the legend stands below the axes, so it
+    Points are joined in order of rate. Each curve has its own colour and marker; the legend stands below the axes and
     covers nothing.
 
     Args:
-        curves: at most 14 are told apart. path: .png, .svg or .pdf. title: above the axes. x_label, y_label: of the axes.
-        dotted: names of curves drawn dotted with hollow markers, such as published ones. force: replace an existing file.
+        curves: what to draw. path: .png, .svg or .pdf. title: above the axes. x_label, y_label: of the axes.
+        dotted: names of curves drawn dotted with hollow markers, such as published ones.
+        force: replace an existing file.
 
     Raises:
         ValueError: no curves, or a name in dotted that is none of theirs.
@@ -82,7 +83,7 @@ def plot_rate_distortion(
         axes.spines[side].set_visible(False)
     for columns in (2, 1):  # two columns of labels if they fit
         legend = figure.legend(loc="outside lower center", ncols=columns, fontsize=10, frameon=False)
-        box = legend.get_tightbbox()
+        box = legend.get_window_extent()
         if columns == 1 or box.width <= 0.98 * figure.bbox.width:
             break
         legend.remove()

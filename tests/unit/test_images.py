@@ -1,0 +1,376 @@
+import io
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageCms
+
+from ohmq import images
+from ohmq.errors import OutputExistsError, UnsupportedImageError
+from ohmq.images import (
+    as_image,
+    check_extension,
+    check_size,
+    image_to_tensor,
+    open_image,
+    prepare_image,
+    save_image,
+    tensor_to_image,
+)
+
+MODES = ["1", "L", "LA", "La", "I;16", "I;16B", "I", "F", "P", "PA"]
+MODES += ["RGB", "RGBX", "RGBA", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"]
+ALPHA = "alpha channel flattened onto white"
+TO_GREY = "colour converted to grey: the model codes grey only"
+
+
+def photo(width: int = 8, height: int = 6) -> Image.Image:
+    return Image.fromarray(np.random.RandomState(0).randint(0, 256, (height, width, 3)).astype(np.uint8))
+
+
+def saved(image: Image.Image, image_format: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+# Reading files
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"])
+def test_open_image(tmp_path: Path, image_format: str) -> None:
+    (tmp_path / "x").write_bytes(saved(photo(), image_format))
+    loaded = open_image(tmp_path / "x")
+    assert loaded.image.size == (8, 6)
+    assert loaded.notes == ()
+    if image_format in ("PNG", "BMP", "TIFF"):
+        assert loaded.image.tobytes() == photo().tobytes()
+
+
+def bad_files() -> dict[str, bytes]:
+    png = saved(photo(40, 40))
+    return {
+        "empty": b"",
+        "text": b"not an image at all",
+        "truncated PNG": png[: len(png) // 2],
+        "PNG without pixels": png[:40],
+        "flipped PNG": png[:60] + bytes([png[60] ^ 255]) + png[61:],
+        "truncated JPEG": saved(photo(40, 40), "JPEG")[:400],
+        "truncated GIF": saved(photo(40, 40), "GIF")[:900],
+        "truncated TIFF": saved(photo(40, 40), "TIFF", compression="tiff_lzw")[:300],
+        "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",
+    }
+
+
+@pytest.mark.parametrize("kind", sorted(bad_files()))
+def test_bad_files_give_one_clear_line(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "bad.png").write_bytes(bad_files()[kind])
+    with pytest.raises(UnsupportedImageError) as caught:
+        open_image(tmp_path / "bad.png")
+    assert str(caught.value).startswith(str(tmp_path / "bad.png"))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name, message in ((".", "a folder"), ("missing.png", "no such file"), ("pipe", "not a regular file")):
+        with pytest.raises(UnsupportedImageError, match=message):
+            open_image(tmp_path / name)
+
+
+def test_every_cut_of_a_png_is_refused_or_complete(tmp_path: Path) -> None:
+    data = saved(photo())
+    for length in range(len(data)):
+        (tmp_path / "x.png").write_bytes(data[:length])
+        try:
+            assert open_image(tmp_path / "x.png").image.tobytes() == photo().tobytes()
+        except UnsupportedImageError:
+            assert length < len(data) - 4  # all but the last chunk's checksum
+
+
+def test_large_images_are_refused_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_image(tmp_path / "x.png", photo(30, 20))
+    with pytest.raises(UnsupportedImageError, match=r"x\.png: the image is 30x20, 600 pixels; the limit is 599"):
+        open_image(tmp_path / "x.png", max_pixels=599)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)  # Pillow warns; our own limit counts
+    assert open_image(tmp_path / "x.png", max_pixels=600).notes == ()
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)  # Pillow refuses
+    with pytest.raises(UnsupportedImageError, match="too large for Pillow"):
+        open_image(tmp_path / "x.png")
+
+
+def test_orientation(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn clockwise
+    (tmp_path / "x.png").write_bytes(saved(photo(8, 6), exif=exif))
+    assert open_image(tmp_path / "x.png").image.tobytes() == photo(8, 6).transpose(Image.Transpose.ROTATE_270).tobytes()
+
+
+def test_notes_on_reading(tmp_path: Path) -> None:
+    frames = [Image.new("L", (4, 4), 10), Image.new("L", (4, 4), 200)]
+    (tmp_path / "x.gif").write_bytes(saved(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    loaded = open_image(tmp_path / "x.gif")
+    assert loaded.notes == ("first picture of several in the file",)
+    assert prepare_image(loaded.image, grey=True).image.getpixel((0, 0)) == 10
+
+
+def test_deep_colour_is_noted(tmp_path: Path) -> None:
+    import struct
+    import zlib
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(b"\0" + struct.pack(">3H", 0x1234, 0xFFFF, 0)))
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b""))
+    loaded = open_image(tmp_path / "x.png")
+    assert loaded.notes == ("16 bits reduced to 8",)
+    assert loaded.image.getpixel((0, 0)) == (0x12, 0xFF, 0)
+
+
+def test_pillows_warnings_become_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_image(tmp_path / "x.png", photo())
+
+    def transpose(image: Image.Image) -> Image.Image:
+        warnings.warn("odd file", UserWarning, stacklevel=1)
+        return image.copy()
+
+    monkeypatch.setattr(images.ImageOps, "exif_transpose", transpose)
+    assert open_image(tmp_path / "x.png").notes == ("Pillow warned: odd file",)
+
+
+# Colour modes
+
+
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_can_be_prepared(mode: str, grey: bool) -> None:
+    image = Image.new(mode, (5, 3))
+    prepared = prepare_image(image, grey=grey)
+    assert prepared.image.mode == ("L" if grey else "RGB")
+    assert prepared.image.size == (5, 3)
+    assert image.mode == mode
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBX", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV"])
+def test_white_stays_white(mode: str) -> None:
+    image = Image.new("RGBA", (2, 2), (255, 255, 255, 255)).convert("RGB")
+    if mode in ("LA", "PA"):
+        image = image.convert(mode[0])
+    elif mode == "RGBa":
+        image = image.convert("RGBA")
+    image = image.convert(mode)
+    assert prepare_image(image, grey=False).image.getpixel((1, 1)) == (255, 255, 255)
+    assert prepare_image(image, grey=True).image.getpixel((1, 1)) == 255
+    assert [note for note in prepare_image(image, grey=True).notes if "CMYK" not in note] == []
+
+
+def test_colour_becomes_grey_with_a_note() -> None:
+    prepared = prepare_image(Image.new("RGB", (2, 2), (255, 0, 0)), grey=True)
+    assert prepared.image.getpixel((0, 0)) == 76
+    assert prepared.notes == (TO_GREY,)
+
+
+def test_grey_in_colour_modes_loses_nothing() -> None:
+    grey = photo().convert("L")
+    for mode in ("RGB", "RGBA", "LA", "P"):
+        prepared = prepare_image(grey.convert(mode), grey=True)
+        assert prepared.image.tobytes() == grey.tobytes()
+        assert prepared.notes == ()
+    assert prepare_image(grey, grey=False).image.tobytes() == grey.convert("RGB").tobytes()
+
+
+def test_alpha_is_laid_on_white_with_a_note() -> None:
+    half = prepare_image(Image.new("RGBA", (2, 2), (0, 0, 0, 51)), grey=False)
+    assert half.image.getpixel((0, 0)) == (204, 204, 204)
+    assert half.notes == (ALPHA,)
+    grey = prepare_image(Image.new("LA", (2, 2), (0, 0)), grey=True)
+    assert grey.image.getpixel((0, 0)) == 255
+    assert grey.notes == (ALPHA,)
+    opaque = prepare_image(photo().convert("RGBA"), grey=False)
+    assert opaque.image.tobytes() == photo().tobytes()
+    assert opaque.notes == ()
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "RGB"])
+def test_a_transparent_colour_counts_as_alpha(tmp_path: Path, mode: str) -> None:
+    key: object = {"P": 0, "L": 0, "RGB": (0, 0, 0)}[mode]
+    image = Image.new(mode, (2, 1))
+    if mode == "P":
+        image.putpalette([0, 0, 0, 9, 9, 9])
+    image.putpixel((1, 0), {"P": 1, "L": 9, "RGB": (9, 9, 9)}[mode])
+    (tmp_path / "x.png").write_bytes(saved(image, transparency=key))
+    prepared = prepare_image(open_image(tmp_path / "x.png").image, grey=False)
+    assert [prepared.image.getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (9, 9, 9)]
+    assert prepared.notes == (ALPHA,)
+
+
+def test_sixteen_bits_are_rounded() -> None:
+    values = np.array([[0, 128, 129, 65535, 257 * 100 + 128, 257 * 100 + 129]])
+    for image in (Image.fromarray(values.astype(np.uint16)), Image.fromarray(values.astype(np.int32))):
+        prepared = prepare_image(image, grey=True)
+        assert list(prepared.image.tobytes()) == [0, 0, 1, 255, 100, 101]
+        assert prepared.notes == ("16 bits reduced to 8",)
+
+
+def test_floats() -> None:
+    def prepare(*values: float) -> list[int]:
+        return list(prepare_image(Image.fromarray(np.float32([values])), grey=True).image.tobytes())
+
+    assert prepare(0, 0.5, 1) == [0, 128, 255]
+    assert prepare(0, 0.5, 1.6, 255) == [0, 0, 2, 255]
+    for bad in ((-0.1, 1), (0, 256), (0, float("nan")), (0, float("inf"))):
+        with pytest.raises(UnsupportedImageError, match="samples of mode F range"):
+            prepare(*bad)
+    with pytest.raises(UnsupportedImageError, match="expected 0 to 65535"):
+        prepare_image(Image.fromarray(np.int32([[70000]])), grey=True)
+
+
+def test_lab() -> None:
+    srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    image = ImageCms.profileToProfile(Image.new("RGB", (2, 2), (200, 100, 50)), srgb, lab, outputMode="LAB")
+    assert image is not None
+    prepared = prepare_image(image, grey=False)
+    assert prepared.image.getpixel((0, 0)) == pytest.approx((200, 100, 50), abs=3)
+    assert prepared.notes == ("colours converted from 'LAB' to sRGB",)
+
+
+def srgb_profile(name: str, swap: bool = False) -> bytes:
+    """The sRGB profile under another name (of the same length), its red and green primaries exchanged if asked."""
+    data = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    data = data.replace("sRGB".encode("utf-16-be"), name.encode("utf-16-be"))
+    return data.replace(b"rXYZ", b"____").replace(b"gXYZ", b"rXYZ").replace(b"____", b"gXYZ") if swap else data
+
+
+def test_colour_profiles() -> None:
+    image = Image.new("RGB", (2, 2), (200, 100, 50))
+    image.info["icc_profile"] = srgb_profile("sRGB")
+    assert prepare_image(image, grey=False).notes == ()
+    image.info["icc_profile"] = srgb_profile("swap", swap=True)
+    prepared = prepare_image(image, grey=False)
+    assert prepared.image.getpixel((0, 0)) == pytest.approx((100, 200, 50), abs=3)
+    assert len(prepared.notes) == 1
+    assert prepared.notes[0].startswith("colours converted from 'swap")
+    assert prepared.image.info == {}
+    assert "icc_profile" in image.info
+    image.info["icc_profile"] = b"nonsense"
+    assert prepare_image(image, grey=False).notes == ("damaged colour profile ignored",)
+    grey = Image.new("L", (2, 2), 7)
+    grey.info["icc_profile"] = srgb_profile("sRGB")
+    assert prepare_image(grey, grey=True).notes == ("colour profile ignored",)
+
+
+# Tensors and arrays
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_tensors_and_back(mode: str) -> None:
+    image = photo().convert(mode)
+    tensor = image_to_tensor(image)
+    assert tensor.shape == (1, len(mode), 6, 8)
+    assert tensor.dtype == torch.float32
+    assert torch.equal(
+        tensor[0, 0, 2], torch.tensor(np.atleast_3d(np.asarray(image))[2, :, 0] / 255, dtype=torch.float32)
+    )
+    assert tensor_to_image(tensor).mode == mode
+    assert tensor_to_image(tensor).tobytes() == image.tobytes()
+
+
+def test_tensors_are_clipped_and_rounded() -> None:
+    image = tensor_to_image(torch.tensor([[-1.0, 0.4 / 255, 0.6 / 255, 254.6 / 255, 9.0]]))
+    assert list(image.tobytes()) == [0, 0, 1, 255, 255]
+
+
+def test_as_image() -> None:
+    array = np.asarray(photo())
+    assert as_image(photo()).tobytes() == photo().tobytes()
+    assert as_image(array).mode == "RGB"
+    assert as_image(array).tobytes() == photo().tobytes()
+    assert as_image(array[..., 0]).mode == as_image(array[..., :1]).mode == "L"
+    assert as_image(array[::-1, ::-2]).tobytes() == np.ascontiguousarray(array[::-1, ::-2]).tobytes()
+    planes = torch.from_numpy(array.transpose(2, 0, 1).copy())
+    for tensor in (planes, planes[None], planes / 255, planes[None].double() / 255):
+        assert as_image(tensor).tobytes() == photo().tobytes()
+
+
+BAD_OBJECTS: list[tuple[Callable[[], object], type[Exception]]] = [
+    (lambda: "image.png", TypeError),
+    (lambda: [[1, 2]], TypeError),
+    (lambda: np.zeros((4, 4), np.float32), TypeError),
+    (lambda: np.zeros((4, 4, 4), np.uint8), ValueError),
+    (lambda: np.zeros((0, 4), np.uint8), ValueError),
+    (lambda: np.zeros(4, np.uint8), ValueError),
+    (lambda: torch.zeros(2, 3, 4, 4), ValueError),
+    (lambda: torch.zeros(4, 4, 3), ValueError),
+    (lambda: torch.zeros(1, 0, 4), ValueError),
+    (lambda: torch.zeros(4, 4, dtype=torch.int64), TypeError),
+    (lambda: torch.full((4, 4), 1.1), ValueError),
+    (lambda: torch.full((4, 4), torch.nan), ValueError),
+]
+
+
+@pytest.mark.parametrize("number", range(len(BAD_OBJECTS)))
+def test_as_image_refuses(number: int) -> None:
+    make, error = BAD_OBJECTS[number]
+    with pytest.raises(error, match="expected|no pixels"):
+        as_image(make())
+
+
+def test_tensors_that_are_no_picture() -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        tensor_to_image(torch.full((4, 4), torch.nan))
+    with pytest.raises(ValueError, match="mode RGBA"):
+        image_to_tensor(Image.new("RGBA", (2, 2)))
+
+
+@pytest.mark.parametrize(("size", "fits"), [((1, 1), True), ((65536, 1), True), ((0, 5), False), ((65537, 1), False)])
+def test_check_size(size: tuple[int, int], fits: bool) -> None:
+    if fits:
+        check_size(*size)
+    else:
+        with pytest.raises(UnsupportedImageError, match="each side must lie in 1 to 65536"):
+            check_size(*size)
+
+
+# Writing files
+
+
+@pytest.mark.parametrize("extension", sorted(images.SAVE_FORMATS))
+def test_save_image(tmp_path: Path, extension: str) -> None:
+    path = tmp_path / "new" / f"x{extension.upper()}"
+    picture = photo().convert("L") if extension == ".pgm" else photo()
+    save_image(path, picture)
+    back = open_image(path).image
+    if check_extension(path) == "JPEG":
+        assert np.abs(np.asarray(back, int) - np.asarray(picture, int)).mean() < 12
+    else:
+        assert back.tobytes() == picture.tobytes()
+
+
+def test_existing_images_are_kept_unless_forced(tmp_path: Path) -> None:
+    save_image(tmp_path / "x.png", photo())
+    with pytest.raises(OutputExistsError):
+        save_image(tmp_path / "x.png", Image.new("L", (1, 1)))
+    assert open_image(tmp_path / "x.png").image.size == (8, 6)
+    save_image(tmp_path / "x.png", Image.new("L", (1, 1)), force=True)
+    assert open_image(tmp_path / "x.png").image.size == (1, 1)
+    assert os.listdir(tmp_path) == ["x.png"]
+
+
+@pytest.mark.parametrize("name", ["x", "x.ohm", "x.gif", ".png"])
+def test_unknown_extensions(tmp_path: Path, name: str) -> None:
+    for write in (check_extension, lambda path: save_image(path, photo())):
+        with pytest.raises(UnsupportedImageError, match=r"cannot write images of extension"):
+            write(tmp_path / name)
+    assert os.listdir(tmp_path) == []
+
+
+def test_images_that_a_format_cannot_hold(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedImageError, match="cannot be written as JPEG"):
+        save_image(tmp_path / "x.jpg", Image.new("RGBA", (2, 2)))
+    assert os.listdir(tmp_path) == []

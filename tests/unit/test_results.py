@@ -1,0 +1,167 @@
+import csv
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ohmq.errors import ConfigError, OutputExistsError
+from ohmq.evaluation.results import (
+    DEFINITIONS,
+    Curve,
+    ImageRow,
+    RatePoint,
+    ResultFile,
+    average_row,
+    software_versions,
+    write_fraction_csv,
+    write_rate_distortion_csv,
+)
+
+POINTS = (
+    RatePoint(4, 0.25, 0.1, 0.11, 0.2, 25.5, 0.8, math.nan, 0.01, 0.02),
+    RatePoint(16, 1.0, 0.4, 0.41, 0.5, math.inf),
+)
+ROWS = [
+    ImageRow("a.png", 20.0, 0.5, math.nan, 0.1, 0.2, 0.3, 1.0, 2.0),
+    ImageRow("b, 2.png", 30.0, 0.75, math.nan, 0.3, 0.4, 0.6, 2.0, 3.0),
+]
+
+
+def result(**changes: object) -> ResultFile:
+    values: dict[str, object] = {
+        "command": "ohmq evaluate x",
+        "model": "mnist-ohm",
+        "model_id": "0a1b2c3d",
+        "data": "MNIST, 10,000 test images",
+        "points": POINTS,
+    }
+    return ResultFile(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_columns_are_defined() -> None:
+    assert set(DEFINITIONS) == set(RatePoint._fields)
+    assert set(ImageRow._fields) - {"image"} <= set(DEFINITIONS)
+
+
+def test_results_survive_writing_and_reading(tmp_path: Path) -> None:
+    before = result(extra={"seed": 3, "note": "λ"})
+    before.write(tmp_path / "new" / "x.json")
+    after = ResultFile.read(tmp_path / "new" / "x.json")
+    assert repr(after) == repr(before)  # as text: NaN differs from itself
+    assert after.points[1].psnr_db == math.inf
+    assert math.isnan(after.points[1].ssim)
+    assert isinstance(after.points[0].channels, int)
+
+
+def test_the_file_is_strict_json_and_explains_itself(tmp_path: Path) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    result().write(tmp_path / "x.json")
+    content = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    assert content["format"] == 1
+    assert content["command"] == "ohmq evaluate x"
+    assert content["model_id"] == "0a1b2c3d"
+    assert content["points"][0]["ms_ssim"] is None
+    assert content["points"][1]["psnr_db"] == "inf"
+    assert set(content["definitions"]) == set(content["points"][0])
+    assert set(content["versions"]) == {"ohmq", "torch", "numpy", "pillow", "python", "platform"}
+
+
+def test_versions() -> None:
+    import torch
+
+    import ohmq
+
+    assert software_versions()["ohmq"] == ohmq.__version__
+    assert software_versions()["torch"] == torch.__version__
+    assert software_versions()["python"] == sys.version.split()[0]
+
+
+def test_existing_results_are_kept_unless_forced(tmp_path: Path) -> None:
+    result().write(tmp_path / "x.json")
+    with pytest.raises(OutputExistsError):
+        result().write(tmp_path / "x.json")
+    result(data="other").write(tmp_path / "x.json", force=True)
+    assert ResultFile.read(tmp_path / "x.json").data == "other"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        "{",
+        '{"format": 2}',
+        '{"format": 1, "points": [{"speed": 1}]}',
+        '{"format": 1, "points": []}',
+        "3",
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"x\.json"):
+        ResultFile.read(tmp_path / "x.json")
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.json"):
+        ResultFile.read(tmp_path / "none.json")
+
+
+def test_curves_of_each_rate() -> None:
+    assert result().curve() == Curve(
+        "mnist-ohm", "mnist-ohm", (0.11, 0.41), (25.5, math.inf), "payload_bpp", "ohmq evaluate x"
+    )
+    assert result().curve("file_bpp", "ours").rates_bpp == (0.2, 0.5)
+    assert result().curve("estimated_bpp", "ours").label == "ours"
+
+
+@pytest.mark.parametrize(("rates", "psnr"), [((0.1,), (1.0, 2.0)), ((), ())])
+def test_impossible_curves(rates: tuple[float, ...], psnr: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="expected as many"):
+        Curve("x", "x", rates, psnr)
+
+
+def test_average_row() -> None:
+    average = average_row(ROWS)
+    assert average.image == "avg"
+    assert math.isnan(average.ms_ssim)
+    assert average[1:3] == (25.0, 0.625)
+    assert average[4:] == pytest.approx((0.2, 0.3, 0.45, 1.5, 2.5))
+    with pytest.raises(ValueError, match="no rows"):
+        average_row([])
+
+
+def test_fraction_csv(tmp_path: Path) -> None:
+    write_fraction_csv(tmp_path / "x.csv", ROWS)
+    with (tmp_path / "x.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == ["a.png", "b, 2.png", "avg"]
+    assert list(rows[0]) == list(ImageRow._fields)
+    assert (rows[2]["psnr_db"], rows[2]["file_bpp"], rows[2]["ms_ssim"]) == ("25", "0.45", "nan")
+    with pytest.raises(OutputExistsError):
+        write_fraction_csv(tmp_path / "x.csv", ROWS)
+
+
+def test_rate_distortion_csv(tmp_path: Path) -> None:
+    write_rate_distortion_csv(tmp_path / "x.csv", POINTS)
+    assert (tmp_path / "x.csv").read_text().splitlines() == [
+        ",".join(RatePoint._fields),
+        "4,0.25,0.1,0.11,0.2,25.5,0.8,nan,0.01,0.02",
+        "16,1,0.4,0.41,0.5,inf,nan,nan,nan,nan",
+    ]
+
+
+def test_heavy_packages_are_not_imported() -> None:
+    code = (
+        "import sys, ohmq.evaluation.results, ohmq.evaluation.published, ohmq.evaluation.bd_rate, ohmq.metrics\n"
+        "import ohmq.images, ohmq.datasets\n"
+        "ohmq.evaluation.results.software_versions()\n"
+        "assert not {'torch', 'matplotlib', 'pooch', 'bjontegaard'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
