@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ohmq.container import Layer, OhmFile, read_header, read_ohm, truncate_ohm, write_ohm
-from ohmq.entropy import SymbolDecoder, SymbolEncoder, decode_fixed_rate, encode_fixed_rate, fixed_rate_bytes, symbol_bits
+from ohmq.entropy import (
+    SymbolDecoder,
+    SymbolEncoder,
+    decode_fixed_rate,
+    encode_fixed_rate,
+    fixed_rate_bytes,
+    symbol_bits,
+)
 from ohmq.entropy.frozen import FrozenPrior, PriorState
 from ohmq.errors import BitstreamError, ModelMismatchError, UnsupportedImageError
 from ohmq.images import DEFAULT_MAX_PIXELS, as_image, check_size, prepare_image
@@ -331,7 +338,9 @@ class Codec:
                 "raise max_pixels if you trust the file"
             )
         if header.grey != self.grey:
-            raise BitstreamError(f"the file says {'grey' if header.grey else 'colour'}, which {self.name} does not code")
+            raise BitstreamError(
+                f"the file says {'grey' if header.grey else 'colour'}, which {self.name} does not code"
+            )
         if sum(layer.channels for layer in header.layers) > self.num_channels:
             raise BitstreamError(f"the file has more channels than the {self.num_channels} of {self.name}")
         file = read_ohm(data, allow_truncated=allow_truncated)

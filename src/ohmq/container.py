@@ -174,7 +174,9 @@ def read_header(data: bytes) -> HeaderInfo:
     if version != FORMAT_VERSION:
         raise UnsupportedVersionError(f"format version {version}; this release reads {FORMAT_VERSION}: update ohmq")
     if flags & ~(_FIXED_RATE | _GREY):
-        raise UnsupportedVersionError(f"the file uses features (flags {flags:#04x}) this release does not know: update ohmq")
+        raise UnsupportedVersionError(
+            f"the file uses features (flags {flags:#04x}) this release does not know: update ohmq"
+        )
     model_id = reader.take(4)
     width, height, count = reader.varint(), reader.varint(), reader.varint()
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):

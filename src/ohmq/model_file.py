@@ -25,7 +25,6 @@ from torch import nn
 from ohmq.entropy import quantize_probabilities
 from ohmq.entropy.frozen import (
     BORDER_CLASSES,
-    COEFFICIENT_BITS,
     LOGIT_BITS,
     VALUE_BITS,
     WEIGHT_BITS,
@@ -122,7 +121,7 @@ def _prior_tensors(model: CompressionModel) -> dict[str, NDArray[Any]]:
     return tensors
 
 
-def _numpy(tensor: torch.Tensor) -> NDArray[np.float64]:
+def _numpy(tensor: Any) -> NDArray[np.float64]:
     return tensor.detach().cpu().double().numpy()
 
 
@@ -252,7 +251,9 @@ def resolve_model(source: str | Path) -> FrozenModel:
         return load_model(shipped[str(source)], str(source))
     path = Path(source)
     if path.is_dir():
-        raise ModelFileError(f"{path} is a folder; give a .ckpt or .safetensors file in it, or one of {_names(shipped)}")
+        raise ModelFileError(
+            f"{path} is a folder; give a .ckpt or .safetensors file in it, or one of {_names(shipped)}"
+        )
     if not path.exists():
         raise ModelFileError(f"no model {str(source)!r}: neither a file nor one of {_names(shipped)}")
     if path.suffix == ".ckpt":

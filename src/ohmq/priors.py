@@ -5,6 +5,7 @@ nothing between the bits and the symbols is floating point.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -208,7 +209,7 @@ class FactorizedDensity(nn.Module):
         widths = (1, *filters, 1)
         scale = init_scale ** (1 / (len(filters) + 1))
         self.matrices, self.biases, self.factors = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in itertools.pairwise(widths):
             start = math.log(math.expm1(1 / scale / after))
             self.matrices.append(torch.full((num_channels, after, before), start))
             self.biases.append(torch.empty(num_channels, after, 1).uniform_(-0.5, 0.5))

@@ -283,7 +283,9 @@ class OneHotMax(nn.Module):
         # As two 1x1 convolutions would start (PyTorch's default): uniform within 1 / sqrt(fan in).
         bound_in = 1 / math.sqrt(latent_channels)
         bound_out = 1 / math.sqrt(num_channels * num_symbols)
-        self.weight = nn.Parameter(torch.empty(num_channels, num_symbols, latent_channels).uniform_(-bound_in, bound_in))
+        self.weight = nn.Parameter(
+            torch.empty(num_channels, num_symbols, latent_channels).uniform_(-bound_in, bound_in)
+        )
         self.bias = nn.Parameter(torch.empty(num_channels, num_symbols).uniform_(-bound_in, bound_in))
         self.inverse_temperature = nn.Parameter(
             torch.full((num_channels,), 100.0), requires_grad=learn_inverse_temperature

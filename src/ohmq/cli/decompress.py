@@ -12,7 +12,9 @@ __all__ = ["command"]
 
 @click.command(epilog="Example: ohmq decompress coded/ -o decoded/")
 @click.argument("inputs", nargs=-1, required=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Image file or folder; default: beside the input.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Image file or folder; default: beside the input."
+)
 @click.option("-m", "--model", help="Default: the shipped model that the file names.")
 @click.option("--channels", type=click.IntRange(1), help="Decode at most so many channels.")
 @click.option("--format", "extension", default="png", show_default=True, help="Of pictures written into folders.")
@@ -64,9 +66,7 @@ def command(
         try:
             data = job.source.read_bytes()
             codec = codec_for(read_header(data).model_id)
-            picture = codec.decompress(
-                data, channels=channels, allow_truncated=allow_truncated, max_pixels=max_pixels
-            )
+            picture = codec.decompress(data, channels=channels, allow_truncated=allow_truncated, max_pixels=max_pixels)
         except (BitstreamError, ModelMismatchError) as error:
             raise OhmqError(f"{job.source}: {error}") from error
         save_image(target, picture, force=force)

@@ -14,7 +14,9 @@ __all__ = ["command"]
 @click.option("--data", "data_base_path", type=click.Path(path_type=Path), help="Where MNIST is, or $OHMQ_DATA.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many images.")
 @click.option("--fraction", "fractions", type=click.FloatRange(0, 1), multiple=True, help="Repeatable; default: all.")
-@click.option("--against", help="Published curve to give the BD-rate against, such as mnist-ohm-c0-16-lambda0.95-0.999.")
+@click.option(
+    "--against", help="Published curve to give the BD-rate against, such as mnist-ohm-c0-16-lambda0.95-0.999."
+)
 @click.option("-o", "--output-dir", type=click.Path(path_type=Path), help="Write tables and a plot here.")
 @click.option("--json", "as_json", is_flag=True, help="Mean rows as JSON.")
 def command(

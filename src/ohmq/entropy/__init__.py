@@ -2,7 +2,13 @@
 
 from ohmq.entropy.fixed_rate import decode_fixed_rate, encode_fixed_rate, fixed_rate_bytes
 from ohmq.entropy.range_coder import SymbolDecoder, SymbolEncoder
-from ohmq.entropy.tables import PRECISION_BITS, frequencies_from_weights, optimal_bits, quantize_probabilities, symbol_bits
+from ohmq.entropy.tables import (
+    PRECISION_BITS,
+    frequencies_from_weights,
+    optimal_bits,
+    quantize_probabilities,
+    symbol_bits,
+)
 
 __all__ = [
     "PRECISION_BITS",

@@ -58,11 +58,12 @@ class ChannelTables(NamedTuple):
     """Frequency tables for the symbols of one channel.
 
     Attributes:
-        frequencies: (T, S), int64, rows sum to 2^24. index: (rows,) which table codes which symbol; None: row i table i.
+        frequencies: (T, S), int64, rows sum to 2^24.
+        rows: (n,), which table codes which symbol; None: table i codes symbol i.
     """
 
     frequencies: NDArray[np.int64]
-    index: NDArray[np.int32] | None
+    rows: NDArray[np.int32] | None
 
 
 class FrozenPrior:

@@ -4,7 +4,15 @@ from ohmq.models.base import CompressionModel, ModelOutput
 from ohmq.models.config import MnistConfig, ModelConfig, config_from_dict
 from ohmq.models.mnist import MnistModel
 
-__all__ = ["CompressionModel", "MnistConfig", "MnistModel", "ModelConfig", "ModelOutput", "build_model", "config_from_dict"]
+__all__ = [
+    "CompressionModel",
+    "MnistConfig",
+    "MnistModel",
+    "ModelConfig",
+    "ModelOutput",
+    "build_model",
+    "config_from_dict",
+]
 
 
 def build_model(config: ModelConfig) -> CompressionModel:

@@ -54,6 +54,8 @@ class CompressionModel(nn.Module):
     std: float
     tile: int
     latent_size: int
+    analysis_transform: nn.Module
+    synthesis_transform: nn.Module
 
     def __init__(
         self,

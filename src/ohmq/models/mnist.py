@@ -55,7 +55,7 @@ class MnistModel(CompressionModel):
         """
         for layer in [*self.analysis_transform, *self.synthesis_transform]:  # type: ignore[misc]
             if isinstance(layer, nn.Conv2d):
-                fan = layer.in_channels * layer.kernel_size[0] ** 2
+                fan = float(layer.in_channels * layer.kernel_size[0] ** 2)
             elif isinstance(layer, nn.ConvTranspose2d):
                 fan = layer.in_channels * layer.kernel_size[0] ** 2 / layer.stride[0] ** 2
             else:

@@ -130,7 +130,7 @@ class CodecModule(_Module):
         config, (low, high) = self.options.model, self.options.lambdas
         model = self.final_model
         images = model.normalise(batch)
-        mean = 0.0
+        mean = images.new_zeros(())
         for fraction in VALIDATION_FRACTIONS:
             active = torch.full(
                 (len(images),),
@@ -171,10 +171,10 @@ class WarmStartModule(_Module):
 
     def on_train_epoch_start(self) -> None:
         bottleneck = self.bottleneck
-        if isinstance(bottleneck, VectorBottleneck) and not bottleneck.started:
-            if self.current_epoch >= min(self.VECTOR_FREE_EPOCHS, self.options.warm_start_epochs - 1):
-                torch.manual_seed(self.options.seed)
-                bottleneck.start(bottleneck.model.normalise(self.sample))
+        first = min(self.VECTOR_FREE_EPOCHS, self.options.warm_start_epochs - 1)
+        if isinstance(bottleneck, VectorBottleneck) and not bottleneck.started and self.current_epoch >= first:
+            torch.manual_seed(self.options.seed)
+            bottleneck.start(bottleneck.model.normalise(self.sample))
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Distortion (vector) or rate–distortion (scalar) of a batch of images in [0, 1]."""

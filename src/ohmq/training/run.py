@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
 import ohmq
-from ohmq.datasets import load_mnist
+from ohmq.datasets import Split, load_mnist
 from ohmq.errors import ConfigError
 from ohmq.model_file import CHECKPOINT_FORMAT, read_checkpoint
 from ohmq.models import CompressionModel, MnistModel, build_model
@@ -67,7 +67,7 @@ def train(options: TrainOptions, *, resume: Path | None = None) -> Path:
         elif isinstance(model.quantizer, OneHotMax) and model.config.num_symbols != stage.model.num_symbols:
             model = grow_symbols(model, stage.model.num_symbols)
         for transform in (model.analysis_transform, model.synthesis_transform):
-            transform.to(memory_format=torch.channels_last)  # halves the time of convolutions on a CPU
+            transform.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # halves the time of convolutions on a CPU
         batch = options.warm_start_batch_size if stage.name == "warm_start" else options.batch_size
         loader = ArrayLoader(images, batch, seed=options.seed)
         total = stage.epochs * len(loader)
@@ -152,13 +152,13 @@ def grow_symbols(model: CompressionModel, num_symbols: int) -> CompressionModel:
         moved = grown.quantizer
         assert isinstance(moved, OneHotMax)
         noise = torch.randn_like(moved.codewords) * 0.1 * moved.codewords.std(1, keepdim=True)
-        moved.codewords += noise * new[None, :, None]
+        moved.codewords.add_(noise * new[None, :, None])
         row_noise = torch.randn_like(moved.weight) * 0.1 * moved.weight.std(1, keepdim=True)
-        moved.weight += row_noise * new[None, :, None]
+        moved.weight.add_(row_noise * new[None, :, None])
     return grown
 
 
-def _images(options: TrainOptions, split: str, limit: int | None) -> Tensor:
+def _images(options: TrainOptions, split: Split, limit: int | None) -> Tensor:
     images = torch.from_numpy(load_mnist(options.data_base_path, split, seed=0))[:, None]
     return images if limit is None else images[:limit]
 
