@@ -6,6 +6,7 @@ picture at a lower rate, so a file is cut without decoding it.
 
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ FORMAT_VERSION = 1
 MAX_SIDE = 65536
 MAX_LAYERS = 255
 MAX_CHANNELS = 65536
+MAX_PAYLOAD = 2**32 - 1
 _FIXED_RATE, _GREY = 1, 2
 _VARINT_BYTES = 5
 
@@ -52,8 +54,11 @@ class OhmFile:
     """What an ``.ohm`` file holds.
 
     Attributes:
-        model_id: 4 bytes. width, height: in pixels, 1 to 65536. grey: one colour channel, else RGB.
-        fixed_rate: payloads are packed without an entropy coder. layers: in order.
+        model_id: 4 bytes; they print as 8 hexadecimal digits.
+        width, height: in pixels, 1 to 65536.
+        grey: one colour channel, else RGB.
+        fixed_rate: payloads are packed without an entropy coder.
+        layers: 1 to 255, in order; layer i holds the channels that follow those of layers 0 to i - 1.
     """
 
     model_id: bytes
@@ -105,6 +110,14 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
+def _header(model_id: bytes, width: int, height: int, flags: int, layers: Sequence[LayerInfo]) -> bytes:
+    header = bytearray(MAGIC + bytes([FORMAT_VERSION, flags]) + model_id)
+    header += _varint(width) + _varint(height) + _varint(len(layers))
+    for layer in layers:
+        header += _varint(layer.channels) + _varint(layer.length) + struct.pack(">I", layer.crc32)
+    return bytes(header + struct.pack(">I", zlib.crc32(header)))
+
+
 def write_ohm(file: OhmFile) -> bytes:
     """The bytes of a file.
 
@@ -117,15 +130,17 @@ def write_ohm(file: OhmFile) -> bytes:
         raise ValueError(f"the picture is {file.width}x{file.height}; each side must be 1 to {MAX_SIDE} pixels")
     if not 1 <= len(file.layers) <= MAX_LAYERS:
         raise ValueError(f"{len(file.layers)} layers; a file has 1 to {MAX_LAYERS}")
-    if any(layer.channels < 1 for layer in file.layers) or file.num_channels > MAX_CHANNELS:
-        raise ValueError(f"each layer needs at least 1 channel, all together at most {MAX_CHANNELS}")
-    flags = _FIXED_RATE * file.fixed_rate | _GREY * file.grey
-    header = bytearray(MAGIC + bytes([FORMAT_VERSION, flags]) + file.model_id)
-    header += _varint(file.width) + _varint(file.height) + _varint(len(file.layers))
-    for layer in file.layers:
-        header += _varint(layer.channels) + _varint(len(layer.payload)) + struct.pack(">I", zlib.crc32(layer.payload))
-    header += struct.pack(">I", zlib.crc32(header))
-    return bytes(header) + b"".join(layer.payload for layer in file.layers)
+    for number, layer in enumerate(file.layers, start=1):
+        if layer.channels < 1:
+            raise ValueError(f"layer {number} has {layer.channels} channels; it needs at least 1")
+        if len(layer.payload) > MAX_PAYLOAD:
+            raise ValueError(f"layer {number} has {len(layer.payload)} bytes; a layer has at most {MAX_PAYLOAD}")
+    if file.num_channels > MAX_CHANNELS:
+        raise ValueError(f"{file.num_channels} channels; a file has at most {MAX_CHANNELS}")
+    infos = [LayerInfo(layer.channels, len(layer.payload), zlib.crc32(layer.payload)) for layer in file.layers]
+    flags = _FIXED_RATE * bool(file.fixed_rate) | _GREY * bool(file.grey)
+    header = _header(file.model_id, file.width, file.height, flags, infos)
+    return header + b"".join(layer.payload for layer in file.layers)
 
 
 class _Reader:
@@ -160,8 +175,10 @@ def read_header(data: bytes) -> HeaderInfo:
         data: the file, or at least its header.
 
     Raises:
-        NotOhmFileError: the signature is missing. UnsupportedVersionError: a newer format or unknown features.
-        TruncatedFileError: the data end inside the header. ChecksumError: the header is damaged.
+        NotOhmFileError: the signature is missing.
+        UnsupportedVersionError: a newer format or unknown features.
+        TruncatedFileError: the data end inside the header.
+        ChecksumError: the header is damaged.
         BitstreamError: a field outside its range.
     """
     if not data:
@@ -171,6 +188,10 @@ def read_header(data: bytes) -> HeaderInfo:
     reader = _Reader(data)
     reader.take(4)
     version, flags = reader.take(2)
+    if version == 0:
+        raise BitstreamError(
+            f"format version 0 does not exist (this release reads {FORMAT_VERSION}): the file is damaged"
+        )
     if version != FORMAT_VERSION:
         raise UnsupportedVersionError(f"format version {version}; this release reads {FORMAT_VERSION}: update ohmq")
     if flags & ~(_FIXED_RATE | _GREY):
@@ -189,8 +210,11 @@ def read_header(data: bytes) -> HeaderInfo:
     found = zlib.crc32(data[: reader.position])
     if struct.unpack(">I", reader.take(4))[0] != found:
         raise ChecksumError("the header is damaged: its checksum does not match")
-    if min(layer.channels for layer in layers) < 1 or sum(layer.channels for layer in layers) > MAX_CHANNELS:
-        raise BitstreamError("the header says a layer without channels, or too many channels")
+    channels = sum(layer.channels for layer in layers)
+    if min(layer.channels for layer in layers) < 1 or channels > MAX_CHANNELS:
+        raise BitstreamError(f"the header says {channels} channels; every layer has one, all at most {MAX_CHANNELS}")
+    if max(layer.length for layer in layers) > MAX_PAYLOAD:
+        raise BitstreamError(f"the header says a layer of more than {MAX_PAYLOAD} bytes")
     size = reader.position
     total = size + sum(layer.length for layer in layers)
     return HeaderInfo(
@@ -202,7 +226,8 @@ def read_ohm(data: bytes, *, allow_truncated: bool = False) -> OhmFile:
     """Read and check a file.
 
     Args:
-        data: the file. allow_truncated: if it ends early or a payload is damaged, keep the whole, sound layers before.
+        data: the file.
+        allow_truncated: if it ends early or a payload is damaged, keep the whole, undamaged layers before that place.
 
     Raises:
         TruncatedFileError: bytes are missing (with allow_truncated: even of the first layer).
@@ -238,33 +263,39 @@ def truncate_ohm(
     """Cut a file to its leading layers, without decoding it. Exactly one limit is given.
 
     Args:
-        data: the file. num_layers: how many layers stay. channels: the most layers that hold at most so many channels.
-        max_bytes: the most layers whose file has at most so many bytes.
+        data: the file.
+        num_layers: how many layers stay.
+        channels: keep the most layers that hold at most so many channels.
+        max_bytes: keep the most layers whose file has at most so many bytes.
 
     Returns:
         A whole file.
 
     Raises:
-        ValueError: not exactly one limit, or not even one layer satisfies it.
+        ValueError: not exactly one limit, or not even one layer satisfies it; the message says the smallest possible.
         BitstreamError: as `read_ohm`.
     """
     if sum(limit is not None for limit in (num_layers, channels, max_bytes)) != 1:
         raise ValueError("give exactly one of num_layers, channels and max_bytes")
-    file = read_ohm(data)
-
-    def cut(count: int) -> OhmFile:
-        return OhmFile(file.model_id, file.width, file.height, file.grey, file.fixed_rate, file.layers[:count])
-
-    if num_layers is not None:
-        if not 1 <= num_layers <= len(file.layers):
-            raise ValueError(f"{num_layers} layers wanted; the file has {len(file.layers)}")
-        return write_ohm(cut(num_layers))
-    for count in range(len(file.layers), 0, -1):
-        part = cut(count)
-        if channels is not None and part.num_channels <= channels:
-            return write_ohm(part)
-        if max_bytes is not None and len(shorter := write_ohm(part)) <= max_bytes:
-            return shorter
+    read_ohm(data)
+    header = read_header(data)
+    if num_layers is not None and not 1 <= num_layers <= len(header.layers):
+        raise ValueError(f"num_layers is {num_layers}; this file can keep 1 to {len(header.layers)} layers")
+    flags = _FIXED_RATE * header.fixed_rate | _GREY * header.grey
+    for count in range(len(header.layers), 0, -1):
+        kept = header.layers[:count]
+        start = _header(header.model_id, header.width, header.height, flags, kept)
+        length = sum(layer.length for layer in kept)
+        if (
+            (num_layers is not None and count == num_layers)
+            or (channels is not None and sum(layer.channels for layer in kept) <= channels)
+            or (max_bytes is not None and len(start) + length <= max_bytes)
+        ):
+            return start + data[header.header_bytes : header.header_bytes + length]
     if channels is not None:
-        raise ValueError(f"the first layer alone holds {file.layers[0].channels} channels, more than {channels}")
-    raise ValueError(f"the first layer alone makes a file of {len(write_ohm(cut(1)))} bytes, more than {max_bytes}")
+        raise ValueError(
+            f"channels is {channels}; the first layer alone holds {kept[0].channels}, the smallest possible"
+        )
+    raise ValueError(
+        f"max_bytes is {max_bytes}; the first layer alone makes a file of {len(start) + length} bytes, the smallest possible"
+    )

@@ -104,7 +104,7 @@ def _one_hot_places(positions: int, count: int, table: Tensor) -> Tensor:
     """Which row of the table each row of a (positions * count) block uses, one-hot: so that a product looks it up."""
     if table.shape[0] == 1:
         return table.new_ones(positions * count, 1)
-    return torch.eye(positions, dtype=table.dtype).repeat_interleave(count, 0)
+    return torch.eye(positions, dtype=table.dtype, device=table.device).repeat_interleave(count, 0)
 
 
 def _code_lengths(logits: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class _OneHotMaxFunction(torch.autograd.Function):
         num_channels, num_symbols, _ = weight.shape
         total = latent.new_zeros(latent.shape)
         bits = latent.new_zeros(positions, images)
-        symbols = torch.zeros(num_channels, positions, images, dtype=torch.int64)
+        symbols = torch.zeros(num_channels, positions, images, dtype=torch.int64, device=latent.device)
         augmented = _with_ones(latent)
         block_rows = max(64, BLOCK_ELEMENTS // num_symbols)
         for c, count in enumerate(counts):

@@ -2,7 +2,7 @@
 
 constriction turns float probabilities p into fixed-point frequencies floor(cumsum * scale) + i with
 scale = (2^24 - S) / sum(p). Given frequency - 1 as p, whose sum is 2^24 - S, the scale is exactly 1 and our integers
-come back unchanged.
+come back unchanged. `docs/file-format.md` describes the bytes.
 """
 
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ import constriction
 import numpy as np
 from numpy.typing import NDArray
 
+from ohmq.entropy.tables import PRECISION_BITS
 from ohmq.errors import BitstreamError
 
 __all__ = ["SymbolDecoder", "SymbolEncoder"]
@@ -19,20 +20,8 @@ __all__ = ["SymbolDecoder", "SymbolEncoder"]
 Array = NDArray[Any]
 _Categorical = constriction.stream.model.Categorical
 _FAMILY = _Categorical(perfect=False, lazy=False)
-
-
-def _runs(count: int, tables: Array, index: Array | None) -> Iterator[tuple[Any, Any, Any]]:
-    """(positions, model, model parameters) in the order of coding."""
-    if index is None and len(tables) == count and count != 1:
-        yield slice(None), _FAMILY, (np.asarray(tables - 1, np.float64),)
-    elif index is None and len(tables) == 1:
-        yield slice(None), _Categorical(np.asarray(tables[0] - 1, np.float64), perfect=False, lazy=False), ()
-    elif index is None:
-        raise ValueError(f"{len(tables)} tables for {count} symbols: without an index give 1 table or one a symbol")
-    else:
-        for table in np.unique(index):
-            model = _Categorical(np.asarray(tables[table] - 1, np.float64), perfect=False, lazy=False)
-            yield np.flatnonzero(index == table), model, ()
+_FEW = 16
+"""Below so many symbols a table, one call with a row a symbol is faster than one call a table; the bytes are the same."""
 
 
 class SymbolEncoder:
@@ -42,7 +31,9 @@ class SymbolEncoder:
         >>> tables = np.array([[2**23, 2**22, 2**22]])
         >>> encoder = SymbolEncoder()
         >>> encoder.encode(np.array([0, 2, 1, 0]), tables)
-        >>> SymbolDecoder(encoder.finish()).decode(tables, None, 4)
+        >>> encoder.finish()
+        b'p'
+        >>> SymbolDecoder(b"p").decode(tables, None, 4)
         array([0, 2, 1, 0], dtype=int32)
     """
 
@@ -59,35 +50,38 @@ class SymbolEncoder:
                 order in each. None: T is 1 (for all) or n (row i for symbol i), symbols in order.
 
         Raises:
-            ValueError: a symbol outside the alphabet, or tables that do not fit.
+            ValueError: a symbol outside the alphabet, or tables or an index that do not fit; nothing is appended.
+            TypeError: symbols that are not integers.
         """
-        symbols = np.asarray(symbols, np.int32)
+        symbols = np.asarray(symbols)
         if len(symbols) == 0:
             return
+        if symbols.dtype.kind not in "iu":
+            raise TypeError(f"symbols must be integers, not {symbols.dtype}")
         if symbols.min() < 0 or symbols.max() >= tables.shape[-1]:
-            raise ValueError(f"symbols must lie in [0, {tables.shape[-1]})")
-        for positions, model, parameters in _runs(len(symbols), tables, index):
+            raise ValueError(f"symbols lie in [{symbols.min()}, {symbols.max()}]; expected [0, {tables.shape[-1]})")
+        symbols = symbols.astype(np.int32, copy=False)
+        for positions, model, parameters in list(_steps(len(symbols), tables, index)):
             self._encoder.encode(np.ascontiguousarray(symbols[positions]), model, *parameters)
 
     def finish(self) -> bytes:
         """The shortest byte string that decodes to what was encoded.
 
-        A decoder reads zeros beyond the end. The encoder's interval [low, low + range) holds every number that
-        decodes right; the answer is the number in it with the fewest bytes.
+        A decoder reads zeros beyond the end. The encoder's interval [low, low + width) holds every number that decodes
+        right; the answer is the number in it with the fewest bytes.
         """
         words = self._encoder.get_compressed()
         if len(words) == 0:
             return b""
         position, (lower, width) = self._encoder.pos()
         bits = 32 * position + 64
-        point = int.from_bytes(words.astype(">u4").tobytes(), "big") << max(0, bits - 32 * len(words))
-        point >>= max(0, 32 * len(words) - bits)
+        point = int.from_bytes(words.astype(">u4").tobytes(), "big") << (bits - 32 * len(words))
         low = point - (point - lower) % (1 << 64)  # the point lies less than 2^64 above low
-        for count in range(max(0, (bits - width.bit_length()) // 8), bits // 8 + 1):
+        for count in range((bits - width.bit_length()) // 8, bits // 8 + 1):
             shift = bits - 8 * count
             value = -(-low >> shift)
             if value << shift < low + width:
-                return value.to_bytes(count, "big")
+                return value.to_bytes(count, "big").rstrip(b"\0")
         raise AssertionError("the interval of a range coder always holds a number of its own precision")
 
 
@@ -110,15 +104,55 @@ class SymbolDecoder:
 
         Raises:
             BitstreamError: bytes that no encoder writes.
+            ValueError: tables or an index that do not fit.
         """
         out = np.empty(count, np.int32)
         if count == 0:
             return out
-        try:
-            for positions, model, parameters in _runs(count, tables, index):
-                number = () if parameters else (len(range(count)[positions]) if isinstance(positions, slice)
-                                                else len(positions),)  # fmt: skip
-                out[positions] = self._decoder.decode(model, *parameters, *number)
-        except (AssertionError, RuntimeError) as error:
-            raise BitstreamError("the entropy-coded payload is damaged") from error
+        for positions, model, parameters in _steps(count, tables, index):
+            amount = () if parameters else (len(out[positions]),)
+            try:
+                out[positions] = self._decoder.decode(model, *parameters, *amount)
+            except AssertionError as error:  # constriction's answer to a number outside every symbol's interval
+                raise BitstreamError("the entropy-coded payload is damaged: no encoder writes these bytes") from error
         return out
+
+
+def _steps(count: int, tables: Array, index: Array | None) -> Iterator[tuple[Any, Any, tuple[Any, ...]]]:
+    """(positions, model, its parameters) in the order of coding, count >= 1."""
+    if tables.ndim != 2 or tables.dtype.kind not in "iu":
+        raise ValueError(f"tables must be integers of shape (T, S), not {tables.dtype} of shape {tables.shape}")
+    if index is None:
+        if len(tables) == 1:
+            yield slice(None), _model(tables), ()
+        elif len(tables) == count:
+            yield slice(None), _FAMILY, (_probabilities(tables),)
+        else:
+            raise ValueError(f"{len(tables)} tables for {count} symbols: without an index give 1 table or one a symbol")
+        return
+    if len(index) != count:
+        raise ValueError(f"an index of {len(index)} entries for {count} symbols")
+    order = np.argsort(index, kind="stable")
+    rows = index.take(order)
+    if rows[0] < 0 or rows[-1] >= len(tables):
+        raise ValueError(f"the index lies in [{rows[0]}, {rows[-1]}]; expected [0, {len(tables)})")
+    ends = np.flatnonzero(np.diff(rows)) + 1 if count >= _FEW else ()
+    if count < _FEW * (len(ends) + 1):
+        yield order, _FAMILY, (_probabilities(tables.take(rows, 0)),)
+    else:
+        for positions in np.split(order, ends):
+            row = index[positions[0]]
+            yield positions, _model(tables[row : row + 1]), ()
+
+
+def _model(table: Array) -> Any:
+    return _Categorical(_probabilities(table)[0], perfect=False, lazy=False)
+
+
+def _probabilities(tables: Array) -> NDArray[np.float64]:
+    """What makes constriction use these frequencies, checked."""
+    size = tables.shape[1]
+    probabilities = np.subtract(tables, 1, dtype=np.float64)
+    if size < 2 or probabilities.min() < 0 or (probabilities.sum(-1) != 2**PRECISION_BITS - size).any():
+        raise ValueError(f"frequency tables must have at least 2 symbols, be positive and sum to 2^{PRECISION_BITS}")
+    return probabilities

@@ -114,14 +114,17 @@ class CompressionModel(nn.Module):
 
     def _one_hot_max(self, latent: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
         quantizer = self.quantizer
+        prior = self.prior
         assert isinstance(quantizer, OneHotMax)
-        assert isinstance(self.prior, StaticPrior | ContextPrior)
+        assert isinstance(prior, StaticPrior | ContextPrior)
         batch, dim, height, width = latent.shape
         # Images with many active channels first: then each channel works on a leading block of them.
         active, order = active.sort(descending=True, stable=True)
         rows = latent[order].relu().permute(2, 3, 0, 1).reshape(height * width, batch, dim)
-        context = self.prior if isinstance(self.prior, ContextPrior) else None
-        table = self.prior.code_lengths(height, width) if context is None else context.static.logits(height, width)
+        context = prior if isinstance(prior, ContextPrior) else None
+        table = (
+            prior.static.logits(height, width) if isinstance(prior, ContextPrior) else prior.code_lengths(height, width)
+        )
         total, bits = torch.zeros_like(rows), rows.new_zeros(height * width, batch)
         start = 0
         for group, size in enumerate(self.config.group_sizes):
@@ -140,7 +143,7 @@ class CompressionModel(nn.Module):
             total = total + nn.functional.pad(part.latent, (0, 0, 0, batch - used))
             bits = bits + nn.functional.pad(part.bits, (0, batch - used))
             start += size
-        back = torch.empty_like(order).scatter_(0, order, torch.arange(batch))
+        back = torch.empty_like(order).scatter_(0, order, torch.arange(batch, device=order.device))
         latent = (total + quantizer.output_bias).relu()[:, back].view(height, width, batch, dim).permute(2, 3, 0, 1)
         return latent, bits.sum(0)[back]
 

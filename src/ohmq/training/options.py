@@ -117,7 +117,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "mnist-ohm": {
         "model": MnistConfig(prior="context", refinement=True, context_hidden=32, context_features=7),
         "initialisation": "vector",
-        "epochs": 80,
+        "epochs": 62,
         "grow_epochs": 5,
         "batch_size": 256,
         "learning_rate": 1.5e-3,

@@ -44,7 +44,7 @@ class ScalarBottleneck(nn.Module):
         """Reconstruct from the first ``active`` noisy (training) or rounded scalars of each image."""
         scalars = self._scalars(images)
         noisy = scalars + torch.rand_like(scalars) - 0.5 if self.training else scalars.round()
-        mask = (torch.arange(noisy.shape[-1]) < active[:, None]).to(noisy.dtype)[:, None, None]
+        mask = (torch.arange(noisy.shape[-1], device=active.device) < active[:, None]).to(noisy.dtype)[:, None, None]
         latent = self.expand(noisy * mask).relu().permute(0, 3, 1, 2)
         bits = self.density.bits(noisy.permute(0, 3, 1, 2)).permute(0, 2, 3, 1) * mask
         return ModelOutput(self.model.synthesis_transform(latent), bits.flatten(1).sum(1))
@@ -195,7 +195,7 @@ class VectorBottleneck(nn.Module):
 
 
 def _sample(rows: Tensor, count: int) -> Tensor:
-    return rows[torch.randint(len(rows), (count,))]
+    return rows[torch.randint(len(rows), (count,), device=rows.device)]
 
 
 def _distances(rows: Tensor, codewords: Tensor) -> Tensor:
