@@ -1,0 +1,142 @@
+import struct
+import zlib
+
+import pytest
+
+from ohmq.container import Layer, OhmFile, read_header, read_ohm, truncate_ohm, write_ohm
+from ohmq.errors import (
+    BitstreamError,
+    ChecksumError,
+    NotOhmFileError,
+    TruncatedFileError,
+    UnsupportedVersionError,
+)
+
+FILE = OhmFile(b"\x01\x02\x03\x04", 300, 28, True, False, (Layer(1, b"abc"), Layer(2, b""), Layer(5, b"xyz" * 70)))
+
+
+def test_round_trip() -> None:
+    for file in (FILE, OhmFile(b"idid", 1, 65536, False, True, (Layer(65536, b"\x00"),))):
+        data = write_ohm(file)
+        assert read_ohm(data) == file
+        header = read_header(data)
+        assert header.file_bytes == len(data)
+        assert header.file_bytes - header.header_bytes == file.payload_bytes
+        assert [layer.channels for layer in header.layers] == [layer.channels for layer in file.layers]
+
+
+def test_the_bytes_never_change() -> None:
+    data = write_ohm(OhmFile(b"\xaa\xbb\xcc\xdd", 28, 200, True, True, (Layer(16, b"hi"),)))
+    assert data.hex() == "934f484d0103aabbccdd1cc801011002d8932aac" + struct.pack(">I", zlib.crc32(data[:20])).hex() + "6869"
+
+
+def test_overhead_of_one_digit_with_one_layer() -> None:
+    payload = bytes(100)
+    assert len(write_ohm(OhmFile(b"abcd", 28, 28, True, False, (Layer(16, payload),)))) - len(payload) <= 24
+
+
+def test_header_alone_is_enough_for_the_header() -> None:
+    data = write_ohm(FILE)
+    size = read_header(data).header_bytes
+    assert read_header(data[:size]) == read_header(data)
+
+
+def test_every_truncation() -> None:
+    data = write_ohm(FILE)
+    for length in range(len(data)):
+        with pytest.raises(TruncatedFileError if length else NotOhmFileError):
+            read_ohm(data[:length])
+
+
+def test_every_flipped_bit() -> None:
+    data = write_ohm(FILE)
+    for position in range(8 * len(data)):
+        flipped = bytearray(data)
+        flipped[position // 8] ^= 1 << position % 8
+        with pytest.raises(BitstreamError):
+            read_ohm(bytes(flipped))
+
+
+def test_what_is_wrong_is_said() -> None:
+    data = write_ohm(FILE)
+    with pytest.raises(NotOhmFileError, match="empty"):
+        read_header(b"")
+    with pytest.raises(NotOhmFileError, match="signature"):
+        read_header(b"\x89PNG\r\n\x1a\n" + data)
+    with pytest.raises(UnsupportedVersionError, match="version 2"):
+        read_header(data[:4] + b"\x02" + data[5:])
+    with pytest.raises(UnsupportedVersionError, match="flags"):
+        read_header(data[:5] + b"\x41" + data[6:])
+    with pytest.raises(ChecksumError, match="header"):
+        read_header(data[:6] + b"z" + data[7:])
+    with pytest.raises(ChecksumError, match="layer 3"):
+        read_ohm(data[:-1] + b"?")
+    with pytest.raises(BitstreamError, match="1 bytes follow"):
+        read_ohm(data + b"x")
+
+
+def _with_header_checksum(head: bytes) -> bytes:
+    return head + struct.pack(">I", zlib.crc32(head))
+
+
+def test_fields_are_checked_even_under_a_right_checksum() -> None:
+    start = b"\x93OHM\x01\x00abcd"
+    layer = b"\x01\x00" + struct.pack(">I", 0)
+    for body in (
+        b"\x00\x01\x01" + layer,  # width 0
+        b"\x81\x80\x04\x01\x01" + layer,  # width 65537
+        b"\x01\x01\x00",  # no layers
+        b"\x01\x01\x80\x02" + layer * 256,  # 256 layers
+        b"\x01\x01\x01\x00\x00" + bytes(4),  # a layer without channels
+        b"\x81\x00\x01\x01" + layer,  # a number not in its shortest form
+        b"\xff\xff\xff\xff\xff\x01\x01\x01" + layer,  # a number too long
+    ):
+        with pytest.raises(BitstreamError):
+            read_header(_with_header_checksum(start + body))
+    assert read_header(_with_header_checksum(start + b"\x01\x01\x01" + layer)).width == 1
+
+
+def test_a_damaged_tail_leaves_the_layers_before() -> None:
+    data = write_ohm(FILE)
+    assert read_ohm(data[:-1], allow_truncated=True).layers == FILE.layers[:2]
+    assert read_ohm(data[:-1] + b"?", allow_truncated=True).layers == FILE.layers[:2]
+    with pytest.raises(TruncatedFileError):
+        read_ohm(data[: read_header(data).header_bytes], allow_truncated=True)
+
+
+def test_truncate() -> None:
+    data = write_ohm(FILE)
+    assert read_ohm(truncate_ohm(data, num_layers=1)).layers == FILE.layers[:1]
+    assert read_ohm(truncate_ohm(data, channels=7)).layers == FILE.layers[:2]
+    assert truncate_ohm(data, channels=8) == data
+    two = truncate_ohm(data, num_layers=2)
+    assert truncate_ohm(data, max_bytes=len(data) - 1) == two
+    assert truncate_ohm(data, max_bytes=len(two)) == two
+    assert truncate_ohm(truncate_ohm(data, num_layers=2), num_layers=1) == truncate_ohm(data, num_layers=1)
+    smallest = len(truncate_ohm(data, num_layers=1))
+    with pytest.raises(ValueError, match=f"{smallest} bytes"):
+        truncate_ohm(data, max_bytes=smallest - 1)
+    with pytest.raises(ValueError, match="exactly one"):
+        truncate_ohm(data)
+    with pytest.raises(ValueError, match="3"):
+        truncate_ohm(data, num_layers=4)
+    with pytest.raises(TruncatedFileError):
+        truncate_ohm(data[:-1], num_layers=1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"width": 0},
+        {"height": 65537},
+        {"model_id": b"abc"},
+        {"layers": ()},
+        {"layers": (Layer(0, b""),)},
+        {"layers": (Layer(1, b""),) * 256},
+        {"layers": (Layer(65536, b""), Layer(1, b""))},
+    ],
+)
+def test_impossible_files_are_not_written(changes: dict[str, object]) -> None:
+    fields = {name: getattr(FILE, name) for name in ("model_id", "width", "height", "grey", "fixed_rate", "layers")}
+    with pytest.raises(ValueError):
+        write_ohm(OhmFile(**{**fields, **changes}))

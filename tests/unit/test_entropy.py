@@ -1,0 +1,149 @@
+import numpy as np
+import pytest
+from reference_decoder import ReferenceRangeDecoder
+
+from ohmq.entropy import (
+    PRECISION_BITS,
+    SymbolDecoder,
+    SymbolEncoder,
+    decode_fixed_rate,
+    encode_fixed_rate,
+    fixed_rate_bytes,
+    frequencies_from_weights,
+    optimal_bits,
+    quantize_probabilities,
+)
+from ohmq.errors import BitstreamError
+
+TOTAL = 1 << PRECISION_BITS
+
+
+def random_case(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Symbols, tables and an index: one table for all, one for each, or a few that are chosen from."""
+    rng = np.random.default_rng(seed)
+    count, size = int(rng.integers(1, 200)), int(rng.integers(2, 300))
+    number = (1, count, 5)[seed % 3]
+    p = rng.dirichlet(np.full(size, 0.1), number) + 1e-9
+    index = rng.integers(0, 5, count).astype(np.int32) if seed % 3 == 2 else None
+    rows = index if index is not None else np.arange(count) % number
+    symbols = np.array([rng.choice(size, p=p[row] / p[row].sum()) for row in rows])
+    return symbols, quantize_probabilities(p), index
+
+
+def test_round_trips_decode_and_cost_what_they_should() -> None:
+    overhead = []
+    for seed in range(300):
+        symbols, tables, index = random_case(seed)
+        encoder = SymbolEncoder()
+        encoder.encode(symbols, tables, index)
+        data = encoder.finish()
+        assert np.array_equal(SymbolDecoder(data).decode(tables, index, len(symbols)), symbols)
+        overhead.append(8 * len(data) - optimal_bits(symbols, tables, index))
+    assert max(overhead) <= 8.001
+    assert np.mean(overhead) < 4
+
+
+def test_a_decoder_written_from_the_format_page_reads_the_same_symbols() -> None:
+    for seed in range(60):
+        symbols, tables, index = random_case(seed)
+        encoder = SymbolEncoder()
+        encoder.encode(symbols, tables, index)
+        decoder = ReferenceRangeDecoder(encoder.finish())
+        if index is None:
+            rows, order = np.arange(len(symbols)) % len(tables), np.arange(len(symbols))
+        else:
+            rows, order = index, np.argsort(index, kind="stable")
+        assert [decoder.symbol(tables[rows[i]].tolist()) for i in order] == symbols[order].tolist()
+
+
+def test_the_bytes_never_change() -> None:
+    tables = frequencies_from_weights(np.array([[1, 5, 1000, 77, 0], [3, 3, 3, 3, 3]]))
+    encoder = SymbolEncoder()
+    encoder.encode(np.array([2, 2, 1, 4, 0, 3, 2]), tables[:1])
+    encoder.encode(np.array([0, 1, 2, 3, 4, 4]), tables, np.array([1, 1, 0, 1, 1, 0]))
+    assert encoder.finish().hex() == GOLDEN
+
+
+GOLDEN = "03efe9201e66881e7637"
+
+
+def test_encoding_in_parts_is_encoding_at_once() -> None:
+    symbols, tables, _ = random_case(1)
+    whole, parts = SymbolEncoder(), SymbolEncoder()
+    whole.encode(symbols, tables)
+    for i in range(0, len(symbols), 7):
+        parts.encode(symbols[i : i + 7], tables[i : i + 7])
+    assert whole.finish() == parts.finish()
+
+
+def test_nothing_takes_no_bytes() -> None:
+    assert SymbolEncoder().finish() == b""
+    encoder = SymbolEncoder()
+    encoder.encode(np.array([], np.int64), np.array([[TOTAL // 2, TOTAL // 2]]))
+    assert encoder.finish() == b""
+    assert SymbolDecoder(b"").decode(np.array([[TOTAL // 2, TOTAL // 2]]), None, 0).size == 0
+
+
+def test_certain_symbols_take_at_most_a_byte() -> None:
+    tables = frequencies_from_weights(np.array([[2**20, 0, 0]]))
+    encoder = SymbolEncoder()
+    encoder.encode(np.zeros(1000, int), tables)
+    data = encoder.finish()
+    assert len(data) <= 1
+    assert not SymbolDecoder(data).decode(tables, None, 1000).any()
+
+
+def test_symbols_outside_the_alphabet_are_refused() -> None:
+    tables = np.array([[TOTAL - 1, 1]])
+    for bad in (-1, 2):
+        with pytest.raises(ValueError, match=r"\[0, 2\)"):
+            SymbolEncoder().encode(np.array([bad]), tables)
+    with pytest.raises(ValueError, match="2 tables for 3"):
+        SymbolEncoder().encode(np.array([0, 0, 0]), np.repeat(tables, 2, 0))
+
+
+def test_random_bytes_decode_to_something_or_are_refused() -> None:
+    rng = np.random.default_rng(0)
+    for seed in range(300):
+        symbols, tables, index = random_case(seed)
+        try:
+            found = SymbolDecoder(rng.bytes(int(rng.integers(0, 60)))).decode(tables, index, len(symbols))
+        except BitstreamError:
+            continue
+        assert found.min() >= 0
+        assert found.max() < tables.shape[1]
+
+
+def test_frequencies() -> None:
+    rng = np.random.default_rng(1)
+    for size in (2, 3, 256, 5000):
+        weights = rng.integers(0, 2**30 // size, (20, size))
+        frequencies = frequencies_from_weights(weights)
+        assert (frequencies >= 1).all()
+        assert (frequencies.sum(-1) == TOTAL).all()
+        assert (frequencies.argmax(-1) == weights.argmax(-1)).all()
+    p = rng.dirichlet(np.ones(40), 3)
+    assert np.abs(quantize_probabilities(p) / TOTAL - p).max() < 1e-5
+    for bad in ([[0, 0]], [[-1, 2]], [[2**30, 1]]):
+        with pytest.raises(ValueError):
+            frequencies_from_weights(np.array(bad))
+    for bad_p in ([[np.nan, 1.0]], [[0.0, 0.0]], [[1.0]]):
+        with pytest.raises(ValueError):
+            quantize_probabilities(np.array(bad_p))
+
+
+def test_fixed_rate() -> None:
+    rng = np.random.default_rng(2)
+    for count in (0, 1, 9, 255, 256, 257, 1000):
+        sizes = rng.integers(2, 300, count)
+        symbols = rng.integers(0, sizes) if count else np.array([], int)
+        data = encode_fixed_rate(symbols, sizes)
+        assert len(data) == fixed_rate_bytes(sizes)
+        assert np.array_equal(decode_fixed_rate(data, sizes), symbols)
+    assert fixed_rate_bytes(np.full(144, 256)) == 144
+    assert fixed_rate_bytes(np.full(256, 3)) == 51  # ceil(256 * log2(3) / 8)
+    with pytest.raises(ValueError):
+        encode_fixed_rate(np.array([3]), np.array([3]))
+    for bad in (b"", b"\x00\x00", b"\x09"):
+        with pytest.raises(BitstreamError):
+            decode_fixed_rate(bad, np.array([3, 3]))
