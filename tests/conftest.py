@@ -4,36 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
+from small_models import CONFIGS, make_codec
 
 from ohmq.codec import Codec
-from ohmq.model_file import freeze
-from ohmq.models import MnistConfig, build_model
 
 DIGITS = Path(__file__).parents[1] / "examples" / "digits"
-
-CONFIGS = {
-    "static": MnistConfig(channels_max=5, num_symbols=7),
-    "context": MnistConfig(channels_max=6, num_symbols=19, prior="context", refinement=True, context_group=2),
-    "integer": MnistConfig(channels_max=4, num_symbols=16, quantizer="integer"),
-}
-
-
-def make_codec(name: str) -> Codec:
-    """A codec with random weights; its context networks and priors are far from flat."""
-    torch.manual_seed(7)
-    model = build_model(CONFIGS[name])
-    with torch.no_grad():
-        for key, parameter in model.named_parameters():
-            if key.startswith("prior.networks"):
-                parameter.normal_(std=0.3)
-            if key == "quantizer.codewords":
-                parameter.mul_(5)
-            if key.startswith("analysis_transform") or key.startswith("prior.static.network.2"):
-                parameter.mul_(4)
-    return Codec(freeze(model, name))
-
 
 @pytest.fixture(scope="session", params=sorted(CONFIGS))
 def codec(request: pytest.FixtureRequest) -> Codec:

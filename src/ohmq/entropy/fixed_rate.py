@@ -20,6 +20,10 @@ def fixed_rate_bytes(num_symbols: Array) -> int:
 
     Shape:
         num_symbols: (n,), the alphabet size of each symbol.
+
+    Example:
+        >>> fixed_rate_bytes(np.full(144, 256)), fixed_rate_bytes(np.full(10, 3))
+        (144, 2)
     """
     return sum(_block_bytes(sizes) for sizes in _blocks(num_symbols))
 
@@ -31,9 +35,15 @@ def encode_fixed_rate(symbols: Array, num_symbols: Array) -> bytes:
         symbols, num_symbols: (n,).
 
     Raises:
-        ValueError: a symbol outside its alphabet.
+        ValueError: a symbol outside its alphabet, or an alphabet without symbols.
+        TypeError: symbols that are not integers.
     """
-    if len(symbols) != len(num_symbols) or (np.asarray(symbols) < 0).any() or (symbols >= num_symbols).any():
+    symbols, num_symbols = np.asarray(symbols), np.asarray(num_symbols)
+    if symbols.shape != num_symbols.shape:
+        raise ValueError(f"symbols of shape {symbols.shape} for alphabet sizes of shape {num_symbols.shape}")
+    if symbols.dtype.kind not in "iu" and symbols.size:
+        raise TypeError(f"symbols must be integers, not {symbols.dtype}")
+    if (symbols < 0).any() or (symbols >= num_symbols).any():
         raise ValueError("each symbol must lie in [0, its alphabet size)")
     out = []
     for start, sizes in enumerate(_blocks(num_symbols)):
@@ -63,7 +73,7 @@ def decode_fixed_rate(data: bytes, num_symbols: Array) -> NDArray[np.int64]:
             value, symbol = divmod(value, size)
             block.append(symbol)
         if value:
-            raise BitstreamError("the fixed-rate payload is damaged")
+            raise BitstreamError("the fixed-rate payload is damaged: a block holds more than its symbols can make")
         out.extend(reversed(block))
         start = end
     return np.array(out, np.int64)
@@ -71,6 +81,8 @@ def decode_fixed_rate(data: bytes, num_symbols: Array) -> NDArray[np.int64]:
 
 def _blocks(num_symbols: Array) -> list[list[int]]:
     sizes = np.asarray(num_symbols).tolist()
+    if min(sizes, default=1) < 1:
+        raise ValueError(f"an alphabet of {min(sizes)} symbols; it must have at least 1")
     return [sizes[start : start + BLOCK_SYMBOLS] for start in range(0, len(sizes), BLOCK_SYMBOLS)]
 
 
