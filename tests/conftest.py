@@ -11,6 +11,7 @@ from ohmq.codec import Codec
 
 DIGITS = Path(__file__).parents[1] / "examples" / "digits"
 
+
 @pytest.fixture(scope="session", params=sorted(CONFIGS))
 def codec(request: pytest.FixtureRequest) -> Codec:
     """Each kind of model in turn."""

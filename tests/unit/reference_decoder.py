@@ -21,11 +21,11 @@ class ReferenceRangeDecoder:
         scale = self.range >> 24
         quantile = ((self.point - self.low) % (1 << 64)) // scale
         assert quantile < TOTAL
-        start = 0
-        for symbol, frequency in enumerate(frequencies):
-            if quantile < start + frequency:
-                break
-            start += frequency
+        symbol = start = 0
+        while quantile >= start + frequencies[symbol]:
+            start += frequencies[symbol]
+            symbol += 1
+        frequency = frequencies[symbol]
         self.low = (self.low + scale * start) % (1 << 64)
         self.range = scale * frequency
         if self.range < 1 << 32:

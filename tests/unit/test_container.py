@@ -27,7 +27,10 @@ def test_round_trip() -> None:
 
 def test_the_bytes_never_change() -> None:
     data = write_ohm(OhmFile(b"\xaa\xbb\xcc\xdd", 28, 200, True, True, (Layer(16, b"hi"),)))
-    assert data.hex() == "934f484d0103aabbccdd1cc801011002d8932aac" + struct.pack(">I", zlib.crc32(data[:20])).hex() + "6869"
+    assert (
+        data.hex()
+        == "934f484d0103aabbccdd1cc801011002d8932aac" + struct.pack(">I", zlib.crc32(data[:20])).hex() + "6869"
+    )
 
 
 def test_overhead_of_one_digit_with_one_layer() -> None:

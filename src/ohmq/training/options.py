@@ -117,7 +117,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "mnist-ohm": {
         "model": MnistConfig(prior="context", refinement=True, context_hidden=32, context_features=7),
         "initialisation": "vector",
-        "epochs": 62,
+        "epochs": 55,
         "grow_epochs": 5,
         "batch_size": 256,
         "learning_rate": 1.5e-3,
@@ -133,7 +133,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "mnist-int": {
         "model": MnistConfig(quantizer="integer"),
-        "epochs": 210,
+        "epochs": 160,
         "batch_size": 256,
         "learning_rate": 2e-3,
         "weight_decay": 0.0,

@@ -1,0 +1,169 @@
+"""The training commands, run as a user would."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from ohmq.cli.published_train import build_parser, options_from
+from ohmq.codec import load
+from ohmq.errors import ConfigError
+from ohmq.training.resume import resume_point
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(arguments: list[str], cwd: Path) -> subprocess.Popen[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURM")}
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
+
+
+def run(arguments: list[str], cwd: Path, code: int = 0) -> str:
+    process = start(arguments, cwd)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == code, output
+    return output
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return dict(torch.load(path, weights_only=True)["state_dict"])
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    a, b = weights(first), weights(second)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    ours, theirs = (torch.load(path, weights_only=True)["global_step"] for path in (first, second))
+    assert ours == theirs
+
+
+def test_the_published_line_trains_tests_and_gives_a_codec(mnist_folder: Path, tmp_path: Path) -> None:
+    line = (
+        "--mnist -batch_size 512 -n_epochs 2 -learning_rate 1e-3 -lambda_rd 0.95 0.999 -encoder_channels 8192 "
+        "-bottleneck_channels 0 32 -no_quant_symbols 256 "
+        "--test_sets data/mnist_png/validation data/mnist_png/testing"
+    )
+    more = ["--data_base_path", str(mnist_folder), "--output_dir", "out", "--warm_start_epochs", "2", "-cpu"]
+    output = run([str(ROOT / "train.py"), *line.split(), *more], tmp_path)
+    assert "data/mnist_png/testing does not exist" in output
+    for name in ("last.ckpt", "best.ckpt", "test_validation/rate_distortion.csv", "test_testing/rate_distortion.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 0
+    log = (tmp_path / "out" / "logs_train" / "metrics.csv").read_text()
+    assert "val_loss" in log.splitlines()[0]
+    assert list((tmp_path / "out" / "logs_train").glob("events.out.tfevents*"))
+    codec = load(tmp_path / "out" / "last.ckpt")
+    assert (codec.num_channels, codec.config.num_symbols) == (32, 256)
+    assert codec.frozen.provenance["options"]["seed"] == 0
+    assert len(codec.cut_points) >= 8
+
+
+SHORT = (
+    "train --quantizer ohm --channels-max 4 --num-symbols 12 --prior context --refinement --initialisation vector "
+    "--warm-start-epochs 2 --epochs 25 --grow-epochs 5 --initial-symbols 6 --batch-size 32 --ema-decay 0.9 "
+    "--schedule cosine --clip-norm 1 --val-every 5 --log-interval 4 --cpu"
+).split()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(
+    mnist_folder: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    command = ["-m", "ohmq", *SHORT, "--data", str(mnist_folder)]
+    run([*command, "-o", "whole"], tmp_path)
+    process = start([*command, "-o", "parts"], tmp_path)
+    checkpoint = tmp_path / "parts" / "best.ckpt"  # written by the second stage
+    deadline = time.monotonic() + 200
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=100)
+    if number == signal.SIGTERM:
+        assert process.returncode == 128 + signal.SIGTERM, output
+        assert "SIGTERM: checkpoint written" in output
+    else:
+        assert process.returncode == -signal.SIGKILL
+    refused = run([*command, "-o", "parts"], tmp_path, code=1)
+    assert "--resume" in refused
+    run([*command, "-o", "parts", "--resume"], tmp_path)
+    assert_same_run(tmp_path / "whole" / "last.ckpt", tmp_path / "parts" / "last.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("-encoder_channels 100", "this model needs 8192 = 32 channels \\* 256 symbols"),
+        ("-integer_quant -encoder_channels 8192", "this model needs 32"),
+        ("-no_quant -integer_quant", "exclude"),
+        ("-lambda_rd 0.9 0.8", "lambda_min <= lambda_max"),
+        ("-lambda_rd 0.9 0.95 1", "one or two values"),
+        ("-bottleneck_channels 9 8", "min <= max"),
+        ("-bottleneck_channels 1 2 3", "one or two values"),
+        ("-no_quant_symbols 1", "2 to 65536"),
+        ("-n_epochs 0", "at least 1"),
+    ],
+)
+def test_an_inconsistent_command_line_says_what_is_right(extra: str, message: str) -> None:
+    arguments = build_parser().parse_args(["--mnist", "-bottleneck_channels", "0", "32", *extra.split()])
+    with pytest.raises(ConfigError, match=message):
+        options_from(arguments)
+
+
+def test_one_dash_or_two_one_value_or_two() -> None:
+    one = options_from(build_parser().parse_args("-mnist -lambda_rd 0.9 -bottleneck_channels 8 -seed 3".split()))
+    two = options_from(build_parser().parse_args("--mnist --lambda_rd 0.9 --bottleneck_channels 8 --seed 3".split()))
+    assert one == two
+    assert one.lambdas == (0.9, 0.9)
+    assert (one.model.channels_min, one.model.channels_max, one.seed) == (8, 8, 3)
+    with pytest.raises(ConfigError, match="--mnist"):
+        options_from(build_parser().parse_args([]))
+
+
+def test_where_a_run_goes_on(tmp_path: Path) -> None:
+    last = tmp_path / "last.ckpt"
+    assert resume_point(tmp_path, None, False, {}) is None
+    assert resume_point(tmp_path, None, False, {"SLURM_JOB_ID": "77"}) is None
+    last.write_bytes(b"x")
+    assert resume_point(tmp_path, None, False, {"SLURM_JOB_ID": "77"}) == last
+    assert resume_point(tmp_path, None, True, {}) == last
+    assert resume_point(tmp_path, Path("other"), False, {}) == Path("other")
+    for environment in ({}, {"SLURM_JOB_ID": "78"}):
+        with pytest.raises(ConfigError, match="--resume"):
+            resume_point(tmp_path, None, False, environment)
+    array = {"SLURM_JOB_ID": "80", "SLURM_ARRAY_JOB_ID": "79", "SLURM_ARRAY_TASK_ID": "2"}
+    with pytest.raises(ConfigError):
+        resume_point(tmp_path, None, False, array)
+    assert resume_point(tmp_path, None, False, {**array, "SLURM_JOB_ID": "81"}) == last
+
+
+@pytest.mark.parametrize("flags", ["--quantizer integer", "--quantizer none", "--initialisation published"])
+def test_other_quantizers_train(mnist_folder: Path, tmp_path: Path, flags: str) -> None:
+    command = ["-m", "ohmq", "train", *flags.split(), "--channels-max", "4", "--num-symbols", "16", "--epochs", "1"]
+    run([*command, "--data", str(mnist_folder), "-o", "out", "--cpu"], tmp_path)
+    if "none" in flags:
+        failed = run(["-m", "ohmq", "compress", str(mnist_folder), "-m", "out/last.ckpt"], tmp_path, code=1)
+        assert "without a quantizer" in failed
+    else:
+        assert load(tmp_path / "out" / "last.ckpt").num_channels == 4
+
+
+def test_a_checkpoint_of_another_run_is_refused(mnist_folder: Path, tmp_path: Path) -> None:
+    command = ["-m", "ohmq", "train", "--quantizer", "integer", "--channels-max", "4", "--epochs", "1", "--cpu"]
+    command += ["--data", str(mnist_folder), "-o", "out"]
+    run(command, tmp_path)
+    failed = run([*command, "--resume", "--seed", "5"], tmp_path, code=1)
+    assert "seed was 0, now 5" in failed
+    missing = run([*command, "--ckpt", "nothing.ckpt"], tmp_path, code=1)
+    assert "no checkpoint nothing.ckpt" in missing
