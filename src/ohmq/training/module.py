@@ -121,7 +121,9 @@ class CodecModule(_Module):
         self.log_dict(values, on_step=True)
         return result.loss
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        # Here and not at the end of the batch: a checkpoint written there must hold this step's average.
+        super().optimizer_step(*args, **kwargs)
         if self.averaged is not None:
             self.averaged.update_parameters(self.model)
 

@@ -117,8 +117,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "mnist-ohm": {
         "model": MnistConfig(prior="context", refinement=True, context_hidden=32, context_features=7),
         "initialisation": "vector",
-        "epochs": 55,
-        "grow_epochs": 5,
+        "epochs": 110,
+        "grow_epochs": 6,
         "batch_size": 256,
         "learning_rate": 1.5e-3,
         "weight_decay": 0.0,

@@ -1,0 +1,390 @@
+"""The commands, run as a user would: real files in, real files out, one clear line when something is wrong."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_models import make_model
+
+from ohmq.cli import cli, main
+from ohmq.codec import load
+from ohmq.container import read_ohm
+from ohmq.metrics import psnr_db
+from ohmq.model_file import freeze, save_model
+
+ROOT = Path(__file__).parents[2]
+DIGITS = ROOT / "examples" / "digits"
+
+
+class Result(NamedTuple):
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs ``ohmq ARGUMENTS`` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> Result:
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        assert isinstance(stop.value.code, int)
+        return Result(stop.value.code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model file with a context prior, 6 channels."""
+    path = tmp_path_factory.mktemp("model") / "small.safetensors"
+    save_model(freeze(make_model("context"), "small"), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another model file."""
+    path = tmp_path_factory.mktemp("model") / "other.safetensors"
+    save_model(freeze(make_model("static"), "other"), path)
+    return path
+
+
+def picture(path: str | Path) -> Image.Image:
+    """A picture, its file closed."""
+    with Image.open(path) as image:
+        image.load()
+        return image.copy()
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("name", [None, *cli.list_commands(None)])  # type: ignore[arg-type]
+def test_help_shows_an_example(run: Run, name: str | None) -> None:
+    result = run(*([name] if name else []), "--help")
+    assert result.code == 0
+    assert "Example: ohmq" in result.out or "Example:\n" in result.out
+    assert max(map(len, result.out.splitlines())) <= 110
+
+
+def test_wrong_usage_is_exit_code_2(run: Run, model: Path) -> None:
+    for arguments in (
+        ("compress",),
+        ("compress", DIGITS, "--no-such-option"),
+        ("compress", DIGITS, "-m", model, "--fraction", "0.5", "--channels", "3"),
+        ("compress", DIGITS, "-m", model, "--channels", "7"),
+        ("compress", DIGITS, "-m", model, "--fraction", "1.5"),
+        ("compress", DIGITS, "-m", model, "--fraction", "0"),
+        ("truncate", "x.ohm", "-o", "y.ohm"),
+        ("truncate", "x.ohm", "-o", "y.ohm", "--layers", "1", "--channels", "2"),
+        ("evaluate", "-m", model),
+        ("evaluate", DIGITS, "-m", model, "--against", "no-such-curve"),
+        ("nonsense",),
+    ):
+        result = run(*arguments)
+        assert result.code == 2, (arguments, result)
+        assert "Error:" in result.err
+
+
+def test_a_file_there_and_back(run: Run, model: Path, tmp_path: Path) -> None:
+    assert run("compress", DIGITS / "digit_3_a.png", "-o", "three.ohm", "-m", model).code == 0
+    told = run("decompress", "three.ohm", "-o", "three.png", "-m", model)
+    assert (told.code, told.out) == (0, "three.ohm -> three.png: 28x28\n")
+    codec = load(model)
+    expected = codec.decompress(codec.compress(picture(DIGITS / "digit_3_a.png")))
+    assert np.array_equal(picture("three.png"), expected)
+    assert files(tmp_path) == ["three.ohm", "three.png"]
+
+
+def test_folders_globs_and_json(run: Run, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for number, place in enumerate(["in/a.png", "in/deep/b.png"]):
+        picture(sorted(DIGITS.glob("*.png"))[number]).save(place)
+    (tmp_path / "in" / "notes.txt").write_text("not a picture, not asked for")
+    done = json.loads(run("compress", "in", "-o", "coded", "-m", model, "--json", "--fraction", "0.5").out)
+    assert files(tmp_path / "coded") == ["a.ohm", "deep/b.ohm"]
+    assert done["failures"] == []
+    assert [row["bytes"] for row in done["results"]] == [
+        (tmp_path / "coded" / name).stat().st_size for name in ("a.ohm", "deep/b.ohm")
+    ]
+    assert read_ohm((tmp_path / "coded" / "a.ohm").read_bytes()).num_channels == 3
+    told = run("decompress", "coded/*.ohm", "coded/deep", "-o", "out", "-m", model)
+    assert told.code == 0
+    assert files(tmp_path / "out") == ["a.png", "b.png"]
+    assert told.out.splitlines()[-1] == "2 of 2 files decompressed"
+    beside = run("compress", "in/deep", "-m", model, "--channels", "2", "--layers", "1", "--fixed-rate")
+    assert beside.code == 0
+    assert read_ohm((tmp_path / "in/deep/b.ohm").read_bytes()).fixed_rate
+
+
+def test_one_bad_file_does_not_stop_the_others(run: Run, model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    good = (DIGITS / "digit_3_a.png").read_bytes()
+    (folder / "a_empty.png").write_bytes(b"")
+    (folder / "b_text.png").write_text("this is no picture")
+    (folder / "c_cut.png").write_bytes(good[: len(good) // 2])
+    (folder / "d_good.png").write_bytes(good)
+    result = run("compress", folder, tmp_path / "missing.png", "-o", "coded", "-m", model)
+    assert result.code == 1
+    assert files(tmp_path / "coded") == ["d_good.ohm"]
+    assert result.out.splitlines()[-1].startswith("1 of 5 files compressed")
+    assert result.out.splitlines()[-1].endswith("4 failed")
+    lines = result.err.splitlines()
+    assert len(lines) == 4
+    for name, line in zip(("a_empty.png", "b_text.png", "c_cut.png", "missing.png"), lines, strict=True):
+        assert line.startswith("ohmq: ")
+        assert name in line
+    (tmp_path / "coded" / "e.ohm").write_bytes(b"\x93OHM\x01")
+    result = run("decompress", "coded", "-o", "back", "-m", model, "--json")
+    assert result.code == 1
+    assert [Path(failure["input"]).name for failure in json.loads(result.out)["failures"]] == ["e.ohm"]
+    assert files(tmp_path / "back") == ["d_good.png"]
+
+
+def test_one_clear_line(run: Run, model: Path, other_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert run("compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model).code == 0
+    data = (tmp_path / "a.ohm").read_bytes()
+    Path("cut.ohm").write_bytes(data[:-2])
+    Path("flipped.ohm").write_bytes(data[:-1] + bytes([data[-1] ^ 4]))
+    Path("newer.ohm").write_bytes(data[:4] + b"\x02" + data[5:])
+    Path("other.ohm").write_bytes(b"GIF89a" + data)
+    Path("nothing.ohm").write_bytes(b"")
+    ids = [load(path).model_id.hex() for path in (model, other_model)]
+    cases: list[tuple[tuple[object, ...], tuple[str, ...]]] = [
+        (("compress", "empty", "-m", model), ("no files found in empty",)),
+        (("compress", DIGITS, "-m", "no/such.ckpt"), ("no/such.ckpt",)),
+        (("compress", DIGITS, "-m", "no-such-model"), ("no-such-model",)),
+        (("compress", DIGITS, "-m", "a.ohm"), ("a.ohm",)),
+        (
+            ("decompress", "cut.ohm", "-m", model),
+            ("cut.ohm", f"{len(data) - 2} bytes; its header announces {len(data)}"),
+        ),
+        (("decompress", "flipped.ohm", "-m", model), ("flipped.ohm", "checksum")),
+        (("decompress", "newer.ohm", "-m", model), ("newer.ohm", "version 2")),
+        (("decompress", "other.ohm", "-m", model), ("other.ohm", "not an .ohm file")),
+        (("decompress", "nothing.ohm", "-m", model), ("nothing.ohm",)),
+        (("decompress", "a.ohm", "-m", other_model), ("a.ohm", *ids)),
+        (("decompress", "a.ohm"), ("a.ohm", ids[0], "--model")),
+        (("decompress", "a.ohm", "-m", model, "-o", "a.xyz"), ("a.xyz",)),
+        (("decompress", "a.ohm", "-m", model, "-o", "filled"), ()),
+        (("info", "nothing.ohm"), ("nothing.ohm",)),
+        (("info", "missing.ohm"), ("missing.ohm",)),
+        (("truncate", "cut.ohm", "-o", "c.ohm", "--max-bytes", 20), ("cut.ohm",)),
+        (("evaluate", "empty", "-m", model), ("no files found",)),
+        (("export", "a.ohm", "-o", "m.safetensors"), ("a.ohm",)),
+        (("export", model, "-o", "m.bin"), (".safetensors",)),
+        (("train", "--preset", "nothing", "-o", "run"), ("no preset 'nothing'", "mnist-ohm")),
+        (("compress", DIGITS / "digit_3_a.png", "-m", model, "--max-pixels", "100", "-o", "b.ohm"), ("28x28",)),
+    ]
+    before = files(tmp_path)
+    for arguments, words in cases:
+        result = run(*arguments)
+        if not words:
+            assert result.code == 0
+            continue
+        assert result.code == 1, (arguments, result)
+        assert len(result.err.splitlines()) == 1, (arguments, result.err)
+        assert all(word in result.err for word in words), (words, result.err)
+    assert files(tmp_path) == sorted([*before, "filled/a.png"])
+
+
+def test_existing_files_are_kept(run: Run, model: Path, tmp_path: Path) -> None:
+    Path("a.ohm").write_bytes(b"mine")
+    Path("a.png").write_bytes(b"mine too")
+    source = DIGITS / "digit_3_a.png"
+    for arguments in (
+        ("compress", source, "-o", "a.ohm", "-m", model),
+        ("export", model, "-o", model),
+        ("truncate", "b.ohm", "-o", "a.ohm", "--layers", 1),
+        ("decompress", "b.ohm", "-o", "a.png", "-m", model),
+    ):
+        if arguments[0] == "truncate":
+            assert run("compress", source, "-o", "b.ohm", "-m", model).code == 0
+        result = run(*arguments)
+        assert result.code == 1
+        assert "--force" in result.err
+    assert Path("a.ohm").read_bytes() == b"mine"
+    assert Path("a.png").read_bytes() == b"mine too"
+    assert run("compress", source, "-o", "a.ohm", "-m", model, "--force").code == 0
+    assert run("decompress", "a.ohm", "-o", "a.png", "-m", model, "--force").code == 0
+    assert picture("a.png").size == (28, 28)
+    assert files(tmp_path) == ["a.ohm", "a.png", "b.ohm"]
+
+
+def test_a_failed_write_leaves_nothing(run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(os, "link", full)
+    result = run("compress", DIGITS / "digit_3_a.png", "-o", "out", "-m", model)
+    assert (result.code, files(tmp_path / "out")) == (1, [])
+    assert "No space left on device" in result.err
+
+
+def test_truncate_and_info_agree(run: Run, model: Path, tmp_path: Path) -> None:
+    assert run("compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model).code == 0
+    (described,) = json.loads(run("info", "a.ohm", "--json").out)["results"]
+    assert [row["channels"] for row in described["layers"]] == [1, 2, 3, 4, 5, 6]
+    assert described["file_bytes"] == described["expected_bytes"] == described["layers"][-1]["bytes"]
+    codec = load(model)
+    for number, row in enumerate(described["layers"], start=1):
+        assert run("truncate", "a.ohm", "-o", "cut.ohm", "--layers", number, "--force").code == 0
+        cut = Path("cut.ohm").read_bytes()
+        assert len(cut) <= row["bytes"]
+        assert run("truncate", "a.ohm", "-o", "cut2.ohm", "--channels", row["channels"], "--force").code == 0
+        assert run("truncate", "a.ohm", "-o", "cut3.ohm", "--max-bytes", len(cut), "--force").code == 0
+        assert Path("cut2.ohm").read_bytes() == cut == Path("cut3.ohm").read_bytes()
+        whole = codec.decompress(Path("a.ohm").read_bytes(), channels=row["channels"])
+        assert np.array_equal(codec.decompress(cut), whole)
+    printed = run("info", "a.ohm", "cut.ohm").out
+    assert "2 of 2 files read" in printed
+    assert codec.model_id.hex() in printed
+    Path("part.ohm").write_bytes(Path("a.ohm").read_bytes()[:-1])
+    assert "not whole" in run("info", "part.ohm").out
+    assert run("decompress", "part.ohm", "-m", model, "--allow-truncated").code == 0
+    assert np.array_equal(picture("part.png"), codec.decompress(Path("a.ohm").read_bytes(), channels=5))
+
+
+def test_colour_and_odd_sizes(run: Run, model: Path) -> None:
+    rng = np.random.default_rng(4)
+    for size in ((1, 1), (29, 3), (3, 300)):
+        Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8)).save("c.png")
+        result = run("compress", "c.png", "-o", "c.ohm", "-m", model, "--force")
+        assert result.code == 0
+        assert "note:" in result.err  # colours are lost, and it says so
+        assert run("decompress", "c.ohm", "-o", "back.png", "-m", model, "--force").code == 0
+        assert (picture("back.png").size, picture("back.png").mode) == (size, "L")
+
+
+def test_the_longest_side(run: Run, model: Path) -> None:
+    Image.new("L", (65536, 1), 9).save("long.png")
+    assert run("compress", "long.png", "-o", "long.ohm", "-m", model, "--channels", 1).code == 0
+    assert run("decompress", "long.ohm", "-o", "back.png", "-m", model).code == 0
+    assert picture("back.png").size == (65536, 1)
+    Image.new("L", (1, 65537)).save("longer.png")
+    result = run("compress", "longer.png", "-o", "longer.ohm", "-m", model)
+    assert result.code == 1
+    assert "65,536" in result.err or "65536" in result.err
+
+
+def test_a_header_that_promises_too_much(run: Run, model: Path) -> None:
+    assert run("compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model, "--layers", 1).code == 0
+    data = Path("a.ohm").read_bytes()
+    assert data[10:12] == b"\x1c\x1c"  # 28 x 28
+    ids, rest = data[:10], data[12:]
+    layers = rest[: -len(read_ohm(data).layers[0].payload) - 4]
+    header = ids + b"\x80\x80\x04" * 2 + layers  # 65536 x 65536
+    Path("b.ohm").write_bytes(header + struct.pack(">I", zlib.crc32(header)) + rest[len(layers) + 4 :])
+    result = run("decompress", "b.ohm", "-m", model)
+    assert result.code == 1
+    assert "65536x65536" in result.err
+
+
+def test_models_and_export(run: Run, model: Path) -> None:
+    rows = json.loads(run("models", "--json").out)
+    printed = run("models").out
+    for row in rows:
+        assert row["name"] in printed
+        assert row["model_id"] in printed
+        assert row["provenance"]["command"].startswith("ohmq train --preset")
+    assert run("export", model, "-o", "again.safetensors").code == 0
+    assert load("again.safetensors").model_id == load(model).model_id
+
+
+def test_evaluate_measures_decoded_bytes(run: Run, model: Path, mnist_folder: Path) -> None:
+    result = run("evaluate", "--mnist", "test", "--data", mnist_folder, "-m", model, "--limit", 12, "-o", "out")
+    assert result.code == 0
+    written = json.loads(Path("out/rate_distortion.json").read_text())
+    assert written["model_id"] == load(model).model_id.hex()
+    assert "12 images" in written["data"]
+    rows = Path("out/fraction_1.0000.csv").read_text().splitlines()
+    assert len(rows) == 1 + 12 + 1
+    assert rows[-1].startswith("avg,")
+    assert picture("out/rate_distortion.png").width > 300
+    result = run("evaluate", DIGITS, "-m", model, "--fraction", "0.5", "--fraction", "1", "--json")
+    points = json.loads(result.out)["points"]
+    assert [point["channels"] for point in points] == [3, 6]
+    assert all(p["estimated_bpp"] < p["payload_bpp"] < p["file_bpp"] for p in points)
+
+
+def test_the_published_compression_line(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "pictures" / "deep").mkdir(parents=True)
+    for number, place in enumerate(["a.png", "deep/b.png"]):
+        picture(sorted(DIGITS.glob("*.png"))[number]).save(tmp_path / "pictures" / place)
+    (tmp_path / "pictures" / "bad.jpg").write_bytes(b"no")
+    line = f"--image_path pictures --checkpoint {model} --output_dir out --channel_fractions 0.5 1.0"
+    more = "--do_save --do_plot --batch_size 8 --cpu"
+    done = subprocess.run(
+        [sys.executable, ROOT / "compress.py", *line.split(), *more.split()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1  # one file is no picture, and it says so
+    assert "bad.jpg" in done.stderr
+    header, *rows = (tmp_path / "out" / "fraction_1.0000.csv").read_text().splitlines()
+    for column in ("psnr_db", "ssim", "ms_ssim", "estimated_bpp", "payload_bpp", "file_bpp", "encode_s", "decode_s"):
+        assert column in header.split(","), header
+    assert [row.split(",")[0] for row in rows] == ["a.png", "deep/b.png", "avg"]
+    assert (tmp_path / "out" / "rate_distortion.png").stat().st_size > 5000
+    curve = (tmp_path / "out" / "rate_distortion.csv").read_text().splitlines()
+    assert len(curve) == 3
+    codec = load(model)
+    for fraction, channels in (("0.5000", 3), ("1.0000", 6)):
+        folder = tmp_path / "out" / f"fraction_{fraction}"
+        assert files(folder) == ["a.ohm", "a.png", "deep/b.ohm", "deep/b.png"]
+        data = (folder / "deep" / "b.ohm").read_bytes()
+        assert read_ohm(data).num_channels == channels
+        assert np.array_equal(codec.decompress(data), picture(folder / "deep" / "b.png"))
+        original = np.asarray(picture(tmp_path / "pictures" / "deep" / "b.png").convert("L"))
+        line = next(r for r in (tmp_path / "out" / f"fraction_{fraction}.csv").read_text().splitlines() if "b.png" in r)
+        reported = float(line.split(",")[header.split(",").index("psnr_db")])
+        assert reported == pytest.approx(psnr_db(original, np.asarray(codec.decompress(data))), abs=1e-3)
+
+
+def test_the_published_line_with_a_wrong_checkpoint(tmp_path: Path) -> None:
+    line = "--image_path x.png --checkpoint nothing.ckpt --output_dir out"
+    command = [sys.executable, str(ROOT / "compress.py"), *line.split()]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "nothing.ckpt" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["info", "a.ohm"], ["truncate", "a.ohm", "-o", "b.ohm", "--layers", "1"]])
+def test_reading_headers_loads_neither_torch_nor_numpy(
+    run: Run, model: Path, tmp_path: Path, arguments: list[str]
+) -> None:
+    assert run("compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model).code == 0
+    program = (
+        "import sys; from ohmq.cli import main\n"
+        f"try: main({arguments!r})\n"
+        "except SystemExit as stop: code = stop.code\n"
+        "heavy = {'torch', 'numpy', 'PIL', 'lightning'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

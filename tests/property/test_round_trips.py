@@ -1,0 +1,130 @@
+"""What holds for every input: round trips, cuts, and that damage is always noticed."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from reference_decoder import ReferenceRangeDecoder
+
+from ohmq.codec import Codec
+from ohmq.container import Layer, OhmFile, read_header, read_ohm, truncate_ohm, write_ohm
+from ohmq.entropy import (
+    SymbolDecoder,
+    SymbolEncoder,
+    decode_fixed_rate,
+    encode_fixed_rate,
+    fixed_rate_bytes,
+    quantize_probabilities,
+)
+from ohmq.errors import BitstreamError, ChecksumError
+
+few = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+
+files = st.builds(
+    OhmFile,
+    model_id=st.binary(min_size=4, max_size=4),
+    width=st.integers(1, 65536),
+    height=st.integers(1, 65536),
+    grey=st.booleans(),
+    fixed_rate=st.booleans(),
+    layers=st.lists(st.builds(Layer, st.integers(1, 200), st.binary(max_size=200)), min_size=1, max_size=12).map(tuple),
+)
+
+
+@few
+@given(files)
+def test_every_file_reads_back_and_cuts(file: OhmFile) -> None:
+    data = write_ohm(file)
+    assert read_ohm(data) == file
+    for count in range(1, len(file.layers) + 1):
+        cut = truncate_ohm(data, num_layers=count)
+        assert read_ohm(cut).layers == file.layers[:count]
+        assert truncate_ohm(data, max_bytes=len(cut)) == cut
+
+
+@few
+@given(files, st.data())
+def test_every_damage_is_noticed(file: OhmFile, draw: st.DataObject) -> None:
+    data = bytearray(write_ohm(file))
+    for length in {0, 1, 4, len(data) // 2, len(data) - 1}:
+        with pytest.raises(BitstreamError):
+            read_ohm(bytes(data[:length]))
+    position = draw.draw(st.integers(0, 8 * len(data) - 1))
+    data[position // 8] ^= 1 << position % 8
+    with pytest.raises(BitstreamError):
+        read_ohm(bytes(data))
+
+
+@few
+@given(files, st.binary(min_size=1, max_size=30), st.integers(0, 40))
+def test_headers_that_lie_under_a_right_checksum(file: OhmFile, noise: bytes, place: int) -> None:
+    data = write_ohm(file)
+    header = bytearray(data[: read_header(data).header_bytes - 4])
+    place = min(place, len(header))
+    header[place : place + len(noise)] = noise
+    forged = bytes(header) + struct.pack(">I", zlib.crc32(header)) + b"".join(x.payload for x in file.layers)
+    try:
+        found = read_ohm(forged)
+    except BitstreamError:
+        return
+    assert write_ohm(found) == forged  # one way to write a file: what is read is what was written
+
+
+@st.composite
+def coded_symbols(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tables, an index and symbols, often of very unequal probabilities."""
+    size, count = draw(st.integers(2, 40)), draw(st.integers(0, 60))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    sharpness = draw(st.sampled_from([0.02, 0.3, 5.0]))
+    tables = quantize_probabilities(rng.dirichlet(np.full(size, sharpness), draw(st.integers(1, 5))) + 1e-12)
+    index = rng.integers(0, len(tables), count).astype(np.int32)
+    likely = draw(st.booleans())
+    symbols = tables[index].argmax(1) if likely else rng.integers(0, size, count)
+    return tables, index, symbols.astype(np.int32)
+
+
+@few
+@given(coded_symbols())
+def test_every_symbol_decodes_here_and_by_the_format_page(
+    case: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> None:
+    tables, index, symbols = case
+    encoder = SymbolEncoder()
+    encoder.encode(symbols, tables, index)
+    data = encoder.finish()
+    assert np.array_equal(SymbolDecoder(data).decode(tables, index, len(symbols)), symbols)
+    reference = ReferenceRangeDecoder(data)
+    order = np.argsort(index, kind="stable")
+    assert [reference.symbol(tables[index[i]].tolist()) for i in order] == symbols[order].tolist()
+
+
+@few
+@given(st.lists(st.tuples(st.integers(2, 70000), st.integers(0, 2**40)), max_size=600))
+def test_fixed_rate(pairs: list[tuple[int, int]]) -> None:
+    sizes = np.array([size for size, _ in pairs], np.int64)
+    symbols = np.array([value % size for size, value in pairs], np.int64)
+    data = encode_fixed_rate(symbols, sizes)
+    assert len(data) == fixed_rate_bytes(sizes)
+    assert np.array_equal(decode_fixed_rate(data, sizes), symbols)
+
+
+@settings(few, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 6), st.booleans(), st.integers(0, 2**32))
+def test_every_picture(
+    context_codec: Codec, width: int, height: int, channels: int, fixed_rate: bool, seed: int
+) -> None:
+    image = np.random.default_rng(seed).integers(0, 256, (height, width), np.uint8)
+    symbols = context_codec.analyse(image)
+    data = context_codec.encode(symbols, channels, fixed_rate=fixed_rate)
+    file, decoded = context_codec.decode(data)
+    assert (file.width, file.height, file.num_channels) == (width, height, channels)
+    assert np.array_equal(decoded.values, symbols.values[..., :channels])
+    assert context_codec.decompress(data).size == (width, height)
+    damaged = bytearray(data)
+    damaged[-1] ^= 1 + seed % 255
+    if read_header(data).layers[-1].length:
+        with pytest.raises(ChecksumError):
+            context_codec.decompress(bytes(damaged))
