@@ -167,11 +167,10 @@ def _images(options: TrainOptions, split: Split, limit: int | None) -> Tensor:
 
 
 class _Stop(Callback):
-    """Checkpoints on signals and by the clock; stops after SIGTERM and SIGINT."""
+    """Checkpoints on signals; stops after SIGTERM and SIGINT."""
 
     def __init__(self, path: Path, record: dict[str, Any]) -> None:
         self.path, self.record, self.signal = path, record, 0
-        self.saved_at = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         def note(number: int, _frame: FrameType | None) -> None:
@@ -217,7 +216,7 @@ def _fit(
     callbacks: list[Callback] = [
         _Stop(folder / "last.ckpt", record),
         TQDMProgressBar(refresh_rate=10),
-        # Last: at the end of every validated epoch and by the clock; best: the lowest val_loss.
+        # Last: at the end of every epoch; best: the lowest val_loss.
         ModelCheckpoint(folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True),
     ]
     if validates:
