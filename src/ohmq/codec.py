@@ -21,6 +21,7 @@ from ohmq.entropy import (
     symbol_bits,
 )
 from ohmq.entropy.frozen import FrozenPrior, PriorState
+from ohmq.entropy.frozen_choice import ChoiceState, FrozenChoicePrior
 from ohmq.errors import BitstreamError, ModelMismatchError, UnsupportedImageError
 from ohmq.images import DEFAULT_MAX_PIXELS, as_image, check_size, prepare_image
 from ohmq.model_file import FrozenModel, resolve_model, shipped_models
@@ -59,7 +60,9 @@ class EncodedBatch(NamedTuple):
     seconds: Array
 
 
-def encode_layers(prior: FrozenPrior, symbols: Array, plans: Sequence[Sequence[int]]) -> EncodedBatch:
+def encode_layers(
+    prior: FrozenPrior | FrozenChoicePrior, symbols: Array, plans: Sequence[Sequence[int]]
+) -> EncodedBatch:
     """Entropy code the symbols of pictures of one size, for one or more ways to divide channels into layers.
 
     Args:
@@ -101,7 +104,10 @@ def encode_layers(prior: FrozenPrior, symbols: Array, plans: Sequence[Sequence[i
 
 
 def verify_layers(
-    prior: FrozenPrior, symbols: Array, plans: Sequence[Sequence[int]], payloads: Sequence[Sequence[Sequence[bytes]]]
+    prior: FrozenPrior | FrozenChoicePrior,
+    symbols: Array,
+    plans: Sequence[Sequence[int]],
+    payloads: Sequence[Sequence[Sequence[bytes]]],
 ) -> Array:
     """Decode payloads and compare with the symbols, channel by channel.
 
@@ -145,7 +151,9 @@ def verify_layers(
     return seconds
 
 
-def decode_layers(prior: FrozenPrior, payloads: Sequence[bytes], ends: Sequence[int], shape: Sequence[int]) -> Array:
+def decode_layers(
+    prior: FrozenPrior | FrozenChoicePrior, payloads: Sequence[bytes], ends: Sequence[int], shape: Sequence[int]
+) -> Array:
     """Symbols of the layers of one picture: the inverse of `encode_layers`.
 
     Args:
@@ -173,7 +181,7 @@ def decode_layers(prior: FrozenPrior, payloads: Sequence[bytes], ends: Sequence[
     return out.reshape(tiles, height, width, -1)
 
 
-def _table_chunks(state: PriorState, pictures: int, rows: int) -> Any:
+def _table_chunks(state: PriorState | ChoiceState, pictures: int, rows: int) -> Any:
     """(start, stop, tables, index) over the rows of all pictures: whole pictures where the tables are static."""
     total = pictures * rows
     if not state.prior.is_context:
@@ -229,7 +237,7 @@ class Codec:
         picture = prepare_image(as_image(image), grey=self.grey).image
         width, height = picture.size
         check_size(width, height, max_pixels)
-        return Symbols(self._symbols(_tiles(np.asarray(picture), self.model.tile)), width, height)
+        return Symbols(self._symbols(_tiles(np.asarray(picture), self.model.tile_shape(height, width))), width, height)
 
     def analyse_batch(self, images: Array) -> Array:
         """The symbols of uint8 images of one size.
@@ -237,7 +245,7 @@ class Codec:
         Shape:
             images: (N, H, W) or (N, H, W, 3), as the model codes them. Returns: (N, tiles, h, w, C), int64.
         """
-        tiles = [_tiles(image, self.model.tile) for image in images]
+        tiles = [_tiles(image, self.model.tile_shape(*image.shape[:2])) for image in images]
         symbols = self._symbols(np.concatenate(tiles))
         return symbols.reshape(len(images), -1, *symbols.shape[1:])
 
@@ -364,8 +372,8 @@ class Codec:
 
     def grid(self, width: int, height: int) -> tuple[int, int, int]:
         """(tiles, h, w) of the symbols of a picture."""
-        tiles = -(-width // self.model.tile) * -(-height // self.model.tile)
-        return tiles, self.model.latent_size, self.model.latent_size
+        tile = self.model.tile_shape(height, width)
+        return -(-width // tile[1]) * -(-height // tile[0]), *self.model.latent_shape(*tile)
 
     def decompress(
         self,
@@ -398,29 +406,29 @@ class Codec:
 
     def synthesise(self, symbols: Symbols, channels: int) -> Image.Image:
         """The picture that the first ``channels`` channels of symbols stand for."""
-        tile = self.model.tile
-        columns, rows = -(-symbols.width // tile), -(-symbols.height // tile)
-        picture = np.empty((rows, columns, self.model.image_channels, tile, tile), np.uint8)
-        flat = picture.reshape(rows * columns, self.model.image_channels, tile, tile)
+        tile_height, tile_width = self.model.tile_shape(symbols.height, symbols.width)
+        columns, rows = -(-symbols.width // tile_width), -(-symbols.height // tile_height)
+        picture = np.empty((rows, columns, self.model.image_channels, tile_height, tile_width), np.uint8)
+        flat = picture.reshape(rows * columns, *picture.shape[2:])
         with torch.inference_mode():
             for start in range(0, len(flat), 512):
                 part = torch.from_numpy(symbols.values[start : start + 512])
                 decoded = self.model.reconstruct(part, channels)
                 flat[start : start + 512] = decoded.mul(255).round().to(torch.uint8).numpy()
-        whole = picture.transpose(0, 3, 1, 4, 2).reshape(rows * tile, columns * tile, -1)
+        whole = picture.transpose(0, 3, 1, 4, 2).reshape(rows * tile_height, columns * tile_width, -1)
         whole = whole[: symbols.height, : symbols.width]
         return Image.fromarray(np.ascontiguousarray(whole[..., 0] if self.grey else whole))
 
 
-def _tiles(pixels: Array, tile: int) -> Array:
-    """A picture (H, W) or (H, W, 3) as tiles (T, channels, tile, tile), the edge repeated to fill the last ones."""
+def _tiles(pixels: Array, tile: tuple[int, int]) -> Array:
+    """A picture (H, W) or (H, W, 3) as tiles (T, channels, th, tw), the edge repeated to fill the last ones."""
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     height, width, channels = pixels.shape
-    padded = np.pad(pixels, ((0, -height % tile), (0, -width % tile), (0, 0)), mode="edge")
-    rows, columns = padded.shape[0] // tile, padded.shape[1] // tile
-    blocks = padded.reshape(rows, tile, columns, tile, channels).transpose(0, 2, 4, 1, 3)
-    return np.ascontiguousarray(blocks).reshape(rows * columns, channels, tile, tile)
+    padded = np.pad(pixels, ((0, -height % tile[0]), (0, -width % tile[1]), (0, 0)), mode="edge")
+    rows, columns = padded.shape[0] // tile[0], padded.shape[1] // tile[1]
+    blocks = padded.reshape(rows, tile[0], columns, tile[1], channels).transpose(0, 2, 4, 1, 3)
+    return np.ascontiguousarray(blocks).reshape(rows * columns, channels, *tile)
 
 
 def _hint(model_id: bytes) -> str:

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["ContextPrior", "FactorizedDensity", "StaticPrior"]
+__all__ = ["CHOICE_LEVELS", "ChoicePrior", "ContextPrior", "FactorizedDensity", "StaticPrior"]
 
+CHOICE_LEVELS = ((-8, 7), (-4, 3))
+"""Lowest and highest level of each of the two coefficients of a `ChoicePrior`; a level is a quarter."""
 LIKELIHOOD_FLOOR = 1e-8
 """Added to a probability before its logarithm, as published."""
 
@@ -169,6 +171,119 @@ class ContextPrior(nn.Module):
         around = padded.index_select(0, index.flatten()).view(positions, 9, batch, dim).transpose(1, 2)
         out = self.networks[group - 1](around.reshape(-1, 9 * dim))
         return out.view(positions, batch, self.group_sizes[group], self.num_features)
+
+
+class ChoicePrior(nn.Module):
+    r"""Prior of scalar OHM symbols that chooses one of 128 tables a channel, given all that is decoded already.
+
+    Channels are coded in groups; at each position two coefficients, rounded to a grid of 16 by 8, choose the table:
+
+    $$ \log p_{c,s} = \ell_{c,s} + u_{c,1} f_{c,s,1} + u_{c,2} f_{c,s,2} + \mathrm{const}, \qquad
+       u_c = \mathrm{round}_{1/4}\bigl(\mathrm{CNN}_g(y)_c + A_c\,\varphi_c(y)\bigr) $$
+
+    with y the sum of the codewords of earlier groups. The network of a group sees y at all its 3x3 neighbours through a
+    projection to a few channels. The features phi are the channel's own coefficient in y: its magnitude and value, here
+    and as a mean over the four neighbours, clipped. A table for each choice is frozen, so coding looks tables up.
+
+    Args:
+        num_channels: C. num_symbols: S. latent_channels: D. group_sizes: channels of each group, sum C.
+        projection: channels that a network sees of each neighbour. hidden_channels: its width.
+
+    Shape:
+        forward(group, latent, own): (B, h, w, D), (B, h, w, channels) -> natural-log probabilities
+        (B, h, w, channels, S).
+
+    Raises:
+        ValueError: group_sizes does not sum to C.
+    """
+
+    def __init__(
+        self,
+        num_channels: int,
+        num_symbols: int,
+        latent_channels: int,
+        group_sizes: Sequence[int],
+        projection: int = 32,
+        hidden_channels: int = 64,
+    ) -> None:
+        super().__init__()
+        if sum(group_sizes) != num_channels or min(group_sizes) < 1:
+            raise ValueError(f"group_sizes {list(group_sizes)} must be positive and sum to {num_channels} channels")
+        self.group_sizes = tuple(group_sizes)
+        level = (torch.arange(num_symbols) - num_symbols // 2).float().clamp(-4, 4)
+        features = torch.stack([-0.7 * level.abs(), 0.5 * level], -1)
+        self.logits = nn.Parameter(torch.zeros(num_channels, num_symbols))
+        self.features = nn.Parameter(features.repeat(num_channels, 1, 1))
+        self.own = nn.Parameter(torch.zeros(num_channels, 2, 4))
+        self.register_buffer("own_scale", torch.ones(num_channels))
+        self.register_buffer("input_scale", torch.ones(()))
+        self.own_scale: Tensor
+        self.input_scale: Tensor
+        self.projections = nn.ModuleList(nn.Linear(latent_channels, projection) for _ in self.group_sizes[1:])
+        self.networks = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(9 * projection, hidden_channels),
+                nn.ReLU(),
+                nn.Linear(hidden_channels, hidden_channels),
+                nn.ReLU(),
+                nn.Linear(hidden_channels, 2 * size),
+            )
+            for size in self.group_sizes[1:]
+        )
+        for network in self.networks:
+            last = network[4]  # type: ignore[index]
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def forward(self, group: int, latent: Tensor, own: Tensor) -> Tensor:
+        """Log probabilities of a group's symbols; ``own`` is w · latent for the group's channels."""
+        start = sum(self.group_sizes[:group])
+        channels = slice(start, start + own.shape[-1])
+        logits = self.logits[channels]
+        if group:
+            u = self.coefficients(group, latent, own)
+            steps = (u * 4).round()
+            lowest, highest = torch.tensor(CHOICE_LEVELS, dtype=u.dtype, device=u.device).T
+            chosen = u + (steps.clamp(lowest, highest) / 4 - u).detach()
+            logits = logits + torch.einsum("...ck,csk->...cs", chosen, self.features[channels])
+        return torch.log_softmax(logits, -1).expand(*own.shape, -1)
+
+    def coefficients(self, group: int, latent: Tensor, own: Tensor) -> Tensor:
+        """The two coefficients of each channel before rounding, shape (B, h, w, channels, 2)."""
+        start = sum(self.group_sizes[:group])
+        channels = slice(start, start + own.shape[-1])
+        seen = self.projections[group - 1](latent * self.input_scale)
+        network = self.networks[group - 1](gather_3x3(seen))
+        u = network.view(*network.shape[:3], -1, 2)[..., : own.shape[-1], :]
+        own = own * self.own_scale[channels]
+        around = four_neighbour_mean(own)
+        phi = torch.stack(
+            [
+                own.abs().clamp(max=2),
+                four_neighbour_mean(own.abs()).clamp(max=2),
+                own.clamp(-1, 1),
+                around.clamp(-1, 1),
+            ],
+            -1,
+        )
+        return u + torch.einsum("...cj,ckj->...ck", phi, self.own[channels])
+
+
+def gather_3x3(x: Tensor) -> Tensor:
+    """The 3x3 neighbourhood of each position in raster order, zero beyond the border.
+
+    Shape:
+        x: (B, h, w, P). Returns: (B, h, w, 9 P).
+    """
+    height, width = x.shape[1:3]
+    padded = functional.pad(x, (0, 0, 1, 1, 1, 1))
+    return torch.cat([padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)], -1)
+
+
+def four_neighbour_mean(x: Tensor) -> Tensor:
+    """Mean of the left, right, upper and lower neighbour, zero beyond the border; shape (B, h, w, C)."""
+    padded = functional.pad(x, (0, 0, 1, 1, 1, 1))
+    return (padded[:, :-2, 1:-1] + padded[:, 2:, 1:-1] + padded[:, 1:-1, :-2] + padded[:, 1:-1, 2:]) / 4
 
 
 @functools.cache

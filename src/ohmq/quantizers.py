@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
+    "DirectionalOneHotMax",
     "Identity",
     "IntegerRounding",
     "OneHotMax",
@@ -401,6 +402,83 @@ class OneHotMax(nn.Module):
         if num_active:
             total = total + nn.functional.embedding_bag(index, self.codewords.flatten(0, 1), mode="sum")
         return total.relu().view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+class ScalarChoice(NamedTuple):
+    """What `DirectionalOneHotMax.choose` gives.
+
+    Attributes:
+        assignment: one-hot, gradient of the softmax, shape (rows, channels, S).
+        symbols: shape (rows, channels), int64.
+        values: the codewords' places along their directions, shape (rows, channels).
+    """
+
+    assignment: Tensor
+    symbols: Tensor
+    values: Tensor
+
+
+class DirectionalOneHotMax(nn.Module):
+    r"""One-hot max whose activations and codewords lie along one direction a channel.
+
+    $$ a_{c,s} = w_c \cdot z - t_{c,s}, \quad s^* = \arg\min_s |a_s|, \quad
+       \partial\,\Omega \approx \partial\,\mathrm{softmax}_s(-\tau_c |a_s|), \quad
+       \hat z = \beta + \textstyle\sum_{c < n} v_{c, s^*_c}\, d_c $$
+
+    This is `OneHotMax` with the rows w of a channel tied and the codewords on a line: C (2 D + 2 S) parameters in place
+    of C S (2 D + 1), and no product with D for each symbol. It is what one pass over one transform coefficient is. The
+    latent has a sign: there is no ReLU.
+
+    Args:
+        num_channels: C. num_symbols: S >= 2. latent_channels: D.
+
+    Shape:
+        project (w), directions (d): (C, D). centres (t), values (v): (C, S). log_temperature (ln tau): (C,).
+
+    Raises:
+        ValueError: num_symbols < 2 or num_channels < 1.
+
+    References: Löhdefink et al., One-Hot Max (Ω) Quantization.
+    """
+
+    def __init__(self, num_channels: int, num_symbols: int, latent_channels: int) -> None:
+        super().__init__()
+        if num_symbols < 2:
+            raise ValueError(f"num_symbols is {num_symbols}; an alphabet has at least 2 symbols")
+        if num_channels < 1:
+            raise ValueError(f"num_channels is {num_channels}; at least 1 is needed")
+        self.num_channels, self.num_symbols, self.latent_channels = num_channels, num_symbols, latent_channels
+        self.project = nn.Parameter(nn.init.orthogonal_(torch.empty(num_channels, latent_channels)))
+        self.directions = nn.Parameter(self.project.detach().clone())
+        levels = torch.arange(num_symbols, dtype=torch.float32) - num_symbols // 2
+        self.centres = nn.Parameter(levels.repeat(num_channels, 1))
+        self.values = nn.Parameter(levels.repeat(num_channels, 1))
+        self.log_temperature = nn.Parameter(torch.full((num_channels,), math.log(6.0)))
+        self.output_bias = nn.Parameter(torch.zeros(latent_channels))
+
+    def choose(self, projected: Tensor, channels: slice) -> ScalarChoice:
+        """Choose symbols; gradients pass through the softmax.
+
+        Shape:
+            projected: w · (what is to be quantized), (rows, channels).
+        """
+        distance = (projected[..., None] - self.centres[channels]).abs()
+        soft = torch.softmax(-distance * self.log_temperature[channels].exp()[:, None], -1)
+        symbols = distance.argmin(-1)
+        one_hot = nn.functional.one_hot(symbols, self.num_symbols).to(soft.dtype)
+        assignment = (one_hot - soft).detach() + soft
+        return ScalarChoice(assignment, symbols, (assignment * self.values[channels]).sum(-1))
+
+    @torch.no_grad()
+    def codeword_sum(self, symbols: Tensor, channels: slice) -> Tensor:
+        """The sum of the codewords of some channels, without the output bias.
+
+        Shape:
+            symbols: (..., channels), int64. Returns: (..., D).
+        """
+        values = self.values[channels]
+        places = symbols + torch.arange(len(values)) * self.num_symbols
+        return values.reshape(-1)[places] @ self.directions[channels]
 
 
 def _check_active(num_active: int, num_channels: int) -> None:

@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 
 from ohmq.entropy import frequencies_from_weights
 
-__all__ = ["BORDER_CLASSES", "ChannelTables", "FrozenPrior", "PriorState", "border_classes", "exp2_table"]
+__all__ = [
+    "BORDER_CLASSES",
+    "ChannelTables",
+    "FrozenPrior",
+    "PriorState",
+    "border_classes",
+    "exp2_table",
+    "exp2_weights",
+    "neighbour_rows",
+]
 
 Array = NDArray[np.generic]
 
@@ -52,6 +61,16 @@ def exp2_table(num_symbols: int) -> NDArray[np.int64]:
     bits = min(20, 30 - (num_symbols - 1).bit_length())
     steps = 1 << LOGIT_BITS
     return np.round(2.0 ** (bits - np.arange(steps) / steps)).astype(np.int64)
+
+
+def exp2_weights(logits: NDArray[np.int64], table: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Integer weights in proportion to 2^(logits / 1024), the largest of a row about table[0].
+
+    Shape:
+        logits: (rows, S). table: (1024,), of `exp2_table`. Returns: (rows, S).
+    """
+    below = logits.max(-1, keepdims=True) - logits
+    return table[below & ((1 << LOGIT_BITS) - 1)] >> np.minimum(below >> LOGIT_BITS, 62)
 
 
 class ChannelTables(NamedTuple):
@@ -138,7 +157,7 @@ class PriorState:
         self._coefficients: NDArray[np.float64] | None = None
         if prior.is_context:
             self._partial = np.zeros((self.rows, prior.codewords.shape[2]), np.int64)
-            self._neighbours = _neighbour_rows(tiles, height, width)
+            self._neighbours = neighbour_rows(tiles, height, width)
 
     def tables(self, rows: slice = slice(None)) -> ChannelTables:
         """Tables for the current channel, for some of the rows."""
@@ -154,9 +173,7 @@ class PriorState:
             coefficients = self._coefficients[rows, c - self._group_start]
             products = coefficients @ prior.features[c].T
             logits = logits + np.floor(products / (1 << COEFFICIENT_BITS)).astype(np.int64)
-        below = logits.max(-1, keepdims=True) - logits
-        weights = prior.exp2[below & ((1 << LOGIT_BITS) - 1)] >> np.minimum(below >> LOGIT_BITS, 62)
-        return ChannelTables(frequencies_from_weights(weights), None)
+        return ChannelTables(frequencies_from_weights(exp2_weights(logits, prior.exp2)), None)
 
     def advance(self, symbols: Array) -> None:
         """Take the symbols of the current channel, shape (rows,), and go to the next channel."""
@@ -184,7 +201,7 @@ class PriorState:
         return out.reshape(self.rows, prior.group_sizes[self._group], -1)
 
 
-def _neighbour_rows(tiles: int, height: int, width: int) -> NDArray[np.int64]:
+def neighbour_rows(tiles: int, height: int, width: int) -> NDArray[np.int64]:
     """Rows of the 3x3 neighbourhood of each row; ``tiles * height * width`` stands for beyond the border."""
     rows = tiles * height * width
     inside = np.pad(np.arange(rows).reshape(tiles, height, width), ((0, 0), (1, 1), (1, 1)), constant_values=rows)

@@ -1,8 +1,9 @@
 """Model families."""
 
 from ohmq.models.base import CompressionModel, ModelOutput
-from ohmq.models.config import MnistConfig, ModelConfig, config_from_dict
+from ohmq.models.config import MnistConfig, ModelConfig, PhotoConfig, config_from_dict
 from ohmq.models.mnist import MnistModel
+from ohmq.models.photo import PhotoModel
 
 __all__ = [
     "CompressionModel",
@@ -10,6 +11,8 @@ __all__ = [
     "MnistModel",
     "ModelConfig",
     "ModelOutput",
+    "PhotoConfig",
+    "PhotoModel",
     "build_model",
     "config_from_dict",
 ]
@@ -24,4 +27,6 @@ def build_model(config: ModelConfig) -> CompressionModel:
     """
     if isinstance(config, MnistConfig):
         return MnistModel(config)
+    if isinstance(config, PhotoConfig):
+        return PhotoModel(config)
     raise TypeError(f"no model for {type(config).__name__}")

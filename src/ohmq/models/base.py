@@ -7,10 +7,33 @@ import torch
 from torch import Tensor, nn
 
 from ohmq.models.config import ModelConfig
-from ohmq.priors import ContextPrior, FactorizedDensity, StaticPrior
-from ohmq.quantizers import Identity, IntegerRounding, OneHotMax
+from ohmq.priors import ChoicePrior, ContextPrior, FactorizedDensity, StaticPrior
+from ohmq.quantizers import DirectionalOneHotMax, Identity, IntegerRounding, OneHotMax
 
-__all__ = ["CompressionModel", "ModelOutput"]
+__all__ = ["CompressionModel", "ModelOutput", "published_bottleneck"]
+
+Quantizer = OneHotMax | DirectionalOneHotMax | IntegerRounding | Identity
+Prior = StaticPrior | ContextPrior | ChoicePrior | FactorizedDensity
+
+
+def published_bottleneck(
+    config: ModelConfig, latent_channels: int, prior_hidden: int = 32
+) -> tuple[Quantizer, Prior | None]:
+    """The quantizer and the prior that a configuration names, with fresh weights.
+
+    Args:
+        config: the configuration. latent_channels: D. prior_hidden: width of the static prior's network.
+    """
+    channels, symbols = config.channels_max, config.num_symbols
+    if config.quantizer == "integer":
+        return IntegerRounding(channels, symbols), FactorizedDensity(channels)
+    if config.quantizer == "none":
+        return Identity(channels), None
+    quantizer = OneHotMax(channels, symbols, latent_channels)
+    if config.prior == "static":
+        return quantizer, StaticPrior(channels, symbols, prior_hidden)
+    sizes = (config.group_sizes, config.context_hidden, config.context_features, prior_hidden)
+    return quantizer, ContextPrior(channels, symbols, latent_channels, *sizes)
 
 
 class ModelOutput(NamedTuple):
@@ -38,12 +61,10 @@ class CompressionModel(nn.Module):
         config: the configuration.
         analysis_transform: (batch, image_channels, H, W) -> (batch, D, h, w).
         synthesis_transform: the way back.
-        latent_channels: D.
-        prior_hidden: width of the static prior's network.
+        quantizer, prior: what lies between; `published_bottleneck` makes them.
 
     Attributes:
         image_channels: 1 (grey) or 3 (RGB). mean, std: of the normalisation x -> (x - mean) / std, x in [0, 1].
-        tile: height and width of the tiles that a picture is coded in.
 
     Shape:
         images: (batch, image_channels, H, W), normalised. active: (batch,), int64, active channels of each image.
@@ -52,8 +73,6 @@ class CompressionModel(nn.Module):
     image_channels: int
     mean: float
     std: float
-    tile: int
-    latent_size: int
     analysis_transform: nn.Module
     synthesis_transform: nn.Module
 
@@ -62,34 +81,23 @@ class CompressionModel(nn.Module):
         config: ModelConfig,
         analysis_transform: nn.Module,
         synthesis_transform: nn.Module,
-        latent_channels: int,
-        prior_hidden: int = 32,
+        quantizer: Quantizer,
+        prior: Prior | None,
     ) -> None:
         super().__init__()
         self.config = config
         self.analysis_transform = analysis_transform
         self.synthesis_transform = synthesis_transform
-        channels, symbols = config.channels_max, config.num_symbols
-        self.quantizer: OneHotMax | IntegerRounding | Identity
-        self.prior: StaticPrior | ContextPrior | FactorizedDensity | None
-        if config.quantizer == "ohm":
-            self.quantizer = OneHotMax(channels, symbols, latent_channels)
-            if config.prior == "context":
-                self.prior = ContextPrior(
-                    channels,
-                    symbols,
-                    latent_channels,
-                    config.group_sizes,
-                    config.context_hidden,
-                    config.context_features,
-                    prior_hidden,
-                )
-            else:
-                self.prior = StaticPrior(channels, symbols, prior_hidden)
-        elif config.quantizer == "integer":
-            self.quantizer, self.prior = IntegerRounding(channels, symbols), FactorizedDensity(channels)
-        else:
-            self.quantizer, self.prior = Identity(channels), None
+        self.quantizer: Quantizer = quantizer
+        self.prior: Prior | None = prior
+
+    def tile_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the tiles that a picture of this size is coded in."""
+        raise TypeError(f"{type(self).__name__} says nothing about tiles")
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the latent of a tile."""
+        raise TypeError(f"{type(self).__name__} says nothing about latents")
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images in [0, 1] to the model's space."""
@@ -159,6 +167,7 @@ class CompressionModel(nn.Module):
         latent = self.analysis_transform(images)
         if isinstance(self.quantizer, OneHotMax):
             return self.quantizer.symbols(latent, self.config.group_sizes if self.config.refinement else ())
+        assert isinstance(self.quantizer, IntegerRounding)
         return self.quantizer.symbols(latent)
 
     @torch.no_grad()
@@ -170,5 +179,6 @@ class CompressionModel(nn.Module):
         """
         if isinstance(self.quantizer, Identity):
             raise ValueError("a model without a quantizer has no symbols")
+        assert isinstance(self.quantizer, OneHotMax | IntegerRounding)
         latent = self.quantizer.dequantize(symbols, num_active)
         return self.denormalise(self.synthesis_transform(latent)).clamp(0, 1)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from ohmq.errors import ConfigError
 
-__all__ = ["FAMILIES", "MnistConfig", "ModelConfig", "config_from_dict"]
+__all__ = ["FAMILIES", "MnistConfig", "ModelConfig", "PhotoConfig", "config_from_dict"]
 
 QuantizerName = Literal["ohm", "integer", "none"]
 PriorName = Literal["static", "context"]
@@ -93,7 +93,53 @@ class MnistConfig(ModelConfig):
         return self.latent_channels if self.quantizer == "ohm" else self.channels_max
 
 
-FAMILIES: dict[str, type[ModelConfig]] = {"mnist": MnistConfig}
+@dataclass(frozen=True, kw_only=True)
+class PhotoConfig(ModelConfig):
+    """The photo codec: a 16x16 block transform with convolutional paths.
+
+    Attributes:
+        latent_channels: D, coefficients of the block transform that are kept.
+        wide, wider: channels of the convolutions at a quarter and an eighth of the resolution.
+        groups: channels of each group, sum channels_max; found by the warm start, as is
+        cuts: numbers of channels at which a file may be cut.
+        context_projection: channels of each neighbour that the context networks see.
+    """
+
+    channels_max: int = 640
+    num_symbols: int = 17
+    prior: PriorName = "context"
+    refinement: bool = True
+    context_hidden: int = 64
+    latent_channels: int = 320
+    wide: int = 96
+    wider: int = 160
+    groups: tuple[int, ...] = ()
+    cuts: tuple[int, ...] = ()
+    context_projection: int = 32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("groups", "cuts"):
+            object.__setattr__(self, name, tuple(int(value) for value in getattr(self, name)))
+        if self.groups and (min(self.groups) < 1 or sum(self.groups) != self.channels_max):
+            raise ConfigError(f"groups {self.groups} must be positive and sum to channels_max = {self.channels_max}")
+        if self.cuts and (list(self.cuts) != sorted(set(self.cuts)) or self.cuts[-1] != self.channels_max):
+            raise ConfigError(f"cuts {self.cuts} must ascend to channels_max = {self.channels_max}")
+        if not 1 <= self.latent_channels <= 768:
+            raise ConfigError(f"latent_channels is {self.latent_channels}; a 16x16 block of 3 colours has 1 to 768")
+
+    @property
+    def group_sizes(self) -> tuple[int, ...]:
+        """Channels of each group."""
+        return self.groups or (self.channels_max,)
+
+    @property
+    def cut_points(self) -> tuple[int, ...]:
+        """Numbers of channels at which a file may be cut."""
+        return self.cuts or super().cut_points
+
+
+FAMILIES: dict[str, type[ModelConfig]] = {"mnist": MnistConfig, "photo": PhotoConfig}
 
 
 def config_from_dict(values: dict[str, Any]) -> ModelConfig:

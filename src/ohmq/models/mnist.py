@@ -4,7 +4,7 @@ import math
 
 from torch import nn
 
-from ohmq.models.base import CompressionModel
+from ohmq.models.base import CompressionModel, published_bottleneck
 from ohmq.models.config import MnistConfig
 
 __all__ = ["MnistModel"]
@@ -25,8 +25,6 @@ class MnistModel(CompressionModel):
     image_channels = 1
     mean = 0.5
     std = 0.5
-    tile = 28
-    latent_size = 3
 
     def __init__(self, config: MnistConfig) -> None:
         dim = config.transform_channels
@@ -45,7 +43,15 @@ class MnistModel(CompressionModel):
             nn.ConvTranspose2d(8, 1, 2, stride=2, padding=1),
             nn.Tanh(),
         )
-        super().__init__(config, analysis, synthesis, dim)
+        super().__init__(config, analysis, synthesis, *published_bottleneck(config, dim))
+
+    def tile_shape(self, height: int, width: int) -> tuple[int, int]:
+        """28x28, whatever the picture."""
+        return 28, 28
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int]:
+        """3x3."""
+        return 3, 3
 
     def initialise_variance_preserving(self) -> None:
         """Keep the variance from layer to layer (ReLU gain), so that training leaves the constant picture at once.

@@ -15,19 +15,32 @@ from ohmq.quantizers import OneHotMax, active_channels
 from ohmq.training.options import TrainOptions
 from ohmq.training.warm_start import ScalarBottleneck, VectorBottleneck
 
-__all__ = ["VALIDATION_FRACTIONS", "CodecModule", "WarmStartModule"]
+__all__ = ["VALIDATION_FRACTIONS", "CodecModule", "TrainingModule", "WarmStartModule"]
 
 VALIDATION_FRACTIONS = (0.33, 0.66, 1.0)
 """``val_loss`` is the mean of the loss over these fractions of the adaptive range."""
 
 
-class _Module(LightningModule):
-    """What both stages share: schedule, seeds for each step, active channels of a batch."""
+class TrainingModule(LightningModule):
+    """What all stages share: schedule, seeds for each step, weight averaging, active channels of a batch."""
+
+    averaged: AveragedModel | None = None
 
     def __init__(self, options: TrainOptions, total_steps: int, learning_rate: float, schedule: str) -> None:
         super().__init__()
         self.options, self.total_steps = options, total_steps
         self.learning_rate, self.schedule = learning_rate, schedule
+
+    def keep_average(self, model: CompressionModel) -> None:
+        """Keep a running mean of the weights, if the options ask for it."""
+        if self.options.ema_decay > 0:
+            self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.options.ema_decay))
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        # Here and not at the end of the batch: a checkpoint written there must hold this step's average.
+        super().optimizer_step(*args, **kwargs)
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)  # type: ignore[arg-type]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # Random numbers depend on the step alone: a resumed run goes on as if it had not been stopped.
@@ -64,7 +77,7 @@ class _Module(LightningModule):
                 optimizer.zero_grad(set_to_none=True)
 
 
-class CodecModule(_Module):
+class CodecModule(TrainingModule):
     """Rate–distortion training of a compression model.
 
     Args:
@@ -77,9 +90,7 @@ class CodecModule(_Module):
     def __init__(self, options: TrainOptions, model: CompressionModel, total_steps: int) -> None:
         super().__init__(options, total_steps, options.learning_rate, options.schedule)
         self.model = model
-        self.averaged: AveragedModel | None = None
-        if options.ema_decay > 0:
-            self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema_decay))
+        self.keep_average(model)
 
     @property
     def final_model(self) -> CompressionModel:
@@ -121,12 +132,6 @@ class CodecModule(_Module):
         self.log_dict(values, on_step=True)
         return result.loss
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        # Here and not at the end of the batch: a checkpoint written there must hold this step's average.
-        super().optimizer_step(*args, **kwargs)
-        if self.averaged is not None:
-            self.averaged.update_parameters(self.model)
-
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """Loss and PSNR at three fractions; ``val_loss`` is the mean loss."""
         config, (low, high) = self.options.model, self.options.lambdas
@@ -151,7 +156,7 @@ class CodecModule(_Module):
         self.log("val_loss", mean, prog_bar=True, batch_size=len(images), sync_dist=True)
 
 
-class WarmStartModule(_Module):
+class WarmStartModule(TrainingModule):
     """Training of the transforms around a scalar or vector quantizer, before OHM takes over."""
 
     VECTOR_FREE_EPOCHS = 2

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ohmq.errors import ConfigError
-from ohmq.models import MnistConfig, ModelConfig
+from ohmq.models import MnistConfig, ModelConfig, PhotoConfig
 
 __all__ = ["PRESETS", "TrainOptions", "preset"]
 
@@ -32,6 +32,7 @@ class TrainOptions:
         grow_epochs: the last epochs, in which the alphabet has all its symbols; before, it has initial_symbols. 0: all.
         initial_symbols: alphabet size before growing.
         data_base_path: where the data are; None: look in the usual places.
+        crop_size: side of the random crops of photos, in pixels; MNIST is not cropped.
         num_train_samples, num_val_samples: use only so many images; None: all.
         val_every: validate every so many epochs.
         log_interval: steps between log rows.
@@ -61,6 +62,7 @@ class TrainOptions:
     grow_epochs: int = 0
     initial_symbols: int = 32
     data_base_path: Path | None = None
+    crop_size: int = 256
     num_train_samples: int | None = None
     num_val_samples: int | None = None
     val_every: int = 1
@@ -89,6 +91,10 @@ class TrainOptions:
             raise ConfigError(f"initialisation is {self.initialisation!r}; choose 'published', 'scalar' or 'vector'")
         if self.schedule not in ("constant", "cosine"):
             raise ConfigError(f"schedule is {self.schedule!r}; choose 'constant' or 'cosine'")
+        if isinstance(self.model, PhotoConfig):
+            if self.crop_size < 32 or self.crop_size % 16:
+                raise ConfigError(f"crop_size is {self.crop_size}; the photo model needs a multiple of 16 from 32 on")
+            return
         if self.initialisation == "vector" and self.model.quantizer == "ohm" and not self.model.refinement:
             raise ConfigError("the vector warm start needs a model with refinement; add --refinement")
         if self.initialisation == "scalar" and self.model.refinement:
@@ -103,6 +109,8 @@ class TrainOptions:
     @property
     def warm_starts(self) -> bool:
         """Whether a warm start comes first."""
+        if isinstance(self.model, PhotoConfig):
+            return False  # its warm start takes no training
         return self.model.quantizer == "ohm" and self.initialisation != "published" and self.warm_start_epochs > 0
 
     def to_dict(self) -> dict[str, Any]:
@@ -142,6 +150,19 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ema_decay": 0.998,
         "clip_norm": 1.0,
         "val_every": 5,
+    },
+    "photo": {
+        "model": PhotoConfig(),
+        "epochs": 60,
+        "batch_size": 8,
+        "crop_size": 128,
+        "learning_rate": 1e-3,
+        "weight_decay": 0.0,
+        "schedule": "cosine",
+        "ema_decay": 0.998,
+        "clip_norm": 1.0,
+        "num_val_samples": 10,
+        "val_every": 4,
     },
 }
 """Settings of the shipped models, by name; what they leave out has its default."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -18,11 +19,15 @@ import ohmq
 from ohmq.datasets import Split, load_mnist
 from ohmq.errors import ConfigError
 from ohmq.model_file import CHECKPOINT_FORMAT, read_checkpoint
-from ohmq.models import CompressionModel, MnistModel, build_model
+from ohmq.models import CompressionModel, MnistModel, PhotoConfig, PhotoModel, build_model
+from ohmq.models.photo import BLOCK
 from ohmq.quantizers import OneHotMax
 from ohmq.training.data import ArrayLoader
-from ohmq.training.module import CodecModule, WarmStartModule
+from ohmq.training.module import CodecModule, TrainingModule, WarmStartModule
 from ohmq.training.options import TrainOptions
+from ohmq.training.photo import PhotoModule, jpeg_curve
+from ohmq.training.photo_start import design_photo_codec, start_photo_model
+from ohmq.training.photos import CropLoader, WholePhotos, photo_files, photo_folder
 
 __all__ = ["grow_symbols", "train"]
 
@@ -46,6 +51,8 @@ def train(options: TrainOptions, *, resume: Path | None = None) -> Path:
     """
     seed_everything(options.seed, workers=True, verbose=False)
     options.output_dir.mkdir(parents=True, exist_ok=True)
+    if isinstance(options.model, PhotoConfig):
+        return _train_photo(options, resume)
     images = _images(options, "train", options.num_train_samples)
     validation = _images(options, "validation", options.num_val_samples)
     if len(images) < options.batch_size:
@@ -81,6 +88,41 @@ def train(options: TrainOptions, *, resume: Path | None = None) -> Path:
         _fit(module, stage, options, loader, ArrayLoader(validation, 500), done.path if resuming else None)
         model = module.transfer() if isinstance(module, WarmStartModule) else module.final_model
     return last
+
+
+DESIGN_CROPS, DESIGN_CROP = 256, 256
+"""Crops of training photos that the warm start of the photo codec looks at, and their side."""
+
+
+def _train_photo(options: TrainOptions, resume: Path | None) -> Path:
+    if options.data_base_path is None and "OHMQ_DATA" not in os.environ:
+        raise ConfigError("photos to train on: name their folder with --data (or $OHMQ_DATA)")
+    base = options.data_base_path or Path(os.environ["OHMQ_DATA"])
+    files = photo_files(photo_folder(base, "train"), options.crop_size)[: options.num_train_samples]
+    held_out = photo_files(photo_folder(base, "validation"), BLOCK)[: options.num_val_samples]
+    done = _Progress.of(resume, options) if resume else _Progress("", None)
+    design_crop = min(DESIGN_CROP, options.crop_size)
+    logger.info("%d training photos, %d validation photos", len(files), len(held_out))
+    sample = next(iter(CropLoader(files, DESIGN_CROPS, design_crop, seed=options.seed)))
+    assert isinstance(options.model, PhotoConfig)
+    design = design_photo_codec(sample, options.model)
+    model = build_model(design.config)
+    assert isinstance(model, PhotoModel)
+    start_photo_model(model, design)
+    for transform in (model.analysis_transform, model.synthesis_transform):
+        transform.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    loader = CropLoader(files, options.batch_size, options.crop_size, seed=options.seed)
+    validation = WholePhotos(held_out, BLOCK)
+    module = PhotoModule(
+        dataclasses.replace(options, model=design.config),
+        model,
+        options.epochs * len(loader),
+        design.rates_bpp,
+        design.lambdas,
+        jpeg_curve(validation),
+    )
+    _fit(module, _Stage("train", design.config, options.epochs), options, loader, validation, done.path)
+    return options.output_dir / "last.ckpt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,11 +237,11 @@ class _Stop(Callback):
 
 
 def _fit(
-    module: CodecModule | WarmStartModule,
+    module: TrainingModule,
     stage: _Stage,
     options: TrainOptions,
-    loader: ArrayLoader,
-    validation: ArrayLoader,
+    loader: ArrayLoader | CropLoader,
+    validation: ArrayLoader | WholePhotos,
     resume: Path | None,
 ) -> None:
     folder = options.output_dir

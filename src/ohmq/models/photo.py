@@ -1,0 +1,216 @@
+"""The photo codec: a block transform with convolutional paths, quantized in passes of one coefficient each."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ohmq.models.base import CompressionModel, ModelOutput
+from ohmq.models.config import PhotoConfig
+from ohmq.priors import ChoicePrior
+from ohmq.quantizers import DirectionalOneHotMax
+
+__all__ = ["BLOCK", "GREY_LEVELS", "Filter", "PhotoModel", "block_filters"]
+
+BLOCK = 16
+"""Pixels of a block, each side: the stride of the latent."""
+GREY_LEVELS = 32.0
+"""Grey levels (of 255) that are 1 in the normalised space and, as the transform is orthonormal, in the latent."""
+CONVOLUTION_SCALE = 0.25
+LATENT_SCALE = 0.15
+ROWS_AT_ONCE = 4096
+"""Positions that are quantized at a time."""
+
+
+class Filter(NamedTuple):
+    """A separable filter of the block transform: colour component (0 luma), vertical and horizontal frequency."""
+
+    component: int
+    vertical: int
+    horizontal: int
+
+
+def block_filters(count: int) -> tuple[Tensor, list[Filter]]:
+    """Orthonormal filters of the 16x16 cosine transform with a colour rotation, from low to high frequency.
+
+    Shape:
+        Returns: (count, 3, 16, 16), and what each filter is.
+    """
+    frequency, place = torch.arange(BLOCK)[:, None].double(), torch.arange(BLOCK)[None].double()
+    cosine = torch.cos(math.pi * (place + 0.5) * frequency / BLOCK) * math.sqrt(2 / BLOCK)
+    cosine[0] /= math.sqrt(2)
+    colours = torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]]).double()
+    colours /= colours.norm(dim=1, keepdim=True)
+    found = []
+    for c in range(3):
+        for u in range(BLOCK):
+            for v in range(BLOCK):
+                radius = math.hypot(u, v)
+                cost = radius if c == 0 else 2.2 * radius + (1.5, 2.2)[c - 1]  # chroma is smoother
+                found.append((cost, Filter(c, u, v)))
+    chosen = [item for _, item in sorted(found)[:count]]
+    bank = [colours[c][:, None, None] * (cosine[u][:, None] * cosine[v][None]) for c, u, v in chosen]
+    return torch.stack(bank).float(), chosen
+
+
+class ResidualBlock(nn.Module):
+    """x + 1x1 conv(ReLU(3x3 conv(ReLU(1x1 conv(x))))) at half the width; zero at the start."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        half = channels // 2
+        self.inner = nn.Sequential(
+            nn.Conv2d(channels, half, 1),
+            nn.ReLU(),
+            nn.Conv2d(half, half, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(half, channels, 1),
+        )
+        _zero(self.inner[4])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape."""
+        out: Tensor = x + self.inner(x)
+        return out
+
+
+def _zero(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
+class PhotoAnalysis(nn.Module):
+    """Block transform plus a convolutional path that starts at zero: (B, 3, H, W) -> (B, D, H / 16, W / 16)."""
+
+    def __init__(self, latent: int, wide: int, wider: int) -> None:
+        super().__init__()
+        self.block = nn.Parameter(block_filters(latent)[0])
+        last = nn.Conv2d(wider, latent, 3, stride=2, padding=1)
+        _zero(last)
+        self.path = nn.Sequential(
+            nn.Conv2d(3, wide // 2, 5, stride=2, padding=2),
+            nn.ReLU(),
+            nn.Conv2d(wide // 2, wide, 3, stride=2, padding=1),
+            *(ResidualBlock(wide) for _ in range(2)),
+            nn.Conv2d(wide, wider, 3, stride=2, padding=1),
+            *(ResidualBlock(wider) for _ in range(3)),
+            last,
+            ResidualBlock(latent),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The latent, in units of `GREY_LEVELS`."""
+        return functional.conv2d(x, self.block, stride=BLOCK) + self.path(x * CONVOLUTION_SCALE)
+
+
+class PhotoSynthesis(nn.Module):
+    """The way back: (B, D, h, w) -> (B, 3, 16 h, 16 w)."""
+
+    def __init__(self, latent: int, wide: int, wider: int) -> None:
+        super().__init__()
+        self.block = nn.Parameter(block_filters(latent)[0])
+        last = nn.Conv2d(wide, 48, 3, padding=1)
+        _zero(last)
+        self.path = nn.Sequential(
+            ResidualBlock(latent),
+            nn.ConvTranspose2d(latent, wider, 4, stride=2, padding=1),
+            *(ResidualBlock(wider) for _ in range(3)),
+            nn.ConvTranspose2d(wider, wide, 4, stride=2, padding=1),
+            *(ResidualBlock(wide) for _ in range(2)),
+            last,
+            nn.PixelShuffle(4),
+        )
+
+    def forward(self, y: Tensor) -> Tensor:
+        """The normalised picture."""
+        return functional.conv_transpose2d(y, self.block, stride=BLOCK) + self.path(y * LATENT_SCALE)
+
+
+class PhotoModel(CompressionModel):
+    """The photo codec.
+
+        image -> 16x16 block transform + convolutions -> latent z (D)
+        for each group of channels: symbols of w · (z - y), tables chosen from y; y += their codewords
+        y -> block transform back + convolutions -> image
+
+    Args:
+        config: the configuration.
+    """
+
+    image_channels = 3
+    mean = 0.5
+    std = GREY_LEVELS / 255
+    quantizer: DirectionalOneHotMax
+    prior: ChoicePrior | None
+
+    def __init__(self, config: PhotoConfig) -> None:
+        dim, channels, symbols = config.latent_channels, config.channels_max, config.num_symbols
+        super().__init__(
+            config,
+            PhotoAnalysis(dim, config.wide, config.wider),
+            PhotoSynthesis(dim, config.wide, config.wider),
+            DirectionalOneHotMax(channels, symbols, dim),
+            ChoicePrior(channels, symbols, dim, config.group_sizes, config.context_projection, config.context_hidden),
+        )
+
+    def forward(self, images: Tensor, active: Tensor) -> ModelOutput:
+        """Reconstruct images from the first channels; ``active`` is the same number for all of them."""
+        count = int(active.max())
+        if int(active.min()) != count:
+            raise ValueError("the photo model trains with the same number of channels for all images of a batch")
+        prior, quantizer = self.prior, self.quantizer
+        assert prior is not None
+        z = self.analysis_transform(images).permute(0, 2, 3, 1)
+        y, bits, start = torch.zeros_like(z), z.new_zeros(len(z)), 0
+        for group, size in enumerate(self.config.group_sizes):
+            used = min(size, count - start)
+            if used <= 0:
+                break
+            channels = slice(start, start + used)
+            project = quantizer.project[channels]
+            own = functional.linear(y, project)
+            choice = quantizer.choose(functional.linear(z, project) - own, channels)
+            log_p = prior(group, y, own)
+            bits = bits - (choice.assignment * log_p).flatten(1).sum(1) / math.log(2)
+            y = y + choice.values @ quantizer.directions[channels]
+            start += size
+        latent = (y + quantizer.output_bias).permute(0, 3, 1, 2)
+        return ModelOutput(self.synthesis_transform(latent), bits)
+
+    def tile_shape(self, height: int, width: int) -> tuple[int, int]:
+        """The whole picture, padded to whole blocks."""
+        return -(-height // BLOCK) * BLOCK, -(-width // BLOCK) * BLOCK
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int]:
+        """One position a block."""
+        return height // BLOCK, width // BLOCK
+
+    @torch.no_grad()
+    def symbols(self, images: Tensor) -> Tensor:
+        """Symbols of normalised images, all channels; shape (batch, h, w, C), int64."""
+        quantizer = self.quantizer
+        z = self.analysis_transform(images).permute(0, 2, 3, 1)
+        rows = z.reshape(-1, z.shape[-1])
+        out = torch.empty(len(rows), self.config.channels_max, dtype=torch.int64)
+        for begin in range(0, len(rows), ROWS_AT_ONCE):
+            part, start = slice(begin, begin + ROWS_AT_ONCE), 0
+            rest = rows[part].clone()
+            for size in self.config.group_sizes:
+                channels = slice(start, start + size)
+                projected = functional.linear(rest, quantizer.project[channels])
+                chosen = (projected[..., None] - quantizer.centres[channels]).abs_().argmin(-1)
+                out[part, channels] = chosen
+                rest -= quantizer.codeword_sum(chosen, channels)
+                start += size
+        return out.view(*z.shape[:3], -1)
+
+    @torch.no_grad()
+    def reconstruct(self, symbols: Tensor, num_active: int) -> Tensor:
+        """Images in [0, 1] from the first ``num_active`` channels of the symbols, (batch, 3, 16 h, 16 w)."""
+        if not 0 <= num_active <= self.config.channels_max:
+            raise ValueError(f"active channels: {num_active}; this model has {self.config.channels_max}")
+        quantizer = self.quantizer
+        latent = quantizer.codeword_sum(symbols[..., :num_active], slice(0, num_active)) + quantizer.output_bias
+        return self.denormalise(self.synthesis_transform(latent.permute(0, 3, 1, 2))).clamp(0, 1)

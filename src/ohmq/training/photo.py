@@ -1,0 +1,168 @@
+"""Training of the photo codec."""
+
+import io
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+from torch import Tensor
+
+from ohmq.errors import ConfigError
+from ohmq.evaluation.bd_rate import bd_rate
+from ohmq.models.photo import GREY_LEVELS, PhotoModel
+from ohmq.training.module import TrainingModule
+from ohmq.training.options import TrainOptions
+
+__all__ = ["PhotoModule", "jpeg_curve"]
+
+RATE_FACTORS = {  # learning rates relative to the networks': what the warm start set well takes small steps
+    "prior.logits": 2.0,
+    "prior.features": 1.0,
+    "prior.own": 2.0,
+    "quantizer.centres": 0.1,
+    "quantizer.values": 0.1,
+    "quantizer.project": 0.02,
+    "quantizer.directions": 0.02,
+    "quantizer.output_bias": 0.2,
+    "analysis_transform.block": 0.02,
+    "synthesis_transform.block": 0.02,
+}
+VALIDATION_CUTS = 6
+ALL_CHANNELS_EVERY = 4
+"""Every so many steps all channels are trained; in between a prefix whose log rate is drawn uniformly."""
+
+
+class PhotoModule(TrainingModule):
+    """Rate–distortion training of the photo codec: each step one prefix of the channels, with its own lambda.
+
+    $$ \\mathrm{loss} = (R + \\lambda_k D) \\cdot 0.15\\, \\lambda_k^{-0.35} $$
+
+    with R in bits a pixel, D in squared grey levels, and lambda_k the slope at which prefix k is optimal (of the warm start).
+
+    Args:
+        options: the run. model: what to train. total_steps: of the run.
+        rates_bpp, lambdas: of each prefix, shape (C,).
+        anchor: (rates, PSNRs) of JPEG on the validation photos.
+    """
+
+    def __init__(
+        self,
+        options: TrainOptions,
+        model: PhotoModel,
+        total_steps: int,
+        rates_bpp: Tensor,
+        lambdas: Tensor,
+        anchor: tuple[list[float], list[float]],
+    ) -> None:
+        super().__init__(options, total_steps, options.learning_rate, options.schedule)
+        self.model, self.anchor = model, anchor
+        self.register_buffer("rates_bpp", rates_bpp)
+        self.register_buffer("lambdas", lambdas)
+        self.rates_bpp: Tensor
+        self.lambdas: Tensor
+        self.keep_average(model)
+
+    @property
+    def final_model(self) -> PhotoModel:
+        """What is validated and exported: the averaged weights where there are any."""
+        module = self.model if self.averaged is None else self.averaged.module
+        assert isinstance(module, PhotoModel)
+        return module
+
+    def configure_optimizers(self) -> Any:
+        """Adam with a factor of the learning rate for what the warm start set."""
+        self.model.quantizer.log_temperature.requires_grad_(False)
+        groups: dict[float, list[torch.nn.Parameter]] = {}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                groups.setdefault(RATE_FACTORS.get(name, 1.0), []).append(parameter)
+        parameters = [{"params": p, "lr": self.learning_rate * factor} for factor, p in sorted(groups.items())]
+        return self.scheduled(torch.optim.Adam(parameters, weight_decay=self.options.weight_decay))
+
+    def draw_channels(self) -> int:
+        """How many channels this step trains."""
+        config = self.options.model
+        drawn = torch.rand(()).item()
+        if self.global_step % ALL_CHANNELS_EVERY == 0:
+            return config.channels_max
+        low, high = self.rates_bpp[config.cut_points[0] - 1].log(), self.rates_bpp[-1].log()
+        return min(config.channels_max, int(torch.searchsorted(self.rates_bpp, (low + drawn * (high - low)).exp())) + 1)
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """The loss of a batch of crops in [0, 1]."""
+        images = self.model.normalise(batch).contiguous(memory_format=torch.channels_last)
+        count = self.draw_channels()
+        loss, rate, error = self._loss(self.model, images, count)
+        self.log("loss", loss, prog_bar=True, logger=False)
+        self.log_dict({"train_loss": loss, "train_mse": error, "train_rate_bpp": rate}, on_step=True)
+        return loss
+
+    def _loss(self, model: PhotoModel, images: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        output = model(images, torch.full((len(images),), count))
+        error = (output.reconstruction - images).square().mean() * GREY_LEVELS**2
+        rate = output.bits.sum() / (images.shape[0] * images.shape[2] * images.shape[3])
+        value = self.lambdas[count - 1]
+        return (rate + value * error) * (0.15 * value**-0.35), rate, error
+
+    def validation_cuts(self) -> list[int]:
+        """Numbers of channels that are validated."""
+        cuts = self.options.model.cut_points
+        places = np.linspace(0, len(cuts) - 1, min(VALIDATION_CUTS, len(cuts))).round().astype(int)
+        return [cuts[place] for place in places]
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        """Rate, PSNR and loss of one whole photo at some cuts."""
+        model = self.final_model
+        images = model.normalise(batch.float() / 255).contiguous(memory_format=torch.channels_last)
+        mean = images.new_zeros(())
+        cuts = self.validation_cuts()
+        for count in cuts:
+            output = model(images, torch.tensor([count]))
+            decoded = model.denormalise(output.reconstruction).clamp(0, 1).mul(255).round()
+            error = (decoded - batch).square().mean()
+            rate = output.bits.sum() / batch[0, 0].numel()
+            value = self.lambdas[count - 1]
+            mean = mean + (rate + value * error) * (0.15 * value**-0.35) / len(cuts)
+            values = {f"val_bpp_{count}": rate, f"val_psnr_{count}": 10 * torch.log10(255**2 / error)}
+            self.log_dict(values, batch_size=1, sync_dist=True)
+            if batch_idx == 0 and count == cuts[len(cuts) // 2]:
+                self._show(torch.cat([batch, decoded.to(torch.uint8)], 3)[0])
+        self.log("val_loss", mean, prog_bar=True, batch_size=1, sync_dist=True)
+
+    def _show(self, picture: Tensor) -> None:
+        for logger in self.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("original and decoded", picture, self.global_step)
+
+    def on_validation_epoch_end(self) -> None:
+        """BD-rate against JPEG on the validation photos."""
+        values = self.trainer.callback_metrics
+        cuts = self.validation_cuts()
+        try:
+            rates, psnr = ([float(values[f"val_{kind}_{count}"]) for count in cuts] for kind in ("bpp", "psnr"))
+            difference = bd_rate(*self.anchor, rates, psnr).percent
+        except (ConfigError, KeyError, ValueError):  # a curve too short or not monotone yet
+            difference = math.nan
+        self.log("val_bd_rate_jpeg", difference, prog_bar=True, sync_dist=True)
+
+
+def jpeg_curve(photos: Iterable[Tensor]) -> tuple[list[float], list[float]]:
+    """Mean bits a pixel (whole files) and mean PSNR of JPEG 4:2:0, optimised, on photos (1, 3, H, W) of uint8."""
+    rates, qualities = [], []
+    for quality in (5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90):
+        bpp, psnr = [], []
+        for photo in photos:
+            pixels = photo[0].permute(1, 2, 0).numpy()
+            buffer = io.BytesIO()
+            Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, optimize=True, subsampling=2)
+            with Image.open(buffer) as decoded:
+                error = float(np.square(np.asarray(decoded).astype(np.float64) - pixels).mean())
+            bpp.append(8 * buffer.tell() / (pixels.shape[0] * pixels.shape[1]))
+            psnr.append(10 * math.log10(255**2 / max(error, 1e-9)))
+        rates.append(float(np.mean(bpp)))
+        qualities.append(float(np.mean(psnr)))
+    return rates, qualities

@@ -1,0 +1,176 @@
+"""Warm start of the photo codec: passes over transform coefficients, ordered by rate–distortion slope.
+
+Each channel of the codec starts as one pass over one coefficient of the block transform: a uniform quantizer with a
+dead zone of what earlier passes left, its codewords the conditional means, its table the counted symbols. Channels are
+ordered by the distortion they save a bit, so that every prefix is near optimal before the first training step.
+"""
+
+import dataclasses
+import heapq
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ohmq.models.config import PhotoConfig
+from ohmq.models.photo import BLOCK, GREY_LEVELS, PhotoModel, block_filters
+
+__all__ = ["DEAD_ZONE", "PASSES", "PhotoDesign", "design_photo_codec", "start_photo_model"]
+
+PASSES = (120.0, 56.0, 26.0, 12.0)
+"""Quantizer steps of the passes over a coefficient, in grey levels."""
+DEAD_ZONE = 0.62
+"""Half the width of the zero bin, in steps."""
+GROUP_LIMITS = (1, 3, 6, 12, 20, 32, 48, 72, 96)
+"""Most channels of each group, the last for all further ones: what comes early is context for much."""
+NUM_CUTS = 16
+LOWEST_RATE_BPP = 0.05
+"""Estimated rate of the first cut point."""
+SHARPNESS = 6.0
+"""Inverse temperature times step: softer ones train faster at first and ruin the codec later."""
+
+
+class _Pass(NamedTuple):
+    """One pass over one coefficient; rate in bits and distortion saved in squared grey levels, a position."""
+
+    coefficient: int
+    step: float
+    centroids: Tensor
+    probabilities: Tensor
+    rate: float
+    saved: float
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotoDesign:
+    """What the warm start found.
+
+    Attributes:
+        config: the configuration with groups and cuts.
+        passes: of each channel.
+        rates_bpp: estimated rate of each prefix, shape (C,).
+        lambdas: bits a pixel that a squared grey level (of 255) of mean squared error is worth at each prefix, (C,).
+    """
+
+    config: PhotoConfig
+    passes: tuple[_Pass, ...]
+    rates_bpp: Tensor
+    lambdas: Tensor
+
+
+@torch.no_grad()
+def design_photo_codec(photos: Tensor, config: PhotoConfig) -> PhotoDesign:
+    """Choose and order the passes.
+
+    Args:
+        photos: sample pictures in [0, 1], (N, 3, H, W), H and W multiples of 16. config: sizes; groups and cuts are
+            found here.
+    """
+    filters, _ = block_filters(config.latent_channels)
+    rows = [functional.conv2d((photo[None] - 0.5) * 255, filters, stride=BLOCK) for photo in photos]
+    latent = torch.cat([z.permute(0, 2, 3, 1).reshape(-1, z.shape[1]) for z in rows])
+    candidates = [_passes(d, latent[:, d], config.num_symbols) for d in range(config.latent_channels)]
+    order, slopes = _order(candidates, config.channels_max)
+    rates = torch.tensor([p.rate for p in order]).cumsum(0) / BLOCK**2
+    # Pixels have three values each: a bit saves slope squared grey levels of their sum.
+    lambdas = torch.cummax(3 / torch.tensor(slopes), 0).values
+    groups = _groups([p.coefficient for p in order])
+    config = dataclasses.replace(config, channels_max=len(order), groups=groups, cuts=_cuts(rates))
+    return PhotoDesign(config, tuple(order), rates, lambdas)
+
+
+def _passes(coefficient: int, values: Tensor, num_symbols: int) -> list[_Pass]:
+    found, rest = [], values.clone()
+    half = num_symbols // 2
+    for smallest in PASSES:
+        step = max(smallest, float(rest.abs().quantile(0.9998)) / ((num_symbols - 1) / 2))
+        level = rest.sign() * torch.floor(rest.abs() / step + 1 - DEAD_ZONE).clamp_min(0)
+        symbols = level.clamp(-half, num_symbols - 1 - half).long() + half
+        count = torch.bincount(symbols, minlength=num_symbols).float()
+        sums = torch.zeros(num_symbols).index_add_(0, symbols, rest)
+        grid = (torch.arange(num_symbols) - half) * step
+        centroids = torch.where(count > 5, sums / count.clamp_min(1), grid)
+        probabilities = (count + 0.05) / (count + 0.05).sum()
+        left = rest - centroids[symbols]
+        saved = float(rest.square().mean() - left.square().mean())
+        rate = float(-probabilities.log2()[symbols].mean())
+        found.append(_Pass(coefficient, step, centroids, probabilities, rate, saved))
+        rest = left
+    return found
+
+
+def _order(candidates: list[list[_Pass]], count: int) -> tuple[list[_Pass], list[float]]:
+    """Passes by falling slope, those of a coefficient in order (along the convex hull of its curve)."""
+
+    def best(passes: list[_Pass], first: int) -> tuple[float, int]:
+        rate = saved = 0.0
+        found = (-1.0, first)
+        for last in range(first, len(passes)):
+            rate, saved = rate + passes[last].rate, saved + passes[last].saved
+            found = max(found, (saved / (rate + 1e-3), last), key=lambda item: item[0])
+        return found
+
+    heap: list[tuple[float, int, int, int]] = []
+    for index, passes in enumerate(candidates):
+        slope, last = best(passes, 0)
+        heapq.heappush(heap, (-slope, index, 0, last))
+    order: list[_Pass] = []
+    slopes: list[float] = []
+    while heap and len(order) < count:
+        negative, index, first, last = heapq.heappop(heap)
+        order += candidates[index][first : last + 1]
+        slopes += [max(-negative, 1e-6)] * (last + 1 - first)
+        if last + 1 < len(candidates[index]):
+            slope, end = best(candidates[index], last + 1)
+            heapq.heappush(heap, (-slope, index, last + 1, end))
+    return order[:count], slopes[:count]
+
+
+def _groups(coefficients: list[int]) -> tuple[int, ...]:
+    """Group sizes: they grow, and no coefficient is in a group twice, as its second pass needs the first."""
+    sizes: list[int] = []
+    current: set[int] = set()
+    for coefficient in coefficients:
+        limit = GROUP_LIMITS[min(len(sizes), len(GROUP_LIMITS) - 1)]
+        if coefficient in current or len(current) >= limit:
+            sizes.append(len(current))
+            current = set()
+        current.add(coefficient)
+    return (*sizes, len(current))
+
+
+def _cuts(rates: Tensor) -> tuple[int, ...]:
+    """Numbers of channels whose rates are evenly spread on a logarithmic scale."""
+    last = rates[-1].log()
+    wanted = torch.linspace(min(float(torch.tensor(LOWEST_RATE_BPP).log()), float(last)), float(last), NUM_CUTS).exp()
+    found = (torch.searchsorted(rates, wanted) + 1).clamp(1, len(rates)).tolist()
+    return tuple(sorted({*found, len(rates)}))
+
+
+@torch.no_grad()
+def start_photo_model(model: PhotoModel, design: PhotoDesign) -> None:
+    """Set the quantizer and the prior of a fresh model to a design."""
+    quantizer, prior = model.quantizer, model.prior
+    assert prior is not None
+    coefficients = torch.tensor([p.coefficient for p in design.passes])
+    steps = torch.tensor([p.step for p in design.passes]) / GREY_LEVELS
+    directions = torch.eye(quantizer.latent_channels)[coefficients]
+    quantizer.project.copy_(directions)
+    quantizer.directions.copy_(directions)
+    quantizer.centres.copy_(_centres(quantizer.num_symbols) * steps[:, None])
+    quantizer.values.copy_(torch.stack([p.centroids for p in design.passes]) / GREY_LEVELS)
+    quantizer.log_temperature.copy_((SHARPNESS / steps).log())
+    prior.logits.copy_(torch.stack([p.probabilities for p in design.passes]).log())
+    prior.own_scale.copy_(1 / steps)
+    prior.input_scale.fill_(0.15)
+
+
+def _centres(num_symbols: int) -> Tensor:
+    """Centres in steps such that half-way between neighbours lies a dead-zone quantizer's threshold."""
+    centres = [0.0]
+    for level in range(num_symbols // 2):
+        centres.append(2 * (DEAD_ZONE + level) - centres[-1])
+    positive = torch.tensor(centres)
+    both = torch.cat([-positive[1:].flip(0), positive])
+    return both[:num_symbols]

@@ -1,0 +1,269 @@
+"""The photo model: its start, its prior in integers, its codec."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from reference_decoder import ReferenceRangeDecoder, context_frequencies
+
+from ohmq.codec import Codec, encode_layers
+from ohmq.entropy.frozen_choice import FrozenChoicePrior
+from ohmq.errors import BitstreamError, ConfigError
+from ohmq.model_file import freeze, load_model, save_model
+from ohmq.models import PhotoConfig, PhotoModel, build_model, config_from_dict
+from ohmq.models.photo import block_filters
+from ohmq.training.photo_start import PhotoDesign, design_photo_codec, start_photo_model
+
+SMALL = PhotoConfig(
+    channels_max=24, latent_channels=12, num_symbols=9, wide=8, wider=12, context_projection=3, context_hidden=5
+)
+
+
+def picture(height: int, width: int, seed: int = 0) -> Image.Image:
+    """Smooth shapes and some noise."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width] / 40
+    waves = [np.sin(a * x + b * y + c) for a, b, c in rng.uniform(-3, 3, (3, 3))]
+    pixels = 128 + 60 * np.stack(waves, -1) + 30 * np.sign(waves[0])[..., None] + rng.normal(0, 4, (height, width, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def design() -> PhotoDesign:
+    photos = [torch.from_numpy(np.asarray(picture(128, 128, seed)).copy()).permute(2, 0, 1) / 255 for seed in range(8)]
+    return design_photo_codec(torch.stack(photos), SMALL)
+
+
+@pytest.fixture(scope="module")
+def model(design: PhotoDesign) -> PhotoModel:
+    """A started model whose context networks and convolutions are far from zero."""
+    torch.manual_seed(3)
+    built = build_model(design.config)
+    assert isinstance(built, PhotoModel)
+    start_photo_model(built, design)
+    assert built.prior is not None
+    with torch.no_grad():
+        for network in built.prior.networks:
+            network[4].weight.normal_(std=0.6)  # type: ignore[index]
+            network[4].bias.normal_(std=0.5)  # type: ignore[index]
+        built.prior.own.normal_(std=0.5)
+        built.synthesis_transform.path[-2].weight.normal_(std=0.01)  # type: ignore[index]
+    return built
+
+
+@pytest.fixture(scope="module")
+def codec(model: PhotoModel) -> Codec:
+    return Codec(freeze(model, "photo"))
+
+
+def test_the_block_transform_is_orthonormal() -> None:
+    filters, chosen = block_filters(768)
+    product = filters.flatten(1) @ filters.flatten(1).T
+    assert torch.allclose(product, torch.eye(768), atol=1e-5)
+    assert chosen[0] == (0, 0, 0)
+    assert len(set(chosen)) == 768
+
+
+def test_the_start_orders_passes_by_what_they_save(design: PhotoDesign) -> None:
+    config = design.config
+    assert config.channels_max == len(design.passes) == sum(config.groups)
+    assert config.cuts[-1] == config.channels_max
+    assert (design.rates_bpp.diff() > 0).all()
+    assert (design.lambdas.diff() >= 0).all()
+    start = 0
+    for size in config.groups:  # a second pass over a coefficient needs the first
+        coefficients = [p.coefficient for p in design.passes[start : start + size]]
+        assert len(set(coefficients)) == size
+        start += size
+
+
+def test_the_started_model_codes_better_with_more_channels(design: PhotoDesign) -> None:
+    model = build_model(design.config)
+    assert isinstance(model, PhotoModel)
+    start_photo_model(model, design)
+    image = torch.from_numpy(np.asarray(picture(160, 96, 50)).copy()).permute(2, 0, 1)[None] / 255
+    errors, bits = [], []
+    with torch.no_grad():
+        for count in (2, 6, 12, 24):
+            output = model(model.normalise(image), torch.tensor([count]))
+            errors.append(float((model.denormalise(output.reconstruction) - image).square().mean()))
+            bits.append(float(output.bits[0]))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < errors[0] / 3
+    assert bits == sorted(bits)
+
+
+def test_coding_reconstructs_what_training_saw(model: PhotoModel) -> None:
+    image = torch.from_numpy(np.asarray(picture(64, 80, 7)).copy()).permute(2, 0, 1)[None] / 255
+    images = model.normalise(image)
+    symbols = model.symbols(images)
+    for count in (1, 5, 24):
+        with torch.no_grad():
+            seen = model.denormalise(model(images, torch.tensor([count])).reconstruction).clamp(0, 1)
+        assert torch.allclose(model.reconstruct(symbols, count), seen, atol=2e-4)
+    with pytest.raises(ValueError, match="same number"):
+        model(images.expand(2, -1, -1, -1), torch.tensor([1, 2]))
+
+
+def test_every_parameter_gets_a_gradient(model: PhotoModel) -> None:
+    trained = build_model(model.config)
+    trained.load_state_dict(model.state_dict())
+    image = torch.from_numpy(np.asarray(picture(64, 64, 8)).copy()).permute(2, 0, 1)[None] / 255
+    images = trained.normalise(image)
+    output = trained(images, torch.tensor([24]))
+    (output.bits.sum() + 100 * (output.reconstruction - images).square().mean()).backward()
+    for name, parameter in trained.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+    for name in ("quantizer.project", "quantizer.centres", "quantizer.values", "prior.own", "prior.logits"):
+        assert trained.get_parameter(name).grad.abs().sum() > 0, name  # type: ignore[union-attr]
+
+
+def test_files_round_trip_at_every_cut(codec: Codec) -> None:
+    image = picture(70, 90, 4)
+    symbols = codec.analyse(image)
+    assert symbols.values.shape == (1, 5, 6, 24)
+    data = codec.encode(symbols, 24)
+    file, decoded = codec.decode(data)
+    assert np.array_equal(decoded.values, symbols.values)
+    assert [layer.channels for layer in file.layers] == np.diff((0, *codec.cut_points)).tolist()
+    before = 0.0
+    for count in codec.cut_points:
+        part = codec.decompress(data, channels=count)
+        assert np.array_equal(part, codec.synthesise(symbols, count))
+        psnr = -10 * np.log10(np.square(np.asarray(part) / 255 - np.asarray(image) / 255).mean())
+        assert psnr > before - 0.5
+        before = psnr
+    for length in range(0, len(data), 7):
+        with pytest.raises(BitstreamError):
+            codec.decompress(data[:length])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (16, 16), (17, 15), (500, 3)])
+def test_odd_sizes_and_grey_pictures(codec: Codec, size: tuple[int, int]) -> None:
+    image = picture(size[1], size[0]).convert("L")
+    decoded = codec.decompress(codec.compress(image, fraction=0.5))
+    assert (decoded.size, decoded.mode) == (size, "RGB")
+
+
+def test_the_integer_prior_follows_the_trained_one(codec: Codec, model: PhotoModel) -> None:
+    image = picture(128, 128, 12)
+    symbols = codec.analyse(image)
+    ideal = encode_layers(codec.prior, symbols.values[None], [(24,)]).ideal_bits.sum()
+    images = model.normalise(torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None] / 255)
+    with torch.no_grad():
+        bits = float(model(images, torch.tensor([24])).bits)
+        flat = float(model(images * 0, torch.tensor([24])).bits)
+    assert ideal == pytest.approx(bits, rel=0.01)
+    assert abs(flat - bits) > 0.1 * bits  # pictures differ, so the agreement says something
+
+
+def test_threads_and_layers_do_not_change_a_byte(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    symbols = codec.analyse(picture(64, 64, 9))
+    expected = codec.encode(symbols, 24)
+    assert np.array_equal(codec.decode(codec.encode(symbols, 24, layers=1))[1].values, symbols.values)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3 - min(before, 2))
+        assert np.array_equal(codec.analyse(picture(64, 64, 9)).values, symbols.values)
+        assert codec.encode(symbols, 24) == expected
+    finally:
+        torch.set_num_threads(before)
+    monkeypatch.setattr("ohmq.codec.CHUNK_ROWS", 5)
+    monkeypatch.setattr("ohmq.entropy.frozen_choice.CHUNK_ROWS", 3)
+    assert codec.encode(symbols, 24) == expected
+
+
+def test_a_reloaded_model_codes_the_same(codec: Codec, tmp_path: Path) -> None:
+    save_model(codec.frozen, tmp_path / "photo.safetensors")
+    again = Codec(load_model(tmp_path / "photo.safetensors"))
+    assert again.model_id == codec.model_id
+    image = picture(48, 48, 1)
+    data = codec.compress(image)
+    assert again.compress(image) == data
+    assert np.array_equal(again.decompress(data), codec.decompress(data))
+
+
+def test_a_second_implementation_decodes_a_picture(codec: Codec) -> None:
+    """Plain Python integers, from section 8 of the format page."""
+    symbols = codec.analyse(picture(48, 32, 2)).values[0]
+    height, width, channels = symbols.shape
+    payload = encode_layers(codec.prior, symbols[None, None], [(channels,)]).payloads[0][0][0]
+    tensors = {name: value.tolist() for name, value in codec.prior.tensors.items()}
+    decoder = ReferenceRangeDecoder(payload)
+    places = [(i, j) for i in range(height) for j in range(width)]
+    y = {place: [0] * codec.prior.directions.shape[1] for place in places}
+
+    def cut(value: int, low: int, high: int) -> int:
+        return min(max(value, low), high)
+
+    def product(row: list[int], x: list[int], bias: int = 0) -> int:
+        return sum(a * b for a, b in zip(row, x, strict=True)) + bias
+
+    channel = 0
+    for group, size in enumerate(codec.prior.group_sizes):
+        levels = {place: [(0, 0)] * size for place in places}
+        if group:
+            v = {place: [value >> 12 for value in y[place]] for place in places}
+            weight, bias = (tensors[f"projection.{group}.{name}"] for name in ("weight", "bias"))
+            p = {place: [product(r, v[place], b) >> 12 for r, b in zip(weight, bias, strict=True)] for place in places}
+            own = {
+                place: [product(tensors["project"][c], v[place]) >> 12 for c in range(channel, channel + size)]
+                for place in places
+            }
+            nothing, none = [0] * len(weight), [0] * size
+            for i, j in places:
+                x = [value for a in (-1, 0, 1) for b in (-1, 0, 1) for value in p.get((i + a, j + b), nothing)]
+                for layer in range(3):
+                    weight, bias = (tensors[f"network.{group}.{layer}.{name}"] for name in ("weight", "bias"))
+                    x = [product(row, x, b) for row, b in zip(weight, bias, strict=True)]
+                    x = [(max(value, 0) if layer < 2 else value) >> 12 for value in x]
+                near = [own.get(place, none) for place in ((i - 1, j), (i + 1, j), (i, j - 1), (i, j + 1))]
+                for c in range(size):
+                    o, around = own[i, j][c], [n[c] for n in near]
+                    phi = [
+                        min(abs(o), 512),
+                        min(sum(map(abs, around)) >> 2, 512),
+                        cut(o, -256, 256),
+                        cut(sum(around) >> 2, -256, 256),
+                    ]
+                    raw = [x[2 * c + k] + (product(tensors["own"][channel + c][k], phi) >> 12) for k in (0, 1)]
+                    first, second = ((value + 32) >> 6 for value in raw)
+                    levels[i, j][c] = cut(first, -8, 7), cut(second, -4, 3)
+        for c in range(channel, channel + size):
+            for i, j in places:
+                first, second = levels[i, j][c - channel]
+                logits = [
+                    logit + first * f[0] + second * f[1]
+                    for logit, f in zip(tensors["logits"][c], tensors["features"][c], strict=True)
+                ]
+                symbol = decoder.symbol(context_frequencies(logits, tensors["exp2"]))
+                assert symbol == symbols[i, j, c], (i, j, c)
+        for c in range(channel, channel + size):
+            for i, j in places:
+                value = tensors["values"][c][symbols[i, j, c]]
+                y[i, j] = [a + value * b for a, b in zip(y[i, j], tensors["directions"][c], strict=True)]
+        channel += size
+    assert len({levels[place][0] for place in places}) > 1  # the context did choose
+
+
+def test_impossible_priors_are_refused(codec: Codec) -> None:
+    tensors = dict(codec.prior.tensors)
+    with pytest.raises(ValueError, match="groups"):
+        FrozenChoicePrior(tensors, (24, 1))
+    huge = {**tensors, "values": np.full_like(tensors["values"], 2**14).astype(np.int64) * 2**16}
+    huge["project"] = np.full_like(tensors["project"], 2**14)
+    with pytest.raises(ValueError, match="exact integers"):
+        FrozenChoicePrior(huge, codec.prior.group_sizes)
+
+
+def test_configurations() -> None:
+    config = dataclasses.replace(SMALL, groups=(4, 20), cuts=(3, 24))
+    assert config_from_dict(config.to_dict()) == config
+    assert (config.group_sizes, config.cut_points) == ((4, 20), (3, 24))
+    for wrong in ({"groups": (4, 4)}, {"cuts": (5, 3, 24)}, {"cuts": (5,)}, {"latent_channels": 769}):
+        with pytest.raises(ConfigError):
+            dataclasses.replace(SMALL, **wrong)
