@@ -15,7 +15,10 @@ __all__ = ["command"]
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many images.")
 @click.option("--fraction", "fractions", type=click.FloatRange(0, 1), multiple=True, help="Repeatable; default: all.")
 @click.option(
-    "--against", help="Published curve to give the BD-rate against, such as mnist-ohm-c0-16-lambda0.95-0.999."
+    "--against",
+    multiple=True,
+    help="Give the BD-rate against jpeg or webp (measured on the same images, whole files) or a published curve (payload), "
+    "such as mnist-ohm-c0-16-lambda0.95-0.999. Repeatable.",
 )
 @click.option("-o", "--output-dir", type=click.Path(path_type=Path), help="Write tables and a plot here.")
 @click.option("--json", "as_json", is_flag=True, help="Mean rows as JSON.")
@@ -26,7 +29,7 @@ def command(
     data_base_path: Path | None,
     limit: int | None,
     fractions: tuple[float, ...],
-    against: str | None,
+    against: tuple[str, ...],
     output_dir: Path | None,
     as_json: bool,
 ) -> int:
@@ -34,16 +37,20 @@ def command(
     from ohmq.cli.published_compress import evaluate_set, read_images
     from ohmq.codec import Codec
     from ohmq.evaluation.bd_rate import bd_rate
+    from ohmq.evaluation.classic import CLASSIC_CODECS, classic_curve
     from ohmq.evaluation.published import published_curve
     from ohmq.model_file import resolve_model
 
     if bool(inputs) == bool(mnist):
         raise click.UsageError("give images, or --mnist")
     frozen = resolve_model(model)
-    try:
-        anchor = published_curve(against) if against else None
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+    published = {}
+    for name in against:
+        if name not in CLASSIC_CODECS:
+            try:
+                published[name] = published_curve(name)
+            except ValueError as error:
+                raise click.UsageError(f"{error}; or one of {', '.join(CLASSIC_CODECS)}") from error
     failed = 0
     if mnist:
         from ohmq.datasets import load_mnist
@@ -54,14 +61,18 @@ def command(
         images, failed = read_images(inputs, grey=Codec(frozen).grey)
     data = f"MNIST {mnist}" if mnist else ", ".join(inputs)
     result = evaluate_set(frozen, images[:limit], fractions or (-1,), output_dir, data=data, quiet=as_json)
-    if anchor is not None:
-        curve = result.curve()
+    for name in against:
+        anchor = published.get(name) or classic_curve(name, [pixels for _, pixels in images[:limit]])
+        curve = result.curve("file_bpp" if name in CLASSIC_CODECS else "payload_bpp")
         difference = bd_rate(anchor.rates_bpp, anchor.psnr_db, curve.rates_bpp, curve.psnr_db)
         click.echo(
-            f"BD-rate against {against}: {difference.percent:+.1f} % "
-            f"(payload bpp, {difference.low_db:.2f} to {difference.high_db:.2f} dB)",
+            f"BD-rate against {name}: {difference.percent:+.1f} % "
+            f"({curve.rate}, {difference.low_db:.2f} to {difference.high_db:.2f} dB)",
             err=as_json,
         )
+        if name in CLASSIC_CODECS:
+            points = ", ".join(f"{r:.3f}: {q:.2f}" for r, q in zip(anchor.rates_bpp, anchor.psnr_db, strict=True))
+            click.echo(f"  {anchor.label} (bpp: dB): {points}", err=as_json)
     if as_json:
         click.echo(result.to_json())
     return 1 if failed else 0

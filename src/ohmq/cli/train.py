@@ -13,9 +13,11 @@ _MODEL_KEYS = ("quantizer", "channels_min", "channels_max", "num_symbols", "prio
 
 
 @click.command(epilog="Example: ohmq train --preset mnist-ohm --data data -o runs/mnist-ohm")
-@click.option("--preset", "preset_name", help="Settings of a shipped model: mnist-ohm, mnist-int.")
+@click.option("--preset", "preset_name", help="Settings of a shipped model: mnist-ohm, mnist-int, photo.")
 @click.option("-o", "--output-dir", type=click.Path(path_type=Path), required=True, help="Logs and checkpoints.")
-@click.option("--data", "data_base_path", type=click.Path(path_type=Path), help="Where MNIST is, or $OHMQ_DATA.")
+@click.option(
+    "--data", "data_base_path", type=click.Path(path_type=Path), help="Where MNIST or the photos are, or $OHMQ_DATA."
+)
 @click.option("--quantizer", type=click.Choice(["ohm", "integer", "none"]))
 @click.option("--channels-min", type=int, help="Channels that are always active (default 0).")
 @click.option("--channels-max", type=int, help="All channels (default 16).")
@@ -35,6 +37,7 @@ _MODEL_KEYS = ("quantizer", "channels_min", "channels_max", "num_symbols", "prio
 @click.option("--warm-start-epochs", type=int)
 @click.option("--grow-epochs", type=int, help="Last epochs, with the whole alphabet; 0: all.")
 @click.option("--initial-symbols", type=int, help="Alphabet size before.")
+@click.option("--crop-size", type=int, help="Side of the random crops of photos, in pixels.")
 @click.option("--num-train-samples", type=int)
 @click.option("--num-val-samples", type=int)
 @click.option("--val-every", type=int, help="Epochs between validations.")
@@ -47,7 +50,10 @@ _MODEL_KEYS = ("quantizer", "channels_min", "channels_max", "num_symbols", "prio
 @click.option("--ckpt", type=click.Path(path_type=Path), help="Resume from this checkpoint.")
 @click.option("--resume", is_flag=True, help="Resume from OUTPUT_DIR/last.ckpt if it is there.")
 def command(preset_name: str | None, ckpt: Path | None, resume: bool, **given: Any) -> None:
-    """Train a model: checkpoints, CSV and TensorBoard logs go to the output folder."""
+    """Train a model: checkpoints, CSV and TensorBoard logs go to the output folder.
+
+    Photos are read from the folders train and validation below --data, below --data/photos or below --data/openimages.
+    """
     from ohmq.models import MnistConfig
     from ohmq.training.options import TrainOptions, preset
     from ohmq.training.resume import resume_point

@@ -1,23 +1,21 @@
 """Training of the photo codec."""
 
-import io
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from PIL import Image
 from torch import Tensor
 
 from ohmq.errors import ConfigError
 from ohmq.evaluation.bd_rate import bd_rate
+from ohmq.evaluation.results import Curve
 from ohmq.models.photo import GREY_LEVELS, PhotoModel
 from ohmq.training.module import TrainingModule
 from ohmq.training.options import TrainOptions
 
-__all__ = ["PhotoModule", "jpeg_curve"]
+__all__ = ["PhotoModule"]
 
 RATE_FACTORS = {  # learning rates relative to the networks': what the warm start set well takes small steps
     "prior.logits": 2.0,
@@ -46,7 +44,7 @@ class PhotoModule(TrainingModule):
     Args:
         options: the run. model: what to train. total_steps: of the run.
         rates_bpp, lambdas: of each prefix, shape (C,).
-        anchor: (rates, PSNRs) of JPEG on the validation photos.
+        anchor: JPEG's curve on the validation photos.
     """
 
     def __init__(
@@ -56,7 +54,7 @@ class PhotoModule(TrainingModule):
         total_steps: int,
         rates_bpp: Tensor,
         lambdas: Tensor,
-        anchor: tuple[list[float], list[float]],
+        anchor: Curve,
     ) -> None:
         super().__init__(options, total_steps, options.learning_rate, options.schedule)
         self.model, self.anchor = model, anchor
@@ -144,25 +142,7 @@ class PhotoModule(TrainingModule):
         cuts = self.validation_cuts()
         try:
             rates, psnr = ([float(values[f"val_{kind}_{count}"]) for count in cuts] for kind in ("bpp", "psnr"))
-            difference = bd_rate(*self.anchor, rates, psnr).percent
+            difference = bd_rate(self.anchor.rates_bpp, self.anchor.psnr_db, rates, psnr).percent
         except (ConfigError, KeyError, ValueError):  # a curve too short or not monotone yet
             difference = math.nan
         self.log("val_bd_rate_jpeg", difference, prog_bar=True, sync_dist=True)
-
-
-def jpeg_curve(photos: Iterable[Tensor]) -> tuple[list[float], list[float]]:
-    """Mean bits a pixel (whole files) and mean PSNR of JPEG 4:2:0, optimised, on photos (1, 3, H, W) of uint8."""
-    rates, qualities = [], []
-    for quality in (5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90):
-        bpp, psnr = [], []
-        for photo in photos:
-            pixels = photo[0].permute(1, 2, 0).numpy()
-            buffer = io.BytesIO()
-            Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, optimize=True, subsampling=2)
-            with Image.open(buffer) as decoded:
-                error = float(np.square(np.asarray(decoded).astype(np.float64) - pixels).mean())
-            bpp.append(8 * buffer.tell() / (pixels.shape[0] * pixels.shape[1]))
-            psnr.append(10 * math.log10(255**2 / max(error, 1e-9)))
-        rates.append(float(np.mean(bpp)))
-        qualities.append(float(np.mean(psnr)))
-    return rates, qualities

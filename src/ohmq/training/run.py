@@ -18,6 +18,7 @@ from torch import Tensor
 import ohmq
 from ohmq.datasets import Split, load_mnist
 from ohmq.errors import ConfigError
+from ohmq.evaluation.classic import classic_curve
 from ohmq.model_file import CHECKPOINT_FORMAT, read_checkpoint
 from ohmq.models import CompressionModel, MnistModel, PhotoConfig, PhotoModel, build_model
 from ohmq.models.photo import BLOCK
@@ -25,7 +26,7 @@ from ohmq.quantizers import OneHotMax
 from ohmq.training.data import ArrayLoader
 from ohmq.training.module import CodecModule, TrainingModule, WarmStartModule
 from ohmq.training.options import TrainOptions
-from ohmq.training.photo import PhotoModule, jpeg_curve
+from ohmq.training.photo import PhotoModule
 from ohmq.training.photo_start import design_photo_codec, start_photo_model
 from ohmq.training.photos import CropLoader, WholePhotos, photo_files, photo_folder
 
@@ -119,7 +120,7 @@ def _train_photo(options: TrainOptions, resume: Path | None) -> Path:
         options.epochs * len(loader),
         design.rates_bpp,
         design.lambdas,
-        jpeg_curve(validation),
+        classic_curve("jpeg", [photo[0].permute(1, 2, 0).numpy() for photo in validation]),
     )
     _fit(module, _Stage("train", design.config, options.epochs), options, loader, validation, done.path)
     return options.output_dir / "last.ckpt"

@@ -1,0 +1,119 @@
+"""Training of the photo codec, run as a user would, on pictures that the test draws."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ohmq.cli import main
+from ohmq.codec import load
+from ohmq.errors import ConfigError
+from ohmq.training.options import TrainOptions, preset
+from ohmq.training.photos import CropLoader, photo_files, photo_folder
+from ohmq.training.run import train
+
+
+def draw(path: Path, height: int, width: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width] / 30
+    waves = [np.sin(a * x + b * y + c) for a, b, c in rng.uniform(-3, 3, (3, 3))]
+    pixels = 128 + 60 * np.stack(waves, -1) + 40 * np.sign(waves[1])[..., None]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of drawn photos: 6 to train on, 2 to validate, and what a real folder also holds."""
+    for number in range(6):
+        draw(tmp_path / "data" / "openimages" / "train" / f"{number}.png", 90, 110, number)
+    for number in range(2):
+        draw(tmp_path / "data" / "openimages" / "validation" / f"{number}.png", 80, 64, 20 + number)
+    draw(tmp_path / "data" / "openimages" / "train" / "small.png", 20, 200, 9)
+    (tmp_path / "data" / "openimages" / "train" / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    (tmp_path / "data" / "openimages" / "train" / "notes.txt").write_text("no photo")
+    return tmp_path / "data"
+
+
+def test_from_photos_to_a_file_and_back(photos: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ohmq", "train", "--preset", "photo", "--data", str(photos), "-o", "run", "--cpu"]
+    command += ["--epochs", "2", "--batch-size", "3", "--crop-size", "64", "--val-every", "1", "--log-interval", "1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    assert "small.png" in done.stderr
+    assert "broken.jpg" in done.stderr
+    assert "notes.txt" not in done.stderr
+    header = (tmp_path / "run" / "logs_train" / "metrics.csv").read_text().splitlines()[0]
+    assert {"train_loss", "val_loss", "val_bd_rate_jpeg"} <= set(header.split(","))
+    again = subprocess.run([*command, "--resume"], cwd=tmp_path, capture_output=True, text=True, timeout=400)
+    assert again.returncode == 0, again.stderr
+    other = subprocess.run([*command, "--resume", "--seed", "4"], cwd=tmp_path, capture_output=True, text=True)
+    assert other.returncode == 1
+    assert "seed was 0, now 4" in other.stderr
+
+    source = tmp_path / "picture.png"
+    draw(source, 100, 77, 40)
+    model, coded, decoded = (tmp_path / name for name in ("photo.safetensors", "p.ohm", "p.png"))
+    for arguments in (
+        ["export", tmp_path / "run" / "last.ckpt", "-o", model],
+        ["compress", source, "-o", coded, "-m", model],
+        ["decompress", coded, "-o", decoded, "-m", model],
+        ["evaluate", source, "-m", model, "--against", "jpeg"],
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        assert stop.value.code == 0, arguments
+    codec = load(model)
+    assert len(codec.cut_points) >= 12
+    with Image.open(source) as original, Image.open(decoded) as back:
+        assert back.size == original.size
+        error = np.square(np.asarray(back, float) - np.asarray(original, float)).mean()
+    assert 10 * np.log10(255**2 / error) > 26
+
+
+def test_the_order_of_crops_depends_on_the_step_alone(photos: Path) -> None:
+    files = photo_files(photo_folder(photos, "train"), 64)
+    assert [path.name for path in files] == [f"{number}.png" for number in range(6)]
+    whole = list(CropLoader(files, 2, 64, seed=3, scale=(0.75, 0.95)))
+    assert [tuple(batch.shape) for batch in whole] == [(2, 3, 64, 64)] * 3
+    rest = list(CropLoader(files, 2, 64, seed=3, scale=(0.75, 0.95), step=lambda: 1))
+    assert all(torch.equal(a, b) for a, b in zip(rest, whole[1:], strict=True))
+    other = next(iter(CropLoader(files, 2, 64, seed=3, step=lambda: 3)))
+    assert not torch.equal(other, whole[0])
+    halves = [next(iter(CropLoader(files, 2, 64, seed=3, scale=(0.75, 0.95), rank=r, world_size=2))) for r in (0, 1)]
+    assert torch.equal(torch.cat(halves), whole[0])
+
+
+def test_a_photo_that_breaks_later_is_replaced(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = photo_files(photo_folder(photos, "train"), 64)
+    files[2].write_bytes(files[2].read_bytes()[:400])
+    batches = list(CropLoader(files, 3, 64))
+    assert len(batches) == 2
+    assert "2.png" in caplog.text
+    for file in files:
+        file.write_bytes(b"")
+    with pytest.raises(ConfigError, match="not one photo"):
+        list(CropLoader(files, 3, 64))
+
+
+def test_folders_that_cannot_be_trained_on(tmp_path: Path) -> None:
+    options = {**preset("photo"), "output_dir": tmp_path / "run", "cpu": True, "crop_size": 64}
+    with pytest.raises(ConfigError, match="openimages/train"):
+        train(TrainOptions(**options, data_base_path=tmp_path))
+    folder = tmp_path / "photos" / "train"
+    folder.mkdir(parents=True)
+    with pytest.raises(ConfigError, match="no images"):
+        train(TrainOptions(**options, data_base_path=tmp_path))
+    (folder / "broken.png").write_bytes(b"no")
+    with pytest.raises(ConfigError, match="no usable photo"):
+        train(TrainOptions(**options, data_base_path=tmp_path))
+    draw(folder / "small.png", 63, 300, 0)
+    with pytest.raises(ConfigError, match="at least 64 pixels"):
+        train(TrainOptions(**options, data_base_path=tmp_path))
+    for crop in (100, 16):
+        with pytest.raises(ConfigError, match="multiple of 16"):
+            TrainOptions(**{**options, "crop_size": crop})
