@@ -36,10 +36,20 @@ from ohmq.entropy.frozen_choice import LEVEL_BITS, FrozenChoicePrior
 from ohmq.errors import ConfigError, ModelFileError
 from ohmq.files import write_atomically
 from ohmq.models import CompressionModel, ModelConfig, PhotoModel, build_model, config_from_dict
+from ohmq.models.photo import LATENT_SCALE
 from ohmq.priors import ChoicePrior, ContextPrior, FactorizedDensity, StaticPrior
 from ohmq.quantizers import DirectionalOneHotMax, IntegerRounding
 
-__all__ = ["MODEL_FORMAT", "FrozenModel", "freeze", "load_model", "resolve_model", "save_model", "shipped_models"]
+__all__ = [
+    "MODEL_FORMAT",
+    "FrozenModel",
+    "freeze",
+    "load_model",
+    "resolve_model",
+    "save_model",
+    "shipped_models",
+    "thaw",
+]
 
 MODEL_FORMAT = 1
 CHECKPOINT_FORMAT = 1
@@ -148,6 +158,35 @@ def _choice_tensors(model: CompressionModel, prior: ChoicePrior) -> dict[str, ND
             tensors[f"network.{group}.{index}.weight"] = _fixed(_numpy(layer.weight), WEIGHT_BITS)
             tensors[f"network.{group}.{index}.bias"] = _fixed(_numpy(layer.bias), WEIGHT_BITS + VALUE_BITS)
     return {name: _narrow(value) for name, value in tensors.items()}
+
+
+@torch.no_grad()
+def thaw(frozen: FrozenModel) -> PhotoModel:
+    """A photo model to train on from, the inverse of `freeze` up to the rounding to integers.
+
+    Raises:
+        ConfigError: a model of another family or quantizer.
+    """
+    model = build_model(frozen.config)
+    if not isinstance(model, PhotoModel) or model.prior is None or not isinstance(frozen.prior, FrozenChoicePrior):
+        raise ConfigError(f"{frozen.name} is no photo model: training can go on from a photo model file only")
+    model.load_state_dict(frozen.model.state_dict(), strict=False)
+    prior, quantizer = model.prior, model.quantizer
+    tensors = {name: torch.from_numpy(value.astype(np.float64)) for name, value in frozen.prior.tensors.items()}
+    prior.logits.copy_(tensors["logits"] * (math.log(2) / 2**LOGIT_BITS))
+    prior.features.copy_(tensors["features"] * (math.log(2) * 2**LEVEL_BITS / 2**LOGIT_BITS))
+    prior.own.copy_(tensors["own"] / 2**WEIGHT_BITS)
+    project = quantizer.project.double()
+    prior.own_scale.copy_((tensors["project"] * project).sum(1) / 2**WEIGHT_BITS / project.square().sum(1))
+    prior.input_scale.fill_(LATENT_SCALE)
+    for group, (projection, network) in enumerate(zip(prior.projections, prior.networks, strict=True), start=1):
+        assert isinstance(projection, nn.Linear)
+        projection.weight.copy_(tensors[f"projection.{group}.weight"] / 2**WEIGHT_BITS / LATENT_SCALE)
+        projection.bias.copy_(tensors[f"projection.{group}.bias"] / 2 ** (WEIGHT_BITS + VALUE_BITS))
+        for index, layer in enumerate(layer for layer in network.children() if isinstance(layer, nn.Linear)):
+            layer.weight.copy_(tensors[f"network.{group}.{index}.weight"] / 2**WEIGHT_BITS)
+            layer.bias.copy_(tensors[f"network.{group}.{index}.bias"] / 2 ** (WEIGHT_BITS + VALUE_BITS))
+    return model.requires_grad_(True).train()
 
 
 def _narrow(values: NDArray[Any]) -> NDArray[Any]:

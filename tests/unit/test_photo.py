@@ -8,11 +8,12 @@ import pytest
 import torch
 from PIL import Image
 from reference_decoder import ReferenceRangeDecoder, context_frequencies
+from small_models import make_codec
 
 from ohmq.codec import Codec, encode_layers
 from ohmq.entropy.frozen_choice import FrozenChoicePrior
 from ohmq.errors import BitstreamError, ConfigError
-from ohmq.model_file import freeze, load_model, save_model
+from ohmq.model_file import freeze, load_model, save_model, thaw
 from ohmq.models import PhotoConfig, PhotoModel, build_model, config_from_dict
 from ohmq.models.photo import block_filters
 from ohmq.training.photo_start import PhotoDesign, design_photo_codec, start_photo_model
@@ -185,6 +186,25 @@ def test_a_reloaded_model_codes_the_same(codec: Codec, tmp_path: Path) -> None:
     data = codec.compress(image)
     assert again.compress(image) == data
     assert np.array_equal(again.decompress(data), codec.decompress(data))
+
+
+def test_training_goes_on_from_a_model_file(codec: Codec, model: PhotoModel) -> None:
+    thawed = thaw(codec.frozen)
+    image = model.normalise(torch.from_numpy(np.asarray(picture(64, 96, 5)).copy()).permute(2, 0, 1)[None] / 255)
+    expected, found = model(image, torch.tensor([24])), thawed(image, torch.tensor([24]))
+    assert found.bits.item() == pytest.approx(expected.bits.item(), rel=0.01)
+    assert (
+        found.reconstruction - expected.reconstruction
+    ).square().mean() < 1e-3  # a symbol may differ: half precision
+    found.bits.sum().backward()
+    assert thawed.quantizer.project.grad is not None
+    assert np.abs(encode_bits(Codec(freeze(thawed, "again"))) - encode_bits(codec)) < 0.01 * encode_bits(codec)
+    with pytest.raises(ConfigError, match="no photo model"):
+        thaw(make_codec("static").frozen)
+
+
+def encode_bits(codec: Codec) -> float:
+    return float(encode_layers(codec.prior, codec.analyse(picture(64, 64, 3)).values[None], [(24,)]).ideal_bits.sum())
 
 
 def test_a_second_implementation_decodes_a_picture(codec: Codec) -> None:

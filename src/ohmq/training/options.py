@@ -43,6 +43,7 @@ class TrainOptions:
         output_dir: where logs and checkpoints go.
         description: free text, kept in the checkpoint.
         test_sets: image folders evaluated after training.
+        start_from: a photo model (shipped name, model file) whose weights training starts from; "": the warm start.
     """
 
     model: ModelConfig = field(default_factory=MnistConfig)
@@ -75,6 +76,7 @@ class TrainOptions:
     output_dir: Path = Path("runs/ohmq")
     description: str = ""
     test_sets: tuple[str, ...] = ()
+    start_from: str = ""
 
     def __post_init__(self) -> None:
         if not all(0 <= value <= 1 for value in self.lambdas) or self.lambdas[0] > self.lambdas[1]:
@@ -91,6 +93,8 @@ class TrainOptions:
             raise ConfigError(f"initialisation is {self.initialisation!r}; choose 'published', 'scalar' or 'vector'")
         if self.schedule not in ("constant", "cosine"):
             raise ConfigError(f"schedule is {self.schedule!r}; choose 'constant' or 'cosine'")
+        if self.start_from and not isinstance(self.model, PhotoConfig):
+            raise ConfigError("training starts from a model file for the photo family only; use --ckpt to resume a run")
         if isinstance(self.model, PhotoConfig):
             if self.crop_size < 32 or self.crop_size % 16:
                 raise ConfigError(f"crop_size is {self.crop_size}; the photo model needs a multiple of 16 from 32 on")

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ohmq.models.config import PhotoConfig
-from ohmq.models.photo import BLOCK, GREY_LEVELS, PhotoModel, block_filters
+from ohmq.models.photo import BLOCK, GREY_LEVELS, LATENT_SCALE, PhotoModel, block_filters
 
 __all__ = ["DEAD_ZONE", "PASSES", "PhotoDesign", "design_photo_codec", "start_photo_model"]
 
@@ -163,7 +163,7 @@ def start_photo_model(model: PhotoModel, design: PhotoDesign) -> None:
     quantizer.log_temperature.copy_((SHARPNESS / steps).log())
     prior.logits.copy_(torch.stack([p.probabilities for p in design.passes]).log())
     prior.own_scale.copy_(1 / steps)
-    prior.input_scale.fill_(0.15)
+    prior.input_scale.fill_(LATENT_SCALE)
 
 
 def _centres(num_symbols: int) -> Tensor:

@@ -19,7 +19,7 @@ import ohmq
 from ohmq.datasets import Split, load_mnist
 from ohmq.errors import ConfigError
 from ohmq.evaluation.classic import classic_curve
-from ohmq.model_file import CHECKPOINT_FORMAT, read_checkpoint
+from ohmq.model_file import CHECKPOINT_FORMAT, read_checkpoint, resolve_model, thaw
 from ohmq.models import CompressionModel, MnistModel, PhotoConfig, PhotoModel, build_model
 from ohmq.models.photo import BLOCK
 from ohmq.quantizers import OneHotMax
@@ -107,9 +107,16 @@ def _train_photo(options: TrainOptions, resume: Path | None) -> Path:
     sample = next(iter(CropLoader(files, DESIGN_CROPS, design_crop, seed=options.seed)))
     assert isinstance(options.model, PhotoConfig)
     design = design_photo_codec(sample, options.model)
-    model = build_model(design.config)
-    assert isinstance(model, PhotoModel)
-    start_photo_model(model, design)
+    if options.start_from:
+        frozen = resolve_model(options.start_from)
+        if frozen.config != design.config:
+            raise ConfigError(f"{options.start_from} has another configuration than these photos and options give")
+        model = thaw(frozen)
+    else:
+        built = build_model(design.config)
+        assert isinstance(built, PhotoModel)
+        model = built
+        start_photo_model(model, design)
     for transform in (model.analysis_transform, model.synthesis_transform):
         transform.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     loader = CropLoader(files, options.batch_size, options.crop_size, seed=options.seed)
