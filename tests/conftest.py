@@ -30,6 +30,12 @@ def digit() -> Image.Image:
     return Image.open(DIGITS / "digit_3_a.png").convert("L")
 
 
+@pytest.fixture(scope="session")
+def digits() -> list[Image.Image]:
+    """All drawn digits, 28x28."""
+    return [Image.open(path).convert("L") for path in sorted(DIGITS.glob("*.png"))]
+
+
 @pytest.fixture
 def mnist_folder(tmp_path: Path) -> Path:
     """A folder with a small MNIST: 300 training and 40 test images, drawn digits with noise."""

@@ -105,6 +105,8 @@ class TrainOptions:
             raise ConfigError("the scalar warm start needs a model without refinement; choose --initialisation vector")
         if not 0 <= self.grow_epochs <= self.epochs:
             raise ConfigError(f"grow_epochs is {self.grow_epochs}; it must lie in 0 to epochs = {self.epochs}")
+        if self.grow_epochs and not (self.model.quantizer == "ohm" and self.model.refinement):
+            raise ConfigError("growing the alphabet needs an OHM model with refinement; set --grow-epochs 0")
         if self.grow_epochs and not 2 <= self.initial_symbols <= self.model.num_symbols:
             raise ConfigError(
                 f"initial_symbols is {self.initial_symbols}; it must lie in 2 to num_symbols = {self.model.num_symbols}"
@@ -129,7 +131,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "mnist-ohm": {
         "model": MnistConfig(prior="context", refinement=True, context_hidden=32, context_features=7),
         "initialisation": "vector",
-        "epochs": 110,
+        "epochs": 66,
         "grow_epochs": 6,
         "batch_size": 256,
         "learning_rate": 1.5e-3,

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from torch import Tensor
+from torch import Tensor, nn
 
 import ohmq
 from ohmq.datasets import Split, load_mnist
@@ -22,6 +23,7 @@ from ohmq.evaluation.classic import classic_curve
 from ohmq.model_file import CHECKPOINT_FORMAT, read_checkpoint, resolve_model, thaw
 from ohmq.models import CompressionModel, MnistModel, PhotoConfig, PhotoModel, build_model
 from ohmq.models.photo import BLOCK
+from ohmq.priors import ContextPrior, StaticPrior
 from ohmq.quantizers import OneHotMax
 from ohmq.training.data import ArrayLoader
 from ohmq.training.module import CodecModule, TrainingModule, WarmStartModule
@@ -73,7 +75,7 @@ def train(options: TrainOptions, *, resume: Path | None = None) -> Path:
                 torch.manual_seed(options.seed)
                 model.initialise_variance_preserving()
         elif isinstance(model.quantizer, OneHotMax) and model.config.num_symbols != stage.model.num_symbols:
-            model = grow_symbols(model, stage.model.num_symbols)
+            model = grow_symbols(model, stage.model.num_symbols, images[:WARM_START_SAMPLES].float() / 255)
         for transform in (model.analysis_transform, model.synthesis_transform):
             transform.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # halves the time of convolutions on a CPU
         batch = options.warm_start_batch_size if stage.name == "warm_start" else options.batch_size
@@ -88,6 +90,8 @@ def train(options: TrainOptions, *, resume: Path | None = None) -> Path:
                 module.learning_rate, module.schedule = options.learning_rate * 0.3, "cosine"
         _fit(module, stage, options, loader, ArrayLoader(validation, 500), done.path if resuming else None)
         model = module.transfer() if isinstance(module, WarmStartModule) else module.final_model
+        if stage is not stages[-1]:
+            shutil.copyfile(last, options.output_dir / f"{stage.name}.ckpt")
     return last
 
 
@@ -175,40 +179,90 @@ class _Progress:
         return cls(record["stage"], path)
 
 
-def grow_symbols(model: CompressionModel, num_symbols: int) -> CompressionModel:
-    """The same model with a larger alphabet: new symbols split the old ones, slightly moved and rarely expected.
+GROWN_SHARE = 0.002
+"""Share of a channel's symbols that are new ones just after growing."""
+
+
+@torch.no_grad()
+def grow_symbols(model: CompressionModel, num_symbols: int, images: Tensor) -> CompressionModel:
+    """The same model with a larger alphabet.
+
+    New codewords lie half-way between old ones and latents of the images that these represent badly. They start as rare
+    symbols, so that the model codes almost as before; training finds out which are worth their bits.
 
     Args:
-        model: an OHM model. num_symbols: the new S.
+        model: an OHM model with refinement. num_symbols: the new S.
+        images: in [0, 1], shape (N, image_channels, H, W).
     """
-    quantizer = model.quantizer
+    quantizer, old_prior = model.quantizer, model.prior
     assert isinstance(quantizer, OneHotMax)
-    old = quantizer.num_symbols
+    assert isinstance(old_prior, StaticPrior | ContextPrior)
     grown = build_model(dataclasses.replace(model.config, num_symbols=num_symbols))
-    source = torch.arange(num_symbols) % old
-    new = torch.arange(num_symbols) >= old
-    state = model.state_dict()
-    for name, value in grown.state_dict().items():
-        given = state[name]
-        if given.shape == value.shape:
-            value.copy_(given)
-            continue
-        if name.startswith("prior"):  # the last convolution of the static prior, or features: (C * S, ...), (C, S, K)
-            spread = given.view(quantizer.num_channels, old, *given.shape[1:] if given.dim() != 3 else given.shape[2:])
-            wide = spread[:, source].clone()
-            if name.endswith("network.2.bias"):
-                wide[:, new] = wide[:, new].abs() + 6.0  # nats rarer than the symbol it splits
-            value.copy_(wide.view(value.shape))
-        else:
-            value.copy_(given[:, source])
-    with torch.no_grad():
-        moved = grown.quantizer
-        assert isinstance(moved, OneHotMax)
-        noise = torch.randn_like(moved.codewords) * 0.1 * moved.codewords.std(1, keepdim=True)
-        moved.codewords.add_(noise * new[None, :, None])
-        row_noise = torch.randn_like(moved.weight) * 0.1 * moved.weight.std(1, keepdim=True)
-        moved.weight.add_(row_noise * new[None, :, None])
+    new, prior = grown.quantizer, grown.prior
+    assert isinstance(new, OneHotMax)
+    assert isinstance(prior, StaticPrior | ContextPrior)
+    channels, old, dim = quantizer.weight.shape
+    grown.analysis_transform.load_state_dict(model.analysis_transform.state_dict())
+    grown.synthesis_transform.load_state_dict(model.synthesis_transform.state_dict())
+    new.output_bias.copy_(quantizer.output_bias)
+    new.inverse_temperature.copy_(quantizer.inverse_temperature)
+    latent = model.analysis_transform(model.normalise(images)).relu()
+    rest = latent.permute(0, 2, 3, 1).reshape(-1, dim) - quantizer.output_bias
+    nearest = torch.empty(channels, num_symbols - old, dtype=torch.int64)
+    rarity = torch.empty(channels, num_symbols - old)
+    for c in range(channels):
+        activation = torch.addmm(quantizer.bias[c], rest + quantizer.output_bias, quantizer.weight[c].T).abs()
+        best, symbols = activation.min(1)
+        left = rest - quantizer.codewords[c][symbols]
+        error = left.square().sum(1)
+        picked = torch.multinomial(error, num_symbols - old, replacement=len(error) < num_symbols - old)
+        added = rest[picked] - left[picked] / 2  # half of the way: later channels expect something to be left
+        # After the vector start an activation is about scale * (squared distance - squared latent) + offset.
+        distance = error - rest.square().sum(1)
+        centred = distance - distance.mean()
+        scale = ((best - best.mean()) * centred).sum() / centred.square().sum()
+        offset = best.mean() - scale * distance.mean()
+        squares = added.square().sum(1)
+        candidate = scale * (squares - 2 * rest @ added.T) + offset
+        lift = -candidate.amin(0).clamp_max(0)  # activations stay positive: the smallest is the nearest to zero
+        rivals = (candidate + lift).min(1)
+        margin = (best - rivals.values).quantile(1 - GROWN_SHARE).clamp_min(0)
+        taken = rivals.values + margin < best
+        count = torch.bincount(rivals.indices[taken], minlength=len(added)).float()
+        new.codewords[c] = torch.cat([quantizer.codewords[c], added])
+        new.weight[c] = torch.cat([quantizer.weight[c], -2 * scale * added])
+        bias = scale * (squares + 2 * added @ quantizer.output_bias) + offset + lift + margin
+        new.bias[c] = torch.cat([quantizer.bias[c], bias])
+        nearest[c] = torch.cdist(added, quantizer.codewords[c]).argmin(1)
+        rarity[c] = -((count + 0.05) / len(rest)).log()
+        rest = torch.where(taken[:, None], rest - added[rivals.indices], left)
+    _grow_static(old_prior, prior, rarity)
+    if isinstance(prior, ContextPrior) and isinstance(old_prior, ContextPrior):
+        prior.networks.load_state_dict(old_prior.networks.state_dict())
+        prior.input_scale.copy_(old_prior.input_scale)
+        copied = old_prior.features[torch.arange(channels)[:, None], nearest]
+        prior.features.copy_(torch.cat([old_prior.features, copied], 1))
     return grown
+
+
+def _grow_static(old: StaticPrior | ContextPrior, new: StaticPrior | ContextPrior, rarity: Tensor) -> None:
+    """Copy a static prior; new symbols have the given negative log probabilities, shape (C, new symbols)."""
+    source, target = (p.static if isinstance(p, ContextPrior) else p for p in (old, new))
+    target.network[0].load_state_dict(source.network[0].state_dict())
+    target.inverse_temperature.copy_(source.inverse_temperature)
+    channels = source.num_channels
+    before, after = source.network[2], target.network[2]
+    assert isinstance(before, nn.Conv2d)
+    assert isinstance(after, nn.Conv2d)
+    assert before.bias is not None
+    assert after.bias is not None
+    weight = before.weight.view(channels, source.num_symbols, -1)
+    after.weight.copy_(torch.cat([weight, weight.new_zeros(*rarity.shape, weight.shape[2])], 1).view_as(after.weight))
+    # The old scores are not normalised: what is added is in proportion to their smallest sum at any position.
+    scores = source.network(rarity.new_ones(1, 1, 3, 3)).view(channels, source.num_symbols, 9).abs()
+    total = torch.logsumexp(-scores * source.inverse_temperature[:, None, None], 1).amin(1)
+    added = (rarity - total[:, None]).clamp_min(0.01) / source.inverse_temperature[:, None]
+    after.bias.copy_(torch.cat([before.bias.view(channels, -1), added], 1).flatten())
 
 
 def _images(options: TrainOptions, split: Split, limit: int | None) -> Tensor:

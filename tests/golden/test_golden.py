@@ -1,0 +1,39 @@
+"""Files that were written once decode to the same symbols for ever, and to the same pixels within 1 of 255."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ohmq.codec import Codec
+from ohmq.container import read_header, read_ohm, write_ohm
+from ohmq.model_file import load_model
+
+FOLDER = Path(__file__).parent
+FILES = sorted(FOLDER.glob("*.ohm"))
+
+
+def test_there_is_one_of_every_kind() -> None:
+    assert {path.stem for path in FILES} == {
+        f"{model}_{kind}"
+        for model in ("context", "integer", "static")
+        for kind in ("cut", "fixed", "layers", "one", "tiles")
+    }
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_golden(path: Path) -> None:
+    codec = Codec(load_model(FOLDER / f"{path.stem.split('_')[0]}.safetensors"))
+    data = path.read_bytes()
+    assert read_header(data).version == 1
+    assert write_ohm(read_ohm(data)) == data
+    file, symbols = codec.decode(data)
+    assert symbols.values.tolist() == json.loads(path.with_suffix(".json").read_text())
+    with Image.open(path.with_suffix(".png")) as picture:
+        expected = np.asarray(picture).astype(int)
+    assert np.abs(np.asarray(codec.decompress(data)).astype(int) - expected).max() <= 1
+    if path.stem.endswith(("layers", "one")):  # writing again gives the same bytes
+        again = codec.encode(symbols, file.num_channels, layers=len(file.layers))
+        assert again == data

@@ -1,0 +1,96 @@
+"""Warm starts and growing: what they hand over codes as what it came from."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ohmq.errors import ConfigError
+from ohmq.models import MnistConfig, build_model
+from ohmq.quantizers import OneHotMax
+from ohmq.training.options import TrainOptions
+from ohmq.training.run import grow_symbols
+from ohmq.training.warm_start import ScalarBottleneck, VectorBottleneck
+
+
+@pytest.fixture(scope="module")
+def images(digits: list[Image.Image]) -> torch.Tensor:
+    """240 noisy copies of the drawn digits, in [0, 1]."""
+    rng = np.random.default_rng(0)
+    drawn = np.stack([np.asarray(digit) for digit in digits]) / 255
+    noisy = drawn[np.arange(240) % len(drawn)] * rng.uniform(0.5, 1, (240, 1, 1)) + rng.normal(0, 0.03, (240, 28, 28))
+    return torch.from_numpy(noisy.clip(0, 1)).float()[:, None]
+
+
+def vector_model(images: torch.Tensor, num_symbols: int = 12):  # type: ignore[no-untyped-def]
+    torch.manual_seed(1)
+    config = MnistConfig(channels_max=5, num_symbols=num_symbols, prior="context", refinement=True)
+    model = build_model(config)
+    model.initialise_variance_preserving()  # type: ignore[operator]
+    bottleneck = VectorBottleneck(model, num_codewords=8).eval()
+    with torch.no_grad():
+        bottleneck.start(model.normalise(images))
+    return model, bottleneck
+
+
+def test_the_vector_start_chooses_the_nearest_codeword(images: torch.Tensor) -> None:
+    model, bottleneck = vector_model(images, num_symbols=8)
+    bottleneck.transfer(model.normalise(images))
+    quantizer = model.quantizer
+    assert isinstance(quantizer, OneHotMax)
+    with torch.no_grad():
+        symbols = model.symbols(model.normalise(images)).flatten(0, 2)
+        latent = model.analysis_transform(model.normalise(images)).relu().permute(0, 2, 3, 1).reshape(len(symbols), -1)
+        rest = latent - quantizer.output_bias
+        for c in range(5):
+            nearest = torch.cdist(rest, quantizer.codewords[c]).argmin(1)
+            assert (nearest == symbols[:, c]).float().mean() > 0.999
+            rest = rest - quantizer.codewords[c][symbols[:, c]]
+        assert rest.square().sum() < 0.3 * (latent - latent.mean(0)).square().sum()
+
+
+def test_the_scalar_start_is_a_uniform_quantizer(images: torch.Tensor) -> None:
+    torch.manual_seed(2)
+    model = build_model(MnistConfig(channels_max=4, num_symbols=32))
+    model.initialise_variance_preserving()  # type: ignore[operator]
+    bottleneck = ScalarBottleneck(model).eval()
+    bottleneck.transfer(model.normalise(images))
+    active = torch.full((len(images),), 4)
+    with torch.no_grad():
+        expected = bottleneck(model.normalise(images), active).reconstruction
+        found = model(model.normalise(images), active)
+    assert (found.reconstruction - expected).square().mean() < 1e-6
+    symbols = model.symbols(model.normalise(images)).flatten(0, 2)
+    counted = sum(float(np.log2(len(symbols) / np.bincount(column)[column]).sum()) for column in symbols.T.numpy())
+    assert float(found.bits.sum()) == pytest.approx(counted, rel=0.02)
+
+
+def test_a_grown_model_codes_almost_as_before(images: torch.Tensor) -> None:
+    model, bottleneck = vector_model(images)
+    bottleneck.transfer(model.normalise(images))
+    torch.manual_seed(0)
+    grown = grow_symbols(model, 40, images)
+    assert grown.config == dataclasses.replace(model.config, num_symbols=40)
+    active = torch.full((len(images),), 5)
+    with torch.no_grad():
+        normalised = model.normalise(images)
+        before, after = model(normalised, active), grown(normalised, active)
+        errors = [(output.reconstruction - normalised).square().mean() for output in (before, after)]
+        same = (model.symbols(normalised) == grown.symbols(normalised)).float().mean()
+    assert same > 0.97
+    assert errors[1] < 1.03 * errors[0]
+    assert after.bits.sum() < 1.05 * before.bits.sum()
+    quantizer = grown.quantizer
+    assert isinstance(quantizer, OneHotMax)
+    assert len(torch.unique(quantizer.codewords[0].detach(), dim=0)) == 40
+
+
+def test_what_cannot_start_or_grow_is_refused() -> None:
+    with pytest.raises(ConfigError, match="refinement"):
+        TrainOptions(model=MnistConfig(), grow_epochs=2)
+    with pytest.raises(ConfigError, match="refinement"):
+        TrainOptions(model=MnistConfig(), initialisation="vector")
+    with pytest.raises(ConfigError, match="without refinement"):
+        TrainOptions(model=MnistConfig(refinement=True), initialisation="scalar")

@@ -1,0 +1,55 @@
+"""Make the files in tests/golden, once for each format version or feature; existing ones are never made again.
+
+python tools/make_golden.py
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "unit"))
+
+from small_models import CONFIGS, make_codec  # noqa: E402
+
+from ohmq.container import truncate_ohm  # noqa: E402
+from ohmq.files import write_atomically  # noqa: E402
+from ohmq.model_file import save_model  # noqa: E402
+
+FOLDER = ROOT / "tests" / "golden"
+
+
+def main() -> None:
+    """Write models, files, and what they decode to."""
+    for name in CONFIGS:
+        codec = make_codec(name)
+        model = FOLDER / f"{name}.safetensors"
+        if model.exists():
+            print(f"{model.name} is there already")
+            continue
+        save_model(codec.frozen, model)
+        digits = ROOT / "examples" / "digits"
+        image = Image.open(digits / "digit_3_a.png").convert("L")
+        wide = Image.new("L", (45, 31), 20)
+        wide.paste(image, (9, 2))
+        files = {
+            "layers": codec.compress(image),
+            "one": codec.compress(image, layers=1),
+            "fixed": codec.compress(image, layers=2, fixed_rate=True),
+            "tiles": codec.compress(wide, layers=2),
+        }
+        files["cut"] = truncate_ohm(files["layers"], num_layers=2)
+        for kind, data in files.items():
+            target = FOLDER / f"{name}_{kind}.ohm"
+            write_atomically(target, data)
+            symbols = codec.decode(data)[1].values
+            write_atomically(target.with_suffix(".json"), json.dumps(symbols.tolist()).encode())
+            codec.decompress(data).save(target.with_suffix(".png"))
+            print(f"{target.name}: {len(data)} bytes, symbols {np.shape(symbols)}")
+
+
+if __name__ == "__main__":
+    main()
