@@ -1,5 +1,6 @@
 """Writing files so that a failure leaves nothing half-written."""
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 from ohmq.errors import OutputExistsError
 
 __all__ = ["check_output", "write_atomically"]
+
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
+"""What file systems without hard links answer."""
 
 
 def check_output(path: Path, *, force: bool) -> None:
@@ -48,5 +52,10 @@ def write_atomically(path: Path, data: bytes, *, force: bool = False) -> None:
                 os.link(temporary, path)  # unlike a rename, it fails if another process made the file meanwhile
             except FileExistsError as error:
                 raise OutputExistsError(f"{path} exists; add --force to overwrite it") from error
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                check_output(path, force=False)
+                temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

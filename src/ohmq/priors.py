@@ -74,6 +74,14 @@ class StaticPrior(nn.Module):
         self.inverse_temperature.fill_(1.0)
 
 
+def _context_network(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Three linear layers with ReLU between; answers zero at the start."""
+    last = nn.Linear(hidden, outputs)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), last)
+
+
 class ContextPrior(nn.Module):
     r"""Prior of OHM symbols given all that is decoded already.
 
@@ -116,19 +124,8 @@ class ContextPrior(nn.Module):
         self.group_sizes, self.num_features = tuple(group_sizes), num_features
         self.static = StaticPrior(num_channels, num_symbols, static_hidden_channels)
         self.networks = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(9 * latent_channels, hidden_channels),
-                nn.ReLU(),
-                nn.Linear(hidden_channels, hidden_channels),
-                nn.ReLU(),
-                nn.Linear(hidden_channels, num_features * size),
-            )
-            for size in self.group_sizes[1:]
+            _context_network(9 * latent_channels, hidden_channels, num_features * size) for size in self.group_sizes[1:]
         )
-        for network in self.networks:
-            last = network[4]  # type: ignore[index]
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
         self.features = nn.Parameter(self.symbol_features(torch.ones(num_channels)))
         self.register_buffer("input_scale", torch.ones(()))
         self.input_scale: Tensor
@@ -221,19 +218,8 @@ class ChoicePrior(nn.Module):
         self.input_scale: Tensor
         self.projections = nn.ModuleList(nn.Linear(latent_channels, projection) for _ in self.group_sizes[1:])
         self.networks = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(9 * projection, hidden_channels),
-                nn.ReLU(),
-                nn.Linear(hidden_channels, hidden_channels),
-                nn.ReLU(),
-                nn.Linear(hidden_channels, 2 * size),
-            )
-            for size in self.group_sizes[1:]
+            _context_network(9 * projection, hidden_channels, 2 * size) for size in self.group_sizes[1:]
         )
-        for network in self.networks:
-            last = network[4]  # type: ignore[index]
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
 
     def forward(self, group: int, latent: Tensor, own: Tensor) -> Tensor:
         """Log probabilities of a group's symbols; ``own`` is w · latent for the group's channels."""

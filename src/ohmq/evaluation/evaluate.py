@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ohmq.codec import Codec, Symbols, encode_layers, verify_layers
@@ -104,11 +103,9 @@ def _evaluate_batch(
     return table
 
 
-def _planes(*batches: NDArray[np.uint8]) -> list[torch.Tensor]:
+def _planes(*batches: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     """(N, H, W) or (N, H, W, 3) as (N, C, H, W)."""
-    return [
-        torch.from_numpy(np.ascontiguousarray(b[:, None] if b.ndim == 3 else np.moveaxis(b, -1, 1))) for b in batches
-    ]
+    return [b[:, None] if b.ndim == 3 else np.ascontiguousarray(np.moveaxis(b, -1, 1)) for b in batches]
 
 
 def rate_points(codec: Codec, rows: Mapping[int, Sequence[ImageRow]]) -> list[RatePoint]:

@@ -147,7 +147,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "mnist-int": {
         "model": MnistConfig(quantizer="integer"),
-        "epochs": 160,
+        "epochs": 100,
         "batch_size": 256,
         "learning_rate": 2e-3,
         "weight_decay": 0.0,
