@@ -24,12 +24,10 @@ from torch import nn
 
 from ohmq.entropy import quantize_probabilities
 from ohmq.entropy.frozen import (
-    BORDER_CLASSES,
     LOGIT_BITS,
     VALUE_BITS,
     WEIGHT_BITS,
     FrozenPrior,
-    border_classes,
     exp2_table,
 )
 from ohmq.entropy.frozen_choice import LEVEL_BITS, FrozenChoicePrior
@@ -113,12 +111,13 @@ def _prior_tensors(model: CompressionModel) -> dict[str, NDArray[Any]]:
         probabilities = prior.probabilities(quantizer.minimum, quantizer.num_symbols).numpy()
         return {"frequencies": quantize_probabilities(probabilities)[None].astype(np.int32)}
     if isinstance(prior, StaticPrior):
-        return {"frequencies": quantize_probabilities(np.exp(_class_logits(prior))).astype(np.int32)}
+        probabilities = prior.class_logits().exp().numpy()[: None if prior.positional else 1]
+        return {"frequencies": quantize_probabilities(probabilities).astype(np.int32)}
     if isinstance(prior, ChoicePrior):
         return _choice_tensors(model, prior)
     if not isinstance(prior, ContextPrior):
         return {}
-    logits = _class_logits(prior.static) / math.log(2)
+    logits = prior.static.class_logits().numpy() / math.log(2)
     tensors: dict[str, NDArray[Any]] = {
         "logits": _fixed(logits, LOGIT_BITS),
         "features": _fixed(_numpy(prior.features) / math.log(2), LOGIT_BITS),
@@ -203,16 +202,6 @@ def _fixed(values: NDArray[np.float64], bits: int) -> NDArray[np.int32]:
     if not np.isfinite(scaled).all() or np.abs(scaled).max(initial=0) >= 2**31:
         raise ValueError("a value of the prior does not fit its fixed-point format; the training diverged")
     return scaled.astype(np.int32)
-
-
-def _class_logits(prior: StaticPrior) -> NDArray[np.float64]:
-    """Natural-log probabilities for each border class, shape (16, C, S)."""
-    double = StaticPrior(prior.num_channels, prior.num_symbols, prior.network[0].out_channels).double()  # type: ignore[arg-type]
-    double.load_state_dict(prior.state_dict())
-    out = np.empty((BORDER_CLASSES, prior.num_channels, prior.num_symbols))
-    for height, width in ((3, 3), (1, 3), (3, 1), (1, 1)):
-        out[border_classes(height, width)] = double.logits(height, width).detach().numpy()
-    return out
 
 
 def _assemble(

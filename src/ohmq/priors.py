@@ -4,6 +4,7 @@ In training a prior is a differentiable module. For coding it is frozen to integ
 nothing between the bits and the symbols is floating point.
 """
 
+import copy
 import functools
 import itertools
 import math
@@ -32,8 +33,11 @@ class StaticPrior(nn.Module):
     Args:
         num_channels: C. num_symbols: S. hidden_channels: channels of the first layer.
 
+    Attributes:
+        positional: whether the network's padding tells positions apart; if not, one position stands for all.
+
     Shape:
-        logits(height, width): (height * width, C, S), natural logarithm, normalised.
+        logits(height, width): (height * width, C, S), or (1, C, S) if not positional; natural logarithm, normalised.
 
     References: Löhdefink et al., One-Hot Max (Ω) Quantization.
     """
@@ -41,6 +45,7 @@ class StaticPrior(nn.Module):
     def __init__(self, num_channels: int, num_symbols: int, hidden_channels: int = 32) -> None:
         super().__init__()
         self.num_channels, self.num_symbols = num_channels, num_symbols
+        self.positional = True
         self.network = nn.Sequential(
             nn.Conv2d(1, hidden_channels, 3, padding=1),
             nn.ReLU(),
@@ -50,6 +55,8 @@ class StaticPrior(nn.Module):
 
     def logits(self, height: int, width: int) -> Tensor:
         """Log probabilities of every position of a latent; shape in the class."""
+        if not self.positional:
+            height = width = 1
         constant = self.inverse_temperature.new_ones(1, 1, height, width)
         out = self.network(constant).view(self.num_channels, self.num_symbols, height * width)
         scores = -out.abs() * self.inverse_temperature[:, None, None]
@@ -60,6 +67,22 @@ class StaticPrior(nn.Module):
         return -torch.log2(self.logits(height, width).exp() + LIKELIHOOD_FLOOR)
 
     @torch.no_grad()
+    def class_logits(self) -> Tensor:
+        """Log probabilities for each border class (see `ohmq.entropy.frozen.border_classes`), in float64.
+
+        Shape:
+            (16, C, S).
+        """
+        double = copy.deepcopy(self).double()
+        out = torch.empty(16, self.num_channels, self.num_symbols, dtype=torch.float64)
+        rows = {3: (0, 1, 2), 1: (3,)}  # first, middle, last; the only one
+        for height in rows:
+            for width in rows:
+                classes = [4 * i + j for i in rows[height] for j in rows[width]]
+                out[classes] = double.logits(height, width)
+        return out
+
+    @torch.no_grad()
     def initialise_from_counts(self, counts: Tensor) -> None:
         """Start from counted symbols, the same at every position.
 
@@ -67,7 +90,7 @@ class StaticPrior(nn.Module):
             counts: (C, S), how often each symbol occurred.
         """
         probabilities = (counts + 0.05) / (counts + 0.05).sum(-1, keepdim=True)
-        last = self.network[2]
+        last = self.network[-1]
         assert isinstance(last, nn.Conv2d)
         last.weight.zero_()
         last.bias.copy_(-probabilities.log().flatten())  # type: ignore[union-attr]

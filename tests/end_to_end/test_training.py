@@ -13,6 +13,7 @@ import torch
 from ohmq.cli.published_train import build_parser, options_from
 from ohmq.codec import load
 from ohmq.errors import ConfigError
+from ohmq.models import OpenImagesConfig
 from ohmq.training.resume import resume_point
 
 ROOT = Path(__file__).parents[2]
@@ -127,8 +128,8 @@ def test_one_dash_or_two_one_value_or_two() -> None:
     assert one == two
     assert one.lambdas == (0.9, 0.9)
     assert (one.model.channels_min, one.model.channels_max, one.seed) == (8, 8, 3)
-    with pytest.raises(ConfigError, match="--mnist"):
-        options_from(build_parser().parse_args([]))
+    photos = options_from(build_parser().parse_args("-bottleneck_channels 0 480 -no_quant_symbols 32".split()))
+    assert photos.model == OpenImagesConfig()
 
 
 def test_where_a_run_goes_on(tmp_path: Path) -> None:

@@ -4,24 +4,27 @@ import pytest
 import torch
 
 from ohmq.errors import ConfigError
-from ohmq.models import MnistConfig, ModelConfig, build_model, config_from_dict
+from ohmq.models import MnistConfig, ModelConfig, OpenImagesConfig, build_model, config_from_dict
 from ohmq.priors import FactorizedDensity, StaticPrior
 
 
 @pytest.mark.parametrize(
-    ("channels", "symbols", "quantizer", "parts", "total"),
+    ("family", "channels", "symbols", "quantizer", "parts", "total"),
     [
-        (16, 256, "ohm", (7120, 7865, 266288, 135488), 416777),
-        (32, 256, "ohm", (7120, 7865, 532544, 270656), 818217),
-        (16, 16, "ohm", (7120, 7865, 16688, 8768), 40457),
-        (16, 256, "integer", (4800, 5561, 0, 704), 11065),
-        (32, 64, "integer", (7120, 7865, 0, 1408), 16393),
+        (MnistConfig, 16, 256, "ohm", (7120, 7865, 266288, 135488), 416777),
+        (MnistConfig, 32, 256, "ohm", (7120, 7865, 532544, 270656), 818217),
+        (MnistConfig, 16, 16, "ohm", (7120, 7865, 16688, 8768), 40457),
+        (MnistConfig, 16, 256, "integer", (4800, 5561, 0, 704), 11065),
+        (MnistConfig, 32, 64, "integer", (7120, 7865, 0, 1408), 16393),
+        (OpenImagesConfig, 480, 32, "ohm", (3_447_360, 36_646_563, 14_761_920, 18_916_800), 73_773_123),
+        (OpenImagesConfig, 480, 32, "integer", (3_447_360, 36_646_563, 0, 21_120), 40_115_043),
+        (OpenImagesConfig, 16, 32, "ohm", (1_441_488, 1_479_075, 16_928, 4_647_872), 7_585_379),
     ],
 )
 def test_parameter_counts_are_the_published_ones(
-    channels: int, symbols: int, quantizer: str, parts: tuple[int, ...], total: int
+    family: type[ModelConfig], channels: int, symbols: int, quantizer: str, parts: tuple[int, ...], total: int
 ) -> None:
-    model = build_model(MnistConfig(channels_max=channels, num_symbols=symbols, quantizer=quantizer))  # type: ignore[arg-type]
+    model = build_model(family(channels_max=channels, num_symbols=symbols, quantizer=quantizer))  # type: ignore[arg-type]
     modules = (model.analysis_transform, model.synthesis_transform, model.quantizer, model.prior)
     counted = [sum(p.numel() for p in module.parameters()) for module in modules if module is not None]
     if quantizer == "ohm":  # the published split leaves the prior's C temperatures to the total

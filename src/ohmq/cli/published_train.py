@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("lambda_rd", type=float, nargs="+", default=[0.95, 0.999], help="lambda, or lambda_min lambda_max")
     add("no_quant", action="store_true", help="no quantizer: distortion only")
     add("integer_quant", action="store_true", help="integer rounding instead of OHM")
-    add("mnist", action="store_true", help="train on MNIST")
+    add("mnist", action="store_true", help="train on MNIST; else on the photos below DATA_BASE_PATH/openimages")
     add("data_base_path", type=Path, help="where the data are; else $OHMQ_DATA, ./data, or a download")
     add("description", default="", help="free text, kept in the checkpoint; names the default output folder")
     add("output_dir", type=Path, help="logs and checkpoints (default: runs/DESCRIPTION or runs/mnist)")
@@ -57,11 +58,9 @@ def options_from(arguments: argparse.Namespace) -> Any:
     Raises:
         ConfigError: values that do not fit together; the message says the right value.
     """
-    from ohmq.models import MnistConfig
+    from ohmq.models import MnistConfig, OpenImagesConfig
     from ohmq.training.options import TrainOptions
 
-    if not arguments.mnist:
-        raise ConfigError("this release trains the MNIST family only: add --mnist")
     if arguments.no_quant and arguments.integer_quant:
         raise ConfigError("-no_quant and -integer_quant exclude each other")
     channels, lambdas = arguments.bottleneck_channels, arguments.lambda_rd
@@ -70,7 +69,7 @@ def options_from(arguments: argparse.Namespace) -> Any:
     if len(lambdas) not in (1, 2):
         raise ConfigError(f"-lambda_rd takes one or two values, not {len(lambdas)}")
     quantizer = "none" if arguments.no_quant else "integer" if arguments.integer_quant else "ohm"
-    config = MnistConfig(
+    config = (MnistConfig if arguments.mnist else OpenImagesConfig)(
         quantizer=quantizer,  # type: ignore[arg-type]
         channels_min=channels[0],
         channels_max=channels[-1],
@@ -80,7 +79,9 @@ def options_from(arguments: argparse.Namespace) -> Any:
     if arguments.encoder_channels not in (None, right):
         product = f" = {config.channels_max} channels * {config.num_symbols} symbols" if quantizer == "ohm" else ""
         raise ConfigError(f"-encoder_channels is {arguments.encoder_channels}; this model needs {right}{product}")
-    output_dir = arguments.output_dir or Path("runs") / (arguments.description.replace("/", "_") or "mnist")
+    output_dir = arguments.output_dir or Path("runs") / (
+        arguments.description.replace("/", "_") or ("mnist" if arguments.mnist else "openimages")
+    )
     return TrainOptions(
         model=config,
         lambdas=(lambdas[0], lambdas[-1]),
@@ -91,6 +92,7 @@ def options_from(arguments: argparse.Namespace) -> Any:
         initialisation=arguments.initialisation,
         warm_start_epochs=arguments.warm_start_epochs,
         data_base_path=arguments.data_base_path,
+        crop_size=arguments.crop_size,
         num_train_samples=arguments.num_train_samples,
         num_val_samples=arguments.num_val_samples,
         log_interval=arguments.log_interval,
@@ -106,7 +108,7 @@ def options_from(arguments: argparse.Namespace) -> Any:
 def run(argv: list[str] | None = None) -> int:
     """Train, then evaluate on the test sets."""
     arguments = build_parser().parse_args(argv)
-    from ohmq.cli.published_compress import evaluate_set
+    from ohmq.cli.published_compress import evaluate_set, read_images
     from ohmq.datasets import resolve_test_set
     from ohmq.model_file import resolve_model
     from ohmq.training.resume import resume_point
@@ -114,13 +116,21 @@ def run(argv: list[str] | None = None) -> int:
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = options_from(arguments)
-    sets = [resolve_test_set(path, options.data_base_path) for path in options.test_sets]  # fail before the training
+    # What cannot be read fails before the training.
+    sets: list[tuple[str, Sequence[tuple[str, Any]]]] = []
+    for path in options.test_sets:
+        if arguments.mnist:
+            digits = resolve_test_set(path, options.data_base_path)
+            sets.append((digits.name, [(f"{number:05d}", image) for number, image in enumerate(digits.images)]))
+        else:
+            sets.append((Path(path).resolve().name, read_images([path], grey=False)[0]))
     checkpoint = train(options, resume=resume_point(options.output_dir, arguments.ckpt, False))
     print(f"last checkpoint: {checkpoint}")
     if options.model.quantizer == "none":
         return 0
     frozen = resolve_model(checkpoint)
-    for test_set in sets:
-        images = [(f"{number:05d}", image) for number, image in enumerate(test_set.images)]
-        evaluate_set(frozen, images, (-1,), options.output_dir / f"test_{test_set.name}", data=test_set.name)
+    for number, (name, images) in enumerate(sets):
+        taken = name in [other for other, _ in sets[:number]]
+        folder = options.output_dir / (f"test_{name}_{number}" if taken else f"test_{name}")
+        evaluate_set(frozen, images, (-1,), folder, data=name)
     return 0

@@ -1,8 +1,9 @@
 """Model families."""
 
 from ohmq.models.base import CompressionModel, ModelOutput
-from ohmq.models.config import MnistConfig, ModelConfig, PhotoConfig, config_from_dict
+from ohmq.models.config import MnistConfig, ModelConfig, OpenImagesConfig, PhotoConfig, config_from_dict
 from ohmq.models.mnist import MnistModel
+from ohmq.models.openimages import OpenImagesModel
 from ohmq.models.photo import PhotoModel
 
 __all__ = [
@@ -11,6 +12,8 @@ __all__ = [
     "MnistModel",
     "ModelConfig",
     "ModelOutput",
+    "OpenImagesConfig",
+    "OpenImagesModel",
     "PhotoConfig",
     "PhotoModel",
     "build_model",
@@ -27,6 +30,8 @@ def build_model(config: ModelConfig) -> CompressionModel:
     """
     if isinstance(config, MnistConfig):
         return MnistModel(config)
+    if isinstance(config, OpenImagesConfig):
+        return OpenImagesModel(config)
     if isinstance(config, PhotoConfig):
         return PhotoModel(config)
     raise TypeError(f"no model for {type(config).__name__}")

@@ -48,6 +48,10 @@ class ModelOutput(NamedTuple):
     bits: Tensor
 
 
+def _per_channel(value: float | tuple[float, ...], images: Tensor) -> Tensor:
+    return images.new_tensor(value).reshape(-1, 1, 1)
+
+
 class CompressionModel(nn.Module):
     """A compression model for normalised images.
 
@@ -71,8 +75,8 @@ class CompressionModel(nn.Module):
     """
 
     image_channels: int
-    mean: float
-    std: float
+    mean: float | tuple[float, ...]
+    std: float | tuple[float, ...]
     analysis_transform: nn.Module
     synthesis_transform: nn.Module
 
@@ -101,11 +105,11 @@ class CompressionModel(nn.Module):
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images in [0, 1] to the model's space."""
-        return (images - self.mean) / self.std
+        return (images - _per_channel(self.mean, images)) / _per_channel(self.std, images)
 
     def denormalise(self, images: Tensor) -> Tensor:
         """The inverse of `normalise`, not clamped."""
-        return images * self.std + self.mean
+        return images * _per_channel(self.std, images) + _per_channel(self.mean, images)
 
     def forward(self, images: Tensor, active: Tensor) -> ModelOutput:
         """Reconstruct images from the first ``active`` channels of each; shapes in the class."""

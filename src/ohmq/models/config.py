@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from ohmq.errors import ConfigError
 
-__all__ = ["FAMILIES", "MnistConfig", "ModelConfig", "PhotoConfig", "config_from_dict"]
+__all__ = ["FAMILIES", "MnistConfig", "ModelConfig", "OpenImagesConfig", "PhotoConfig", "config_from_dict"]
 
 QuantizerName = Literal["ohm", "integer", "none"]
 PriorName = Literal["static", "context"]
@@ -94,6 +94,14 @@ class MnistConfig(ModelConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OpenImagesConfig(ModelConfig):
+    """The published network for photographs; its latent has channels_max channels."""
+
+    channels_max: int = 480
+    num_symbols: int = 32
+
+
+@dataclass(frozen=True, kw_only=True)
 class PhotoConfig(ModelConfig):
     """The photo codec: a 16x16 block transform with convolutional paths.
 
@@ -139,7 +147,11 @@ class PhotoConfig(ModelConfig):
         return self.cuts or super().cut_points
 
 
-FAMILIES: dict[str, type[ModelConfig]] = {"mnist": MnistConfig, "photo": PhotoConfig}
+FAMILIES: dict[str, type[ModelConfig]] = {
+    "mnist": MnistConfig,
+    "openimages": OpenImagesConfig,
+    "photo": PhotoConfig,
+}
 
 
 def config_from_dict(values: dict[str, Any]) -> ModelConfig:

@@ -21,7 +21,7 @@ from ohmq.datasets import Split, load_mnist
 from ohmq.errors import ConfigError
 from ohmq.evaluation.classic import classic_curve
 from ohmq.model_file import CHECKPOINT_FORMAT, read_checkpoint, resolve_model, thaw
-from ohmq.models import CompressionModel, MnistModel, PhotoConfig, PhotoModel, build_model
+from ohmq.models import CompressionModel, MnistConfig, MnistModel, PhotoConfig, PhotoModel, build_model
 from ohmq.models.photo import BLOCK
 from ohmq.priors import ContextPrior, StaticPrior
 from ohmq.quantizers import OneHotMax
@@ -56,10 +56,9 @@ def train(options: TrainOptions, *, resume: Path | None = None) -> Path:
     options.output_dir.mkdir(parents=True, exist_ok=True)
     if isinstance(options.model, PhotoConfig):
         return _train_photo(options, resume)
-    images = _images(options, "train", options.num_train_samples)
-    validation = _images(options, "validation", options.num_val_samples)
-    if len(images) < options.batch_size:
-        logger.warning("only %d training images: the batch size becomes that", len(images))
+    data = _Digits(options) if isinstance(options.model, MnistConfig) else _Photos(options)
+    if data.count < options.batch_size:
+        logger.warning("only %d training images: the batch size becomes that", data.count)
     done = _Progress.of(resume, options) if resume else _Progress("", None)
     stages = _stages(options)
     model: CompressionModel | None = None
@@ -75,20 +74,20 @@ def train(options: TrainOptions, *, resume: Path | None = None) -> Path:
                 torch.manual_seed(options.seed)
                 model.initialise_variance_preserving()
         elif isinstance(model.quantizer, OneHotMax) and model.config.num_symbols != stage.model.num_symbols:
-            model = grow_symbols(model, stage.model.num_symbols, images[:WARM_START_SAMPLES].float() / 255)
+            model = grow_symbols(model, stage.model.num_symbols, data.sample())
         for transform in (model.analysis_transform, model.synthesis_transform):
             transform.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # halves the time of convolutions on a CPU
         batch = options.warm_start_batch_size if stage.name == "warm_start" else options.batch_size
-        loader = ArrayLoader(images, batch, seed=options.seed)
+        loader = data.loader(batch)
         total = stage.epochs * len(loader)
         module: CodecModule | WarmStartModule
         if stage.name == "warm_start":
-            module = WarmStartModule(stage_options, model, total, images[:WARM_START_SAMPLES].float() / 255)
+            module = WarmStartModule(stage_options, model, total, data.sample())
         else:
             module = CodecModule(stage_options, model, total)
             if stage.fall:
                 module.learning_rate, module.schedule = options.learning_rate * 0.3, "cosine"
-        _fit(module, stage, options, loader, ArrayLoader(validation, 500), done.path if resuming else None)
+        _fit(module, stage, options, loader, data.validation(), done.path if resuming else None)
         model = module.transfer() if isinstance(module, WarmStartModule) else module.final_model
         if stage is not stages[-1]:
             shutil.copyfile(last, options.output_dir / f"{stage.name}.ckpt")
@@ -100,15 +99,10 @@ DESIGN_CROPS, DESIGN_CROP = 256, 256
 
 
 def _train_photo(options: TrainOptions, resume: Path | None) -> Path:
-    if options.data_base_path is None and "OHMQ_DATA" not in os.environ:
-        raise ConfigError("photos to train on: name their folder with --data (or $OHMQ_DATA)")
-    base = options.data_base_path or Path(os.environ["OHMQ_DATA"])
-    files = photo_files(photo_folder(base, "train"), options.crop_size)[: options.num_train_samples]
-    held_out = photo_files(photo_folder(base, "validation"), BLOCK)[: options.num_val_samples]
+    photos = _Photos(options)
     done = _Progress.of(resume, options) if resume else _Progress("", None)
     design_crop = min(DESIGN_CROP, options.crop_size)
-    logger.info("%d training photos, %d validation photos", len(files), len(held_out))
-    sample = next(iter(CropLoader(files, DESIGN_CROPS, design_crop, seed=options.seed)))
+    sample = next(iter(CropLoader(photos.files, DESIGN_CROPS, design_crop, seed=options.seed)))
     assert isinstance(options.model, PhotoConfig)
     design = design_photo_codec(sample, options.model)
     if options.start_from:
@@ -123,8 +117,8 @@ def _train_photo(options: TrainOptions, resume: Path | None) -> Path:
         start_photo_model(model, design)
     for transform in (model.analysis_transform, model.synthesis_transform):
         transform.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loader = CropLoader(files, options.batch_size, options.crop_size, seed=options.seed)
-    validation = WholePhotos(held_out, BLOCK)
+    loader = CropLoader(photos.files, options.batch_size, options.crop_size, seed=options.seed)
+    validation = WholePhotos(photos.held_out, BLOCK)
     module = PhotoModule(
         dataclasses.replace(options, model=design.config),
         model,
@@ -265,9 +259,55 @@ def _grow_static(old: StaticPrior | ContextPrior, new: StaticPrior | ContextPrio
     after.bias.copy_(torch.cat([before.bias.view(channels, -1), added], 1).flatten())
 
 
-def _images(options: TrainOptions, split: Split, limit: int | None) -> Tensor:
-    images = torch.from_numpy(load_mnist(options.data_base_path, split, seed=0))[:, None]
-    return images if limit is None else images[:limit]
+class _Digits:
+    """MNIST, in memory."""
+
+    def __init__(self, options: TrainOptions) -> None:
+        self.seed = options.seed
+        self.images = self._load(options, "train")[: options.num_train_samples]
+        self.held_out = self._load(options, "validation")[: options.num_val_samples]
+        self.count = len(self.images)
+
+    @staticmethod
+    def _load(options: TrainOptions, split: Split) -> Tensor:
+        return torch.from_numpy(load_mnist(options.data_base_path, split, seed=0))[:, None]
+
+    def loader(self, batch_size: int) -> ArrayLoader:
+        return ArrayLoader(self.images, batch_size, seed=self.seed)
+
+    def validation(self) -> ArrayLoader:
+        return ArrayLoader(self.held_out, 500)
+
+    def sample(self) -> Tensor:
+        return self.images[:WARM_START_SAMPLES].float() / 255
+
+
+class _Photos:
+    """Folders of photos, read as they are needed."""
+
+    SCALE = (0.75, 0.95)
+    """Random scaling, as published."""
+    SAMPLES = 64
+
+    def __init__(self, options: TrainOptions) -> None:
+        if options.data_base_path is None and "OHMQ_DATA" not in os.environ:
+            raise ConfigError("photos to train on: name their folder with --data (or $OHMQ_DATA)")
+        base = options.data_base_path or Path(os.environ["OHMQ_DATA"])
+        self.options = options
+        self.files = photo_files(photo_folder(base, "train"), options.crop_size)[: options.num_train_samples]
+        smallest = BLOCK if isinstance(options.model, PhotoConfig) else options.crop_size
+        self.held_out = photo_files(photo_folder(base, "validation"), smallest)[: options.num_val_samples]
+        self.count = len(self.files)
+        logger.info("%d training photos, %d validation photos", len(self.files), len(self.held_out))
+
+    def loader(self, batch_size: int) -> CropLoader:
+        return CropLoader(self.files, batch_size, self.options.crop_size, seed=self.options.seed, scale=self.SCALE)
+
+    def validation(self) -> CropLoader:
+        return CropLoader(self.held_out, self.options.batch_size, self.options.crop_size)
+
+    def sample(self) -> Tensor:
+        return next(iter(self.loader(self.SAMPLES)))
 
 
 class _Stop(Callback):
@@ -303,7 +343,7 @@ def _fit(
     stage: _Stage,
     options: TrainOptions,
     loader: ArrayLoader | CropLoader,
-    validation: ArrayLoader | WholePhotos,
+    validation: ArrayLoader | CropLoader | WholePhotos,
     resume: Path | None,
 ) -> None:
     folder = options.output_dir
