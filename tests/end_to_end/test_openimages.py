@@ -33,7 +33,8 @@ def data(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("flags", ["-no_quant_symbols 8", "-integer_quant", "-no_quant"])
 def test_two_steps_then_a_picture_there_and_back(data: Path, tmp_path: Path, flags: str) -> None:
     line = f"-batch_size 2 -n_epochs 1 -learning_rate 1e-4 -lambda_rd 0.95 0.999 -bottleneck_channels 0 6 {flags}"
-    more = f"-crop_size 64 --data_base_path {data} --output_dir out --warm_start_epochs 1 -cpu --test_sets {data / 'openimages' / 'validation'}"
+    more = f"-crop_size 64 --data_base_path {data} --output_dir out --warm_start_epochs 1 -cpu"
+    more += f" --test_sets {data}/openimages/validation"
     if flags == "-no_quant":
         more = more.partition(" --test_sets")[0]
     command = [sys.executable, str(ROOT / "train.py"), *line.split(), *more.split()]
