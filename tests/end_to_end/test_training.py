@@ -100,6 +100,14 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     assert "--resume" in refused
     run([*command, "-o", "parts", "--resume"], tmp_path)
     assert_same_run(tmp_path / "whole" / "last.ckpt", tmp_path / "parts" / "last.ckpt")
+    final = weights(tmp_path / "whole" / "last.ckpt")
+    assert int(final["averaged.n_averaged"]) > 20  # the average is kept, and is what a checkpoint codes with
+    name = "synthesis_transform.0.weight"
+    raw, average = final[f"model.{name}"], final[f"averaged.module.{name}"]
+    assert not torch.equal(raw, average)
+    assert (raw - average).abs().max() < 0.1
+    codec = load(tmp_path / "whole" / "last.ckpt")
+    assert torch.equal(codec.model.state_dict()[name], average)
 
 
 @pytest.mark.parametrize(

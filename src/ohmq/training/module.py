@@ -24,12 +24,11 @@ VALIDATION_FRACTIONS = (0.33, 0.66, 1.0)
 class TrainingModule(LightningModule):
     """What all stages share: schedule, seeds for each step, weight averaging, active channels of a batch."""
 
-    averaged: AveragedModel | None = None
-
     def __init__(self, options: TrainOptions, total_steps: int, learning_rate: float, schedule: str) -> None:
         super().__init__()
         self.options, self.total_steps = options, total_steps
         self.learning_rate, self.schedule = learning_rate, schedule
+        self.averaged: AveragedModel | None = None  # on the instance: a class attribute would hide the module
 
     def keep_average(self, model: CompressionModel) -> None:
         """Keep a running mean of the weights, if the options ask for it."""
