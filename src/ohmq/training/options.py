@@ -147,7 +147,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "mnist-int": {
         "model": MnistConfig(quantizer="integer"),
-        "epochs": 100,
+        "epochs": 66,
         "batch_size": 256,
         "learning_rate": 2e-3,
         "weight_decay": 0.0,
@@ -159,7 +159,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "photo": {
         "model": PhotoConfig(),
-        "epochs": 60,
+        "epochs": 45,
         "batch_size": 8,
         "crop_size": 128,
         "learning_rate": 1e-3,

@@ -354,7 +354,10 @@ def _fit(
         "model": stage.model.to_dict(),
         "options": options.to_dict(),
         "description": options.description,
-        "command": " ".join(Path(part).name if part.startswith("/") else part for part in sys.argv),
+        # The program and absolute paths by their names alone: a model file says nothing about where it was made.
+        "command": " ".join(
+            Path(part).name if number == 0 or part.startswith("/") else part for number, part in enumerate(sys.argv)
+        ),
     }
     validates = stage.name != "warm_start"
     callbacks: list[Callback] = [
