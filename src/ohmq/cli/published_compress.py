@@ -14,7 +14,7 @@ from ohmq.codec import Codec, Symbols
 from ohmq.errors import ConfigError, OhmqError
 from ohmq.evaluation.evaluate import evaluate_images, rate_points
 from ohmq.evaluation.plots import plot_rate_distortion
-from ohmq.evaluation.results import ResultFile, write_fraction_csv, write_rate_distortion_csv
+from ohmq.evaluation.results import ResultFile, command_line, write_fraction_csv, write_rate_distortion_csv
 from ohmq.files import write_atomically
 from ohmq.images import open_image, prepare_image, save_image
 from ohmq.model_file import FrozenModel, resolve_model
@@ -47,7 +47,7 @@ def evaluate_set(
         rows = evaluate_images(codec, images, counts, progress=bar.update)
     points = rate_points(codec, rows)
     result = ResultFile(
-        command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=command_line(),
         model=frozen.name,
         model_id=frozen.model_id.hex(),
         data=f"{data}, {len(images)} images",

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import platform
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +23,7 @@ __all__ = [
     "RatePoint",
     "ResultFile",
     "average_row",
+    "command_line",
     "software_versions",
     "write_fraction_csv",
     "write_rate_distortion_csv",
@@ -207,6 +209,19 @@ def _plain(value: float) -> float | str | None:
 
 def _number(value: float | str | None) -> Any:
     return math.nan if value is None else float(value) if isinstance(value, str) else value
+
+
+def command_line(argv: Sequence[str] | None = None) -> str:
+    """The command of this process; the program and absolute paths by their names, as a result says nothing about a machine.
+
+    Example:
+        >>> command_line(["/usr/bin/ohmq", "evaluate", "/home/me/digits"])
+        'ohmq evaluate digits'
+    """
+    parts = sys.argv if argv is None else argv
+    return " ".join(
+        Path(part).name if number == 0 or Path(part).is_absolute() else part for number, part in enumerate(parts)
+    )
 
 
 def average_row(rows: Sequence[ImageRow]) -> ImageRow:

@@ -159,7 +159,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "photo": {
         "model": PhotoConfig(),
-        "epochs": 45,
+        "epochs": 26,
         "batch_size": 8,
         "crop_size": 128,
         "learning_rate": 1e-3,

@@ -5,7 +5,6 @@ import logging
 import os
 import shutil
 import signal
-import sys
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,6 +19,7 @@ import ohmq
 from ohmq.datasets import Split, load_mnist
 from ohmq.errors import ConfigError
 from ohmq.evaluation.classic import classic_curve
+from ohmq.evaluation.results import command_line
 from ohmq.model_file import CHECKPOINT_FORMAT, read_checkpoint, resolve_model, thaw
 from ohmq.models import CompressionModel, MnistConfig, MnistModel, PhotoConfig, PhotoModel, build_model
 from ohmq.models.photo import BLOCK
@@ -354,10 +354,7 @@ def _fit(
         "model": stage.model.to_dict(),
         "options": options.to_dict(),
         "description": options.description,
-        # The program and absolute paths by their names alone: a model file says nothing about where it was made.
-        "command": " ".join(
-            Path(part).name if number == 0 or part.startswith("/") else part for number, part in enumerate(sys.argv)
-        ),
+        "command": command_line(),
     }
     validates = stage.name != "warm_start"
     callbacks: list[Callback] = [
