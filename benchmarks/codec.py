@@ -1,0 +1,130 @@
+"""Compress and decompress one picture against a network of the size of a mean-scale hyperprior: ratios in one run.
+
+    python benchmarks/codec.py IMAGE [--model photo] [--bpp 0.4] [--rounds 9] [--check FOLDER]
+
+The rival has the field's usual transforms (N = 128, M = 192, four 5x5 convolutions of stride 2 each way, GDN between), random
+weights, and only its forward pass is timed: no hyper-network, no entropy coding. Ours is everything but reading and writing
+files. Times alternate; each figure is a median. With --check every picture of a folder is coded with 1 and with 2 threads and
+decoded again: all symbols must be equal.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import ohmq
+from ohmq.codec import Codec
+
+
+class GDN(nn.Module):
+    """Generalised divisive normalisation, or its inverse."""
+
+    def __init__(self, channels: int, inverse: bool = False) -> None:
+        super().__init__()
+        self.gamma = nn.Conv2d(channels, channels, 1)
+        nn.init.constant_(self.gamma.weight, 0.1 / channels)
+        nn.init.ones_(self.gamma.bias)  # type: ignore[arg-type]
+        self.inverse = inverse
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm = self.gamma(x * x)
+        return x * norm.sqrt() if self.inverse else x * norm.rsqrt()
+
+
+def rival(n: int = 128, m: int = 192) -> nn.Module:
+    """Analysis and synthesis transform, one after the other."""
+    layers: list[nn.Module] = []
+    for before, after in ((3, n), (n, n), (n, n), (n, m)):
+        layers += [nn.Conv2d(before, after, 5, stride=2, padding=2), GDN(after)]
+    del layers[-1]
+    for before, after in ((m, n), (n, n), (n, n), (n, 3)):
+        layers += [
+            nn.ConvTranspose2d(before, after, 5, stride=2, padding=2, output_padding=1),
+            GDN(after, inverse=True),
+        ]
+    del layers[-1]
+    return nn.Sequential(*layers).eval()
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long it takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def channels_for_rate(codec: Codec, image: Image.Image, bpp: float) -> int:
+    """The most channels, of the cut points, whose file has at most so many bits a pixel."""
+    symbols = codec.analyse(image)
+    limit = bpp * image.width * image.height / 8
+    fitting = [n for n in codec.cut_points if len(codec.encode(symbols, n, layers=1)) <= limit]
+    return max(fitting, default=codec.cut_points[0])
+
+
+def check(codec: Codec, folder: Path) -> None:
+    """Code and decode all pictures with 1 and 2 threads."""
+    before = torch.get_num_threads()
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg"))
+    for path in files:
+        image = Image.open(path).convert("RGB")
+        symbols = codec.analyse(image)
+        data = codec.encode(symbols, codec.num_channels)
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            assert np.array_equal(codec.decode(data)[1].values, symbols.values), path
+            assert codec.encode(symbols, codec.num_channels) == data, path
+        torch.set_num_threads(before)
+    print(f"{len(files)} pictures: decoded symbols and bytes equal with 1 and 2 threads")
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("image", type=Path)
+    parser.add_argument("--model", default="photo")
+    parser.add_argument("--bpp", type=float, nargs="+", default=[0.15, 0.4, 10.0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--check", type=Path, help="folder of pictures")
+    arguments = parser.parse_args()
+    codec = ohmq.load(arguments.model)
+    image = Image.open(arguments.image).convert("RGB")
+    network = rival()
+    pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None].float() / 255
+    print(f"{arguments.image.name}, {image.width}x{image.height}, {torch.get_num_threads()} threads, "
+          f"medians of {arguments.rounds} alternating rounds")  # fmt: skip
+    for bpp in arguments.bpp:
+        count = channels_for_rate(codec, image, bpp)
+        data = codec.compress(image, channels=count, layers=1)
+        symbols = codec.analyse(image)
+        work: dict[str, Callable[[], object]] = {
+            "rival": lambda: network(pixels),
+            "compress": lambda n=count: codec.compress(image, channels=n, layers=1),
+            "decompress": lambda d=data: codec.decompress(d),
+            "encode": lambda s=symbols, n=count: codec.encode(s, n, layers=1),
+            "decode": lambda d=data: codec.decode(d),
+        }
+        times: dict[str, list[float]] = {name: [] for name in work}
+        with torch.inference_mode():
+            for _ in range(arguments.rounds + 1):
+                for name, job in work.items():
+                    times[name].append(seconds(job))
+        middle = {name: statistics.median(values[1:]) for name, values in times.items()}  # the first warms up
+        print(
+            f"{8 * len(data) / (image.width * image.height):.3f} bpp, {count} channels: "
+            f"compress {middle['compress'] / middle['rival']:.2f} of the rival's forward pass "
+            f"(entropy coding {middle['encode'] / middle['compress']:.0%} of it), "
+            f"decompress {middle['decompress'] / middle['rival']:.2f} ({middle['decode'] / middle['decompress']:.0%})"
+        )
+    if arguments.check:
+        check(codec, arguments.check)
+
+
+if __name__ == "__main__":
+    main()
