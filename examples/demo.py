@@ -1,4 +1,4 @@
-"""Compress and decompress handwritten digits with the shipped model; show the result as a table and a picture.
+"""Compress and decompress digits and photographs with the shipped models; show the result as tables and pictures.
 
     python examples/demo.py [--data FOLDER_WITH_MNIST] [--output demo-output]
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 import ohmq
 from ohmq.codec import Codec
-from ohmq.container import read_ohm
+from ohmq.container import read_ohm, truncate_ohm
 from ohmq.datasets import find_mnist, load_mnist_images
 from ohmq.errors import ConfigError
 from ohmq.files import write_atomically
@@ -23,6 +23,9 @@ from ohmq.metrics import psnr_db
 
 COUNT = 20
 ZOOM = 3
+PHOTOS = ("astronaut", "chelsea", "coffee")
+RATES_BPP = (0.15, 0.4)
+CROP = 192
 
 
 def digits(data: str | None) -> tuple[str, list[Image.Image]]:
@@ -57,6 +60,52 @@ def round_trip(codec: Codec, image: Image.Image, channels: int, path: Path) -> t
         raise SystemExit(f"{path}: the decoded symbols differ from the encoded ones")
     picture = codec.decompress(data)
     return len(data), picture, psnr_db(np.asarray(image), np.asarray(picture))
+
+
+def jpeg_at(image: Image.Image, size: int) -> tuple[int, Image.Image]:
+    """The best JPEG (4:2:0, optimised) of at most so many bytes, or the smallest there is."""
+    best: tuple[int, Image.Image] | None = None
+    for quality in range(1, 96):
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=quality, optimize=True, subsampling=2)
+        if best is None or buffer.tell() <= size:
+            best = buffer.tell(), Image.open(io.BytesIO(buffer.getvalue())).convert("RGB")
+    assert best is not None
+    return best
+
+
+def photos(output: Path) -> None:
+    """Photographs: one file each, cut to two rates, beside JPEG of the same size."""
+    codec = ohmq.load("photo")
+    print(f"\nphotographs from examples/photos, model photo {codec.model_id.hex()}; one file each, cut to two rates")
+    print("                     bytes     bpp   PSNR dB     JPEG bytes   PSNR dB")
+    sheet = Image.new("RGB", (CROP * (1 + 2 * len(RATES_BPP)), CROP * len(PHOTOS)))
+    for row, name in enumerate(PHOTOS):
+        image = Image.open(Path(__file__).parent / "photos" / f"{name}.png").convert("RGB")
+        pixels = image.width * image.height
+        symbols = codec.analyse(image)
+        path = output / f"{name}.ohm"
+        write_atomically(path, codec.encode(symbols, codec.num_channels), force=True)
+        whole = path.read_bytes()
+        if not np.array_equal(codec.decode(whole)[1].values, symbols.values):
+            raise SystemExit(f"{path}: the decoded symbols differ from the encoded ones")
+        corner = ((image.width - CROP) // 2, (image.height - CROP) // 3)
+        box = (*corner, corner[0] + CROP, corner[1] + CROP)
+        sheet.paste(image.crop(box), (0, row * CROP))
+        for column, rate in enumerate(RATES_BPP):
+            data = truncate_ohm(whole, max_bytes=int(rate * pixels / 8))
+            picture = codec.decompress(data)
+            size, jpeg = jpeg_at(image, len(data))
+            ours, theirs = (psnr_db(np.asarray(image), np.asarray(other)) for other in (picture, jpeg))
+            print(
+                f"{name:12s} {len(data):13,d}   {8 * len(data) / pixels:.3f}   {ours:7.2f}   {size:12,d}   {theirs:7.2f}"
+            )
+            sheet.paste(picture.crop(box), ((1 + 2 * column) * CROP, row * CROP))
+            sheet.paste(jpeg.crop(box), ((2 + 2 * column) * CROP, row * CROP))
+    sheet.save(output / "photos.png")
+    print(
+        f"columns of {output / 'photos.png'}: original; ohmq and JPEG at about {RATES_BPP[0]} bpp; both at {RATES_BPP[1]} bpp"
+    )
 
 
 def main() -> None:
@@ -94,6 +143,7 @@ def main() -> None:
     sheet.save(arguments.output / "digits.png")
     print(f"\n{COUNT * 4} files and the picture are in {arguments.output}: {arguments.output / 'digits.png'}")
     print("rows of the picture: original, then 2, 4, 8 and 16 channels")
+    photos(arguments.output)
     try:
         codec.decompress(path.read_bytes()[:-3])
     except ohmq.TruncatedFileError as error:

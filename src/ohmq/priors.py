@@ -251,9 +251,10 @@ class ChoicePrior(nn.Module):
         logits = self.logits[channels]
         if group:
             u = self.coefficients(group, latent, own)
-            steps = (u * 4).round()
-            lowest, highest = torch.tensor(CHOICE_LEVELS, dtype=u.dtype, device=u.device).T
-            chosen = u + (steps.clamp(lowest, highest) / 4 - u).detach()
+            # No gradient beyond the grid: passed through there, it drives the networks' weights without bound.
+            lowest, highest = torch.tensor(CHOICE_LEVELS, dtype=u.dtype, device=u.device).T / 4
+            u = u.clamp(lowest, highest)
+            chosen = u + ((u * 4).round() / 4 - u).detach()
             logits = logits + torch.einsum("...ck,csk->...cs", chosen, self.features[channels])
         return torch.log_softmax(logits, -1).expand(*own.shape, -1)
 

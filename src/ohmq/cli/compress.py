@@ -11,10 +11,10 @@ from ohmq.cli.common import IMAGE_EXTENSIONS, Job, find_files, finish, output_fo
 __all__ = ["command"]
 
 
-@click.command(epilog="Example: ohmq compress digits/ -o coded/ --model mnist-ohm --fraction 0.5")
+@click.command(epilog="Example: ohmq compress photos/ -o coded/ --fraction 0.5")
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File or folder; default: beside the input.")
-@click.option("-m", "--model", default="mnist-ohm", show_default=True, help="Shipped name, model file or checkpoint.")
+@click.option("-m", "--model", default="photo", show_default=True, help="Shipped name, model file or checkpoint.")
 @click.option("--fraction", type=click.FloatRange(0, 1), help="Of the adaptive range, 0 to 1 (default 1).")
 @click.option("--channels", type=click.IntRange(1), help="Or: how many channels.")
 @click.option("--layers", type=click.IntRange(1), help="At most so many places to cut the file (default: all).")

@@ -9,7 +9,7 @@ __all__ = ["command"]
 
 @click.command(epilog="Example: ohmq evaluate --mnist test --model mnist-ohm -o results/mnist-ohm")
 @click.argument("inputs", nargs=-1)
-@click.option("-m", "--model", default="mnist-ohm", show_default=True, help="Shipped name, model file or checkpoint.")
+@click.option("-m", "--model", default="photo", show_default=True, help="Shipped name, model file or checkpoint.")
 @click.option("--mnist", type=click.Choice(["train", "validation", "test"]), help="Evaluate on these digits.")
 @click.option("--data", "data_base_path", type=click.Path(path_type=Path), help="Where MNIST is, or $OHMQ_DATA.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many images.")

@@ -162,7 +162,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "epochs": 26,
         "batch_size": 8,
         "crop_size": 128,
-        "learning_rate": 1e-3,
+        "learning_rate": 4e-4,
         "weight_decay": 0.0,
         "schedule": "cosine",
         "ema_decay": 0.998,
