@@ -388,3 +388,13 @@ def test_reading_headers_loads_neither_torch_nor_numpy(
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_reader_that_has_enough_is_no_error(run: Run, model: Path, tmp_path: Path) -> None:
+    assert run("compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model).code == 0
+    command = [sys.executable, "-m", "ohmq", "info", "a.ohm"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")  # silent, as click ends it

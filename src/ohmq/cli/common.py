@@ -70,6 +70,8 @@ def run_jobs(
         for job in jobs:
             try:
                 results.append({"input": str(job.source), **work(job)})
+            except BrokenPipeError:  # whoever reads our output has enough: no fault of the file; click ends quietly
+                raise
             except (OhmqError, OSError) as error:
                 message = str(error) if isinstance(error, OhmqError) else f"{job.source}: {error.strerror or error}"
                 failures.append({"input": str(job.source), "error": message})
