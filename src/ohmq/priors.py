@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["CHOICE_LEVELS", "ChoicePrior", "ContextPrior", "FactorizedDensity", "StaticPrior"]
+from ohmq.entropy.frozen_choice import LEVEL_BITS, LEVELS
 
-CHOICE_LEVELS = ((-8, 7), (-4, 3))
-"""Lowest and highest level of each of the two coefficients of a `ChoicePrior`; a level is a quarter."""
+__all__ = ["ChoicePrior", "ContextPrior", "FactorizedDensity", "StaticPrior"]
+
 LIKELIHOOD_FLOOR = 1e-8
 """Added to a probability before its logarithm, as published."""
 
@@ -252,9 +252,9 @@ class ChoicePrior(nn.Module):
         if group:
             u = self.coefficients(group, latent, own)
             # No gradient beyond the grid: passed through there, it drives the networks' weights without bound.
-            lowest, highest = torch.tensor(CHOICE_LEVELS, dtype=u.dtype, device=u.device).T / 4
+            lowest, highest = torch.tensor(LEVELS, dtype=u.dtype, device=u.device).T / 2**LEVEL_BITS
             u = u.clamp(lowest, highest)
-            chosen = u + ((u * 4).round() / 4 - u).detach()
+            chosen = u + ((u * 2**LEVEL_BITS).round() / 2**LEVEL_BITS - u).detach()
             logits = logits + torch.einsum("...ck,csk->...cs", chosen, self.features[channels])
         return torch.log_softmax(logits, -1).expand(*own.shape, -1)
 

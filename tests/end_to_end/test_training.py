@@ -100,6 +100,9 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     assert "--resume" in refused
     run([*command, "-o", "parts", "--resume"], tmp_path)
     assert_same_run(tmp_path / "whole" / "last.ckpt", tmp_path / "parts" / "last.ckpt")
+    logs = {path.parent.name for path in (tmp_path / "parts").glob("logs_*/metrics.csv")}
+    assert "logs_train" in logs  # what was logged before the stop is still there
+    assert any(name.endswith("_2") for name in logs)
     final = weights(tmp_path / "whole" / "last.ckpt")
     assert int(final["averaged.n_averaged"]) > 20  # the average is kept, and is what a checkpoint codes with
     name = "synthesis_transform.0.weight"

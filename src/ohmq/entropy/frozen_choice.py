@@ -19,11 +19,12 @@ from ohmq.entropy.frozen import (
     neighbour_rows,
 )
 
-__all__ = ["LEVEL_BITS", "FrozenChoicePrior"]
+__all__ = ["LEVELS", "LEVEL_BITS", "ChoiceState", "FrozenChoicePrior"]
 
 LEVEL_BITS = 2
 """Fraction bits of a coefficient's grid: quarters."""
 LEVELS = ((-8, 7), (-4, 3))
+"""Lowest and highest level of each of the two coefficients."""
 CHUNK_ROWS = 4096
 _LIMIT = 2**52
 _FAR = 2**20

@@ -357,6 +357,10 @@ def _fit(
         "command": command_line(),
     }
     validates = stage.name != "warm_start"
+    logs, part = f"logs_{stage.name}", 1
+    while (folder / logs).exists():  # a resumed run writes beside the log it had: the logger would delete that
+        part += 1
+        logs = f"logs_{stage.name}_{part}"
     callbacks: list[Callback] = [
         _Stop(folder / "last.ckpt", record),
         TQDMProgressBar(refresh_rate=10),
@@ -373,8 +377,8 @@ def _fit(
         devices=options.devices,
         num_nodes=options.num_nodes,
         logger=[
-            CSVLogger(folder, name="", version=f"logs_{stage.name}", flush_logs_every_n_steps=options.log_interval),
-            TensorBoardLogger(folder, name="", version=f"logs_{stage.name}"),
+            CSVLogger(folder, name="", version=logs, flush_logs_every_n_steps=options.log_interval),
+            TensorBoardLogger(folder, name="", version=logs),
         ],
         callbacks=callbacks,
         log_every_n_steps=options.log_interval,
