@@ -1,7 +1,6 @@
 """Images to ``.ohm`` files and back."""
 
 import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,25 +12,19 @@ from PIL import Image
 
 from ohmq.container import Layer, OhmFile, read_header, read_ohm, truncate_ohm, write_ohm
 from ohmq.entropy import (
-    SymbolDecoder,
-    SymbolEncoder,
     decode_fixed_rate,
     encode_fixed_rate,
     fixed_rate_bytes,
-    symbol_bits,
 )
-from ohmq.entropy.frozen import FrozenPrior, PriorState
-from ohmq.entropy.frozen_choice import ChoiceState, FrozenChoicePrior
+from ohmq.entropy.layers import decode_layers, encode_layers
 from ohmq.errors import BitstreamError, ModelMismatchError, UnsupportedImageError
 from ohmq.images import DEFAULT_MAX_PIXELS, as_image, check_size, prepare_image
 from ohmq.model_file import FrozenModel, resolve_model, shipped_models
 from ohmq.quantizers import active_channels
 
-__all__ = ["Codec", "EncodedBatch", "Symbols", "decode_layers", "encode_layers", "load", "verify_layers"]
+__all__ = ["Codec", "Symbols", "load"]
 
 Array = NDArray[Any]
-CHUNK_ROWS = 4096
-"""Symbols whose context tables are held at a time."""
 
 
 class Symbols(NamedTuple):
@@ -44,158 +37,6 @@ class Symbols(NamedTuple):
     values: Array
     width: int
     height: int
-
-
-class EncodedBatch(NamedTuple):
-    """What `encode_layers` gives.
-
-    Attributes:
-        payloads: indexed [plan][picture][layer].
-        ideal_bits: -log2 of each picture's symbols, channel by channel, shape (pictures, channels).
-        seconds: what each plan took, tables included, for all pictures.
-    """
-
-    payloads: list[list[list[bytes]]]
-    ideal_bits: Array
-    seconds: Array
-
-
-def encode_layers(
-    prior: FrozenPrior | FrozenChoicePrior, symbols: Array, plans: Sequence[Sequence[int]]
-) -> EncodedBatch:
-    """Entropy code the symbols of pictures of one size, for one or more ways to divide channels into layers.
-
-    Args:
-        prior: the integer prior. symbols: (pictures, tiles, h, w, C). plans: for each way, the channels at which its
-            layers end, ascending, such as (4, 8, 16).
-    """
-    pictures, tiles, height, width, _ = symbols.shape
-    rows = tiles * height * width
-    state = prior.begin(pictures * tiles, height, width)
-    out: list[list[list[bytes]]] = [[[] for _ in range(pictures)] for _ in plans]
-    encoders = [[SymbolEncoder() for _ in range(pictures)] for _ in plans]
-    last = max(ends[-1] for ends in plans)
-    bits, seconds = np.zeros((pictures, last)), np.zeros(len(plans))
-    for channel in range(last):
-        values = symbols[..., channel].reshape(-1).astype(np.int32)
-        wanted = [plan for plan, ends in enumerate(plans) if channel < ends[-1]]
-        clock = time.perf_counter()
-        for start, stop, tables, index in _table_chunks(state, pictures, rows):
-            seconds[wanted] += time.perf_counter() - clock
-            ideal = symbol_bits(values[start:stop], tables, index)
-            np.add.at(bits[:, channel], np.arange(start, stop) // rows, ideal)
-            for plan in wanted:
-                clock = time.perf_counter()
-                for picture in range(start // rows, -(-stop // rows)):
-                    first, end = max(start, picture * rows), min(stop, (picture + 1) * rows)
-                    part = _part(tables, index, slice(first - start, end - start))
-                    encoders[plan][picture].encode(values[first:end], *part)
-                seconds[plan] += time.perf_counter() - clock
-            clock = time.perf_counter()
-        state.advance(values)
-        for plan in wanted:
-            clock = time.perf_counter()
-            if channel + 1 in plans[plan]:
-                for picture in range(pictures):
-                    out[plan][picture].append(encoders[plan][picture].finish())
-                    encoders[plan][picture] = SymbolEncoder()
-            seconds[plan] += time.perf_counter() - clock
-    return EncodedBatch(out, bits, seconds)
-
-
-def verify_layers(
-    prior: FrozenPrior | FrozenChoicePrior,
-    symbols: Array,
-    plans: Sequence[Sequence[int]],
-    payloads: Sequence[Sequence[Sequence[bytes]]],
-) -> Array:
-    """Decode payloads and compare with the symbols, channel by channel.
-
-    A decoder's tables depend on what it decoded before; as long as that equals the symbols, all plans share tables.
-
-    Args:
-        prior, symbols, plans: as `encode_layers`. payloads: what it gave.
-
-    Returns:
-        Seconds that decoding took, tables included, for each plan and all pictures.
-
-    Raises:
-        BitstreamError: a payload that does not decode to its symbols.
-    """
-    pictures, tiles, height, width, _ = symbols.shape
-    rows = tiles * height * width
-    state = prior.begin(pictures * tiles, height, width)
-    seconds = np.zeros(len(plans))
-    decoders: dict[tuple[int, int], SymbolDecoder] = {}
-    for channel in range(max(ends[-1] for ends in plans)):
-        values = symbols[..., channel].reshape(-1)
-        wanted = [plan for plan, ends in enumerate(plans) if channel < ends[-1]]
-        for plan in wanted:
-            if channel == 0 or channel in plans[plan]:
-                layer = sum(end <= channel for end in plans[plan])
-                decoders |= {(plan, p): SymbolDecoder(payloads[plan][p][layer]) for p in range(pictures)}
-        clock = time.perf_counter()
-        for start, stop, tables, index in _table_chunks(state, pictures, rows):
-            seconds[wanted] += time.perf_counter() - clock
-            for plan in wanted:
-                clock = time.perf_counter()
-                for picture in range(start // rows, -(-stop // rows)):
-                    first, end = max(start, picture * rows), min(stop, (picture + 1) * rows)
-                    part = _part(tables, index, slice(first - start, end - start))
-                    decoded = decoders[plan, picture].decode(*part, end - first)
-                    if not np.array_equal(decoded, values[first:end]):
-                        raise BitstreamError(f"picture {picture}: channel {channel} did not decode to what was encoded")
-                seconds[plan] += time.perf_counter() - clock
-            clock = time.perf_counter()
-        state.advance(values)
-    return seconds
-
-
-def decode_layers(
-    prior: FrozenPrior | FrozenChoicePrior, payloads: Sequence[bytes], ends: Sequence[int], shape: Sequence[int]
-) -> Array:
-    """Symbols of the layers of one picture: the inverse of `encode_layers`.
-
-    Args:
-        prior: the integer prior. payloads: of each layer. ends: the channels at which the layers end.
-        shape: (tiles, h, w).
-
-    Shape:
-        Returns: (tiles, h, w, ends[-1]), int64.
-
-    Raises:
-        BitstreamError: a payload that cannot be decoded.
-    """
-    tiles, height, width = shape
-    rows = tiles * height * width
-    state = prior.begin(tiles, height, width)
-    out = np.empty((rows, ends[-1] if ends else 0), np.int64)
-    channel = 0
-    for payload, end in zip(payloads, ends, strict=True):
-        decoder = SymbolDecoder(payload)
-        while channel < end:
-            for start, stop, tables, index in _table_chunks(state, 1, rows):
-                out[start:stop, channel] = decoder.decode(tables, index, stop - start)
-            state.advance(out[:, channel])
-            channel += 1
-    return out.reshape(tiles, height, width, -1)
-
-
-def _table_chunks(state: PriorState | ChoiceState, pictures: int, rows: int) -> Any:
-    """(start, stop, tables, index) over the rows of all pictures: whole pictures where the tables are static."""
-    total = pictures * rows
-    if not state.prior.is_context:
-        tables, index = state.tables()
-        yield 0, total, tables, index
-        return
-    step = CHUNK_ROWS if rows > CHUNK_ROWS else max(1, CHUNK_ROWS // rows) * rows
-    for start in range(0, total, step):
-        stop = min(start + step, total)
-        yield start, stop, *state.tables(slice(start, stop))
-
-
-def _part(tables: Array, index: Array | None, part: slice) -> tuple[Array, Array | None]:
-    return (tables[part], None) if index is None else (tables, index[part])
 
 
 class Codec:
@@ -294,7 +135,7 @@ class Codec:
             payloads = []
             for first, end in zip((0, *ends), ends, strict=False):
                 values = np.moveaxis(symbols.values[..., first:end], -1, 0).reshape(-1)
-                payloads.append(encode_fixed_rate(values, np.full(values.size, self.config.num_symbols)))
+                payloads.append(encode_fixed_rate(values, self._alphabets(first, end, values.size)))
         else:
             payloads = encode_layers(self.prior, symbols.values[None], [ends]).payloads[0][0]
         sizes = [end - first for first, end in zip((0, *ends), ends, strict=False)]
@@ -364,11 +205,16 @@ class Codec:
     def _decode_fixed(self, payloads: Sequence[bytes], ends: Sequence[int], shape: tuple[int, int, int]) -> Array:
         parts = []
         for payload, first, end in zip(payloads, (0, *ends), ends, strict=False):
-            sizes = np.full((end - first) * math.prod(shape), self.config.num_symbols)
+            sizes = self._alphabets(first, end, (end - first) * math.prod(shape))
             if len(payload) != fixed_rate_bytes(sizes):
                 raise BitstreamError(f"a fixed-rate layer has {len(payload)} bytes, expected {fixed_rate_bytes(sizes)}")
             parts.append(np.moveaxis(decode_fixed_rate(payload, sizes).reshape(end - first, *shape), 0, -1))
         return np.concatenate(parts, -1).astype(np.int64)
+
+    def _alphabets(self, first: int, end: int, count: int) -> NDArray[np.int64]:
+        """The alphabet sizes of all symbols of some channels, channel by channel."""
+        sizes = np.repeat(self.config.group_symbols, self.config.group_sizes)[first:end]
+        return np.repeat(sizes, count // (end - first))
 
     def grid(self, width: int, height: int) -> tuple[int, int, int]:
         """(tiles, h, w) of the symbols of a picture."""

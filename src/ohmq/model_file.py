@@ -33,7 +33,7 @@ from ohmq.entropy.frozen import (
 from ohmq.entropy.frozen_choice import LEVEL_BITS, FrozenChoicePrior
 from ohmq.errors import ConfigError, ModelFileError
 from ohmq.files import write_atomically
-from ohmq.models import CompressionModel, ModelConfig, PhotoModel, build_model, config_from_dict
+from ohmq.models import CompressionModel, ModelConfig, PhotoConfig, PhotoModel, build_model, config_from_dict
 from ohmq.models.photo import LATENT_SCALE
 from ohmq.priors import ChoicePrior, ContextPrior, FactorizedDensity, StaticPrior
 from ohmq.quantizers import DirectionalOneHotMax, IntegerRounding
@@ -147,7 +147,12 @@ def _choice_tensors(model: CompressionModel, prior: ChoicePrior) -> dict[str, ND
         "directions": _fixed(_numpy(quantizer.directions), WEIGHT_BITS),
         "project": _fixed(project, WEIGHT_BITS),
         "own": _fixed(_numpy(prior.own), WEIGHT_BITS),
+        "spatial": _fixed(_numpy(prior.spatial), WEIGHT_BITS),
     }
+    interlaced = len(prior.spatial)
+    tensors["places"] = _fixed(
+        _numpy(quantizer.values[:interlaced]) * _numpy(prior.own_scale[:interlaced, None]), VALUE_BITS
+    )
     for group, (projection, network) in enumerate(zip(prior.projections, prior.networks, strict=True), start=1):
         weight = _numpy(projection.weight) * float(prior.input_scale)
         tensors[f"projection.{group}.weight"] = _fixed(weight, WEIGHT_BITS)
@@ -175,6 +180,7 @@ def thaw(frozen: FrozenModel) -> PhotoModel:
     prior.logits.copy_(tensors["logits"] * (math.log(2) / 2**LOGIT_BITS))
     prior.features.copy_(tensors["features"] * (math.log(2) * 2**LEVEL_BITS / 2**LOGIT_BITS))
     prior.own.copy_(tensors["own"] / 2**WEIGHT_BITS)
+    prior.spatial.copy_(tensors["spatial"] / 2**WEIGHT_BITS)
     project = quantizer.project.double()
     prior.own_scale.copy_((tensors["project"] * project).sum(1) / 2**WEIGHT_BITS / project.square().sum(1))
     prior.input_scale.fill_(LATENT_SCALE)
@@ -223,9 +229,13 @@ def _assemble(
     model.eval().requires_grad_(False)
     prior: FrozenPrior | FrozenChoicePrior | None = None
     if tables:
-        kind = FrozenChoicePrior if "directions" in tables else FrozenPrior
         try:
-            prior = kind(tables, config.group_sizes)
+            if isinstance(config, PhotoConfig):
+                prior = FrozenChoicePrior(
+                    tables, config.group_sizes, config.group_symbols, config.interlaced_groups, config.cut_points
+                )
+            else:
+                prior = FrozenPrior(tables, config.group_sizes)
         except (KeyError, ValueError, IndexError) as error:
             raise ModelFileError(f"{name}: the prior's tables are not usable: {error}") from error
         if (prior.num_channels, prior.num_symbols) != (config.channels_max, config.num_symbols):

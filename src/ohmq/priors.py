@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ohmq.entropy.frozen_choice import LEVEL_BITS, LEVELS
+from ohmq.entropy.frozen_choice import LEVEL_BITS, SPATIAL_LIMIT, FrozenChoicePrior
 
 __all__ = ["ChoicePrior", "ContextPrior", "FactorizedDensity", "StaticPrior"]
 
@@ -194,9 +194,10 @@ class ContextPrior(nn.Module):
 
 
 class ChoicePrior(nn.Module):
-    r"""Prior of scalar OHM symbols that chooses one of 128 tables a channel, given all that is decoded already.
+    r"""Prior of scalar OHM symbols that chooses one of a channel's tables, given all that is decoded already.
 
-    Channels are coded in groups; at each position two coefficients, rounded to a grid of 16 by 8, choose the table:
+    Channels are coded in groups; at each position two coefficients, rounded to a grid of 16 by 8 (16 by 32 for interlaced
+    channels), choose the table:
 
     $$ \log p_{c,s} = \ell_{c,s} + u_{c,1} f_{c,s,1} + u_{c,2} f_{c,s,2} + \mathrm{const}, \qquad
        u_c = \mathrm{round}_{1/4}\bigl(\mathrm{CNN}_g(y)_c + A_c\,\varphi_c(y)\bigr) $$
@@ -205,13 +206,18 @@ class ChoicePrior(nn.Module):
     projection to a few channels. The features phi are the channel's own coefficient in y: its magnitude and value, here
     and as a mean over the four neighbours, clipped. A table for each choice is frozen, so coding looks tables up.
 
+    The channels of the first ``interlaced_groups`` groups are coded in three passes over the positions (`passes`); in the
+    second and third, four features of the channel's own symbols at neighbours of earlier passes are added: one, their
+    mean, mean magnitude and mean absolute deviation.
+
     Args:
         num_channels: C. num_symbols: S. latent_channels: D. group_sizes: channels of each group, sum C.
         projection: channels that a network sees of each neighbour. hidden_channels: its width.
+        alphabets: symbols of each group's channels, at most num_symbols; None: all. interlaced_groups: as above.
 
     Shape:
-        forward(group, latent, own): (B, h, w, D), (B, h, w, channels) -> natural-log probabilities
-        (B, h, w, channels, S).
+        forward(group, latent, own, values): (B, h, w, D), (B, h, w, channels) twice -> natural-log probabilities
+        (B, h, w, channels, symbols of the group).
 
     Raises:
         ValueError: group_sizes does not sum to C.
@@ -225,16 +231,26 @@ class ChoicePrior(nn.Module):
         group_sizes: Sequence[int],
         projection: int = 32,
         hidden_channels: int = 64,
+        *,
+        alphabets: Sequence[int] | None = None,
+        interlaced_groups: int = 0,
     ) -> None:
         super().__init__()
         if sum(group_sizes) != num_channels or min(group_sizes) < 1:
             raise ValueError(f"group_sizes {list(group_sizes)} must be positive and sum to {num_channels} channels")
         self.group_sizes = tuple(group_sizes)
-        level = (torch.arange(num_symbols) - num_symbols // 2).float().clamp(-4, 4)
-        features = torch.stack([-0.7 * level.abs(), 0.5 * level], -1)
+        self.alphabets = tuple(alphabets or (num_symbols,) * len(self.group_sizes))
+        self.interlaced_groups = interlaced_groups
+        features = torch.zeros(num_channels, num_symbols, 2)
+        start = 0
+        for size, alphabet in zip(self.group_sizes, self.alphabets, strict=True):
+            level = (torch.arange(alphabet) - alphabet // 2).float().clamp(-4, 4)
+            features[start : start + size, :alphabet] = torch.stack([-0.7 * level.abs(), 0.5 * level], -1)
+            start += size
         self.logits = nn.Parameter(torch.zeros(num_channels, num_symbols))
-        self.features = nn.Parameter(features.repeat(num_channels, 1, 1))
+        self.features = nn.Parameter(features)
         self.own = nn.Parameter(torch.zeros(num_channels, 2, 4))
+        self.spatial = nn.Parameter(torch.zeros(sum(self.group_sizes[:interlaced_groups]), 2, 2, 4))
         self.register_buffer("own_scale", torch.ones(num_channels))
         self.register_buffer("input_scale", torch.ones(()))
         self.own_scale: Tensor
@@ -244,18 +260,27 @@ class ChoicePrior(nn.Module):
             _context_network(9 * projection, hidden_channels, 2 * size) for size in self.group_sizes[1:]
         )
 
-    def forward(self, group: int, latent: Tensor, own: Tensor) -> Tensor:
-        """Log probabilities of a group's symbols; ``own`` is w · latent for the group's channels."""
+    def forward(self, group: int, latent: Tensor, own: Tensor, values: Tensor) -> Tensor:
+        """Log probabilities of a group's symbols.
+
+        Args:
+            group: which. latent: the sum of earlier codewords. own: w · latent for the group's channels. values: of the
+                group's own codewords; what an interlaced channel sees of them is what is decoded before.
+        """
         start = sum(self.group_sizes[:group])
         channels = slice(start, start + own.shape[-1])
-        logits = self.logits[channels]
-        if group:
-            u = self.coefficients(group, latent, own)
+        alphabet = self.alphabets[group]
+        logits = self.logits[channels, :alphabet]
+        if group or self.interlaced_groups:
+            u = self.coefficients(group, latent, own) if group else own.new_zeros(*own.shape, 2)
+            if group < self.interlaced_groups:
+                u = u + self.spatial_coefficients(values * self.own_scale[channels], self.spatial[channels])
             # No gradient beyond the grid: passed through there, it drives the networks' weights without bound.
-            lowest, highest = torch.tensor(LEVELS, dtype=u.dtype, device=u.device).T / 2**LEVEL_BITS
+            levels = FrozenChoicePrior.levels(group < self.interlaced_groups)
+            lowest, highest = torch.tensor(levels, dtype=u.dtype, device=u.device).T / 2**LEVEL_BITS
             u = u.clamp(lowest, highest)
             chosen = u + ((u * 2**LEVEL_BITS).round() / 2**LEVEL_BITS - u).detach()
-            logits = logits + torch.einsum("...ck,csk->...cs", chosen, self.features[channels])
+            logits = logits + torch.einsum("...ck,csk->...cs", chosen, self.features[channels, :alphabet])
         return torch.log_softmax(logits, -1).expand(*own.shape, -1)
 
     def coefficients(self, group: int, latent: Tensor, own: Tensor) -> Tensor:
@@ -277,6 +302,62 @@ class ChoicePrior(nn.Module):
             -1,
         )
         return u + torch.einsum("...cj,ckj->...ck", phi, self.own[channels])
+
+    @staticmethod
+    def spatial_coefficients(values: Tensor, weights: Tensor) -> Tensor:
+        """What the symbols of earlier passes add to the two coefficients of interlaced channels.
+
+        Shape:
+            values: (B, h, w, C), in steps. weights: (C, pass 1 or 2, coefficient, feature). Returns: (B, h, w, C, 2).
+        """
+        values = values.detach()
+        which = passes(values.shape[1], values.shape[2]).to(values.device)[..., None]
+        out = torch.zeros(*values.shape, 2, dtype=values.dtype, device=values.device)
+        for number, offsets in ((1, DIAGONAL), (2, DIRECT)):
+            known = which < number
+            there = shifted(known.to(values.dtype), offsets)[:, None]
+            around = shifted(values * known, offsets)
+            count = there.sum(0).clamp_min(1)
+            mean = around.sum(0) / count
+            magnitude = around.abs().sum(0) / count
+            deviation = ((around - mean).abs() * there).sum(0) / count
+            phi = torch.stack([torch.ones_like(mean), mean, magnitude, deviation], -1).clamp(
+                -SPATIAL_LIMIT, SPATIAL_LIMIT
+            )
+            added = torch.einsum("...cj,ckj->...ck", phi, weights[:, number - 1])
+            out = out + added * (which == number)[..., None]
+        return out
+
+
+DIAGONAL, DIRECT = ((-1, -1), (-1, 1), (1, -1), (1, 1)), ((-1, 0), (1, 0), (0, -1), (0, 1))
+"""Neighbours that the second and the third pass of an interlaced channel see."""
+
+
+@functools.cache
+def passes(height: int, width: int) -> Tensor:
+    """The pass over the positions in which an interlaced channel is coded at each position.
+
+    Shape:
+        Returns: (height, width), int64: 0 in even rows and columns, 1 in odd rows and columns, 2 elsewhere.
+
+    Example:
+        >>> passes(2, 3)
+        tensor([[0, 2, 0],
+                [2, 1, 2]])
+    """
+    row, column = torch.arange(height)[:, None] % 2, torch.arange(width) % 2
+    return torch.where(row == column, row, torch.tensor(2))
+
+
+def shifted(x: Tensor, offsets: Sequence[tuple[int, int]]) -> Tensor:
+    """The neighbours at some offsets, zero beyond the border.
+
+    Shape:
+        x: (..., h, w, C). Returns: (offsets, ..., h, w, C).
+    """
+    height, width = x.shape[-3:-1]
+    padded = functional.pad(x, (0, 0, 1, 1, 1, 1))
+    return torch.stack([padded[..., 1 + i : 1 + i + height, 1 + j : 1 + j + width, :] for i, j in offsets])
 
 
 def gather_3x3(x: Tensor) -> Tensor:

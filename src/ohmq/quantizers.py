@@ -456,18 +456,19 @@ class DirectionalOneHotMax(nn.Module):
         self.log_temperature = nn.Parameter(torch.full((num_channels,), math.log(6.0)))
         self.output_bias = nn.Parameter(torch.zeros(latent_channels))
 
-    def choose(self, projected: Tensor, channels: slice) -> ScalarChoice:
-        """Choose symbols; gradients pass through the softmax.
+    def choose(self, projected: Tensor, channels: slice, num_symbols: int | None = None) -> ScalarChoice:
+        """Choose among the first ``num_symbols`` symbols (None: all); gradients pass through the softmax.
 
         Shape:
             projected: w · (what is to be quantized), (rows, channels).
         """
-        distance = (projected[..., None] - self.centres[channels]).abs()
+        centres, values = self.centres[channels, :num_symbols], self.values[channels, :num_symbols]
+        distance = (projected[..., None] - centres).abs()
         soft = torch.softmax(-distance * self.log_temperature[channels].exp()[:, None], -1)
         symbols = distance.argmin(-1)
-        one_hot = nn.functional.one_hot(symbols, self.num_symbols).to(soft.dtype)
+        one_hot = torch.zeros_like(soft).scatter_(-1, symbols[..., None], 1.0)
         assignment = (one_hot - soft).detach() + soft
-        return ScalarChoice(assignment, symbols, (assignment * self.values[channels]).sum(-1))
+        return ScalarChoice(assignment, symbols, (assignment * values).sum(-1))
 
     @torch.no_grad()
     def codeword_sum(self, symbols: Tensor, channels: slice) -> Tensor:

@@ -4,8 +4,9 @@ import torch
 from reference_decoder import ReferenceRangeDecoder, context_coefficients, context_frequencies
 from small_models import make_codec, make_model
 
-from ohmq.codec import Codec, decode_layers, encode_layers, verify_layers
+from ohmq.codec import Codec
 from ohmq.entropy.frozen import FrozenPrior, border_classes
+from ohmq.entropy.layers import decode_layers, encode_layers, verify_layers
 from ohmq.errors import BitstreamError
 
 
@@ -19,7 +20,7 @@ def test_layers_round_trip_in_every_division(codec: Codec) -> None:
     symbols = random_symbols(codec, 3, 2)
     last = codec.num_channels
     plans = [(last,), tuple(range(1, last + 1)), (2, last), (1,)]
-    encoded = encode_layers(codec.prior, symbols, plans)
+    encoded = encode_layers(codec.prior, symbols, plans, measure=True)
     assert (verify_layers(codec.prior, symbols, plans, encoded.payloads) > 0).all()
     for plan, payloads in zip(plans, encoded.payloads, strict=True):
         for picture in range(3):
@@ -41,7 +42,7 @@ def test_batches_threads_and_chunks_give_the_same_bytes(codec: Codec, monkeypatc
             assert alone == together
     finally:
         torch.set_num_threads(before)
-    monkeypatch.setattr("ohmq.codec.CHUNK_ROWS", 5)
+    monkeypatch.setattr("ohmq.entropy.frozen.CHUNK_ROWS", 5)
     assert encode_layers(codec.prior, symbols, plan).payloads[0] == together
     decoded = decode_layers(codec.prior, together[1], plan[0], symbols.shape[1:4])
     assert np.array_equal(decoded, symbols[1])
@@ -62,7 +63,7 @@ def test_integer_context_prior_follows_the_trained_one() -> None:
         images = model.normalise(torch.rand(40, 1, 28, 28))
         bits = model(images, torch.full((40,), 6)).bits.numpy()
     symbols = codec.model.symbols(images).numpy()[:, None]
-    ideal = encode_layers(codec.prior, symbols, [(6,)]).ideal_bits.sum(1)
+    ideal = encode_layers(codec.prior, symbols, [(6,)], measure=True).ideal_bits.sum(1)
     assert np.abs(ideal - bits).max() < 1.0
     assert np.ptp(bits) > 5  # pictures differ, so the agreement says something
 

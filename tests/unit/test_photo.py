@@ -1,17 +1,21 @@
 """The photo model: its start, its prior in integers, its codec."""
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from reference_decoder import ReferenceRangeDecoder, context_frequencies
 from small_models import make_codec
 
-from ohmq.codec import Codec, encode_layers
+from ohmq.codec import Codec
 from ohmq.entropy.frozen_choice import FrozenChoicePrior
+from ohmq.entropy.layers import encode_layers, verify_layers
 from ohmq.errors import BitstreamError, ConfigError
 from ohmq.model_file import freeze, load_model, save_model, thaw
 from ohmq.models import PhotoConfig, PhotoModel, build_model, config_from_dict
@@ -35,7 +39,8 @@ def picture(height: int, width: int, seed: int = 0) -> Image.Image:
 @pytest.fixture(scope="module")
 def design() -> PhotoDesign:
     photos = [torch.from_numpy(np.asarray(picture(128, 128, seed)).copy()).permute(2, 0, 1) / 255 for seed in range(8)]
-    return design_photo_codec(torch.stack(photos), SMALL)
+    found = design_photo_codec(torch.stack(photos), SMALL)
+    return dataclasses.replace(found, config=dataclasses.replace(found.config, interlaced_groups=2))
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +56,7 @@ def model(design: PhotoDesign) -> PhotoModel:
             network[4].weight.normal_(std=0.6)  # type: ignore[index]
             network[4].bias.normal_(std=0.5)  # type: ignore[index]
         built.prior.own.normal_(std=0.5)
+        built.prior.spatial.normal_(std=0.2)
         built.synthesis_transform.path[-2].weight.normal_(std=0.01)  # type: ignore[index]
     return built
 
@@ -105,8 +111,20 @@ def test_coding_reconstructs_what_training_saw(model: PhotoModel) -> None:
         with torch.no_grad():
             seen = model.denormalise(model(images, torch.tensor([count])).reconstruction).clamp(0, 1)
         assert torch.allclose(model.reconstruct(symbols, count), seen, atol=2e-4)
-    with pytest.raises(ValueError, match="same number"):
+    with pytest.raises(ValueError, match="descending"):
         model(images.expand(2, -1, -1, -1), torch.tensor([1, 2]))
+
+
+def test_images_of_a_batch_may_use_different_channels(model: PhotoModel) -> None:
+    images = torch.stack([torch.from_numpy(np.asarray(picture(64, 64, seed)).copy()) for seed in range(5)])
+    images = model.normalise(images.permute(0, 3, 1, 2) / 255)
+    active = torch.tensor([24, 11, 5, 5, 1])
+    with torch.no_grad():
+        together = model(images, active)
+        for i, count in enumerate(active):
+            alone = model(images[i : i + 1], count[None])
+            assert torch.allclose(together.reconstruction[i], alone.reconstruction[0], atol=1e-4)
+            assert float(together.bits[i]) == pytest.approx(float(alone.bits[0]), rel=1e-4)
 
 
 def test_every_parameter_gets_a_gradient(model: PhotoModel) -> None:
@@ -119,7 +137,14 @@ def test_every_parameter_gets_a_gradient(model: PhotoModel) -> None:
     for name, parameter in trained.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
-    for name in ("quantizer.project", "quantizer.centres", "quantizer.values", "prior.own", "prior.logits"):
+    for name in (
+        "quantizer.project",
+        "quantizer.centres",
+        "quantizer.values",
+        "prior.own",
+        "prior.logits",
+        "prior.spatial",
+    ):
         assert trained.get_parameter(name).grad.abs().sum() > 0, name  # type: ignore[union-attr]
 
 
@@ -153,7 +178,7 @@ def test_odd_sizes_and_grey_pictures(codec: Codec, size: tuple[int, int]) -> Non
 def test_the_integer_prior_follows_the_trained_one(codec: Codec, model: PhotoModel) -> None:
     image = picture(128, 128, 12)
     symbols = codec.analyse(image)
-    ideal = encode_layers(codec.prior, symbols.values[None], [(24,)]).ideal_bits.sum()
+    ideal = encode_layers(codec.prior, symbols.values[None], [(24,)], measure=True).ideal_bits.sum()
     images = model.normalise(torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None] / 255)
     with torch.no_grad():
         bits = float(model(images, torch.tensor([24])).bits)
@@ -173,9 +198,27 @@ def test_threads_and_layers_do_not_change_a_byte(codec: Codec, monkeypatch: pyte
         assert codec.encode(symbols, 24) == expected
     finally:
         torch.set_num_threads(before)
-    monkeypatch.setattr("ohmq.codec.CHUNK_ROWS", 5)
+    monkeypatch.setattr("ohmq.entropy.frozen_choice.RUN_SYMBOLS", 20)
     monkeypatch.setattr("ohmq.entropy.frozen_choice.CHUNK_ROWS", 3)
     assert codec.encode(symbols, 24) == expected
+
+
+def test_pictures_coded_together_give_the_bytes_of_each_alone(codec: Codec) -> None:
+    symbols = np.stack([codec.analyse(picture(48, 64, seed)).values for seed in range(3)])
+    cuts = codec.cut_points
+    for plans in ([cuts, cuts[2:4]], [(24,), (3, 9, 24), (5,)]):
+        check_plans(codec, symbols, plans)
+
+
+def check_plans(codec: Codec, symbols: NDArray[np.int64], plans: Sequence[Sequence[int]]) -> None:
+    encoded = encode_layers(codec.prior, symbols, plans)
+    for plan, ends in enumerate(plans):
+        for i, payloads in enumerate(encoded.payloads[plan]):
+            assert encode_layers(codec.prior, symbols[i : i + 1], [ends]).payloads[0][0] == payloads
+    assert (verify_layers(codec.prior, symbols, plans, encoded.payloads) > 0).all()
+    wrong = [[[*layers[:-1], layers[-1][:-3] + b"abc"] for layers in pictures] for pictures in encoded.payloads]
+    with pytest.raises(BitstreamError, match="picture"):
+        verify_layers(codec.prior, symbols, plans, wrong)
 
 
 def test_a_reloaded_model_codes_the_same(codec: Codec, tmp_path: Path) -> None:
@@ -204,7 +247,8 @@ def test_training_goes_on_from_a_model_file(codec: Codec, model: PhotoModel) -> 
 
 
 def encode_bits(codec: Codec) -> float:
-    return float(encode_layers(codec.prior, codec.analyse(picture(64, 64, 3)).values[None], [(24,)]).ideal_bits.sum())
+    symbols = codec.analyse(picture(64, 64, 3)).values[None]
+    return float(encode_layers(codec.prior, symbols, [(24,)], measure=True).ideal_bits.sum())
 
 
 def test_a_second_implementation_decodes_a_picture(codec: Codec) -> None:
@@ -215,6 +259,7 @@ def test_a_second_implementation_decodes_a_picture(codec: Codec) -> None:
     tensors = {name: value.tolist() for name, value in codec.prior.tensors.items()}
     decoder = ReferenceRangeDecoder(payload)
     places = [(i, j) for i in range(height) for j in range(width)]
+    chosen = set()
     y = {place: [0] * codec.prior.directions.shape[1] for place in places}
 
     def cut(value: int, low: int, high: int) -> int:
@@ -223,9 +268,23 @@ def test_a_second_implementation_decodes_a_picture(codec: Codec) -> None:
     def product(row: list[int], x: list[int], bias: int = 0) -> int:
         return sum(a * b for a, b in zip(row, x, strict=True)) + bias
 
+    def spatial(c: int, place: tuple[int, int], known: dict[tuple[int, int], int], number: int) -> list[int]:
+        offsets = ((-1, -1), (-1, 1), (1, -1), (1, 1)) if number == 1 else ((-1, 0), (1, 0), (0, -1), (0, 1))
+        near = [known[n] for n in ((place[0] + a, place[1] + b) for a, b in offsets) if n in known]
+        weight = 12 // len(near)
+        mean = sum(near) * weight // 12
+        magnitude = sum(map(abs, near)) * weight // 12
+        deviation = sum(abs(n - mean) for n in near) * weight // 12
+        phi = [256, *(cut(x, -2048, 2048) for x in (mean, magnitude, deviation))]
+        return [product(tensors["spatial"][c][number - 1][k], phi) for k in (0, 1)]
+
+    config = codec.config
+    assert isinstance(config, PhotoConfig)
+    assert config.interlaced_groups < len(config.groups)
+    assert len(set(config.alphabets)) > 1
     channel = 0
     for group, size in enumerate(codec.prior.group_sizes):
-        levels = {place: [(0, 0)] * size for place in places}
+        raw = {place: [[(0, 0)] * 2 for _ in range(size)] for place in places}
         if group:
             v = {place: [value >> 12 for value in y[place]] for place in places}
             weight, bias = (tensors[f"projection.{group}.{name}"] for name in ("weight", "bias"))
@@ -250,40 +309,63 @@ def test_a_second_implementation_decodes_a_picture(codec: Codec) -> None:
                         cut(o, -256, 256),
                         cut(sum(around) >> 2, -256, 256),
                     ]
-                    raw = [x[2 * c + k] + (product(tensors["own"][channel + c][k], phi) >> 12) for k in (0, 1)]
-                    first, second = ((value + 32) >> 6 for value in raw)
-                    levels[i, j][c] = cut(first, -8, 7), cut(second, -4, 3)
-        for c in range(channel, channel + size):
-            for i, j in places:
-                first, second = levels[i, j][c - channel]
+                    raw[i, j][c] = [(x[2 * c + k], product(tensors["own"][channel + c][k], phi)) for k in (0, 1)]
+        interlaced = group < config.interlaced_groups
+        passes = {(i, j): ((0, 2), (2, 1))[i % 2][j % 2] if interlaced else 0 for i, j in places}
+        seen: dict[int, dict[tuple[int, int], int]] = {c: {} for c in range(channel, channel + size)}
+        bounds = sorted({channel, channel + size, *(n for n in config.cuts if channel < n < channel + size)})
+        order = [(number, c) for a, b in itertools.pairwise(bounds) for number in range(3) for c in range(a, b)]
+        for number, c in order:
+            known = dict(seen[c])
+            for i, j in (place for place in places if passes[place] == number):
+                added = spatial(c, (i, j), known, number) if number else [0, 0]
+                first, second = (
+                    (x + ((o + a) >> 12) + 32) >> 6 for (x, o), a in zip(raw[i, j][c - channel], added, strict=True)
+                )
+                first, second = cut(first, -8, 7), cut(second, -16, 15) if interlaced else cut(second, -4, 3)
+                chosen.add((first, second))
+                alphabet = config.alphabets[group]
                 logits = [
                     logit + first * f[0] + second * f[1]
-                    for logit, f in zip(tensors["logits"][c], tensors["features"][c], strict=True)
+                    for logit, f in zip(tensors["logits"][c][:alphabet], tensors["features"][c][:alphabet], strict=True)
                 ]
                 symbol = decoder.symbol(context_frequencies(logits, tensors["exp2"]))
                 assert symbol == symbols[i, j, c], (i, j, c)
+                if interlaced:
+                    seen[c][i, j] = tensors["places"][c][symbol]
         for c in range(channel, channel + size):
             for i, j in places:
                 value = tensors["values"][c][symbols[i, j, c]]
                 y[i, j] = [a + value * b for a, b in zip(y[i, j], tensors["directions"][c], strict=True)]
         channel += size
-    assert len({levels[place][0] for place in places}) > 1  # the context did choose
+    assert len(chosen) > 20  # the context did choose
 
 
 def test_impossible_priors_are_refused(codec: Codec) -> None:
     tensors = dict(codec.prior.tensors)
     with pytest.raises(ValueError, match="groups"):
-        FrozenChoicePrior(tensors, (24, 1))
+        FrozenChoicePrior(tensors, (24, 1), (9, 9))
     huge = {**tensors, "values": np.full_like(tensors["values"], 2**14).astype(np.int64) * 2**16}
     huge["project"] = np.full_like(tensors["project"], 2**14)
     with pytest.raises(ValueError, match="exact integers"):
-        FrozenChoicePrior(huge, codec.prior.group_sizes)
+        FrozenChoicePrior(huge, codec.config.group_sizes, codec.config.group_symbols, 2)
+    with pytest.raises(ValueError, match="interlaced"):
+        FrozenChoicePrior(tensors, codec.config.group_sizes, codec.config.group_symbols, 1)
 
 
 def test_configurations() -> None:
     config = dataclasses.replace(SMALL, groups=(4, 20), cuts=(3, 24))
     assert config_from_dict(config.to_dict()) == config
     assert (config.group_sizes, config.cut_points) == ((4, 20), (3, 24))
+    alphabets = dataclasses.replace(SMALL, groups=(4, 20), alphabets=(9, 3), interlaced_groups=1)
+    assert config_from_dict(alphabets.to_dict()) == alphabets
+    assert alphabets.group_symbols == (9, 3)
+    assert config.group_symbols == (9, 9)
+    for wrong in ({"alphabets": (9,)}, {"groups": (24,), "alphabets": (4,)}, {"groups": (24,), "alphabets": (11,)}):
+        with pytest.raises(ConfigError, match="alphabets"):
+            dataclasses.replace(SMALL, **wrong)
+    with pytest.raises(ConfigError, match="interlaced"):
+        dataclasses.replace(SMALL, interlaced_groups=2)
     for wrong in ({"groups": (4, 4)}, {"cuts": (5, 3, 24)}, {"cuts": (5,)}, {"latent_channels": 769}):
         with pytest.raises(ConfigError):
             dataclasses.replace(SMALL, **wrong)

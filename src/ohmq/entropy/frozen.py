@@ -4,7 +4,7 @@ The arithmetic of the context prior is normative; `docs/file-format.md` describe
 where a matrix product is needed: every sum stays below 2^53, so it is exact in any order, on any machine.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ __all__ = [
     "BORDER_CLASSES",
     "ChannelTables",
     "FrozenPrior",
+    "Portion",
     "PriorState",
     "border_classes",
     "exp2_table",
@@ -33,6 +34,8 @@ COEFFICIENT_BITS = 12
 """Fraction bits of the feature coefficients."""
 LOGIT_BITS = 10
 """Fraction bits of logits (base 2) and features."""
+CHUNK_ROWS = 4096
+"""Rows that are worked on at a time."""
 BORDER_CLASSES = 16
 """Classes of positions: 4 of rows (first, middle, last, only) times 4 of columns."""
 
@@ -83,6 +86,22 @@ class ChannelTables(NamedTuple):
 
     frequencies: NDArray[np.int64]
     rows: NDArray[np.int32] | None
+
+
+class Portion(NamedTuple):
+    """Rows whose symbols can be coded once those of earlier portions of the same channels are known.
+
+    Attributes:
+        first: the first picture. channels: which of those that are coded together.
+        rows: of each picture, the same number, shape (pictures, m).
+        tables: for the number of a picture in ``rows``: tables and index of its symbols, channel by channel, as
+            `ohmq.entropy.SymbolEncoder.encode` takes them.
+    """
+
+    first: int
+    channels: slice
+    rows: NDArray[np.int64]
+    tables: Callable[[int], tuple[Array, Array | None]]
 
 
 class FrozenPrior:
@@ -136,6 +155,10 @@ class FrozenPrior:
                 raise ValueError(f"context network {group} could leave the range of exact integers")
             self.networks.append(layers)
 
+    def aligned(self, ends: Sequence[int]) -> bool:
+        """Whether layers with these ends keep together what is coded together: each channel is coded alone."""
+        return True
+
     def begin(self, tiles: int, height: int, width: int) -> "PriorState":
         """Start coding the symbols of ``tiles`` latents of the same size."""
         return PriorState(self, tiles, height, width)
@@ -175,11 +198,45 @@ class PriorState:
             logits = logits + np.floor(products / (1 << COEFFICIENT_BITS)).astype(np.int64)
         return ChannelTables(frequencies_from_weights(exp2_weights(logits, prior.exp2)), None)
 
+    def run(self, most: int) -> int:
+        """How many of the next channels are coded together, at most ``most``."""
+        return 1
+
+    def portions(self, pictures: int, channels: int) -> Iterator[Portion]:
+        """What to code of the current channel, in this order; see `Portion`."""
+        each = self.rows // pictures
+        if not self.prior.is_context:
+            spans = [(0, self.rows)]
+        elif each <= CHUNK_ROWS:
+            step = CHUNK_ROWS // each * each
+            spans = [(start, min(start + step, self.rows)) for start in range(0, self.rows, step)]
+        else:
+            spans = [
+                (picture + start, picture + min(start + CHUNK_ROWS, each))
+                for picture in range(0, self.rows, each)
+                for start in range(0, each, CHUNK_ROWS)
+            ]
+        for start, stop in spans:
+            rows = np.arange(start, stop).reshape(max(1, (stop - start) // each), -1)
+            yield Portion(start // each, slice(0, 1), rows, self._picture_tables(slice(start, stop), rows.shape[1]))
+
+    def _picture_tables(self, rows: slice, each: int) -> Callable[[int], tuple[Array, Array | None]]:
+        tables, index = self.tables(rows)
+
+        def of(number: int) -> tuple[Array, Array | None]:
+            part = slice(number * each, (number + 1) * each)
+            return (tables[part], None) if index is None else (tables, index[part])
+
+        return of
+
+    def learn(self, portion: Portion, symbols: Array) -> None:
+        """Take the symbols of a portion; nothing to learn here before the channel is complete."""
+
     def advance(self, symbols: Array) -> None:
-        """Take the symbols of the current channel, shape (rows,), and go to the next channel."""
+        """Take the symbols of the current channel, shape (rows, 1), and go to the next channel."""
         prior, c = self.prior, self.channel
         if prior.is_context:
-            self._partial += prior.codewords[c][symbols]
+            self._partial += prior.codewords[c][symbols[:, 0]]
         self.channel += 1
         if self.channel == self._group_start + prior.group_sizes[self._group]:
             self._group_start, self._group = self.channel, self._group + 1
@@ -190,8 +247,8 @@ class PriorState:
         prior = self.prior
         padded = np.concatenate([self._partial, np.zeros((1, self._partial.shape[1]), np.int64)]).astype(np.float64)
         out = np.empty((self.rows, prior.group_sizes[self._group] * prior.features.shape[2]))
-        for start in range(0, self.rows, 4096):
-            part = slice(start, start + 4096)
+        for start in range(0, self.rows, CHUNK_ROWS):
+            part = slice(start, start + CHUNK_ROWS)
             x = padded[self._neighbours[part]].reshape(-1, 9 * padded.shape[1])
             for layer, (weight, bias) in enumerate(prior.networks[self._group - 1]):
                 x = x @ weight.T + bias

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ohmq.entropy.tables import PRECISION_BITS
 from ohmq.errors import BitstreamError
 
-__all__ = ["SymbolDecoder", "SymbolEncoder"]
+__all__ = ["SymbolDecoder", "SymbolEncoder", "prepare_tables"]
 
 Array = NDArray[Any]
 _Categorical = constriction.stream.model.Categorical
@@ -45,7 +45,7 @@ class SymbolEncoder:
 
         Args:
             symbols: shape (n,), integers in [0, S).
-            tables: shape (T, S), int64, positive, rows sum to 2^24.
+            tables: shape (T, S), int64, positive, rows sum to 2^24; or what `prepare_tables` made of such.
             index: shape (n,), which table codes which symbol; then coding goes table by table (ascending), symbols in
                 order in each. None: T is 1 (for all) or n (row i for symbol i), symbols in order.
 
@@ -120,7 +120,7 @@ class SymbolDecoder:
 
 def _steps(count: int, tables: Array, index: Array | None) -> Iterator[tuple[Any, Any, tuple[Any, ...]]]:
     """(positions, model, its parameters) in the order of coding, count >= 1."""
-    if tables.ndim != 2 or tables.dtype.kind not in "iu":
+    if tables.ndim != 2 or tables.dtype.kind not in "iuf":
         raise ValueError(f"tables must be integers of shape (T, S), not {tables.dtype} of shape {tables.shape}")
     if index is None:
         if len(tables) == 1:
@@ -149,10 +149,21 @@ def _model(table: Array) -> Any:
     return _Categorical(_probabilities(table)[0], perfect=False, lazy=False)
 
 
-def _probabilities(tables: Array) -> NDArray[np.float64]:
-    """What makes constriction use these frequencies, checked."""
+def prepare_tables(tables: Array) -> NDArray[np.float64]:
+    """Frequency tables in the form that constriction takes, checked once: for tables that are used often.
+
+    Shape:
+        tables: (..., S), int64, positive, rows sum to 2^24. Returns: the same, float64.
+
+    Raises:
+        ValueError: other tables.
+    """
     size = tables.shape[1]
-    probabilities = np.subtract(tables, 1, dtype=np.float64)
+    probabilities: NDArray[np.float64] = np.subtract(tables, 1, dtype=np.float64)
     if size < 2 or probabilities.min() < 0 or (probabilities.sum(-1) != 2**PRECISION_BITS - size).any():
         raise ValueError(f"frequency tables must have at least 2 symbols, be positive and sum to 2^{PRECISION_BITS}")
     return probabilities
+
+
+def _probabilities(tables: Array) -> NDArray[np.float64]:
+    return tables if tables.dtype.kind == "f" else prepare_tables(tables)

@@ -64,19 +64,19 @@ def optimal_bits(symbols: NDArray[Any], tables: NDArray[np.int64], index: NDArra
     return float(symbol_bits(symbols, tables, index).sum())
 
 
-def symbol_bits(
-    symbols: NDArray[Any], tables: NDArray[np.int64], index: NDArray[np.int32] | None = None
-) -> NDArray[np.float64]:
+def symbol_bits(symbols: NDArray[Any], tables: NDArray[Any], index: NDArray[Any] | None = None) -> NDArray[np.float64]:
     """Ideal code length of each symbol, -log2(frequency / 2^24), in bits.
 
     Shape:
-        symbols: (n,). tables: (T, S). index: (n,), which table codes which symbol; None: T is 1 or n.
+        symbols: (n,). tables: (T, S), frequencies or what `ohmq.entropy.prepare_tables` made of them. index: (n,), which
+            table codes which symbol; None: T is 1 or n.
     """
     rows = _table_rows(len(symbols), tables, index)
-    return PRECISION_BITS - np.log2(tables[rows, symbols])
+    prepared = tables.dtype.kind == "f"  # then they hold frequency - 1
+    return PRECISION_BITS - np.log2(tables[rows, symbols] + prepared)
 
 
-def _table_rows(count: int, tables: NDArray[np.int64], index: NDArray[np.int32] | None) -> NDArray[np.int64]:
+def _table_rows(count: int, tables: NDArray[Any], index: NDArray[Any] | None) -> NDArray[np.int64]:
     if index is not None:
         return np.asarray(index, np.int64)
     if len(tables) not in (1, count):

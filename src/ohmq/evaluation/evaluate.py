@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ohmq.codec import Codec, Symbols, encode_layers, verify_layers
+from ohmq.codec import Codec, Symbols
 from ohmq.container import Layer, OhmFile, write_ohm
+from ohmq.entropy.layers import encode_layers, verify_layers
 from ohmq.evaluation.results import ImageRow, RatePoint, average_row
 from ohmq.metrics import ms_ssim, psnr_db_batch, ssim
 
@@ -66,7 +67,7 @@ def _evaluate_batch(
     analysis_s = (time.perf_counter() - clock) / count
     plans = [(n,) for n in channels if n > 0]
     if plans:
-        encoded = encode_layers(codec.prior, symbols, plans)
+        encoded = encode_layers(codec.prior, symbols, plans, measure=True)
         decode_s = verify_layers(codec.prior, symbols, plans, encoded.payloads) / count
         encode_s = encoded.seconds / count
         ideal = np.concatenate([np.zeros((count, 1)), np.cumsum(encoded.ideal_bits, 1)], 1)

@@ -66,6 +66,11 @@ class ModelConfig:
         return (self.context_group,) * full + ((rest,) if rest else ())
 
     @property
+    def group_symbols(self) -> tuple[int, ...]:
+        """Alphabet size of each group's channels."""
+        return (self.num_symbols,) * len(self.group_sizes)
+
+    @property
     def cut_points(self) -> tuple[int, ...]:
         """Numbers of channels at which a file may be cut: all up to 16 channels, else 16 of them, evenly spread."""
         count = min(16, self.channels_max)
@@ -108,12 +113,15 @@ class PhotoConfig(ModelConfig):
     Attributes:
         latent_channels: D, coefficients of the block transform that are kept.
         wide, wider: channels of the convolutions at a quarter and an eighth of the resolution.
-        groups: channels of each group, sum channels_max; found by the warm start, as is
+        groups: channels of each group, sum channels_max; found by the warm start, as are
+        alphabets: symbols of the channels of each group, odd, at most num_symbols; empty: num_symbols for all.
         cuts: numbers of channels at which a file may be cut.
+        interlaced_groups: leading groups whose channels are coded in three passes over the positions, the tables of the
+            second and third also chosen from the channel's own symbols at neighbours.
         context_projection: channels of each neighbour that the context networks see.
     """
 
-    channels_max: int = 640
+    channels_max: int = 732
     num_symbols: int = 17
     prior: PriorName = "context"
     refinement: bool = True
@@ -122,17 +130,29 @@ class PhotoConfig(ModelConfig):
     wide: int = 96
     wider: int = 160
     groups: tuple[int, ...] = ()
+    alphabets: tuple[int, ...] = ()
     cuts: tuple[int, ...] = ()
+    interlaced_groups: int = 0
     context_projection: int = 32
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("groups", "cuts"):
+        for name in ("groups", "alphabets", "cuts"):
             object.__setattr__(self, name, tuple(int(value) for value in getattr(self, name)))
         if self.groups and (min(self.groups) < 1 or sum(self.groups) != self.channels_max):
             raise ConfigError(f"groups {self.groups} must be positive and sum to channels_max = {self.channels_max}")
+        if self.alphabets and len(self.alphabets) != len(self.groups):
+            raise ConfigError(f"{len(self.alphabets)} alphabets do not fit {len(self.groups)} groups")
+        if any(size % 2 == 0 or not 3 <= size <= self.num_symbols for size in self.alphabets):
+            raise ConfigError(
+                f"alphabets {self.alphabets}: each must be odd, from 3 to num_symbols = {self.num_symbols}"
+            )
         if self.cuts and (list(self.cuts) != sorted(set(self.cuts)) or self.cuts[-1] != self.channels_max):
             raise ConfigError(f"cuts {self.cuts} must ascend to channels_max = {self.channels_max}")
+        if not 0 <= self.interlaced_groups <= len(self.group_sizes):
+            raise ConfigError(
+                f"interlaced_groups is {self.interlaced_groups}; there are {len(self.group_sizes)} groups"
+            )
         if not 1 <= self.latent_channels <= 768:
             raise ConfigError(f"latent_channels is {self.latent_channels}; a 16x16 block of 3 colours has 1 to 768")
 
@@ -140,6 +160,11 @@ class PhotoConfig(ModelConfig):
     def group_sizes(self) -> tuple[int, ...]:
         """Channels of each group."""
         return self.groups or (self.channels_max,)
+
+    @property
+    def group_symbols(self) -> tuple[int, ...]:
+        """Alphabet size of each group's channels."""
+        return self.alphabets or super().group_symbols
 
     @property
     def cut_points(self) -> tuple[int, ...]:

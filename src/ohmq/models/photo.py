@@ -152,32 +152,54 @@ class PhotoModel(CompressionModel):
             PhotoAnalysis(dim, config.wide, config.wider),
             PhotoSynthesis(dim, config.wide, config.wider),
             DirectionalOneHotMax(channels, symbols, dim),
-            ChoicePrior(channels, symbols, dim, config.group_sizes, config.context_projection, config.context_hidden),
+            ChoicePrior(
+                channels,
+                symbols,
+                dim,
+                config.group_sizes,
+                config.context_projection,
+                config.context_hidden,
+                alphabets=config.group_symbols,
+                interlaced_groups=config.interlaced_groups,
+            ),
         )
 
     def forward(self, images: Tensor, active: Tensor) -> ModelOutput:
-        """Reconstruct images from the first channels; ``active`` is the same number for all of them."""
-        count = int(active.max())
-        if int(active.min()) != count:
-            raise ValueError("the photo model trains with the same number of channels for all images of a batch")
+        """Reconstruct images from the first ``active`` channels of each, (B,), in descending order."""
+        if (active.diff() > 0).any():
+            raise ValueError("the photo model trains on batches in descending order of active channels")
         prior, quantizer = self.prior, self.quantizer
         assert prior is not None
         z = self.analysis_transform(images).permute(0, 2, 3, 1)
-        y, bits, start = torch.zeros_like(z), z.new_zeros(len(z)), 0
-        for group, size in enumerate(self.config.group_sizes):
-            used = min(size, count - start)
-            if used <= 0:
+        y, start = torch.zeros_like(z), 0
+        done: list[Tensor] = []  # latents of images whose channels are all used, the last first
+        bits = []
+        for group, (size, alphabet) in enumerate(zip(self.config.group_sizes, self.config.group_symbols, strict=True)):
+            images_left = int((active > start).sum())
+            if images_left < len(y):
+                done.append(y[images_left:])
+                y, z = y[:images_left], z[:images_left]
+            if not images_left:
                 break
+            used = min(size, int(active[0]) - start)
             channels = slice(start, start + used)
             project = quantizer.project[channels]
             own = functional.linear(y, project)
-            choice = quantizer.choose(functional.linear(z, project) - own, channels)
-            log_p = prior(group, y, own)
-            bits = bits - (choice.assignment * log_p).flatten(1).sum(1) / math.log(2)
-            y = y + choice.values @ quantizer.directions[channels]
+            choice = quantizer.choose(functional.linear(z, project) - own, channels, alphabet)
+            log_p = prior(group, y, own, choice.values)
+            spent, values = (choice.assignment * log_p).sum(-1), choice.values
+            if int(active[images_left - 1]) < start + used:  # some images end in the middle of the group
+                inside = (torch.arange(start, start + used, device=z.device) < active[:images_left, None])[
+                    :, None, None
+                ]
+                spent, values = spent * inside, values * inside
+            bits.append(functional.pad(spent.flatten(1).sum(1) / -math.log(2), (0, len(active) - images_left)))
+            y = y + values @ quantizer.directions[channels]
             start += size
+        y = torch.cat([y, *reversed(done)])
         latent = (y + quantizer.output_bias).permute(0, 3, 1, 2)
-        return ModelOutput(self.synthesis_transform(latent), bits)
+        total = torch.stack(bits).sum(0) if bits else y.new_zeros(len(y))
+        return ModelOutput(self.synthesis_transform(latent), total)
 
     def tile_shape(self, height: int, width: int) -> tuple[int, int]:
         """The whole picture, padded to whole blocks."""
@@ -197,10 +219,10 @@ class PhotoModel(CompressionModel):
         for begin in range(0, len(rows), ROWS_AT_ONCE):
             part, start = slice(begin, begin + ROWS_AT_ONCE), 0
             rest = rows[part].clone()
-            for size in self.config.group_sizes:
+            for size, alphabet in zip(self.config.group_sizes, self.config.group_symbols, strict=True):
                 channels = slice(start, start + size)
                 projected = functional.linear(rest, quantizer.project[channels])
-                chosen = (projected[..., None] - quantizer.centres[channels]).abs_().argmin(-1)
+                chosen = (projected[..., None] - quantizer.centres[channels, :alphabet]).abs_().argmin(-1)
                 out[part, channels] = chosen
                 rest -= quantizer.codeword_sum(chosen, channels)
                 start += size

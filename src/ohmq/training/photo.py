@@ -21,6 +21,7 @@ RATE_FACTORS = {  # learning rates relative to the networks': what the warm star
     "prior.logits": 2.0,
     "prior.features": 1.0,
     "prior.own": 2.0,
+    "prior.spatial": 5.0,
     "quantizer.centres": 0.1,
     "quantizer.values": 0.1,
     "quantizer.project": 0.02,
@@ -31,11 +32,11 @@ RATE_FACTORS = {  # learning rates relative to the networks': what the warm star
 }
 VALIDATION_CUTS = 6
 ALL_CHANNELS_EVERY = 4
-"""Every so many steps all channels are trained; in between a prefix whose log rate is drawn uniformly."""
+"""One image in so many trains all channels; the others a prefix whose log rate is drawn uniformly."""
 
 
 class PhotoModule(TrainingModule):
-    """Rate–distortion training of the photo codec: each step one prefix of the channels, with its own lambda.
+    """Rate–distortion training of the photo codec: each image one prefix of the channels, with its own lambda.
 
     $$ \\mathrm{loss} = (R + \\lambda_k D) \\cdot 0.15\\, \\lambda_k^{-0.35} $$
 
@@ -81,30 +82,32 @@ class PhotoModule(TrainingModule):
         parameters = [{"params": p, "lr": self.learning_rate * factor} for factor, p in sorted(groups.items())]
         return self.scheduled(torch.optim.Adam(parameters, weight_decay=self.options.weight_decay))
 
-    def draw_channels(self) -> int:
-        """How many channels this step trains."""
+    def draw_channels(self, batch: int) -> Tensor:
+        """How many channels each image of a batch trains: one in `ALL_CHANNELS_EVERY` all, the others spread evenly.
+
+        Shape:
+            Returns: (batch,), int64, in descending order.
+        """
         config = self.options.model
-        drawn = torch.rand(()).item()
-        if self.global_step % ALL_CHANNELS_EVERY == 0:
-            return config.channels_max
         low, high = self.rates_bpp[config.cut_points[0] - 1].log(), self.rates_bpp[-1].log()
-        return min(config.channels_max, int(torch.searchsorted(self.rates_bpp, (low + drawn * (high - low)).exp())) + 1)
+        place = (torch.arange(batch, 0, -1) - torch.rand(batch)) / batch * (1 + 1 / (ALL_CHANNELS_EVERY - 1))
+        wanted = (low + place.to(low) * (high - low)).exp()
+        return (torch.searchsorted(self.rates_bpp, wanted) + 1).clamp(max=config.channels_max)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """The loss of a batch of crops in [0, 1]."""
         images = self.model.normalise(batch).contiguous(memory_format=torch.channels_last)
-        count = self.draw_channels()
-        loss, rate, error = self._loss(self.model, images, count)
+        loss, rate, error = self._loss(self.model, images, self.draw_channels(len(images)))
         self.log("loss", loss, prog_bar=True, logger=False)
         self.log_dict({"train_loss": loss, "train_mse": error, "train_rate_bpp": rate}, on_step=True)
         return loss
 
-    def _loss(self, model: PhotoModel, images: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        output = model(images, torch.full((len(images),), count))
-        error = (output.reconstruction - images).square().mean() * GREY_LEVELS**2
-        rate = output.bits.sum() / (images.shape[0] * images.shape[2] * images.shape[3])
-        value = self.lambdas[count - 1]
-        return (rate + value * error) * (0.15 * value**-0.35), rate, error
+    def _loss(self, model: PhotoModel, images: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        output = model(images, active)
+        error = (output.reconstruction - images).square().flatten(1).mean(1) * GREY_LEVELS**2
+        rate = output.bits / (images.shape[2] * images.shape[3])
+        value = self.lambdas[active - 1]
+        return ((rate + value * error) * (0.15 * value**-0.35)).mean(), rate.mean(), error.mean()
 
     def validation_cuts(self) -> list[int]:
         """Numbers of channels that are validated."""

@@ -24,6 +24,11 @@ DEAD_ZONE = 0.62
 """Half the width of the zero bin, in steps."""
 GROUP_LIMITS = (1, 3, 6, 12, 20, 32, 48, 72, 96)
 """Most channels of each group, the last for all further ones: what comes early is context for much."""
+ALPHABETS = (3, 5, 7, 9)
+"""Sizes of a group's alphabet below the largest."""
+CLIPPED_SHARE = 3e-4
+"""Largest share of a channel's symbols that a smaller alphabet may clip."""
+INTERLACED_GROUPS = 7
 NUM_CUTS = 16
 LOWEST_RATE_BPP = 0.05
 """Estimated rate of the first cut point."""
@@ -76,7 +81,14 @@ def design_photo_codec(photos: Tensor, config: PhotoConfig) -> PhotoDesign:
     # Pixels have three values each: a bit saves slope squared grey levels of their sum.
     lambdas = torch.cummax(3 / torch.tensor(slopes), 0).values
     groups = _groups([p.coefficient for p in order])
-    config = dataclasses.replace(config, channels_max=len(order), groups=groups, cuts=_cuts(rates))
+    config = dataclasses.replace(
+        config,
+        channels_max=len(order),
+        groups=groups,
+        alphabets=_alphabets(order, groups, config.num_symbols),
+        interlaced_groups=min(INTERLACED_GROUPS, len(groups)),
+        cuts=_cuts(rates),
+    )
     return PhotoDesign(config, tuple(order), rates, lambdas)
 
 
@@ -140,6 +152,25 @@ def _groups(coefficients: list[int]) -> tuple[int, ...]:
     return (*sizes, len(current))
 
 
+def _alphabets(passes: list[_Pass], groups: tuple[int, ...], largest: int) -> tuple[int, ...]:
+    """The alphabet of each group: the smallest that clips next to nothing of its channels."""
+    probabilities = torch.stack([p.probabilities for p in passes]).split(groups)
+
+    def clipped(group: Tensor, size: int) -> float:
+        return float(1 - _middle(group, size).sum(1).min())
+
+    return tuple(
+        next((size for size in ALPHABETS if size < largest and clipped(group, size) < CLIPPED_SHARE), largest)
+        for group in probabilities
+    )
+
+
+def _middle(rows: Tensor, size: int) -> Tensor:
+    """The middle columns."""
+    first = rows.shape[-1] // 2 - size // 2
+    return rows[..., first : first + size]
+
+
 def _cuts(rates: Tensor) -> tuple[int, ...]:
     """Numbers of channels whose rates are evenly spread on a logarithmic scale."""
     last = rates[-1].log()
@@ -158,10 +189,15 @@ def start_photo_model(model: PhotoModel, design: PhotoDesign) -> None:
     directions = torch.eye(quantizer.latent_channels)[coefficients]
     quantizer.project.copy_(directions)
     quantizer.directions.copy_(directions)
-    quantizer.centres.copy_(_centres(quantizer.num_symbols) * steps[:, None])
-    quantizer.values.copy_(torch.stack([p.centroids for p in design.passes]) / GREY_LEVELS)
+    start = 0
+    for size, alphabet in zip(design.config.group_sizes, design.config.group_symbols, strict=True):
+        for c in range(start, start + size):
+            found = design.passes[c]
+            quantizer.centres[c, :alphabet] = _centres(alphabet) * steps[c]
+            quantizer.values[c, :alphabet] = _middle(found.centroids, alphabet) / GREY_LEVELS
+            prior.logits[c, :alphabet] = _middle(found.probabilities, alphabet).log()
+        start += size
     quantizer.log_temperature.copy_((SHARPNESS / steps).log())
-    prior.logits.copy_(torch.stack([p.probabilities for p in design.passes]).log())
     prior.own_scale.copy_(1 / steps)
     prior.input_scale.fill_(LATENT_SCALE)
 

@@ -20,6 +20,8 @@ __all__ = ["CropLoader", "WholePhotos", "photo_files", "photo_folder", "read_pho
 log = logging.getLogger(__name__)
 
 _NAMES = ("openimages", "photos", "")
+KEPT_BYTES = 2 * 2**30
+"""Decoded photos that a loader keeps in memory; more are read again each time."""
 
 
 def photo_folder(data_base_path: Path, split: str) -> Path:
@@ -124,6 +126,8 @@ class CropLoader:
         self.files, self.batch_size, self.crop = list(files), min(batch_size, len(files)), crop
         self.seed, self.scale, self.step = seed, scale, step
         self.rank, self.world_size = rank, world_size
+        self._kept: dict[Path, Image.Image] = {}
+        self._kept_bytes = 0
 
     def __len__(self) -> int:
         """Batches of an epoch."""
@@ -145,21 +149,35 @@ class CropLoader:
         places = range(batch * self.batch_size, (batch + 1) * self.batch_size)[self.rank :: self.world_size]
         return np.stack([self._crop(epoch, place, order) for place in places])
 
+    def _image(self, path: Path) -> Image.Image:
+        """A photo, from memory if it was read before and there was room."""
+        if path not in self._kept:
+            image = prepare_image(open_image(path).image, grey=False).image
+            size = 3 * image.width * image.height
+            if self._kept_bytes + size > KEPT_BYTES:
+                return image
+            self._kept[path] = image
+            self._kept_bytes += size
+        return self._kept[path]
+
     def _crop(self, epoch: int, place: int, order: NDArray[np.int64]) -> NDArray[np.uint8]:
         rng = np.random.default_rng([self.seed, epoch, place])
         for attempt in range(len(order)):
             path = self.files[order[(place + attempt) % len(order)]]
             try:
-                image = prepare_image(open_image(path).image, grey=False).image
+                image = self._image(path)
             except UnsupportedImageError as error:
                 log.warning("left out: %s", error)
                 continue
-            factor = max(rng.uniform(*self.scale), self.crop / min(image.size))
-            if factor < 1:
-                width, height = (max(self.crop, round(side * factor)) for side in image.size)
-                image = image.resize((width, height), Image.Resampling.BICUBIC)
-            left = int(rng.integers(image.width - self.crop + 1))
-            upper = int(rng.integers(image.height - self.crop + 1))
-            pixels = np.asarray(image.crop((left, upper, left + self.crop, upper + self.crop)))
+            factor = min(1.0, max(rng.uniform(*self.scale), self.crop / min(image.size)))
+            width, height = (max(self.crop, round(side * factor)) for side in image.size)
+            left, upper = (int(rng.integers(side - self.crop + 1)) for side in (width, height))
+            box = (left, upper, left + self.crop, upper + self.crop)
+            if factor < 1:  # only what the crop shows
+                x, y = image.width / width, image.height / height
+                source = (box[0] * x, box[1] * y, box[2] * x, box[3] * y)
+                pixels = np.asarray(image.resize((self.crop, self.crop), Image.Resampling.BICUBIC, box=source))
+            else:
+                pixels = np.asarray(image.crop(box))
             return np.ascontiguousarray(pixels[:, ::-1] if rng.random() < 0.5 else pixels)
         raise ConfigError("not one photo of the training folder can be read")

@@ -94,7 +94,7 @@ def train(options: TrainOptions, *, resume: Path | None = None) -> Path:
     return last
 
 
-DESIGN_CROPS, DESIGN_CROP = 256, 256
+DESIGN_CROPS, DESIGN_CROP = 256, 128
 """Crops of training photos that the warm start of the photo codec looks at, and their side."""
 
 

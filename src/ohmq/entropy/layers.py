@@ -1,0 +1,181 @@
+"""Entropy coding of the symbols of pictures, in layers of channels."""
+
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ohmq.entropy.frozen import FrozenPrior
+from ohmq.entropy.frozen_choice import FrozenChoicePrior
+from ohmq.entropy.range_coder import SymbolDecoder, SymbolEncoder
+from ohmq.entropy.tables import symbol_bits
+from ohmq.errors import BitstreamError
+
+__all__ = ["EncodedBatch", "decode_layers", "encode_layers", "verify_layers"]
+
+Array = NDArray[Any]
+
+
+class EncodedBatch(NamedTuple):
+    """What `encode_layers` gives.
+
+    Attributes:
+        payloads: indexed [plan][picture][layer].
+        ideal_bits: -log2 of each picture's symbols, channel by channel, shape (pictures, channels); zero if not measured.
+        seconds: what each plan took, tables included, for all pictures.
+    """
+
+    payloads: list[list[list[bytes]]]
+    ideal_bits: Array
+    seconds: Array
+
+
+def encode_layers(
+    prior: FrozenPrior | FrozenChoicePrior, symbols: Array, plans: Sequence[Sequence[int]], *, measure: bool = False
+) -> EncodedBatch:
+    """Entropy code the symbols of pictures of one size, for one or more ways to divide channels into layers.
+
+    Args:
+        prior: the integer prior. symbols: (pictures, tiles, h, w, C). plans: for each way, the channels at which its
+            layers end, ascending, such as (4, 8, 16). measure: also sum the ideal code lengths.
+    """
+    if len(plans) > 1 and not all(prior.aligned(ends) for ends in plans):
+        parts = [encode_layers(prior, symbols, [ends], measure=measure) for ends in plans]
+        longest = max(parts, key=lambda part: part.ideal_bits.shape[1])
+        seconds = np.concatenate([part.seconds for part in parts])
+        return EncodedBatch([part.payloads[0] for part in parts], longest.ideal_bits, seconds)
+    pictures, tiles, height, width, _ = symbols.shape
+    state = prior.begin(pictures * tiles, height, width)
+    flat = symbols.reshape(pictures * tiles * height * width, -1)
+    out: list[list[list[bytes]]] = [[[] for _ in range(pictures)] for _ in plans]
+    encoders = [[SymbolEncoder() for _ in range(pictures)] for _ in plans]
+    last = max(ends[-1] for ends in plans)
+    bits, seconds = np.zeros((pictures, last)), np.zeros(len(plans))
+    while state.channel < last:
+        channel = state.channel
+        wanted = [plan for plan, ends in enumerate(plans) if channel < ends[-1]]
+        clock = time.perf_counter()
+        run = slice(channel, channel + state.run(_next_end(plans, channel) - channel))
+        values = flat[:, run].astype(np.int32)
+        for portion in state.portions(pictures, run.stop - run.start):
+            for number, rows in enumerate(portion.rows):
+                picture = portion.first + number
+                chosen = values[rows, portion.channels].T.reshape(-1)
+                tables, index = portion.tables(number)
+                seconds[wanted] += time.perf_counter() - clock
+                if measure:
+                    ideal = symbol_bits(chosen, tables, index).reshape(-1, len(rows))
+                    bits[picture, run][portion.channels] += ideal.sum(1)
+                for plan in wanted:
+                    clock = time.perf_counter()
+                    encoders[plan][picture].encode(chosen, tables, index)
+                    seconds[plan] += time.perf_counter() - clock
+                clock = time.perf_counter()
+            state.learn(portion, values)
+        state.advance(values)
+        seconds[wanted] += time.perf_counter() - clock
+        for plan in wanted:
+            clock = time.perf_counter()
+            if run.stop in plans[plan]:
+                for picture in range(pictures):
+                    out[plan][picture].append(encoders[plan][picture].finish())
+                    encoders[plan][picture] = SymbolEncoder()
+            seconds[plan] += time.perf_counter() - clock
+    return EncodedBatch(out, bits, seconds)
+
+
+def verify_layers(
+    prior: FrozenPrior | FrozenChoicePrior,
+    symbols: Array,
+    plans: Sequence[Sequence[int]],
+    payloads: Sequence[Sequence[Sequence[bytes]]],
+) -> Array:
+    """Decode payloads and compare with the symbols, channel by channel.
+
+    A decoder's tables depend on what it decoded before; as long as that equals the symbols, all plans share tables.
+
+    Args:
+        prior, symbols, plans: as `encode_layers`. payloads: what it gave.
+
+    Returns:
+        Seconds that decoding took, tables included, for each plan and all pictures.
+
+    Raises:
+        BitstreamError: a payload that does not decode to its symbols.
+    """
+    if len(plans) > 1 and not all(prior.aligned(ends) for ends in plans):
+        parts = zip(plans, payloads, strict=True)
+        return np.concatenate([verify_layers(prior, symbols, [ends], [part]) for ends, part in parts])
+    pictures, tiles, height, width, _ = symbols.shape
+    state = prior.begin(pictures * tiles, height, width)
+    flat = symbols.reshape(pictures * tiles * height * width, -1)
+    seconds = np.zeros(len(plans))
+    decoders: dict[tuple[int, int], SymbolDecoder] = {}
+    last = max(ends[-1] for ends in plans)
+    while state.channel < last:
+        channel = state.channel
+        wanted = [plan for plan, ends in enumerate(plans) if channel < ends[-1]]
+        for plan in wanted:
+            if channel == 0 or channel in plans[plan]:
+                layer = sum(end <= channel for end in plans[plan])
+                decoders |= {(plan, p): SymbolDecoder(payloads[plan][p][layer]) for p in range(pictures)}
+        clock = time.perf_counter()
+        run = slice(channel, channel + state.run(_next_end(plans, channel) - channel))
+        values = flat[:, run].astype(np.int32)
+        for portion in state.portions(pictures, run.stop - run.start):
+            for number, rows in enumerate(portion.rows):
+                picture = portion.first + number
+                expected = values[rows, portion.channels].T.reshape(-1)
+                tables, index = portion.tables(number)
+                seconds[wanted] += time.perf_counter() - clock
+                for plan in wanted:
+                    clock = time.perf_counter()
+                    decoded = decoders[plan, picture].decode(tables, index, len(expected))
+                    seconds[plan] += time.perf_counter() - clock
+                    if not np.array_equal(decoded, expected):
+                        raise BitstreamError(f"picture {picture}: channel {channel} did not decode to what was encoded")
+                clock = time.perf_counter()
+            state.learn(portion, values)
+        state.advance(values)
+        seconds[wanted] += time.perf_counter() - clock
+    return seconds
+
+
+def decode_layers(
+    prior: FrozenPrior | FrozenChoicePrior, payloads: Sequence[bytes], ends: Sequence[int], shape: Sequence[int]
+) -> Array:
+    """Symbols of the layers of one picture: the inverse of `encode_layers`.
+
+    Args:
+        prior: the integer prior. payloads: of each layer. ends: the channels at which the layers end.
+        shape: (tiles, h, w).
+
+    Shape:
+        Returns: (tiles, h, w, ends[-1]), int64.
+
+    Raises:
+        BitstreamError: a payload that cannot be decoded.
+    """
+    tiles, height, width = shape
+    state = prior.begin(tiles, height, width)
+    out = np.empty((tiles * height * width, ends[-1] if ends else 0), np.int64)
+    for payload, end in zip(payloads, ends, strict=True):
+        decoder = SymbolDecoder(payload)
+        while state.channel < end:
+            run = slice(state.channel, state.channel + state.run(end - state.channel))
+            values = np.empty((len(out), run.stop - run.start), np.int32)
+            for portion in state.portions(1, run.stop - run.start):
+                rows, channels = portion.rows[0], portion.channels
+                decoded = decoder.decode(*portion.tables(0), len(rows) * (channels.stop - channels.start))
+                values[rows, channels] = decoded.reshape(-1, len(rows)).T
+                state.learn(portion, values)
+            state.advance(values)
+            out[:, run] = values
+    return out.reshape(tiles, height, width, -1)
+
+
+def _next_end(plans: Sequence[Sequence[int]], channel: int) -> int:
+    """The next channel at which a layer of any plan ends."""
+    return min(end for ends in plans for end in ends if end > channel)
