@@ -13,7 +13,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "unit"))
 
-from small_models import CONFIGS, make_codec  # noqa: E402
+from small_models import CONFIGS, make_codec, photo_picture  # noqa: E402
 
 from ohmq.container import truncate_ohm  # noqa: E402
 from ohmq.files import write_atomically  # noqa: E402
@@ -24,7 +24,7 @@ FOLDER = ROOT / "tests" / "golden"
 
 def main() -> None:
     """Write models, files, and what they decode to."""
-    for name in CONFIGS:
+    for name in (*CONFIGS, "photo"):
         codec = make_codec(name)
         model = FOLDER / f"{name}.safetensors"
         if model.exists():
@@ -35,6 +35,8 @@ def main() -> None:
         image = Image.open(digits / "digit_3_a.png").convert("L")
         wide = Image.new("L", (45, 31), 20)
         wide.paste(image, (9, 2))
+        if name == "photo":  # whole pictures, whose sides are not multiples of a block
+            image, wide = photo_picture(50, 70, 1), photo_picture(33, 17, 2)
         files = {
             "layers": codec.compress(image),
             "one": codec.compress(image, layers=1),

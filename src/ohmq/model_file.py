@@ -33,7 +33,15 @@ from ohmq.entropy.frozen import (
 from ohmq.entropy.frozen_choice import LEVEL_BITS, FrozenChoicePrior
 from ohmq.errors import ConfigError, ModelFileError
 from ohmq.files import write_atomically
-from ohmq.models import CompressionModel, ModelConfig, PhotoConfig, PhotoModel, build_model, config_from_dict
+from ohmq.models import (
+    CompressionModel,
+    ModelConfig,
+    PhotoConfig,
+    PhotoIntegerModel,
+    PhotoModel,
+    build_model,
+    config_from_dict,
+)
 from ohmq.models.photo import LATENT_SCALE
 from ohmq.priors import ChoicePrior, ContextPrior, FactorizedDensity, StaticPrior
 from ohmq.quantizers import DirectionalOneHotMax, IntegerRounding
@@ -95,7 +103,9 @@ def _weights(model: CompressionModel) -> dict[str, NDArray[Any]]:
     parts = {"analysis_transform": model.analysis_transform, "synthesis_transform": model.synthesis_transform}
     parts["quantizer"] = model.quantizer
     # The photo transforms are kept in half precision: half the file, and no measurable difference.
-    half = () if not isinstance(model, PhotoModel) else ("analysis_transform", "synthesis_transform")
+    half = (
+        () if not isinstance(model, PhotoModel | PhotoIntegerModel) else ("analysis_transform", "synthesis_transform")
+    )
     return {
         f"{part}.{key}": (value.half() if part in half else value).detach().cpu().contiguous().numpy()
         for part, module in parts.items()
@@ -173,7 +183,7 @@ def thaw(frozen: FrozenModel) -> PhotoModel:
     """
     model = build_model(frozen.config)
     if not isinstance(model, PhotoModel) or model.prior is None or not isinstance(frozen.prior, FrozenChoicePrior):
-        raise ConfigError(f"{frozen.name} is no photo model: training can go on from a photo model file only")
+        raise ConfigError(f"{frozen.name} is no photo model with OHM: training can go on from such a model file only")
     model.load_state_dict(frozen.model.state_dict(), strict=False)
     prior, quantizer = model.prior, model.quantizer
     tensors = {name: torch.from_numpy(value.astype(np.float64)) for name, value in frozen.prior.tensors.items()}
@@ -230,7 +240,7 @@ def _assemble(
     prior: FrozenPrior | FrozenChoicePrior | None = None
     if tables:
         try:
-            if isinstance(config, PhotoConfig):
+            if isinstance(config, PhotoConfig) and config.quantizer == "ohm":
                 prior = FrozenChoicePrior(
                     tables, config.group_sizes, config.group_symbols, config.interlaced_groups, config.cut_points
                 )

@@ -18,7 +18,7 @@ FILES = sorted(FOLDER.glob("*.ohm"))
 def test_there_is_one_of_every_kind() -> None:
     assert {path.stem for path in FILES} == {
         f"{model}_{kind}"
-        for model in ("context", "integer", "static")
+        for model in ("context", "integer", "photo", "static")
         for kind in ("cut", "fixed", "layers", "one", "tiles")
     }
 

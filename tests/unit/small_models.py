@@ -1,10 +1,15 @@
 """Small models with random weights."""
 
+import dataclasses
+
+import numpy as np
 import torch
+from PIL import Image
 
 from ohmq.codec import Codec
 from ohmq.model_file import freeze
-from ohmq.models import CompressionModel, MnistConfig, build_model
+from ohmq.models import CompressionModel, MnistConfig, PhotoConfig, PhotoModel, build_model
+from ohmq.training.photo_start import PhotoDesign, design_photo_codec, start_photo_model
 
 CONFIGS = {
     "static": MnistConfig(channels_max=5, num_symbols=7),
@@ -29,5 +34,44 @@ def make_model(name: str) -> CompressionModel:
 
 
 def make_codec(name: str) -> Codec:
-    """A codec of it."""
-    return Codec(freeze(make_model(name), name))
+    """A codec of it, or of the small photo model."""
+    return Codec(freeze(make_photo_model() if name == "photo" else make_model(name), name))
+
+
+PHOTO = PhotoConfig(
+    channels_max=24, latent_channels=12, num_symbols=9, wide=8, wider=12, context_projection=3, context_hidden=5
+)
+
+
+def photo_picture(height: int, width: int, seed: int = 0) -> Image.Image:
+    """Smooth shapes and some noise."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width] / 40
+    waves = [np.sin(a * x + b * y + c) for a, b, c in rng.uniform(-3, 3, (3, 3))]
+    pixels = 128 + 60 * np.stack(waves, -1) + 30 * np.sign(waves[0])[..., None] + rng.normal(0, 4, (height, width, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def photo_design() -> PhotoDesign:
+    """A start with interlaced groups and others, and alphabets of different sizes."""
+    photos = [torch.from_numpy(np.asarray(photo_picture(128, 128, seed)).copy()) for seed in range(8)]
+    found = design_photo_codec(torch.stack(photos).permute(0, 3, 1, 2) / 255, PHOTO)
+    return dataclasses.replace(found, config=dataclasses.replace(found.config, interlaced_groups=2))
+
+
+def make_photo_model() -> PhotoModel:
+    """A started model whose context networks and convolutions are far from zero."""
+    design = photo_design()
+    torch.manual_seed(3)
+    built = build_model(design.config)
+    assert isinstance(built, PhotoModel)
+    start_photo_model(built, design)
+    assert built.prior is not None
+    with torch.no_grad():
+        for network in built.prior.networks:
+            network[4].weight.normal_(std=0.6)  # type: ignore[index]
+            network[4].bias.normal_(std=0.5)  # type: ignore[index]
+        built.prior.own.normal_(std=0.5)
+        built.prior.spatial.normal_(std=0.2)
+        built.synthesis_transform.path[-2].weight.normal_(std=0.01)  # type: ignore[index]
+    return built

@@ -9,56 +9,29 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from reference_decoder import ReferenceRangeDecoder, context_frequencies
-from small_models import make_codec
+from small_models import PHOTO as SMALL
+from small_models import make_codec, make_photo_model, photo_design
+from small_models import photo_picture as picture
 
 from ohmq.codec import Codec
 from ohmq.entropy.frozen_choice import FrozenChoicePrior
 from ohmq.entropy.layers import encode_layers, verify_layers
 from ohmq.errors import BitstreamError, ConfigError
 from ohmq.model_file import freeze, load_model, save_model, thaw
-from ohmq.models import PhotoConfig, PhotoModel, build_model, config_from_dict
+from ohmq.models import PhotoConfig, PhotoIntegerModel, PhotoModel, build_model, config_from_dict
 from ohmq.models.photo import block_filters
-from ohmq.training.photo_start import PhotoDesign, design_photo_codec, start_photo_model
-
-SMALL = PhotoConfig(
-    channels_max=24, latent_channels=12, num_symbols=9, wide=8, wider=12, context_projection=3, context_hidden=5
-)
-
-
-def picture(height: int, width: int, seed: int = 0) -> Image.Image:
-    """Smooth shapes and some noise."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:height, :width] / 40
-    waves = [np.sin(a * x + b * y + c) for a, b, c in rng.uniform(-3, 3, (3, 3))]
-    pixels = 128 + 60 * np.stack(waves, -1) + 30 * np.sign(waves[0])[..., None] + rng.normal(0, 4, (height, width, 3))
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+from ohmq.training.photo_start import PhotoDesign, design_photo_codec, start_integer_model, start_photo_model
 
 
 @pytest.fixture(scope="module")
 def design() -> PhotoDesign:
-    photos = [torch.from_numpy(np.asarray(picture(128, 128, seed)).copy()).permute(2, 0, 1) / 255 for seed in range(8)]
-    found = design_photo_codec(torch.stack(photos), SMALL)
-    return dataclasses.replace(found, config=dataclasses.replace(found.config, interlaced_groups=2))
+    return photo_design()
 
 
 @pytest.fixture(scope="module")
-def model(design: PhotoDesign) -> PhotoModel:
-    """A started model whose context networks and convolutions are far from zero."""
-    torch.manual_seed(3)
-    built = build_model(design.config)
-    assert isinstance(built, PhotoModel)
-    start_photo_model(built, design)
-    assert built.prior is not None
-    with torch.no_grad():
-        for network in built.prior.networks:
-            network[4].weight.normal_(std=0.6)  # type: ignore[index]
-            network[4].bias.normal_(std=0.5)  # type: ignore[index]
-        built.prior.own.normal_(std=0.5)
-        built.prior.spatial.normal_(std=0.2)
-        built.synthesis_transform.path[-2].weight.normal_(std=0.01)  # type: ignore[index]
-    return built
+def model() -> PhotoModel:
+    return make_photo_model()
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +192,38 @@ def check_plans(codec: Codec, symbols: NDArray[np.int64], plans: Sequence[Sequen
     wrong = [[[*layers[:-1], layers[-1][:-3] + b"abc"] for layers in pictures] for pictures in encoded.payloads]
     with pytest.raises(BitstreamError, match="picture"):
         verify_layers(codec.prior, symbols, plans, wrong)
+
+
+def test_the_twin_with_integer_rounding_starts_well_and_codes(design: PhotoDesign, tmp_path: Path) -> None:
+    config = PhotoConfig(
+        quantizer="integer", prior="static", refinement=False, channels_max=12, latent_channels=12, num_symbols=64,
+        wide=8, wider=12,
+    )  # fmt: skip
+    photos = torch.stack([torch.from_numpy(np.asarray(picture(128, 128, seed)).copy()) for seed in range(8)])
+    photos = photos.permute(0, 3, 1, 2) / 255
+    found = design_photo_codec(photos, config)
+    twin = build_model(found.config)
+    assert isinstance(twin, PhotoIntegerModel)
+    start_integer_model(twin, found, photos)
+    twin.eval()
+    with torch.no_grad():
+        output = twin(twin.normalise(photos[:1]), torch.tensor([12]))
+    assert float(output.bits) / 64 == pytest.approx(float(found.rates_bpp[-1]) * 256, rel=0.3)
+    codec = Codec(freeze(twin, "twin"))
+    save_model(codec.frozen, tmp_path / "twin.safetensors")
+    codec = Codec(load_model(tmp_path / "twin.safetensors"))
+    data = codec.compress(picture(50, 60, 3))
+    assert np.array_equal(codec.decode(data)[1].values, codec.analyse(picture(50, 60, 3)).values)
+    errors = []
+    for count in codec.cut_points[::3]:
+        decoded = np.asarray(codec.decompress(data, channels=count)).astype(float)
+        errors.append(np.square(decoded - np.asarray(picture(50, 60, 3))).mean())
+    assert errors == sorted(errors, reverse=True)
+    with pytest.raises(ConfigError, match="no photo model with OHM"):
+        thaw(codec.frozen)
+    for wrong in ({"channels_max": 10}, {"quantizer": "none"}, {"quantizer": "ohm"}):
+        with pytest.raises(ConfigError):
+            dataclasses.replace(config, **wrong)
 
 
 def test_a_reloaded_model_codes_the_same(codec: Codec, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from ohmq.models.base import CompressionModel, ModelOutput
 from ohmq.models.config import MnistConfig, ModelConfig, OpenImagesConfig, PhotoConfig, config_from_dict
 from ohmq.models.mnist import MnistModel
 from ohmq.models.openimages import OpenImagesModel
-from ohmq.models.photo import PhotoModel
+from ohmq.models.photo import PhotoIntegerModel, PhotoModel
 
 __all__ = [
     "CompressionModel",
@@ -15,6 +15,7 @@ __all__ = [
     "OpenImagesConfig",
     "OpenImagesModel",
     "PhotoConfig",
+    "PhotoIntegerModel",
     "PhotoModel",
     "build_model",
     "config_from_dict",
@@ -33,5 +34,5 @@ def build_model(config: ModelConfig) -> CompressionModel:
     if isinstance(config, OpenImagesConfig):
         return OpenImagesModel(config)
     if isinstance(config, PhotoConfig):
-        return PhotoModel(config)
+        return PhotoModel(config) if config.quantizer == "ohm" else PhotoIntegerModel(config)
     raise TypeError(f"no model for {type(config).__name__}")

@@ -108,7 +108,7 @@ class OpenImagesConfig(ModelConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoConfig(ModelConfig):
-    """The photo codec: a 16x16 block transform with convolutional paths.
+    """The photo codec: a 16x16 block transform with convolutional paths; with "integer" its twin for comparison.
 
     Attributes:
         latent_channels: D, coefficients of the block transform that are kept.
@@ -139,6 +139,13 @@ class PhotoConfig(ModelConfig):
         super().__post_init__()
         for name in ("groups", "alphabets", "cuts"):
             object.__setattr__(self, name, tuple(int(value) for value in getattr(self, name)))
+        if self.quantizer == "none":
+            raise ConfigError("the photo family has the quantizers 'ohm' and 'integer'")
+        if self.quantizer == "ohm" and not (self.prior == "context" and self.refinement):
+            raise ConfigError("the photo family's OHM has prior 'context' and refinement; leave them as they are")
+        if self.quantizer == "integer" and self.channels_max != self.latent_channels:
+            raise ConfigError(f"an integer latent has channels_max = latent_channels; found {self.channels_max} and "
+                              f"{self.latent_channels}")  # fmt: skip
         if self.groups and (min(self.groups) < 1 or sum(self.groups) != self.channels_max):
             raise ConfigError(f"groups {self.groups} must be positive and sum to channels_max = {self.channels_max}")
         if self.alphabets and len(self.alphabets) != len(self.groups):

@@ -9,10 +9,10 @@ from torch.nn import functional
 
 from ohmq.models.base import CompressionModel, ModelOutput
 from ohmq.models.config import PhotoConfig
-from ohmq.priors import ChoicePrior
-from ohmq.quantizers import DirectionalOneHotMax
+from ohmq.priors import ChoicePrior, FactorizedDensity
+from ohmq.quantizers import DirectionalOneHotMax, IntegerRounding
 
-__all__ = ["BLOCK", "GREY_LEVELS", "Filter", "PhotoModel", "block_filters"]
+__all__ = ["BLOCK", "GREY_LEVELS", "Filter", "PhotoIntegerModel", "PhotoModel", "block_filters"]
 
 BLOCK = 16
 """Pixels of a block, each side: the stride of the latent."""
@@ -128,7 +128,55 @@ class PhotoSynthesis(nn.Module):
         return functional.conv_transpose2d(y, self.block, stride=BLOCK) + self.path(y * LATENT_SCALE)
 
 
-class PhotoModel(CompressionModel):
+class ChannelGain(nn.Module):
+    """A learned factor for each channel; shape (B, C, h, w)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.log_gain = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape."""
+        return x * self.log_gain.exp()[:, None, None]
+
+
+class _PhotoFamily(CompressionModel):
+    """What both photo models share: normalisation and geometry."""
+
+    image_channels = 3
+    mean = 0.5
+    std = GREY_LEVELS / 255
+
+    def tile_shape(self, height: int, width: int) -> tuple[int, int]:
+        """The whole picture, padded to whole blocks."""
+        return -(-height // BLOCK) * BLOCK, -(-width // BLOCK) * BLOCK
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int]:
+        """One position a block."""
+        return height // BLOCK, width // BLOCK
+
+
+class PhotoIntegerModel(_PhotoFamily):
+    """The photo codec's twin with integer rounding: the same transforms, each coefficient rounded after a gain of its own.
+
+        image -> 16x16 block transform + convolutions -> gains -> rounding -> gains -> block transform back + convolutions
+
+    Args:
+        config: the configuration, its quantizer "integer".
+    """
+
+    def __init__(self, config: PhotoConfig) -> None:
+        channels = config.channels_max
+        super().__init__(
+            config,
+            nn.Sequential(PhotoAnalysis(channels, config.wide, config.wider), ChannelGain(channels)),
+            nn.Sequential(ChannelGain(channels), PhotoSynthesis(channels, config.wide, config.wider)),
+            IntegerRounding(channels, config.num_symbols),
+            FactorizedDensity(channels),
+        )
+
+
+class PhotoModel(_PhotoFamily):
     """The photo codec.
 
         image -> 16x16 block transform + convolutions -> latent z (D)
@@ -139,9 +187,6 @@ class PhotoModel(CompressionModel):
         config: the configuration.
     """
 
-    image_channels = 3
-    mean = 0.5
-    std = GREY_LEVELS / 255
     quantizer: DirectionalOneHotMax
     prior: ChoicePrior | None
 
@@ -200,14 +245,6 @@ class PhotoModel(CompressionModel):
         latent = (y + quantizer.output_bias).permute(0, 3, 1, 2)
         total = torch.stack(bits).sum(0) if bits else y.new_zeros(len(y))
         return ModelOutput(self.synthesis_transform(latent), total)
-
-    def tile_shape(self, height: int, width: int) -> tuple[int, int]:
-        """The whole picture, padded to whole blocks."""
-        return -(-height // BLOCK) * BLOCK, -(-width // BLOCK) * BLOCK
-
-    def latent_shape(self, height: int, width: int) -> tuple[int, int]:
-        """One position a block."""
-        return height // BLOCK, width // BLOCK
 
     @torch.no_grad()
     def symbols(self, images: Tensor) -> Tensor:

@@ -171,6 +171,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "val_every": 4,
     },
 }
+PRESETS["photo-int"] = {
+    **PRESETS["photo"],
+    "model": PhotoConfig(
+        quantizer="integer", prior="static", refinement=False, channels_max=320, latent_channels=320, num_symbols=256
+    ),
+}
 """Settings of the shipped models, by name; what they leave out has its default."""
 
 

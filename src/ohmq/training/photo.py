@@ -11,7 +11,8 @@ from torch import Tensor
 from ohmq.errors import ConfigError
 from ohmq.evaluation.bd_rate import bd_rate
 from ohmq.evaluation.results import Curve
-from ohmq.models.photo import GREY_LEVELS, PhotoModel
+from ohmq.models import CompressionModel, PhotoIntegerModel, PhotoModel
+from ohmq.models.photo import GREY_LEVELS
 from ohmq.training.module import TrainingModule
 from ohmq.training.options import TrainOptions
 
@@ -29,6 +30,8 @@ RATE_FACTORS = {  # learning rates relative to the networks': what the warm star
     "quantizer.output_bias": 0.2,
     "analysis_transform.block": 0.02,
     "synthesis_transform.block": 0.02,
+    "analysis_transform.0.block": 0.02,
+    "synthesis_transform.1.block": 0.02,
 }
 VALIDATION_CUTS = 6
 ALL_CHANNELS_EVERY = 4
@@ -51,7 +54,7 @@ class PhotoModule(TrainingModule):
     def __init__(
         self,
         options: TrainOptions,
-        model: PhotoModel,
+        model: PhotoModel | PhotoIntegerModel,
         total_steps: int,
         rates_bpp: Tensor,
         lambdas: Tensor,
@@ -66,15 +69,16 @@ class PhotoModule(TrainingModule):
         self.keep_average(model)
 
     @property
-    def final_model(self) -> PhotoModel:
+    def final_model(self) -> PhotoModel | PhotoIntegerModel:
         """What is validated and exported: the averaged weights where there are any."""
         module = self.model if self.averaged is None else self.averaged.module
-        assert isinstance(module, PhotoModel)
+        assert isinstance(module, PhotoModel | PhotoIntegerModel)
         return module
 
     def configure_optimizers(self) -> Any:
         """Adam with a factor of the learning rate for what the warm start set."""
-        self.model.quantizer.log_temperature.requires_grad_(False)
+        if isinstance(self.model, PhotoModel):
+            self.model.quantizer.log_temperature.requires_grad_(False)
         groups: dict[float, list[torch.nn.Parameter]] = {}
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
@@ -102,7 +106,7 @@ class PhotoModule(TrainingModule):
         self.log_dict({"train_loss": loss, "train_mse": error, "train_rate_bpp": rate}, on_step=True)
         return loss
 
-    def _loss(self, model: PhotoModel, images: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _loss(self, model: CompressionModel, images: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         output = model(images, active)
         error = (output.reconstruction - images).square().flatten(1).mean(1) * GREY_LEVELS**2
         rate = output.bits / (images.shape[2] * images.shape[3])

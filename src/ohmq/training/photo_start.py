@@ -7,6 +7,7 @@ ordered by the distortion they save a bit, so that every prefix is near optimal 
 
 import dataclasses
 import heapq
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,12 +15,23 @@ from torch import Tensor
 from torch.nn import functional
 
 from ohmq.models.config import PhotoConfig
-from ohmq.models.photo import BLOCK, GREY_LEVELS, LATENT_SCALE, PhotoModel, block_filters
+from ohmq.models.photo import (
+    BLOCK,
+    GREY_LEVELS,
+    LATENT_SCALE,
+    ChannelGain,
+    PhotoIntegerModel,
+    PhotoModel,
+    block_filters,
+)
+from ohmq.priors import FactorizedDensity
 
-__all__ = ["DEAD_ZONE", "PASSES", "PhotoDesign", "design_photo_codec", "start_photo_model"]
+__all__ = ["DEAD_ZONE", "PASSES", "PhotoDesign", "design_photo_codec", "start_integer_model", "start_photo_model"]
 
 PASSES = (120.0, 56.0, 26.0, 12.0)
 """Quantizer steps of the passes over a coefficient, in grey levels."""
+INTEGER_STEP = 56.0
+"""The one step of the twin with integer rounding, in grey levels, before its gains are trained."""
 DEAD_ZONE = 0.62
 """Half the width of the zero bin, in steps."""
 GROUP_LIMITS = (1, 3, 6, 12, 20, 32, 48, 72, 96)
@@ -32,6 +44,8 @@ INTERLACED_GROUPS = 7
 NUM_CUTS = 16
 LOWEST_RATE_BPP = 0.05
 """Estimated rate of the first cut point."""
+DENSITY_STEPS = 400
+"""Steps of Adam that fit the twin's densities to the untrained latents."""
 SHARPNESS = 6.0
 """Inverse temperature times step: softer ones train faster at first and ruin the codec later."""
 
@@ -75,11 +89,15 @@ def design_photo_codec(photos: Tensor, config: PhotoConfig) -> PhotoDesign:
     filters, _ = block_filters(config.latent_channels)
     rows = [functional.conv2d((photo[None] - 0.5) * 255, filters, stride=BLOCK) for photo in photos]
     latent = torch.cat([z.permute(0, 2, 3, 1).reshape(-1, z.shape[1]) for z in rows])
-    candidates = [_passes(d, latent[:, d], config.num_symbols) for d in range(config.latent_channels)]
+    integer = config.quantizer == "integer"
+    steps, dead_zone = ((INTEGER_STEP,), 0.5) if integer else (PASSES, DEAD_ZONE)
+    candidates = [_passes(d, latent[:, d], config.num_symbols, steps, dead_zone) for d in range(config.latent_channels)]
     order, slopes = _order(candidates, config.channels_max)
     rates = torch.tensor([p.rate for p in order]).cumsum(0) / BLOCK**2
     # Pixels have three values each: a bit saves slope squared grey levels of their sum.
     lambdas = torch.cummax(3 / torch.tensor(slopes), 0).values
+    if integer:
+        return PhotoDesign(dataclasses.replace(config, cuts=_cuts(rates)), tuple(order), rates, lambdas)
     groups = _groups([p.coefficient for p in order])
     config = dataclasses.replace(
         config,
@@ -92,12 +110,14 @@ def design_photo_codec(photos: Tensor, config: PhotoConfig) -> PhotoDesign:
     return PhotoDesign(config, tuple(order), rates, lambdas)
 
 
-def _passes(coefficient: int, values: Tensor, num_symbols: int) -> list[_Pass]:
+def _passes(
+    coefficient: int, values: Tensor, num_symbols: int, steps: Sequence[float], dead_zone: float
+) -> list[_Pass]:
     found, rest = [], values.clone()
     half = num_symbols // 2
-    for smallest in PASSES:
+    for smallest in steps:
         step = max(smallest, float(rest.abs().quantile(0.9998)) / ((num_symbols - 1) / 2))
-        level = rest.sign() * torch.floor(rest.abs() / step + 1 - DEAD_ZONE).clamp_min(0)
+        level = rest.sign() * torch.floor(rest.abs() / step + 1 - dead_zone).clamp_min(0)
         symbols = level.clamp(-half, num_symbols - 1 - half).long() + half
         count = torch.bincount(symbols, minlength=num_symbols).float()
         sums = torch.zeros(num_symbols).index_add_(0, symbols, rest)
@@ -177,6 +197,30 @@ def _cuts(rates: Tensor) -> tuple[int, ...]:
     wanted = torch.linspace(min(float(torch.tensor(LOWEST_RATE_BPP).log()), float(last)), float(last), NUM_CUTS).exp()
     found = (torch.searchsorted(rates, wanted) + 1).clamp(1, len(rates)).tolist()
     return tuple(sorted({*found, len(rates)}))
+
+
+def start_integer_model(model: PhotoIntegerModel, design: PhotoDesign, photos: Tensor) -> None:
+    """Order the block transform of a fresh twin as designed, set its gains, and fit its densities to photos in [0, 1]."""
+    analysis, gain = model.analysis_transform.children()
+    inverse, synthesis = model.synthesis_transform.children()
+    assert isinstance(gain, ChannelGain)
+    assert isinstance(inverse, ChannelGain)
+    assert isinstance(model.prior, FactorizedDensity)
+    order = torch.tensor([p.coefficient for p in design.passes])
+    ratio = GREY_LEVELS / torch.tensor([p.step for p in design.passes])
+    with torch.no_grad():
+        for transform in (analysis, synthesis):
+            transform.block.copy_(block_filters(len(order))[0][order])  # type: ignore[operator, union-attr]
+        gain.log_gain.copy_(ratio.log())
+        inverse.log_gain.copy_(-ratio.log())
+        latent = torch.cat([model.analysis_transform(model.normalise(part)) for part in photos.split(8)])
+    optimizer = torch.optim.Adam(model.prior.parameters(), 0.02)
+    for step in range(DENSITY_STEPS):
+        part = latent[step * 8 % len(latent) :][:8]
+        optimizer.zero_grad()
+        model.prior.bits(model.quantizer(part)).mean().backward()
+        optimizer.step()
+    optimizer.zero_grad()
 
 
 @torch.no_grad()

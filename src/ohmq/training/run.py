@@ -21,7 +21,15 @@ from ohmq.errors import ConfigError
 from ohmq.evaluation.classic import classic_curve
 from ohmq.evaluation.results import command_line
 from ohmq.model_file import CHECKPOINT_FORMAT, read_checkpoint, resolve_model, thaw
-from ohmq.models import CompressionModel, MnistConfig, MnistModel, PhotoConfig, PhotoModel, build_model
+from ohmq.models import (
+    CompressionModel,
+    MnistConfig,
+    MnistModel,
+    PhotoConfig,
+    PhotoIntegerModel,
+    PhotoModel,
+    build_model,
+)
 from ohmq.models.photo import BLOCK
 from ohmq.priors import ContextPrior, StaticPrior
 from ohmq.quantizers import OneHotMax
@@ -29,7 +37,7 @@ from ohmq.training.data import ArrayLoader
 from ohmq.training.module import CodecModule, TrainingModule, WarmStartModule
 from ohmq.training.options import TrainOptions
 from ohmq.training.photo import PhotoModule
-from ohmq.training.photo_start import design_photo_codec, start_photo_model
+from ohmq.training.photo_start import design_photo_codec, start_integer_model, start_photo_model
 from ohmq.training.photos import CropLoader, WholePhotos, photo_files, photo_folder
 
 __all__ = ["grow_symbols", "train"]
@@ -105,6 +113,7 @@ def _train_photo(options: TrainOptions, resume: Path | None) -> Path:
     sample = next(iter(CropLoader(photos.files, DESIGN_CROPS, design_crop, seed=options.seed)))
     assert isinstance(options.model, PhotoConfig)
     design = design_photo_codec(sample, options.model)
+    model: PhotoModel | PhotoIntegerModel
     if options.start_from:
         frozen = resolve_model(options.start_from)
         if frozen.config != design.config:
@@ -112,9 +121,12 @@ def _train_photo(options: TrainOptions, resume: Path | None) -> Path:
         model = thaw(frozen)
     else:
         built = build_model(design.config)
-        assert isinstance(built, PhotoModel)
+        if isinstance(built, PhotoIntegerModel):
+            start_integer_model(built, design, sample)
+        else:
+            assert isinstance(built, PhotoModel)
+            start_photo_model(built, design)
         model = built
-        start_photo_model(model, design)
     for transform in (model.analysis_transform, model.synthesis_transform):
         transform.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     loader = CropLoader(photos.files, options.batch_size, options.crop_size, seed=options.seed)
