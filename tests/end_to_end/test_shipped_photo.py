@@ -1,0 +1,75 @@
+"""The shipped photo model on real photographs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ohmq.codec import Codec, load
+from ohmq.entropy.layers import encode_layers
+from ohmq.model_file import load_model, save_model
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    return load("photo")
+
+
+def photo(name: str) -> Image.Image:
+    with Image.open(PHOTOS / name) as image:
+        return image.convert("RGB").crop((20, 20, 276, 212))
+
+
+def test_symbols_are_decoded_in_whatever_way_they_were_encoded(codec: Codec, tmp_path: Path) -> None:
+    save_model(codec.frozen, tmp_path / "again.safetensors")
+    again = Codec(load_model(tmp_path / "again.safetensors"))
+    symbols = [codec.analyse(photo(name)) for name in ("chelsea.png", "coffee.png")]
+    plan = codec.layer_ends(codec.num_channels)
+    together = encode_layers(codec.prior, np.stack([s.values for s in symbols]), [plan]).payloads[0]
+    before = torch.get_num_threads()
+    try:
+        for index, found in enumerate(symbols):
+            data = codec.encode(found, codec.num_channels)
+            for threads in (1, 2):
+                torch.set_num_threads(threads)
+                for reader in (codec, again):
+                    file, decoded = reader.decode(data)
+                    assert np.array_equal(decoded.values, found.values)
+                assert again.encode(found, codec.num_channels) == data
+            assert [layer.payload for layer in file.layers] == together[index]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_photo_beats_jpeg_at_its_size(codec: Codec, tmp_path: Path) -> None:
+    image = photo("chelsea.png")
+    for fraction in (0.05, 0.3):
+        data = codec.compress(image, fraction=fraction)
+        quality = 95
+        while True:  # the best JPEG that is not larger by more than a tenth
+            image.save(tmp_path / "p.jpg", quality=quality, optimize=True)
+            if quality == 1 or (tmp_path / "p.jpg").stat().st_size <= 1.1 * len(data):
+                break
+            quality -= 1
+        with Image.open(tmp_path / "p.jpg") as jpeg:
+            theirs = psnr_db(image, jpeg.convert("RGB"))
+        assert psnr_db(image, codec.decompress(data)) > theirs + 0.5
+
+
+def psnr_db(first: Image.Image, second: Image.Image) -> float:
+    error = np.square(np.asarray(first, float) - np.asarray(second, float)).mean()
+    return float(10 * np.log10(255**2 / error))
+
+
+@pytest.mark.parametrize(("size", "mode"), [((1, 1), "RGB"), ((5000, 3), "RGB"), ((3, 500), "L"), ((40, 30), "L")])
+def test_odd_pictures(codec: Codec, size: tuple[int, int], mode: str) -> None:
+    rng = np.random.default_rng(1)
+    smooth = np.cumsum(rng.integers(-2, 3, (1, size[0])), 1) + 128 + np.arange(size[1])[:, None]
+    image = Image.fromarray(smooth.clip(0, 255).astype(np.uint8)).convert(mode)
+    decoded = codec.decompress(codec.compress(image))
+    assert (decoded.size, decoded.mode) == (size, "RGB")
+    assert psnr_db(image.convert("RGB"), decoded) > 27
