@@ -1,0 +1,52 @@
+"""Is reading photos slower than training on them? The photo preset's loader against its training step, in one run.
+
+    python benchmarks/data_loading.py --data PHOTOS [--batches 60] [--steps 8]
+
+PHOTOS has a train folder below it. The loader works in a thread while a step runs: it does not hold training up as long as
+a batch takes less time than a step.
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from ohmq.codec import load
+from ohmq.model_file import thaw
+from ohmq.training.options import PRESETS
+from ohmq.training.photos import CropLoader, photo_files, photo_folder
+
+
+def main() -> None:
+    """Print the two times as a ratio."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--batches", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=8)
+    arguments = parser.parse_args()
+    batch, crop = PRESETS["photo"]["batch_size"], PRESETS["photo"]["crop_size"]
+    files = photo_files(photo_folder(arguments.data, "train"), crop)[: batch * arguments.batches]
+    loader = CropLoader(files, batch, crop, scale=(0.75, 0.95))
+    times = []
+    for _ in range(2):  # from files, then from memory
+        start = time.perf_counter()
+        batches = list(loader)
+        times.append((time.perf_counter() - start) / len(loader))
+    model = thaw(load("photo").frozen)
+    images = model.normalise(batches[0]).contiguous(memory_format=torch.channels_last)
+    active = torch.linspace(model.config.channels_max, model.config.cut_points[0], len(images)).long()
+    steps = []
+    for _ in range(arguments.steps + 1):
+        start = time.perf_counter()
+        output = model(images, active)
+        (output.bits.sum() + (output.reconstruction - images).square().sum()).backward()
+        steps.append(time.perf_counter() - start)
+    step = statistics.median(steps[1:])
+    print(f"{batch} crops of {crop}: a batch takes {times[0] / step:.2f} of a training step the first time, "
+          f"{times[1] / step:.2f} from memory")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
