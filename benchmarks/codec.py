@@ -10,6 +10,7 @@ decoded again: all symbols must be equal.
 
 import argparse
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +19,14 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import ohmq
 from ohmq.codec import Codec
+from ohmq.container import read_ohm
+from ohmq.entropy.frozen_choice import FrozenChoicePrior
+from ohmq.entropy.layers import encode_layers
+from ohmq.model_file import load_model, save_model
 
 
 class GDN(nn.Module):
@@ -69,8 +75,12 @@ def channels_for_rate(codec: Codec, image: Image.Image, bpp: float) -> int:
 
 
 def check(codec: Codec, folder: Path) -> None:
-    """Code and decode all pictures with 1 and 2 threads."""
+    """Code and decode all pictures with 1 and 2 threads, with a model that was saved and loaded, and as one batch with another."""
     before = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as place:
+        save_model(codec.frozen, Path(place) / "again.safetensors")
+        again = Codec(load_model(Path(place) / "again.safetensors"))
+    plan = [codec.layer_ends(codec.num_channels)]
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg"))
     for path in files:
         image = Image.open(path).convert("RGB")
@@ -81,7 +91,31 @@ def check(codec: Codec, folder: Path) -> None:
             assert np.array_equal(codec.decode(data)[1].values, symbols.values), path
             assert codec.encode(symbols, codec.num_channels) == data, path
         torch.set_num_threads(before)
-    print(f"{len(files)} pictures: decoded symbols and bytes equal with 1 and 2 threads")
+        assert np.array_equal(again.decode(data)[1].values, symbols.values), path
+        both = np.stack([symbols.values[:, ::-1, ::-1], symbols.values])
+        assert encode_layers(codec.prior, both, plan).payloads[0][1] == [x.payload for x in read_ohm(data).layers], path
+    print(f"{len(files)} pictures: symbols and bytes equal with 1 and 2 threads, after loading again, in a batch")
+
+
+def flops_per_pixel(codec: Codec) -> tuple[float, float]:
+    """Floating-point operations of compressing and decompressing all channels, products of the integer prior included."""
+    side = 256
+    tile = torch.zeros(1, 3, side, side)
+    counts = []
+    for transform, x in (
+        (codec.model.analysis_transform, tile),
+        (codec.model.synthesis_transform, codec.model.analysis_transform(tile)),
+    ):
+        with FlopCounterMode(display=False) as counter:
+            transform(x)
+        counts.append(counter.get_total_flops() / side**2)
+    prior = codec.prior
+    assert isinstance(prior, FrozenChoicePrior)
+    networks = 2 * sum(weight.size for layers in prior.layers for weight, _ in layers)
+    # w · z or w · y of each channel, and the sum of codewords, once for the transform's side and once for the prior.
+    products = 2 * (prior.project.size + prior.directions.size)
+    tables = (networks + products) / 16**2
+    return counts[0] + products / 16**2 + tables, counts[1] + prior.directions.size * 2 / 16**2 + tables
 
 
 def main() -> None:
@@ -99,6 +133,8 @@ def main() -> None:
     pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None].float() / 255
     print(f"{arguments.image.name}, {image.width}x{image.height}, {torch.get_num_threads()} threads, "
           f"medians of {arguments.rounds} alternating rounds")  # fmt: skip
+    encoder, decoder = flops_per_pixel(codec)
+    print(f"compress {encoder / 1000:.1f}, decompress {decoder / 1000:.1f} kFLOPs a pixel, all channels")
     for bpp in arguments.bpp:
         count = channels_for_rate(codec, image, bpp)
         data = codec.compress(image, channels=count, layers=1)
