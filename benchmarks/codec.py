@@ -75,7 +75,7 @@ def channels_for_rate(codec: Codec, image: Image.Image, bpp: float) -> int:
 
 
 def check(codec: Codec, folder: Path) -> None:
-    """Code and decode all pictures with 1 and 2 threads, with a model that was saved and loaded, and as one batch with another."""
+    """Code and decode all pictures with 1 and 2 threads, with a model that was saved and loaded, and in a batch."""
     before = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as place:
         save_model(codec.frozen, Path(place) / "again.safetensors")
