@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_MAX_PIXELS",
     "MAX_SIDE",
+    "ImageConversionWarning",
     "LoadedImage",
     "as_image",
     "check_extension",
@@ -48,6 +49,10 @@ SAVE_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
 }
+
+
+class ImageConversionWarning(UserWarning):
+    """What the conversion of an image to the picture that is coded loses, such as its transparency."""
 
 
 class LoadedImage(NamedTuple):
@@ -320,7 +325,10 @@ def tensor_to_image(tensor: "Tensor") -> Image.Image:
     if values.ndim == 2:
         values = values[None]
     if values.ndim != 3 or values.shape[0] not in (1, 3) or values.numel() == 0:
-        raise ValueError(f"tensor of shape {tuple(tensor.shape)}; expected (H, W), (C, H, W) or (1, C, H, W), C 1 or 3")
+        raise ValueError(
+            f"tensor of shape {tuple(tensor.shape)}; expected (H, W), (C, H, W) or (1, C, H, W), C 1 or 3; "
+            "compress_batch takes several images"
+        )
     if values.is_floating_point():
         if bool(values.isnan().any()):
             raise ValueError("the tensor holds NaN")
