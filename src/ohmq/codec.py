@@ -1,5 +1,6 @@
 """Images to ``.ohm`` files and back."""
 
+import dataclasses
 import math
 import threading
 import warnings
@@ -308,12 +309,19 @@ class Codec:
         return channels
 
     def decode(
-        self, data: bytes, *, allow_truncated: bool = False, max_pixels: int = DEFAULT_MAX_PIXELS
+        self,
+        data: bytes,
+        *,
+        channels: int | None = None,
+        allow_truncated: bool = False,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> tuple[OhmFile, Symbols]:
-        """The symbols in an ``.ohm`` file; errors as `decompress`."""
+        """The symbols in an ``.ohm`` file; arguments and errors as `decompress`."""
         header = read_header(data)
         self._check_header(header, max_pixels)
+        kept = _layers_within(header, channels)
         file = read_ohm(data, allow_truncated=allow_truncated)
+        file = dataclasses.replace(file, layers=file.layers[:kept])
         shape = self.grid(header.width, header.height)
         ends = list(np.cumsum([layer.channels for layer in file.layers]).tolist())
         payloads = [layer.payload for layer in file.layers]
@@ -373,8 +381,9 @@ class Codec:
         """The picture in an ``.ohm`` file.
 
         Args:
-            data: the file. channels: use at most so many channels. allow_truncated: decode the leading whole layers of a
-                file that ends early. max_pixels: larger pictures are refused before anything is allocated.
+            data: the file. channels: use the layers that hold at most so many channels. allow_truncated: decode the
+                leading whole layers of a file that ends early. max_pixels: larger pictures are refused before anything
+                is allocated.
 
         Returns:
             A Pillow image, mode "L" or "RGB".
@@ -382,19 +391,16 @@ class Codec:
         Raises:
             BitstreamError: a damaged file (`TruncatedFileError`, `ChecksumError`, ...).
             ModelMismatchError: the file was made with another model.
+            ValueError: the first layer alone holds more channels.
         """
-        if channels is not None:
-            if channels < 1:
-                raise ValueError(f"channels is {channels}; at least 1 is needed")
-            if channels < sum(layer.channels for layer in read_header(data).layers):
-                data = truncate_ohm(data, channels=channels)
-        file, symbols = self.decode(data, allow_truncated=allow_truncated, max_pixels=max_pixels)
+        file, symbols = self.decode(data, channels=channels, allow_truncated=allow_truncated, max_pixels=max_pixels)
         return self.synthesise(symbols, file.num_channels)
 
     def decompress_progressive(
         self,
         stream: bytes | ByteSource | Iterable[bytes],
         *,
+        channels: int | None = None,
         allow_truncated: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> Iterator[Image.Image]:
@@ -404,6 +410,7 @@ class Codec:
 
         Args:
             stream: the file: bytes, an object with ``read``, or an iterable of pieces as a download gives them.
+            channels: stop after the layers that hold at most so many channels; nothing is read of the others.
             allow_truncated: end quietly after the last whole, undamaged layer; there must be one.
             max_pixels: larger pictures are refused before anything is allocated.
 
@@ -421,10 +428,11 @@ class Codec:
         source = _Buffer(stream)
         header = source.header()
         self._check_header(header, max_pixels)
+        kept = _layers_within(header, channels)
         shape = self.grid(header.width, header.height)
-        values = np.empty((*shape, sum(layer.channels for layer in header.layers)), np.int64)
+        values = np.empty((*shape, sum(layer.channels for layer in header.layers[:kept])), np.int64)
         state, start = self.prior.begin(*shape), 0
-        for number, layer in enumerate(header.layers, start=1):
+        for number, layer in enumerate(header.layers[:kept], start=1):
             payload, end = source.take(layer.length), start + layer.channels
             error: BitstreamError | None = None
             if len(payload) < layer.length:
@@ -522,6 +530,17 @@ class _Buffer:
         taken = bytes(self.rest[:count])
         del self.rest[:count]
         return taken
+
+
+def _layers_within(header: HeaderInfo, channels: int | None) -> int:
+    """How many leading layers hold at most so many channels."""
+    if channels is None:
+        return len(header.layers)
+    first = header.layers[0].channels
+    if channels < first:
+        raise ValueError(f"channels is {channels}; the first layer alone holds {first}: at least {first} is needed")
+    ends = np.cumsum([layer.channels for layer in header.layers])
+    return int((ends <= channels).sum())
 
 
 def _hint(model_id: bytes) -> str:
