@@ -389,6 +389,7 @@ def _from_checkpoint(path: Path) -> FrozenModel:
         **{key: record[key] for key in ("ohmq", "command", "description", "options", "stage")},
         "epoch": contents["epoch"],
         "step": contents["global_step"],
+        "seconds": record.get("seconds"),
     }
     name = re.sub(r"[^\w.-]", "_", path.stem)
     return freeze(model, name, provenance)
