@@ -18,6 +18,7 @@ COMMANDS = {
     "truncate": "Cut .ohm files to a lower bitrate, without a model.",
     "info": "Show what an .ohm file holds.",
     "evaluate": "Measure a model on images: rate, distortion, time.",
+    "compare": "Compare a model with JPEG, WebP, JPEG 2000 and AVIF on your images.",
 }
 
 
