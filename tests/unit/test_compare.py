@@ -15,6 +15,7 @@ from browser import CHROMIUM, Browser
 from PIL import AvifImagePlugin, Image
 from small_models import make_codec
 
+from ohmq.cli.compare import _check_kodak, _references
 from ohmq.errors import ConfigError
 from ohmq.evaluation.classic import code_classic
 from ohmq.evaluation.compare import (
@@ -76,8 +77,7 @@ def test_bd_rates_by_hand() -> None:
 def test_no_similarity_of_small_images() -> None:
     made = comparison(result(MODEL, similarity=math.nan), result("jpeg", similarity=math.nan))
     assert made.refusals() == [
-        "no BD-rate by MS-SSIM of MODEL, JPEG: MS-SSIM needs images of at least 176 pixels a side; some are smaller; "
-        "code more rates, choose another anchor, or leave small images out"
+        "no BD-rate by MS-SSIM of MODEL, JPEG: MS-SSIM needs images of at least 176 pixels a side; leave smaller ones out"
     ]
     content = json.loads(made.to_json())
     assert content["codecs"][0]["points"][0]["ms_ssim"] is None
@@ -92,6 +92,19 @@ def test_no_similarity_of_small_images() -> None:
 def test_highest_rate_reaches_every_codec() -> None:
     assert comparison(result(MODEL), result("jpeg")).highest_rate() == pytest.approx(1.2)
     assert comparison(result(MODEL), result("jpeg", 20)).highest_rate() == pytest.approx(2.4)
+
+
+def test_references_by_name() -> None:
+    names = [curve.name for curve in _references(("kodak", "kodak-vtm", "kodak-ohm"))]
+    assert names[:5] == [
+        f"kodak-{name}" for name in ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "bpg444", "vtm")
+    ]
+    assert names[5:] == ["kodak-ohm"]
+    assert _references(("kodak-ohm",))[0].label.endswith(", payload")  # among rates of whole files
+    _check_kodak([(512, 768)] * 18 + [(768, 512)] * 6)
+    for shapes in ([(512, 768)] * 23, [(512, 768)] * 23 + [(512, 512)]):
+        with pytest.raises(ConfigError, match="24 Kodak images"):
+            _check_kodak(shapes)
 
 
 def test_references_are_dotted_and_named() -> None:

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -138,7 +139,8 @@ def _references(names: tuple[str, ...]) -> "tuple[Curve, ...]":
         if name not in ("kodak", *known):
             raise click.UsageError(f"no reference {name!r}; choose from kodak, {', '.join(known)}")
         wanted += [f"kodak-{codec}" for codec in KODAK] if name == "kodak" else [name]
-    return tuple(published_curve(name) for name in dict.fromkeys(wanted))
+    curves = [published_curve(name) for name in dict.fromkeys(wanted)]
+    return tuple(c if c.rate == "file_bpp" else replace(c, label=f"{c.label}, payload") for c in curves)
 
 
 def _check_kodak(shapes: list[tuple[int, int]]) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import features
 
 from ohmq.codec import Codec
-from ohmq.errors import ConfigError, OhmqError, UnsupportedImageError
+from ohmq.errors import ConfigError, UnsupportedImageError
 from ohmq.evaluation.bd_rate import bd_rate
 from ohmq.evaluation.classic import CLASSIC_CODECS, EXACT_DB, Coded, check_classic, code_classic
 from ohmq.evaluation.evaluate import evaluate_images
@@ -52,11 +52,6 @@ Quality = Literal["psnr_db", "ms_ssim_db"]
 
 MATCH_TOLERANCE = 0.25
 """Files are shown side by side if their sizes differ by no more."""
-
-FIX: dict[Quality, str] = {
-    "psnr_db": "code more rates, or choose another anchor",
-    "ms_ssim_db": "code more rates, choose another anchor, or leave small images out",
-}
 
 COMPARE_DEFINITIONS: dict[str, str] = {
     "codec": f"'{MODEL}' or a classic codec through Pillow",
@@ -128,7 +123,9 @@ class CodecResult:
         """
         values = tuple(getattr(point, quality) for point in self.points)
         if any(math.isnan(value) for value in values):
-            raise ConfigError(f"MS-SSIM needs images of at least {MS_SSIM_MIN_SIDE} pixels a side; some are smaller")
+            raise ConfigError(
+                f"MS-SSIM needs images of at least {MS_SSIM_MIN_SIDE} pixels a side; leave smaller ones out"
+            )
         return Curve(self.name, self.label, tuple(p.file_bpp for p in self.points), values, "file_bpp", self.settings)
 
     def seconds_per_mpixel(self) -> tuple[float, float]:
@@ -422,10 +419,13 @@ def differences(codecs: Sequence[CodecResult], anchor: str, quality: Quality) ->
     for name, codec in by_name.items():
         try:
             base, test = by_name[anchor].curve(quality), codec.curve(quality)
-            result = bd_rate(base.rates_bpp, base.psnr_db, test.rates_bpp, test.psnr_db)
-            out[name] = Difference(*result)
-        except OhmqError as error:
-            out[name] = Difference(None, refusal=f"{error}; {FIX[quality]}")
+        except ConfigError as error:
+            out[name] = Difference(None, refusal=str(error))
+            continue
+        try:
+            out[name] = Difference(*bd_rate(base.rates_bpp, base.psnr_db, test.rates_bpp, test.psnr_db))
+        except ConfigError as error:
+            out[name] = Difference(None, refusal=f"{error}; code more rates, or choose another anchor")
     return out
 
 
