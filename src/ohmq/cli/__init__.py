@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "Measure a model on images: rate, distortion, time.",
     "experiments": "List experiments and run them by name.",
     "parameters": "Count the parameters of a model, part by part.",
+    "compare": "Compare a model with JPEG, WebP, JPEG 2000 and AVIF on your images.",
 }
 
 
