@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ohmq.codec import Codec, load
+    from ohmq.codec import Codec, load, load_for
     from ohmq.errors import (
         BitstreamError,
         ChecksumError,
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
         OhmqError,
         OutputExistsError,
         TruncatedFileError,
+        UnreachableTargetError,
         UnsupportedImageError,
         UnsupportedVersionError,
     )
+    from ohmq.images import ImageConversionWarning
 
 __version__ = "0.1.0.dev0"
 
@@ -33,23 +35,28 @@ __all__ = [
     "ChecksumError",
     "Codec",
     "ConfigError",
+    "ImageConversionWarning",
     "ModelFileError",
     "ModelMismatchError",
     "NotOhmFileError",
     "OhmqError",
     "OutputExistsError",
     "TruncatedFileError",
+    "UnreachableTargetError",
     "UnsupportedImageError",
     "UnsupportedVersionError",
     "__version__",
     "load",
+    "load_for",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use: ``import ohmq`` alone loads neither torch nor numpy."""
-    if name in ("Codec", "load"):
+    if name in ("Codec", "load", "load_for"):
         return getattr(importlib.import_module("ohmq.codec"), name)
+    if name == "ImageConversionWarning":
+        return importlib.import_module("ohmq.images").ImageConversionWarning
     if name in __all__:
         return getattr(importlib.import_module("ohmq.errors"), name)
     raise AttributeError(f"module 'ohmq' has no attribute {name!r}")

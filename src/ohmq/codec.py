@@ -1,28 +1,40 @@
 """Images to ``.ohm`` files and back."""
 
+import dataclasses
 import math
-from collections.abc import Sequence
+import threading
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ohmq.container import Layer, OhmFile, read_header, read_ohm, truncate_ohm, write_ohm
+from ohmq.container import HeaderInfo, Layer, OhmFile, read_header, read_ohm, truncate_ohm, write_ohm
 from ohmq.entropy import (
     decode_fixed_rate,
     encode_fixed_rate,
     fixed_rate_bytes,
 )
 from ohmq.entropy.layers import decode_layers, encode_layers
-from ohmq.errors import BitstreamError, ModelMismatchError, UnsupportedImageError
-from ohmq.images import DEFAULT_MAX_PIXELS, as_image, check_size, prepare_image
-from ohmq.model_file import FrozenModel, resolve_model, shipped_models
+from ohmq.errors import (
+    BitstreamError,
+    ChecksumError,
+    ModelMismatchError,
+    TruncatedFileError,
+    UnreachableTargetError,
+    UnsupportedImageError,
+)
+from ohmq.images import DEFAULT_MAX_PIXELS, ImageConversionWarning, as_image, check_size, prepare_image
+from ohmq.metrics import psnr_db
+from ohmq.model_file import FrozenModel, resolve_model, shipped_model_ids
 from ohmq.quantizers import active_channels
 
-__all__ = ["Codec", "Symbols", "load"]
+__all__ = ["ByteSource", "Codec", "Quality", "Symbols", "load", "load_for"]
 
 Array = NDArray[Any]
 
@@ -37,6 +49,20 @@ class Symbols(NamedTuple):
     values: Array
     width: int
     height: int
+
+
+class Quality(NamedTuple):
+    """A number of channels and the PSNR of the picture they decode to, in dB."""
+
+    channels: int
+    psnr_db: float
+
+
+class ByteSource(Protocol):
+    """An object with a method ``read``, such as an open file or a network response."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most ``size`` bytes; none at the end only."""
 
 
 class Codec:
@@ -69,15 +95,31 @@ class Codec:
         """Channels that a fraction of the adaptive range stands for."""
         return active_channels(fraction, self.config.channels_min, self.num_channels)
 
+    def prepare(self, image: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
+        """The picture that the model codes of an image: 8 bits, grey or RGB, upright, in sRGB.
+
+        A loss on the way, such as transparency, is an `ImageConversionWarning`.
+
+        Raises:
+            UnsupportedImageError: an image that cannot be coded.
+        """
+        whole = as_image(image)
+        check_size(whole.width, whole.height, max_pixels)
+        picture, notes = prepare_image(whole, grey=self.grey)
+        for note in notes:
+            warnings.warn(note, ImageConversionWarning, stacklevel=3)
+        return picture
+
     def analyse(self, image: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Symbols:
         """The symbols of an image (Pillow image, numpy array or torch tensor), all channels.
 
         Raises:
             UnsupportedImageError: an image that cannot be coded.
         """
-        picture = prepare_image(as_image(image), grey=self.grey).image
+        return self._analyse(self.prepare(image, max_pixels=max_pixels))
+
+    def _analyse(self, picture: Image.Image) -> Symbols:
         width, height = picture.size
-        check_size(width, height, max_pixels)
         return Symbols(self._symbols(_tiles(np.asarray(picture), self.model.tile_shape(height, width))), width, height)
 
     def analyse_batch(self, images: Array) -> Array:
@@ -105,15 +147,24 @@ class Codec:
         *,
         fraction: float | None = None,
         channels: int | None = None,
+        bpp: float | None = None,
+        max_bytes: int | None = None,
+        psnr: float | None = None,
         layers: int | None = None,
         fixed_rate: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> bytes:
         """Compress an image into the bytes of an ``.ohm`` file.
 
+        At most one of the first five arguments says how large or how good it becomes; none of them: all channels.
+
         Args:
             image: Pillow image of any mode, numpy array (H, W) or (H, W, 3) of uint8, or torch tensor.
-            fraction: of the adaptive range, in [0, 1]; default 1. channels: or how many channels.
+            fraction: of the adaptive range, in [0, 1]. channels: or how many channels.
+            bpp: the largest file of at most so many bits per pixel, all its bytes counted.
+            max_bytes: the largest file of at most so many bytes.
+            psnr: the smallest file whose decoded picture has at least so many dB. The last three cut at the
+                model's cut points.
             layers: at most so many layers, each a place where the file may be cut; default: all cut points.
             fixed_rate: do not entropy code: the size is then known before.
             max_pixels: larger images are refused.
@@ -122,32 +173,119 @@ class Codec:
             The file.
 
         Raises:
-            ValueError: arguments out of range, or both fraction and channels.
+            ValueError: arguments out of range, or more than one target.
+            UnreachableTargetError: the smallest file is larger than bpp or max_bytes allow, or psnr is out of reach.
             UnsupportedImageError: an image that cannot be coded.
+
+        Warns:
+            ImageConversionWarning: what the conversion to the picture that is coded loses; see `prepare`.
         """
+        given = [value for value in (fraction, channels, bpp, max_bytes, psnr) if value is not None]
+        if len(given) > 1:
+            raise ValueError("give at most one of fraction, channels, bpp, max_bytes and psnr")
+        for name, value in (("bpp", bpp), ("max_bytes", max_bytes), ("psnr", psnr)):
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value}; it must be positive")
         count = self._count(fraction, channels)
-        return self.encode(self.analyse(image, max_pixels=max_pixels), count, layers=layers, fixed_rate=fixed_rate)
+        picture = self.prepare(image, max_pixels=max_pixels)
+        symbols = self._analyse(picture)
+        if bpp is not None:
+            max_bytes = int(bpp * symbols.width * symbols.height / 8)
+        if max_bytes is not None:
+            return self.encode_within(symbols, max_bytes, layers=layers, fixed_rate=fixed_rate)
+        if psnr is not None:
+            count = self.reach_psnr(picture, symbols, psnr).channels
+        return self.encode(symbols, count, layers=layers, fixed_rate=fixed_rate)
+
+    def compress_batch(self, images: Any, **arguments: Any) -> list[bytes]:
+        """The ``.ohm`` files of several images, which may differ in size.
+
+        Args:
+            images: a sequence of what `compress` takes, a torch tensor (N, C, H, W), or a numpy array (N, H, W) or
+                (N, H, W, 3). arguments: as `compress`, for each image.
+
+        Raises:
+            As `compress`.
+        """
+        return [self.compress(image, **arguments) for image in images]
 
     def encode(self, symbols: Symbols, channels: int, *, layers: int | None = None, fixed_rate: bool = False) -> bytes:
         """The ``.ohm`` file of the first ``channels`` channels of symbols; arguments as `compress`."""
-        ends = self.layer_ends(channels, layers)
-        if fixed_rate:
-            payloads = []
-            for first, end in zip((0, *ends), ends, strict=False):
-                values = np.moveaxis(symbols.values[..., first:end], -1, 0).reshape(-1)
-                payloads.append(encode_fixed_rate(values, self._alphabets(first, end, values.size)))
+        return self._encode(symbols, [self.layer_ends(channels, layers)], fixed_rate)[0]
+
+    def encode_within(
+        self, symbols: Symbols, max_bytes: int, *, layers: int | None = None, fixed_rate: bool = False
+    ) -> bytes:
+        """The ``.ohm`` file that ends at the highest cut point of which it has at most ``max_bytes`` bytes.
+
+        All cut points are coded in one pass: a file with all layers is coded once and cut.
+
+        Raises:
+            UnreachableTargetError: not even the first cut point gives so small a file.
+        """
+        if layers is None:
+            whole = self.encode(symbols, self.num_channels, fixed_rate=fixed_rate)
+            files = [truncate_ohm(whole, num_layers=n) for n in range(1, len(self.cut_points) + 1)]
         else:
-            payloads = encode_layers(self.prior, symbols.values[None], [ends]).payloads[0][0]
-        sizes = [end - first for first, end in zip((0, *ends), ends, strict=False)]
-        file = OhmFile(
-            model_id=self.model_id,
-            width=symbols.width,
-            height=symbols.height,
-            grey=self.grey,
-            fixed_rate=fixed_rate,
-            layers=tuple(Layer(size, payload) for size, payload in zip(sizes, payloads, strict=True)),
+            files = self._encode(symbols, [self.layer_ends(point, layers) for point in self.cut_points], fixed_rate)
+        fitting = [file for file in files if len(file) <= max_bytes]
+        if not fitting:
+            pixels = symbols.width * symbols.height
+            raise UnreachableTargetError(
+                f"the smallest file of this {symbols.width}x{symbols.height} picture has {len(files[0])} bytes "
+                f"({8 * len(files[0]) / pixels:.4g} bpp), more than the {max_bytes} allowed"
+            )
+        return fitting[-1]
+
+    def reach_psnr(self, image: Any, symbols: Symbols, psnr: float) -> Quality:
+        """The first cut point whose decoded picture reaches a PSNR.
+
+        The cut points are tried in order, each by decoding its symbols to a picture.
+
+        Args:
+            image: what `prepare` gave. symbols: its symbols, all channels. psnr: in dB.
+
+        Raises:
+            UnreachableTargetError: no cut point reaches it.
+        """
+        reference = np.asarray(image)
+        best = Quality(0, -math.inf)
+        for channels in self.cut_points:
+            reached = Quality(channels, psnr_db(reference, np.asarray(self.synthesise(symbols, channels))))
+            if reached.psnr_db >= psnr:
+                return reached
+            best = max(best, reached, key=lambda quality: quality.psnr_db)
+        raise UnreachableTargetError(
+            f"{self.name} reaches {best.psnr_db:.2f} dB on this picture, with {best.channels} channels; "
+            f"{psnr:g} dB are out of its reach"
         )
-        return write_ohm(file)
+
+    def _encode(self, symbols: Symbols, plans: Sequence[tuple[int, ...]], fixed_rate: bool) -> list[bytes]:
+        """Files of several ways to divide channels into layers, coded in one pass."""
+        if fixed_rate:
+            payloads = [self._encode_fixed(symbols, ends) for ends in plans]
+        else:
+            payloads = [coded[0] for coded in encode_layers(self.prior, symbols.values[None], plans).payloads]
+        files = []
+        for ends, parts in zip(plans, payloads, strict=True):
+            sizes = [end - first for first, end in zip((0, *ends), ends, strict=False)]
+            file = OhmFile(
+                model_id=self.model_id,
+                width=symbols.width,
+                height=symbols.height,
+                grey=self.grey,
+                fixed_rate=fixed_rate,
+                layers=tuple(Layer(size, payload) for size, payload in zip(sizes, parts, strict=True)),
+            )
+            files.append(write_ohm(file))
+        return files
+
+    def _encode_fixed(self, symbols: Symbols, ends: tuple[int, ...]) -> list[bytes]:
+        payloads = []
+        for first, end in zip((0, *ends), ends, strict=False):
+            values = np.moveaxis(symbols.values[..., first:end], -1, 0).reshape(-1)
+            payloads.append(encode_fixed_rate(values, self._alphabets(first, end, values.size)))
+        return payloads
 
     def layer_ends(self, channels: int, layers: int | None = None) -> tuple[int, ...]:
         """The channels at which layers end: the cut points below ``channels``, thinned to ``layers``, and itself."""
@@ -161,21 +299,39 @@ class Codec:
         return tuple(ends)
 
     def _count(self, fraction: float | None, channels: int | None) -> int:
-        if fraction is not None and channels is not None:
-            raise ValueError("give fraction or channels, not both")
         if channels is None:
             channels = self.channels_for(1.0 if fraction is None else fraction)
             if channels == 0:
                 raise ValueError(
                     f"fraction {fraction} stands for 0 channels; the smallest that codes is {1 / self.num_channels:.4g}"
                 )
+        self.layer_ends(channels)
         return channels
 
     def decode(
-        self, data: bytes, *, allow_truncated: bool = False, max_pixels: int = DEFAULT_MAX_PIXELS
+        self,
+        data: bytes,
+        *,
+        channels: int | None = None,
+        allow_truncated: bool = False,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> tuple[OhmFile, Symbols]:
-        """The symbols in an ``.ohm`` file; errors as `decompress`."""
+        """The symbols in an ``.ohm`` file; arguments and errors as `decompress`."""
         header = read_header(data)
+        self._check_header(header, max_pixels)
+        kept = _layers_within(header, channels)
+        file = read_ohm(data, allow_truncated=allow_truncated)
+        file = dataclasses.replace(file, layers=file.layers[:kept])
+        shape = self.grid(header.width, header.height)
+        ends = list(np.cumsum([layer.channels for layer in file.layers]).tolist())
+        payloads = [layer.payload for layer in file.layers]
+        if file.fixed_rate:
+            values = self._decode_fixed(payloads, ends, shape)
+        else:
+            values = decode_layers(self.prior, payloads, ends, shape)
+        return file, Symbols(values, header.width, header.height)
+
+    def _check_header(self, header: HeaderInfo, max_pixels: int) -> None:
         if header.model_id != self.model_id:
             raise ModelMismatchError(
                 f"the file was made with model {header.model_id.hex()}, this is {self.name} ({self.model_id.hex()}); "
@@ -192,19 +348,12 @@ class Codec:
             )
         if sum(layer.channels for layer in header.layers) > self.num_channels:
             raise BitstreamError(f"the file has more channels than the {self.num_channels} of {self.name}")
-        file = read_ohm(data, allow_truncated=allow_truncated)
-        shape = self.grid(header.width, header.height)
-        ends = list(np.cumsum([layer.channels for layer in file.layers]).tolist())
-        payloads = [layer.payload for layer in file.layers]
-        if file.fixed_rate:
-            values = self._decode_fixed(payloads, ends, shape)
-        else:
-            values = decode_layers(self.prior, payloads, ends, shape)
-        return file, Symbols(values, header.width, header.height)
 
-    def _decode_fixed(self, payloads: Sequence[bytes], ends: Sequence[int], shape: tuple[int, int, int]) -> Array:
+    def _decode_fixed(
+        self, payloads: Sequence[bytes], ends: Sequence[int], shape: tuple[int, int, int], start: int = 0
+    ) -> Array:
         parts = []
-        for payload, first, end in zip(payloads, (0, *ends), ends, strict=False):
+        for payload, first, end in zip(payloads, (start, *ends), ends, strict=False):
             sizes = self._alphabets(first, end, (end - first) * math.prod(shape))
             if len(payload) != fixed_rate_bytes(sizes):
                 raise BitstreamError(f"a fixed-rate layer has {len(payload)} bytes, expected {fixed_rate_bytes(sizes)}")
@@ -232,8 +381,9 @@ class Codec:
         """The picture in an ``.ohm`` file.
 
         Args:
-            data: the file. channels: use at most so many channels. allow_truncated: decode the leading whole layers of a
-                file that ends early. max_pixels: larger pictures are refused before anything is allocated.
+            data: the file. channels: use the layers that hold at most so many channels. allow_truncated: decode the
+                leading whole layers of a file that ends early. max_pixels: larger pictures are refused before anything
+                is allocated.
 
         Returns:
             A Pillow image, mode "L" or "RGB".
@@ -241,14 +391,66 @@ class Codec:
         Raises:
             BitstreamError: a damaged file (`TruncatedFileError`, `ChecksumError`, ...).
             ModelMismatchError: the file was made with another model.
+            ValueError: the first layer alone holds more channels.
         """
-        if channels is not None:
-            if channels < 1:
-                raise ValueError(f"channels is {channels}; at least 1 is needed")
-            if channels < sum(layer.channels for layer in read_header(data).layers):
-                data = truncate_ohm(data, channels=channels)
-        file, symbols = self.decode(data, allow_truncated=allow_truncated, max_pixels=max_pixels)
+        file, symbols = self.decode(data, channels=channels, allow_truncated=allow_truncated, max_pixels=max_pixels)
         return self.synthesise(symbols, file.num_channels)
+
+    def decompress_progressive(
+        self,
+        stream: bytes | ByteSource | Iterable[bytes],
+        *,
+        channels: int | None = None,
+        allow_truncated: bool = False,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+    ) -> Iterator[Image.Image]:
+        """The pictures in an ``.ohm`` file, better and better, one as soon as each layer has arrived.
+
+        Every layer is decoded once. No more is read of a ``ByteSource`` than the file's own bytes.
+
+        Args:
+            stream: the file: bytes, an object with ``read``, or an iterable of pieces as a download gives them.
+            channels: stop after the layers that hold at most so many channels; nothing is read of the others.
+            allow_truncated: end quietly after the last whole, undamaged layer; there must be one.
+            max_pixels: larger pictures are refused before anything is allocated.
+
+        Yields:
+            A Pillow image for each layer; the last is what `decompress` gives.
+
+        Raises:
+            As `decompress`, when the place in question is reached.
+
+        Example:
+            >>> with open("photo.ohm", "rb") as file:                           # doctest: +SKIP
+            ...     for picture in codec.decompress_progressive(file):
+            ...         picture.save("latest.png")
+        """
+        source = _Buffer(stream)
+        header = source.header()
+        self._check_header(header, max_pixels)
+        kept = _layers_within(header, channels)
+        shape = self.grid(header.width, header.height)
+        values = np.empty((*shape, sum(layer.channels for layer in header.layers[:kept])), np.int64)
+        state, start = self.prior.begin(*shape), 0
+        for number, layer in enumerate(header.layers[:kept], start=1):
+            payload, end = source.take(layer.length), start + layer.channels
+            error: BitstreamError | None = None
+            if len(payload) < layer.length:
+                error = TruncatedFileError(f"the file ends inside layer {number}")
+            elif zlib.crc32(payload) != layer.crc32:
+                error = ChecksumError(f"layer {number} is damaged: its checksum does not match")
+            if error is not None:
+                if allow_truncated and number > 1:
+                    return
+                raise error
+            if header.fixed_rate:
+                values[..., start:end] = self._decode_fixed([payload], [end], shape, start)
+            else:
+                values[..., start:end] = decode_layers(_Resumed(state), [payload], [end], shape)[..., start:]  # type: ignore[arg-type]
+            start = end
+            if number == len(header.layers) and source.rest:
+                raise BitstreamError(f"{len(source.rest)} bytes follow the end of the file")
+            yield self.synthesise(Symbols(values, header.width, header.height), end)
 
     def synthesise(self, symbols: Symbols, channels: int) -> Image.Image:
         """The picture that the first ``channels`` channels of symbols stand for."""
@@ -277,13 +479,73 @@ def _tiles(pixels: Array, tile: tuple[int, int]) -> Array:
     return np.ascontiguousarray(blocks).reshape(rows * columns, channels, *tile)
 
 
-def _hint(model_id: bytes) -> str:
-    from ohmq.model_file import load_model
+class _Resumed:
+    """Stands for a prior in `decode_layers`: goes on from the state that earlier layers left."""
 
-    for name, path in shipped_models().items():
-        if load_model(path, name).model_id == model_id:
-            return f"use --model {name}"
-    return "use the model that made it"
+    def __init__(self, state: Any) -> None:
+        self._state = state
+
+    def begin(self, tiles: int, height: int, width: int) -> Any:
+        return self._state
+
+
+class _Buffer:
+    """Takes the bytes of a file off a source that may still grow."""
+
+    def __init__(self, stream: bytes | ByteSource | Iterable[bytes]) -> None:
+        self.rest = bytearray()
+        self._more: Callable[[int], bytes]
+        if isinstance(stream, bytes | bytearray | memoryview):
+            self.rest += stream
+            self._more = lambda size: b""
+        elif hasattr(stream, "read"):
+            self._more = stream.read
+        else:
+            pieces = (piece for piece in stream if piece)
+            self._more = lambda size: next(pieces, b"")
+
+    def _grow(self, size: int) -> bool:
+        piece = self._more(size)
+        self.rest += piece
+        return bool(piece)
+
+    def header(self) -> HeaderInfo:
+        """The header, as `read_header`; few bytes are asked for at a time, so that a short file is not waited for."""
+        if not self.rest:
+            self._grow(16)
+        while True:
+            try:
+                header = read_header(bytes(self.rest))
+            except TruncatedFileError:
+                if not self._grow(1):
+                    raise
+            else:
+                del self.rest[: header.header_bytes]
+                return header
+
+    def take(self, count: int) -> bytes:
+        """The next ``count`` bytes; fewer at the end."""
+        while len(self.rest) < count and self._grow(count - len(self.rest)):
+            pass
+        taken = bytes(self.rest[:count])
+        del self.rest[:count]
+        return taken
+
+
+def _layers_within(header: HeaderInfo, channels: int | None) -> int:
+    """How many leading layers hold at most so many channels."""
+    if channels is None:
+        return len(header.layers)
+    first = header.layers[0].channels
+    if channels < first:
+        raise ValueError(f"channels is {channels}; the first layer alone holds {first}: at least {first} is needed")
+    ends = np.cumsum([layer.channels for layer in header.layers])
+    return int((ends <= channels).sum())
+
+
+def _hint(model_id: bytes) -> str:
+    name = shipped_model_ids().get(model_id)
+    return f"use --model {name}" if name else "use the model that made it"
 
 
 def load(source: str | Path) -> Codec:
@@ -293,3 +555,30 @@ def load(source: str | Path) -> Codec:
         ModelFileError: nothing of the kind.
     """
     return Codec(resolve_model(source))
+
+
+_shipped: dict[bytes, Codec] = {}
+_shipped_lock = threading.Lock()
+
+
+def load_for(data: bytes) -> Codec:
+    """The codec of the shipped model that made an ``.ohm`` file; each model is loaded once and kept.
+
+    Args:
+        data: the file, or at least its header.
+
+    Raises:
+        ModelMismatchError: the file was made with a model that is not a shipped one.
+        BitstreamError: as `ohmq.container.read_header`.
+    """
+    model_id = read_header(data).model_id
+    with _shipped_lock:
+        if model_id not in _shipped:
+            shipped = shipped_model_ids()
+            if model_id not in shipped:
+                known = ", ".join(f"{name} {key.hex()}" for key, name in shipped.items()) or "none"
+                raise ModelMismatchError(
+                    f"made with model {model_id.hex()}, which is not a shipped one ({known}): give it with --model"
+                )
+            _shipped[model_id] = load(shipped[model_id])
+        return _shipped[model_id]

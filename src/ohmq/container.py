@@ -4,6 +4,7 @@ The normative description is `docs/file-format.md`. A file holds one picture in 
 picture at a lower rate, so a file is cut without decoding it.
 """
 
+import math
 import struct
 import zlib
 from collections.abc import Sequence
@@ -258,7 +259,13 @@ def read_ohm(data: bytes, *, allow_truncated: bool = False) -> OhmFile:
 
 
 def truncate_ohm(
-    data: bytes, *, num_layers: int | None = None, channels: int | None = None, max_bytes: int | None = None
+    data: bytes,
+    *,
+    num_layers: int | None = None,
+    channels: int | None = None,
+    fraction: float | None = None,
+    max_bytes: int | None = None,
+    bpp: float | None = None,
 ) -> bytes:
     """Cut a file to its leading layers, without decoding it. Exactly one limit is given.
 
@@ -266,7 +273,9 @@ def truncate_ohm(
         data: the file.
         num_layers: how many layers stay.
         channels: keep the most layers that hold at most so many channels.
+        fraction: keep the most layers that hold at most this part of the file's channels, rounded up to whole channels.
         max_bytes: keep the most layers whose file has at most so many bytes.
+        bpp: keep the most layers whose file has at most so many bits per pixel.
 
     Returns:
         A whole file.
@@ -275,27 +284,39 @@ def truncate_ohm(
         ValueError: not exactly one limit, or not even one layer satisfies it; the message says the smallest possible.
         BitstreamError: as `read_ohm`.
     """
-    if sum(limit is not None for limit in (num_layers, channels, max_bytes)) != 1:
-        raise ValueError("give exactly one of num_layers, channels and max_bytes")
-    read_ohm(data)
+    if sum(limit is not None for limit in (num_layers, channels, fraction, max_bytes, bpp)) != 1:
+        raise ValueError("give exactly one of num_layers, channels, fraction, max_bytes and bpp")
+    file = read_ohm(data)
     header = read_header(data)
-    if num_layers is not None and not 1 <= num_layers <= len(header.layers):
-        raise ValueError(f"num_layers is {num_layers}; this file can keep 1 to {len(header.layers)} layers")
+    layers, pixels = header.layers, header.width * header.height
+    if num_layers is not None and not 1 <= num_layers <= len(layers):
+        raise ValueError(f"num_layers is {num_layers}; this file can keep 1 to {len(layers)} layers")
+    if fraction is not None:
+        if not 0 <= fraction <= 1:
+            raise ValueError(f"fraction is {fraction}; it must lie in [0, 1]")
+        channels = math.ceil(fraction * file.num_channels)
+    if bpp is not None:
+        if not 0 < bpp < math.inf:
+            raise ValueError(f"bpp is {bpp}; it must be positive")
+        max_bytes = int(bpp * pixels / 8)
     flags = _FIXED_RATE * header.fixed_rate | _GREY * header.grey
-    for count in range(len(header.layers), 0, -1):
-        kept = header.layers[:count]
+    for count in range(len(layers), 0, -1):
+        kept = layers[:count]
         start = _header(header.model_id, header.width, header.height, flags, kept)
         length = sum(layer.length for layer in kept)
         if (
-            (num_layers is not None and count == num_layers)
+            count == num_layers
             or (channels is not None and sum(layer.channels for layer in kept) <= channels)
             or (max_bytes is not None and len(start) + length <= max_bytes)
         ):
             return start + data[header.header_bytes : header.header_bytes + length]
+    asked = f"fraction is {fraction}, " if fraction is not None else f"bpp is {bpp}, " if bpp is not None else ""
     if channels is not None:
         raise ValueError(
-            f"channels is {channels}; the first layer alone holds {kept[0].channels}, the smallest possible"
+            f"{asked}channels is {channels}; the first layer alone holds {kept[0].channels}, the smallest possible"
         )
+    size = len(start) + length
     raise ValueError(
-        f"max_bytes is {max_bytes}; the first layer alone makes a file of {len(start) + length} bytes, the smallest possible"
+        f"{asked}max_bytes is {max_bytes}; the first layer alone makes a file of {size} bytes "
+        f"({8 * size / pixels:.4g} bpp), the smallest possible"
     )

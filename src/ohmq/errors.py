@@ -11,6 +11,7 @@ OhmqError
 │   ├── TruncatedFileError    it ends too early
 │   └── ChecksumError         it was damaged
 ├── UnsupportedImageError     an image that cannot be read or coded
+├── UnreachableTargetError    a size or quality that no file of an image can have
 └── OutputExistsError         an output file is there already
 ```
 
@@ -28,6 +29,7 @@ __all__ = [
     "OhmqError",
     "OutputExistsError",
     "TruncatedFileError",
+    "UnreachableTargetError",
     "UnsupportedImageError",
     "UnsupportedVersionError",
 ]
@@ -71,6 +73,10 @@ class ChecksumError(BitstreamError):
 
 class UnsupportedImageError(OhmqError):
     """An image that cannot be read, or that the model cannot code."""
+
+
+class UnreachableTargetError(OhmqError):
+    """A file size that nothing fits, or a quality that the model does not reach on an image."""
 
 
 class OutputExistsError(OhmqError):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from ohmq.errors import UnsupportedImageError
 from ohmq.files import write_atomically
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_MAX_PIXELS",
     "MAX_SIDE",
+    "ImageConversionWarning",
     "LoadedImage",
     "as_image",
     "check_extension",
@@ -48,6 +49,10 @@ SAVE_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
 }
+
+
+class ImageConversionWarning(UserWarning):
+    """What the conversion of an image to the picture that is coded loses, such as its transparency."""
 
 
 class LoadedImage(NamedTuple):
@@ -118,13 +123,18 @@ def open_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Loa
                 check_size(image.width, image.height, max_pixels)
                 if getattr(image, "n_frames", 1) > 1:
                     notes.append("first picture of several in the file")
-                if any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())) and image.mode[:3] in (
-                    "RGB",
-                    "LA",
-                ):
+                raw_modes = [str(tile[3]) for tile in getattr(image, "tile", ())]
+                if any(";16" in raw for raw in raw_modes) and image.mode in ("RGB", "RGBA", "RGBX", "LA", "CMYK"):
                     notes.append("16 bits reduced to 8")
                 image.load()
-                upright = ImageOps.exif_transpose(image)
+                upright = _upright(image, notes)
+                if upright is image:
+                    upright = image.copy()
+                if any("I;12" in raw for raw in raw_modes):  # Pillow leaves the values at 0..4095
+                    values = np.asarray(upright, np.uint16)
+                    scaled = Image.fromarray(values << 4 | values >> 8)
+                    scaled.info = upright.info
+                    upright = scaled
         except UnsupportedImageError as error:
             raise UnsupportedImageError(f"{path}: {error}") from error
         except PermissionError as error:
@@ -140,8 +150,18 @@ def open_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Loa
     return LoadedImage(upright, tuple(notes))
 
 
+def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
+    """The image turned as its EXIF orientation says; itself if there is nothing to turn."""
+    try:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return ImageOps.exif_transpose(image) if turned else image
+    except Exception:  # damaged metadata make Pillow raise nearly anything; the pixels are good
+        notes.append("damaged EXIF data ignored")
+        return image
+
+
 def prepare_image(image: Image.Image, *, grey: bool) -> LoadedImage:
-    """Convert an image of any Pillow mode to 8-bit grey or RGB, and say what that lost.
+    """Convert an image of any Pillow mode to 8-bit grey or RGB, upright by its EXIF orientation; say what that lost.
 
     Transparency is flattened onto white. Integers wider than 8 bits ("I;16", "I") count as 16 bits, 0..65535; floats as
     0..1 if none is above 1, else as 0..255. Colours with an embedded profile are converted to sRGB.
@@ -160,7 +180,7 @@ def prepare_image(image: Image.Image, *, grey: bool) -> LoadedImage:
         ('alpha channel flattened onto white',)
     """
     notes: list[str] = []
-    image = _to_8_bits(image, notes)
+    image = _to_8_bits(_upright(image, notes), notes)
     image = _flatten(image, notes)
     image = _to_srgb(image, notes)
     if image.mode not in ("L", "RGB"):
@@ -196,16 +216,20 @@ def _to_8_bits(image: Image.Image, notes: list[str]) -> Image.Image:
         raise UnsupportedImageError(
             f"samples of mode {image.mode} range from {low:g} to {high:g}; expected 0 to {limit:g}"
         )
+    if limit == 65535 and 0 < high < 4096:
+        notes.append(f"samples reach {high:g} of 65535: the picture is dark")
     if "transparency" in image.info:
         notes.append("transparent colour ignored")
-    return Image.fromarray(np.rint(values * (255 / limit)).astype(np.uint8))
+    reduced = Image.fromarray(np.rint(values * (255 / limit)).astype(np.uint8))
+    reduced.info = {key: value for key, value in image.info.items() if key == "icc_profile"}
+    return reduced
 
 
 def _flatten(image: Image.Image, notes: list[str]) -> Image.Image:
     """Lay an image that has transparent pixels onto white."""
     if not image.has_transparency_data:
         return image
-    profile = image.info.get("icc_profile")
+    profile, grey = image.info.get("icc_profile"), image.mode in ("1", "L", "LA", "La")
     if image.mode in ("La", "RGBa"):  # premultiplied
         image = image.convert(image.mode.upper())
     image = image.convert("RGBA")
@@ -213,7 +237,7 @@ def _flatten(image: Image.Image, notes: list[str]) -> Image.Image:
         notes.append("alpha channel flattened onto white")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
-    image = image.convert("RGB")
+    image = image.convert("L" if grey else "RGB")  # without loss: grey has three equal colours
     image.info = {"icc_profile": profile} if profile else {}
     return image
 
@@ -224,14 +248,14 @@ def _to_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
     if image.mode == "LAB":
         source = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
         name = "LAB"
-    elif not data or image.mode not in ("P", "RGB", "CMYK"):
+    elif not data or image.mode not in ("L", "P", "RGB", "YCbCr", "CMYK"):
         if image.mode == "CMYK":
             notes.append("CMYK converted to RGB without a colour profile")
-        elif data:
+        elif data and image.mode != "1":  # black and white are the same in every profile
             notes.append("colour profile ignored")
         return image
     else:
-        if image.mode == "P":
+        if image.mode in ("P", "YCbCr"):
             image = image.convert("RGB")
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(data))
@@ -239,7 +263,13 @@ def _to_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
         except (OSError, ImageCms.PyCMSError):
             notes.append("damaged colour profile ignored")
             return image
-        if image.mode == "RGB" and "srgb" in name.lower():
+        fits = source.profile.xcolor_space.strip() == {"L": "GRAY"}.get(image.mode, image.mode)
+        if image.mode == "RGB" and fits and "srgb" in name.lower():
+            return image
+        if not fits:
+            notes.append(f"colour profile {name!r} does not fit the image, ignored")
+            if image.mode == "CMYK":
+                notes.append("CMYK converted to RGB without a colour profile")
             return image
     target = ImageCms.createProfile("sRGB")
     try:
@@ -249,7 +279,7 @@ def _to_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
         return image
     assert converted is not None  # None only for conversions in place
     notes.append(f"colours converted from {name!r} to sRGB")
-    return converted
+    return converted.convert("L") if image.mode == "L" else converted
 
 
 def as_image(obj: Any) -> Image.Image:
@@ -320,7 +350,10 @@ def tensor_to_image(tensor: "Tensor") -> Image.Image:
     if values.ndim == 2:
         values = values[None]
     if values.ndim != 3 or values.shape[0] not in (1, 3) or values.numel() == 0:
-        raise ValueError(f"tensor of shape {tuple(tensor.shape)}; expected (H, W), (C, H, W) or (1, C, H, W), C 1 or 3")
+        raise ValueError(
+            f"tensor of shape {tuple(tensor.shape)}; expected (H, W), (C, H, W) or (1, C, H, W), C 1 or 3; "
+            "compress_batch takes several images"
+        )
     if values.is_floating_point():
         if bool(values.isnan().any()):
             raise ValueError("the tensor holds NaN")

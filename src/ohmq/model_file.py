@@ -53,6 +53,7 @@ __all__ = [
     "load_model",
     "resolve_model",
     "save_model",
+    "shipped_model_ids",
     "shipped_models",
     "thaw",
 ]
@@ -227,15 +228,16 @@ def _assemble(
     tables: Mapping[str, NDArray[Any]],
     provenance: dict[str, Any],
 ) -> FrozenModel:
-    model = build_model(config)
+    with torch.device("meta"):  # no memory, no time and no random numbers for weights that are replaced
+        model = build_model(config)
     state = {key: torch.from_numpy(np.array(value)) for key, value in weights.items()}
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items() if not key.startswith("prior.")}
     found = {key: tuple(value.shape) for key, value in state.items()}
     if expected != found:
         wrong = sorted(set(expected.items()) ^ set(found.items()))
         raise ModelFileError(f"{name}: weights do not fit the {config.to_dict()['family']} network: {wrong[0]}")
-    model.load_state_dict(state, strict=False)
     model.prior = None  # its integer form codes; the training form is not kept
+    model.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
     model.eval().requires_grad_(False)
     prior: FrozenPrior | FrozenChoicePrior | None = None
     if tables:
@@ -323,6 +325,15 @@ def shipped_models() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
+def shipped_model_ids() -> dict[bytes, str]:
+    """Ids of the shipped models, from the headers of their files alone, and their names."""
+    ids = {}
+    for name, path in shipped_models().items():
+        with safe_open(path, framework="np") as file:
+            ids[bytes.fromhex(json.loads(file.metadata()["ohmq"])["model_id"])] = name
+    return ids
+
+
 def resolve_model(source: str | Path) -> FrozenModel:
     """A model from the name of a shipped one, a model file, or a training checkpoint.
 
@@ -378,6 +389,7 @@ def _from_checkpoint(path: Path) -> FrozenModel:
         **{key: record[key] for key in ("ohmq", "command", "description", "options", "stage")},
         "epoch": contents["epoch"],
         "step": contents["global_step"],
+        "seconds": record.get("seconds"),
     }
     name = re.sub(r"[^\w.-]", "_", path.stem)
     return freeze(model, name, provenance)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -398,3 +400,178 @@ def test_a_reader_that_has_enough_is_no_error(run: Run, model: Path, tmp_path: P
     done = subprocess.run(command, cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")  # silent, as click ends it
+
+
+# Targets, many files at once, one file for many pictures
+
+
+def test_targets_are_hit(run: Run, model: Path, tmp_path: Path) -> None:
+    codec = load(model)
+    original = picture(DIGITS / "digit_3_a.png").convert("L")
+    cuts = [codec.compress(original, channels=point) for point in codec.cut_points]
+    sizes = [len(cut) for cut in cuts]
+    for target, expected in (
+        (("--max-bytes", sizes[3]), cuts[3]),
+        (("--max-bytes", sizes[3] - 1), cuts[2]),
+        (("--bpp", 8 * (sizes[1] + 0.5) / 784), cuts[1]),
+        (("--bpp", 99), cuts[-1]),
+        (("--psnr", 0.1), cuts[0]),
+    ):
+        told = run("compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model, "--force", *target)
+        assert told.code == 0
+        assert Path("a.ohm").read_bytes() == expected
+        assert f"{len(expected):,} bytes, {8 * len(expected) / 784:.3f} bpp" in told.out
+    assert " dB\n" in told.out
+    done = run("compress", DIGITS / "digit_3_a.png", "-o", "b.ohm", "-m", model, "--json", "--psnr", 0.1)
+    (row,) = json.loads(done.out)["results"]
+    assert row["psnr_db"] == psnr_db(np.asarray(original), np.asarray(codec.decompress(cuts[0])))
+    assert (row["channels"], row["bytes"], row["input_bytes"]) == (1, sizes[0], 281)
+    for target, words in (
+        (("--max-bytes", sizes[0] - 1), f"has {sizes[0]} bytes"),
+        (("--bpp", 0.001), f"has {sizes[0]} bytes"),
+        (("--psnr", 90), "90 dB are out of its reach"),
+    ):
+        told = run("compress", DIGITS / "digit_3_a.png", "-o", "c.ohm", "-m", model, *target)
+        assert told.code == 1
+        assert len(told.err.splitlines()) == 1
+        assert "digit_3_a.png" in told.err and words in told.err
+    assert files(tmp_path) == ["a.ohm", "b.ohm"]
+    for wrong in (("--bpp", 1, "--psnr", 30), ("--bpp", "nan"), ("--psnr", 0), ("--psnr", "inf"), ("--max-bytes", 0)):
+        assert run("compress", DIGITS, "-o", "out", "-m", model, *wrong).code == 2
+
+
+def test_where_outputs_go(run: Run, model: Path, tmp_path: Path) -> None:
+    digit = picture(DIGITS / "digit_3_a.png")
+    Path("in/deep").mkdir(parents=True)
+    digit.save("in/deep/a.png")
+    assert run("compress", "in", "-o", "out.v2", "-m", model).code == 0  # a folder's only file still goes into a folder
+    assert files(tmp_path / "out.v2") == ["deep/a.ohm"]
+    digit.save("in/deep/a.bmp")
+    told = run("compress", "in", "-o", "both", "-m", model, "--force")
+    assert (told.code, files(tmp_path / "both")) == (1, ["deep/a.ohm"])
+    assert told.err.splitlines()[0].startswith(
+        "ohmq: in/deep/a.png: its output both/deep/a.ohm is that of in/deep/a.bmp"
+    )
+    Path("in/deep/a.bmp").unlink()
+    told = run("compress", "in", "-o", "out.v2/deep/a.ohm", "-m", model, "--force")
+    assert told.code == 1
+    assert "out.v2/deep/a.ohm is a file; a folder is needed" in told.err
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_summary_and_files_at_once(run: Run, model: Path, tmp_path: Path, processes: int) -> None:
+    shutil.copytree(DIGITS, "in/deep")
+    Path("in/bad.png").write_bytes(b"no picture")
+    shutil.copy(DIGITS / "digit_3_a.png", "in/first.png")
+    told = run("compress", "in", "-o", "out", "-m", model, "--jobs", processes, "--channels", 3)
+    names = sorted(["first.ohm", *(f"deep/{path.stem}.ohm" for path in DIGITS.glob("*.png"))])
+    assert told.code == 1
+    assert files(tmp_path / "out") == names
+    codec = load(model)
+    assert Path("out/first.ohm").read_bytes() == codec.compress(picture("in/first.png").convert("L"), channels=3)
+    assert "bad.png" in told.err
+    lines = told.out.splitlines()
+    assert [line.split(" -> ")[1].split(":")[0] for line in lines[:-1]] == sorted(f"out/{name}" for name in names)
+    before = sum(path.stat().st_size for path in Path("in").rglob("*.png") if path.name != "bad.png")
+    after = sum(path.stat().st_size for path in Path("out").rglob("*.ohm"))
+    assert lines[-1] == (
+        f"21 of 22 files compressed, {after:,} bytes from {before:,} ({before / after:.2f} to 1), "
+        f"{8 * after / (21 * 784):.3f} bpp; 1 failed"
+    )
+    totals = json.loads(run("compress", "in", "-o", "more", "-m", model, "--json", "--channels", 3).out)["totals"]
+    assert totals == {
+        "input_bytes": before,
+        "bytes": after,
+        "ratio": before / after,
+        "file_bpp": 8 * after / (21 * 784),
+    }
+    assert run("decompress", "out", "-o", "back", "-m", model, "--jobs", processes).code == 0
+    assert files(tmp_path / "back") == [name.replace(".ohm", ".png") for name in names]
+
+
+def start_compressing(model: Path, folder: Path, processes: int) -> "subprocess.Popen[str]":
+    """``ohmq compress`` on 300 pictures, after the first three are done."""
+    digit = np.asarray(picture(DIGITS / "digit_3_a.png").convert("L"))
+    (folder / "in").mkdir()
+    for number in range(300):
+        Image.fromarray(np.tile(digit, (4, 4))).save(folder / "in" / f"{number:03d}.png")
+    command = [sys.executable, "-m", "ohmq", "compress", "in", "-o", "out", "-m", model, "--jobs", str(processes)]
+    started = subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert started.stdout is not None
+    for _ in range(3):
+        assert started.stdout.readline().startswith("in/")
+    return started
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_ctrl_c_leaves_whole_files(model: Path, tmp_path: Path, processes: int) -> None:
+    started = start_compressing(model, tmp_path, processes)
+    os.killpg(started.pid, signal.SIGINT)  # as a terminal does: to all processes
+    _, err = started.communicate(timeout=120)
+    assert (started.returncode, err.strip()) == (130, "stopped")
+    written = files(tmp_path / "out")
+    assert 3 <= len(written) < 300
+    for name in written:
+        assert name.endswith(".ohm")
+        read_ohm((tmp_path / "out" / name).read_bytes())
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes in /proc")
+def test_a_process_that_is_killed_is_told(model: Path, tmp_path: Path) -> None:
+    started = start_compressing(model, tmp_path, 2)
+    children = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
+    workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert len(workers) == 2
+    os.kill(int(workers[0]), signal.SIGKILL)
+    _, err = started.communicate(timeout=120)
+    assert started.returncode == 1
+    assert err == "ohmq: a process was killed, perhaps for want of memory; try fewer --jobs\n"
+    assert not Path(f"/proc/{workers[1]}").exists()
+
+
+def test_truncate_to_bpp_and_fraction(run: Run, model: Path, tmp_path: Path) -> None:
+    assert run("compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model).code == 0
+    codec = load(model)
+    original = picture(DIGITS / "digit_3_a.png").convert("L")
+    for target, expected in (
+        (("--fraction", 0.5), codec.compress(original, fraction=0.5)),
+        (("--fraction", 1), codec.compress(original)),
+        (("--fraction", 0.01), codec.compress(original, channels=1)),
+        (("--bpp", 0.9), codec.compress(original, bpp=0.9)),
+    ):
+        assert run("truncate", "a.ohm", "-o", "b.ohm", "--force", *target).code == 0
+        assert Path("b.ohm").read_bytes() == expected, target
+    for target, words in ((("--fraction", 0), "fraction is 0.0"), (("--bpp", 0.01), "bpp"), (("--bpp", "nan"), "nan")):
+        told = run("truncate", "a.ohm", "-o", "c.ohm", *target)
+        assert told.code == 1
+        assert "a.ohm" in told.err and words in told.err
+    assert files(tmp_path) == ["a.ohm", "b.ohm"]
+
+
+def test_progressive_pictures(run: Run, model: Path, tmp_path: Path) -> None:
+    assert run("compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model).code == 0
+    data = Path("a.ohm").read_bytes()
+    codec = load(model)
+    told = run("decompress", "a.ohm", "--progressive", "steps", "-m", model)
+    assert (told.code, told.out) == (0, "a.ohm -> steps/a: 28x28, 6 layers\n")
+    assert files(tmp_path / "steps") == [f"a/layer_{n:02d}.png" for n in range(1, 7)]
+    for number in range(1, 7):
+        assert np.array_equal(picture(f"steps/a/layer_{number:02d}.png"), codec.decompress(data, channels=number))
+    Path("part.ohm").write_bytes(data[:-1])
+    told = run("decompress", "part.ohm", "--progressive", "steps", "-m", model)
+    assert (told.code, Path("steps/part").exists()) == (1, False)
+    more = ("--allow-truncated", "--channels", 3, "--format", "bmp")
+    assert run("decompress", "part.ohm", "--progressive", "steps", "-m", model, *more).code == 0
+    assert files(tmp_path / "steps" / "part") == ["layer_01.bmp", "layer_02.bmp", "layer_03.bmp"]
+    assert run("decompress", "part.ohm", "-o", "part.png", "-m", model, *more).code == 0
+    assert np.array_equal(picture("part.png"), codec.decompress(data, channels=3))
+    assert "--force" in run("decompress", "a.ohm", "--progressive", "steps", "-m", model).err
+    assert run("decompress", "a.ohm", "--progressive", "steps", "-o", "x", "-m", model).code == 2
+
+
+def test_fewer_channels_than_the_first_layer_holds(run: Run, model: Path) -> None:
+    assert run("compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model, "--layers", 2).code == 0
+    told = run("decompress", "a.ohm", "-o", "a.png", "-m", model, "--channels", 2)
+    assert (told.code, told.err) == (1, "ohmq: a.ohm: the first layer alone holds 3 channels; raise --channels\n")

@@ -1,10 +1,13 @@
 import math
 
+import bjontegaard
 import numpy as np
 import pytest
+from scipy.interpolate import PchipInterpolator
 
 from ohmq.errors import ConfigError
 from ohmq.evaluation.bd_rate import Method, bd_psnr, bd_rate, clean_curve
+from ohmq.evaluation.published import published_curve
 
 RATES = [0.1, 0.2, 0.4, 0.8, 1.6]
 PSNR = [25.0, 27.5, 30.5, 33.0, 36.5]
@@ -47,6 +50,34 @@ def test_curves_of_different_points_over_the_common_interval_only() -> None:
     back = bd_psnr([0.1, 0.8], [25, 34], [0.2, 1.6], [29, 38])
     assert back.db == pytest.approx(1.0)
     assert (back.low_bpp, back.high_bpp) == pytest.approx((0.2, 0.8))
+
+
+def measured(name: str) -> tuple[list[float], list[float]]:
+    curve = published_curve(name)
+    return list(curve.rates_bpp), list(curve.psnr_db)
+
+
+@pytest.mark.parametrize("method", ["pchip", "akima", "cubic"])
+@pytest.mark.parametrize(
+    "pair", [("kodak-jpeg", "kodak-webp"), ("kodak-av1", "kodak-vtm"), ("kodak-jpeg2000", "kodak-av1")]
+)
+def test_measured_curves_as_the_package_has_them(pair: tuple[str, str], method: Method) -> None:
+    """These curves rise and overlap partly: nothing is cleaned, and nothing but the package is between."""
+    anchor, test = map(measured, pair)
+    options = {"require_matching_points": False, "min_overlap": 0}
+    expected = bjontegaard.bd_rate(*anchor, *test, method, **options)
+    assert bd_rate(*anchor, *test, method).percent == pytest.approx(expected)
+    assert bd_psnr(*anchor, *test, method).db == pytest.approx(bjontegaard.bd_psnr(*anchor, *test, method, **options))
+
+
+def test_measured_curves_by_an_integral_of_our_own() -> None:
+    anchor, test = measured("kodak-jpeg"), measured("kodak-webp")
+    logs = [PchipInterpolator(psnr, np.log(rates)) for rates, psnr in (anchor, test)]
+    low, high = max(anchor[1][0], test[1][0]), min(anchor[1][-1], test[1][-1])
+    grid = np.linspace(low, high, 20001)
+    result = bd_rate(*anchor, *test)
+    assert result.percent == pytest.approx(100 * (np.exp(np.mean(logs[1](grid) - logs[0](grid))) - 1), rel=1e-4)
+    assert (result.low_db, result.high_db) == (low, high)
 
 
 def test_swapping_the_curves_inverts_the_ratio() -> None:

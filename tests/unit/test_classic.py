@@ -1,12 +1,18 @@
 """Classic codecs as curves."""
 
 import io
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ohmq.evaluation.classic import CLASSIC_CODECS, classic_curve
+from ohmq.errors import ConfigError, UnsupportedImageError
+from ohmq.evaluation.classic import CLASSIC_CODECS, check_classic, classic_curve, code_classic
+from ohmq.metrics import psnr_db
+
+PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "coffee.png"
 
 
 @pytest.mark.parametrize("name", sorted(CLASSIC_CODECS))
@@ -23,13 +29,70 @@ def test_curves_rise(name: str, grey: bool) -> None:
     assert curve.psnr_db[-1] > curve.psnr_db[0] + 5
 
 
-def test_a_point_is_the_size_of_the_file() -> None:
+def test_a_point_is_the_size_of_the_smaller_file() -> None:
+    """Of small pictures the sequential file is the smaller one, of a photograph at a high rate the progressive one."""
+    with Image.open(PHOTO) as image:
+        photo = np.asarray(image.convert("RGB"))
+    smaller = []
+    for pixels in (photo[:40, :40], photo):
+        for name, subsampling in (("jpeg", 2), ("jpeg444", 0)):
+            sizes = []
+            for progressive in (False, True):
+                buffer = io.BytesIO()
+                options: dict[str, Any] = {"optimize": True, "subsampling": subsampling, "progressive": progressive}
+                Image.fromarray(pixels).save(buffer, "JPEG", quality=80, **options)
+                sizes.append(buffer.tell())
+            assert len(code_classic(name, pixels, 80).data) == min(sizes)
+            smaller.append("progressive" if sizes[1] < sizes[0] else "sequential")
+    assert smaller == ["sequential", "sequential", "progressive", "progressive"]
+
+
+def test_a_point_of_a_curve() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    coded = code_classic("jpeg", pixels, CLASSIC_CODECS["jpeg"].qualities[4])
     curve = classic_curve("jpeg", [pixels])
-    buffer = io.BytesIO()
-    quality = CLASSIC_CODECS["jpeg"].qualities[4]
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, optimize=True, subsampling=2)
-    assert curve.rates_bpp[4] == 8 * buffer.tell() / 1600
+    assert curve.rates_bpp[4] == 8 * len(coded.data) / 1600
+    assert curve.psnr_db[4] == psnr_db(pixels, coded.pixels)
+
+
+def test_settings_reach_the_files() -> None:
+    y, x = np.mgrid[:96, :128]
+    pixels = np.stack([x * 2, y * 2, 255 - x - y], -1).astype(np.uint8)
+    pixels += np.random.default_rng(0).integers(0, 24, pixels.shape, np.uint8)
+    for bpp in (0.5, 1.0, 2.0):
+        assert 8 * len(code_classic("jpeg2000", pixels, bpp).data) / (96 * 128) == pytest.approx(bpp, rel=0.1)
+    data = code_classic("jpeg2000", pixels, 1).data
+    coding = data.index(b"\xff\x52")  # the COD segment: colour transform on, the 9/7 wavelet
+    assert (data[coding + 8], data[coding + 13]) == (1, 0)
+    for name, factors in (("jpeg", 0x22), ("jpeg444", 0x11)):  # sampling of the first component, in the frame header
+        data = code_classic(name, pixels, 50).data
+        frame = max(data.find(b"\xff\xc0"), data.find(b"\xff\xc2"))
+        assert data[frame + 11] == factors
+    assert code_classic("webp", pixels, 50).data[12:16] == b"VP8 "
+    assert b"avif" in code_classic("avif", pixels, 50).data[:32]
+
+
+@pytest.mark.parametrize("name", sorted(CLASSIC_CODECS))
+def test_grey_pictures_pay_for_no_colour(name: str) -> None:
+    grey = (np.mgrid[:64, :96].sum(0) + np.random.default_rng(1).integers(0, 60, (64, 96))).astype(np.uint8)
+    quality = CLASSIC_CODECS[name].qualities[6]
+    one, three = code_classic(name, grey, quality), code_classic(name, grey[..., None].repeat(3, -1), quality)
+    assert one.data == three.data
+    assert (one.pixels.shape, three.pixels.shape) == ((64, 96), (64, 96, 3))
+    assert psnr_db(grey, one.pixels) == pytest.approx(psnr_db(grey[..., None].repeat(3, -1), three.pixels), abs=0.3)
+    assert one.encode_s > 0 and one.decode_s > 0
+
+
+def test_a_picture_too_large_for_a_codec() -> None:
+    with pytest.raises(UnsupportedImageError, match="WebP cannot code a picture of 16384x2"):
+        code_classic("webp", np.zeros((2, 16384, 3), np.uint8), 50)
+
+
+def test_pillow_without_a_codec(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("PIL.features.check", lambda feature: feature != "jpg_2000")
+    check_classic(["jpeg", "avif"])
+    with pytest.raises(ConfigError, match="built without JPEG2000; install Pillow.*leave jpeg2000 out"):
+        check_classic(["jpeg", "jpeg2000"])
 
 
 def test_unknown_codecs() -> None:

@@ -1,5 +1,6 @@
 import io
 import os
+import struct
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -119,7 +120,6 @@ def test_notes_on_reading(tmp_path: Path) -> None:
 
 
 def test_deep_colour_is_noted(tmp_path: Path) -> None:
-    import struct
     import zlib
 
     def chunk(name: bytes, data: bytes) -> bytes:
@@ -134,7 +134,9 @@ def test_deep_colour_is_noted(tmp_path: Path) -> None:
 
 
 def test_pillows_warnings_become_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_image(tmp_path / "x.png", photo())
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "x.png").write_bytes(saved(photo(), exif=exif))
 
     def transpose(image: Image.Image) -> Image.Image:
         warnings.warn("odd file", UserWarning, stacklevel=1)
@@ -262,7 +264,82 @@ def test_colour_profiles() -> None:
     assert prepare_image(image, grey=False).notes == ("damaged colour profile ignored",)
     grey = Image.new("L", (2, 2), 7)
     grey.info["icc_profile"] = srgb_profile("sRGB")
-    assert prepare_image(grey, grey=True).notes == ("colour profile ignored",)
+    (note,) = prepare_image(grey, grey=True).notes
+    assert note.startswith("colour profile 'sRGB") and note.endswith("does not fit the image, ignored")
+    assert prepare_image(image.convert("1"), grey=True).notes == ()
+
+
+def grey_profile(gamma: float) -> bytes:
+    """The smallest profile of a grey display."""
+    described = b"desc\0\0\0\0\0\0\0\x05grey\0" + bytes(78)
+    tags = {
+        b"desc": described + bytes(-len(described) % 4),
+        b"cprt": b"text\0\0\0\0CC0\0",
+        b"wtpt": b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061),
+        b"kTRC": b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0",
+    }
+    start, table, body = 128 + 4 + 12 * len(tags), struct.pack(">I", len(tags)), b""
+    for name, data in tags.items():
+        table += name + struct.pack(">II", start + len(body), len(data))
+        body += data
+    head = struct.pack(">I4xI", start + len(body), 0x02100000) + b"mntrGRAYXYZ " + bytes(12) + b"acsp" + bytes(28)
+    head += struct.pack(">3i", 63190, 65536, 54061)
+    return head.ljust(128, b"\0") + table + body
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "I;16"])
+def test_grey_colour_profiles(mode: str) -> None:
+    """Linear grey: 55 of 255 (0.2157) is 128 in sRGB."""
+    values = np.full((2, 2), 55 * 257 if mode == "I;16" else 55)
+    image = Image.fromarray(values.astype(np.uint16 if mode == "I;16" else np.uint8))
+    image = image if mode == "I;16" else image.convert(mode)
+    image.info["icc_profile"] = grey_profile(1.0)
+    for grey in (False, True):
+        prepared = prepare_image(image, grey=grey)
+        assert prepared.image.getpixel((0, 0)) == pytest.approx(128 if grey else (128, 128, 128), abs=2)
+        assert prepared.notes[-1] == "colours converted from 'grey' to sRGB"
+
+
+def test_a_profile_of_a_file_in_ycbcr() -> None:
+    image = Image.new("RGB", (2, 2), (200, 100, 50)).convert("YCbCr")
+    image.info["icc_profile"] = srgb_profile("swap", swap=True)
+    assert prepare_image(image, grey=False).image.getpixel((0, 0)) == pytest.approx((100, 200, 50), abs=4)
+
+
+def test_images_from_pillow_are_turned_upright_too(tmp_path: Path) -> None:
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        (tmp_path / "x.png").write_bytes(saved(photo(8, 6), exif=exif))
+        expected = open_image(tmp_path / "x.png").image
+        assert expected.size == ((8, 6) if orientation < 5 else (6, 8))
+        with Image.open(tmp_path / "x.png") as image:
+            prepared = prepare_image(image, grey=False)
+        assert (prepared.image.size, prepared.image.tobytes()) == (expected.size, expected.tobytes())
+        assert prepare_image(expected, grey=False).image.tobytes() == expected.tobytes()  # not turned twice
+
+
+def test_damaged_exif_does_not_cost_the_picture(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(saved(photo(), exif=b"Exif\0\0garbage!!"))
+    loaded = open_image(tmp_path / "x.png")
+    assert loaded.image.tobytes() == photo().tobytes()
+    assert loaded.notes == ("damaged EXIF data ignored",)
+
+
+def test_twelve_bits_are_scaled(tmp_path: Path) -> None:
+    """A TIFF of 2x1 pixels with 12 bits a sample, 4095 and 2048, packed into 3 bytes."""
+    entries = [(256, 3, 1, 2), (257, 3, 1, 1), (258, 3, 1, 12), (259, 3, 1, 1), (262, 3, 1, 1)]
+    entries += [(273, 4, 1, 8), (277, 3, 1, 1), (278, 3, 1, 1), (279, 4, 1, 3)]
+    folder = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    (tmp_path / "x.tif").write_bytes(b"II*\0" + struct.pack("<I", 12) + b"\xff\xf8\x00\0" + folder + bytes(4))
+    prepared = prepare_image(open_image(tmp_path / "x.tif").image, grey=True)
+    assert list(prepared.image.tobytes()) == [255, 128]
+    assert prepared.notes == ("16 bits reduced to 8",)
+
+
+def test_dark_samples_are_told() -> None:
+    prepared = prepare_image(Image.fromarray(np.full((2, 2), 4000, np.uint16)), grey=True)
+    assert prepared.notes == ("16 bits reduced to 8", "samples reach 4000 of 65535: the picture is dark")
 
 
 # Tensors and arrays

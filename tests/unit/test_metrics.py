@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
-from skimage.metrics import structural_similarity
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from ohmq.metrics import MS_SSIM_MIN_SIDE, ms_ssim, psnr_db, psnr_db_batch, ssim
 
@@ -41,6 +41,12 @@ def test_psnr_by_hand() -> None:
     assert psnr_db(reference, decoded) == pytest.approx(10 * math.log10(255**2 / ((255**2 + 1) / 2)))
     assert psnr_db(reference, reference) == math.inf
     assert psnr_db_batch(reference, reference).tolist() == [math.inf, math.inf]
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (20, 30, 3)])
+def test_psnr_is_that_of_scikit_image(shape: tuple[int, ...]) -> None:
+    reference, decoded = noisy_pair(*shape)
+    assert psnr_db(reference, decoded) == pytest.approx(peak_signal_noise_ratio(reference, decoded, data_range=255))
 
 
 def test_psnr_does_not_wrap_around() -> None:

@@ -18,6 +18,7 @@ from ohmq.evaluation.results import (
     software_versions,
     write_fraction_csv,
     write_rate_distortion_csv,
+    write_rows_csv,
 )
 
 POINTS = (
@@ -165,3 +166,14 @@ def test_heavy_packages_are_not_imported() -> None:
         "assert not {'torch', 'matplotlib', 'pooch', 'bjontegaard'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_rows_of_any_kind(tmp_path: Path) -> None:
+    write_rows_csv(tmp_path / "x.csv", ROWS)
+    rows = list(csv.DictReader((tmp_path / "x.csv").read_text().splitlines()))
+    assert [row["image"] for row in rows] == ["a.png", "b, 2.png"]
+    assert float(rows[1]["psnr_db"]) == 30
+    with pytest.raises(ValueError, match="no rows"):
+        write_rows_csv(tmp_path / "y.csv", [])
+    with pytest.raises(OutputExistsError):
+        write_rows_csv(tmp_path / "x.csv", ROWS)

@@ -18,6 +18,9 @@ COMMANDS = {
     "truncate": "Cut .ohm files to a lower bitrate, without a model.",
     "info": "Show what an .ohm file holds.",
     "evaluate": "Measure a model on images: rate, distortion, time.",
+    "experiments": "List experiments and run them by name.",
+    "parameters": "Count the parameters of a model, part by part.",
+    "compare": "Compare a model with JPEG, WebP, JPEG 2000 and AVIF on your images.",
 }
 
 

@@ -1,24 +1,38 @@
 """What several commands share: finding inputs, going on after one bad file, summaries."""
 
+import contextlib
 import glob
 import json
+import os
+import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
-from ohmq.errors import ConfigError, OhmqError
+from ohmq.errors import ConfigError, OhmqError, OutputExistsError
 
-__all__ = ["Job", "find_files", "output_for", "print_json", "run_jobs"]
+__all__ = ["Job", "find_files", "finish", "place_outputs", "print_json", "run_jobs"]
 
 
 class Job(NamedTuple):
-    """One input file and the path under which its output goes."""
+    """One input file.
+
+    Attributes:
+        source: the file. relative: the path under which its output goes. in_folder: found in a folder that was named.
+        target: where the output goes. rival: the earlier input whose output has the same place.
+    """
 
     source: Path
     relative: Path
+    in_folder: bool = False
+    target: Path = Path()
+    rival: Path | None = None
+
+
+Work = Callable[[Job], dict[str, Any]]
 
 
 def find_files(inputs: Iterable[str], extensions: Sequence[str]) -> list[Job]:
@@ -41,49 +55,157 @@ def find_files(inputs: Iterable[str], extensions: Sequence[str]) -> list[Job]:
                 continue
             for file in sorted(match.rglob("*")):
                 if file.suffix.lower() in extensions and file.is_file():
-                    jobs.setdefault(file, Job(file, file.relative_to(match)))
+                    jobs.setdefault(file, Job(file, file.relative_to(match), in_folder=True))
     if not jobs:
         raise ConfigError(f"no files found in {', '.join(inputs)} (looked for {', '.join(extensions)})")
     return list(jobs.values())
 
 
-def output_for(job: Job, output: Path | None, single: bool, extension: str) -> Path:
-    """Where the output of a job goes: the file named, below the folder named, or beside the input."""
-    if output is None:
-        return job.source.with_suffix(extension)
-    if single and not output.is_dir() and output.suffix:
-        return output
-    return output / job.relative.with_suffix(extension)
+def place_outputs(jobs: Sequence[Job], output: Path | None, extension: str) -> list[Job]:
+    """The jobs with their targets: the file named, below the folder named, or beside the input.
+
+    Only a single file that was named itself goes to a file; the files of a folder keep their paths below the folder.
+    Where two inputs, such as a.png and a.jpg, would go to one place, the second is refused when its turn comes.
+
+    Raises:
+        ConfigError: the output is a file, and the inputs need a folder.
+    """
+    single = len(jobs) == 1 and not jobs[0].in_folder
+    if output is not None and not single and output.is_file():
+        raise ConfigError(f"{output} is a file; a folder is needed for the outputs of folders and of several files")
+    placed, taken = [], dict[Path, Path]()
+    for job in jobs:
+        if output is None:
+            target = job.source.with_suffix(extension)
+        elif single and not output.is_dir() and output.suffix:
+            target = output
+        else:
+            target = output / job.relative.with_suffix(extension)
+        placed.append(job._replace(target=target, rival=taken.get(target)))
+        taken.setdefault(target, job.source)
+    return placed
 
 
 def run_jobs(
-    jobs: Sequence[Job], work: Callable[[Job], dict[str, Any]], verb: str, quiet: bool
+    jobs: Sequence[Job],
+    work: Work,
+    verb: str,
+    quiet: bool,
+    *,
+    show: Callable[[dict[str, Any]], None] = lambda result: None,
+    processes: int = 1,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Do each job; a bad file does not stop the others.
 
+    Args:
+        jobs: what to do. work: does one job; with more than one process it is sent to them. verb: for the progress bar.
+        quiet: show nothing. show: shows a result, in the order of the jobs. processes: how many jobs are done at once.
+
     Returns:
         Results, and failures with the keys "input" and "error".
+
+    Raises:
+        OhmqError: a process was killed.
     """
     results, failures = [], []
     visible = len(jobs) > 1 and not quiet and sys.stderr.isatty()
+    processes = min(processes, len(jobs))
+    outcomes = _in_processes(jobs, work, processes) if processes > 1 else (_attempt(job, work) for job in jobs)
     with click.progressbar(length=len(jobs), label=verb, file=sys.stderr, hidden=not visible) as bar:
-        for job in jobs:
-            try:
-                results.append({"input": str(job.source), **work(job)})
-            except BrokenPipeError:  # whoever reads our output has enough: no fault of the file; click ends quietly
-                raise
-            except (OhmqError, OSError) as error:
-                message = str(error) if isinstance(error, OhmqError) else f"{job.source}: {error.strerror or error}"
-                failures.append({"input": str(job.source), "error": message})
-                click.echo(f"ohmq: {message}", err=True)
-            bar.update(1)
+        with contextlib.closing(outcomes):
+            for outcome in outcomes:
+                if "error" in outcome:
+                    failures.append(outcome)
+                    click.echo(f"ohmq: {outcome['error']}", err=True)
+                else:
+                    results.append(outcome)
+                    if not quiet:
+                        show(outcome)
+                bar.update(1)
     return results, failures
 
 
-def finish(results: list[dict[str, Any]], failures: list[dict[str, Any]], as_json: bool, summary: str) -> int:
-    """Print the outcome; the exit code."""
+def _attempt(job: Job, work: Work) -> dict[str, Any]:
+    """The result of a job, or a failure."""
+    try:
+        if job.rival is not None:
+            raise OutputExistsError(f"its output {job.target} is that of {job.rival} too; rename one of them")
+        return {"input": str(job.source), **work(job)}
+    except BrokenPipeError:  # whoever reads our output has enough: no fault of the file; click ends quietly
+        raise
+    except (OhmqError, OSError) as error:
+        message = str(error) if isinstance(error, OhmqError) else error.strerror or str(error)
+        named = str(job.source) in message
+        return {"input": str(job.source), "error": message if named else f"{job.source}: {message}"}
+
+
+def _in_processes(jobs: Sequence[Job], work: Work, processes: int) -> Generator[dict[str, Any], None, None]:
+    """What `_attempt` gives for each job, in order. Closing it early stops the processes; none leaves a partial file."""
+    import multiprocessing
+    from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start_process, (work,))
+    futures = []
+    try:
+        with _inherited(threads=max(1, cores // processes)):
+            futures = [pool.submit(_attempt_in_process, job) for job in jobs]
+        for future in futures:
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise OhmqError("a process was killed, perhaps for want of memory; try fewer --jobs") from error
+    finally:
+        if not all(future.done() for future in futures):
+            for future in futures:
+                future.cancel()
+            for child in multiprocessing.active_children():
+                child.terminate()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _inherited(threads: int) -> Iterator[None]:
+    """Processes started inside use so many threads each, and leave Ctrl-C to this one, which stops them in order."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = before if before == "1" else str(threads)
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+
+
+_work: Work | None = None
+
+
+def _start_process(work: Work) -> None:
+    global _work
+    _work = work
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # unwinds: partial files are removed
+
+
+def _attempt_in_process(job: Job) -> dict[str, Any]:
+    assert _work is not None
+    try:
+        return _attempt(job, _work)
+    except SystemExit as stop:
+        os._exit(stop.code if isinstance(stop.code, int) else 1)
+
+
+def finish(
+    results: list[dict[str, Any]],
+    failures: list[dict[str, Any]],
+    as_json: bool,
+    summary: str,
+    totals: dict[str, Any] | None = None,
+) -> int:
+    """Print the outcome, as JSON with ``totals``; the exit code."""
     if as_json:
-        print_json({"results": results, "failures": failures})
+        print_json({"results": results, "failures": failures, **({"totals": totals} if totals else {})})
     elif len(results) + len(failures) > 1:
         failed = f"; {len(failures)} failed" if failures else ""
         click.echo(f"{len(results)} of {len(results) + len(failures)} files {summary}{failed}")
@@ -95,5 +217,8 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
-IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jp2", ".ppm", ".pgm")
+IMAGE_EXTENSIONS = tuple(
+    ".apng .avif .bmp .dib .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .jpx "
+    ".pbm .pcx .pgm .png .pnm .ppm .qoi .tga .tif .tiff .webp".split()
+)
 """Endings that a folder of pictures is searched for."""

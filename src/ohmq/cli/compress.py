@@ -1,24 +1,98 @@
 """``ohmq compress``."""
 
+import math
 import time
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ohmq.cli.common import IMAGE_EXTENSIONS, Job, find_files, finish, output_for, run_jobs
+from ohmq.cli.common import IMAGE_EXTENSIONS, Job, find_files, finish, place_outputs, run_jobs
+
+if TYPE_CHECKING:
+    from ohmq.codec import Codec
 
 __all__ = ["command"]
 
 
-@click.command(epilog="Example: ohmq compress photos/ -o coded/ --fraction 0.5")
+@dataclass
+class _Compress:
+    """Compresses the image of a job; what is sent to a process, which loads the model itself."""
+
+    model: str
+    count: int | None
+    bpp: float | None
+    max_bytes: int | None
+    psnr: float | None
+    layers: int | None
+    fixed_rate: bool
+    max_pixels: int
+    force: bool
+
+    @cached_property
+    def codec(self) -> "Codec":
+        from ohmq.codec import load
+
+        return load(self.model)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "codec"}
+
+    def __call__(self, job: Job) -> dict[str, Any]:
+        from ohmq.container import read_header
+        from ohmq.files import check_output, write_atomically
+        from ohmq.images import open_image, prepare_image
+
+        check_output(job.target, force=self.force)
+        start = time.perf_counter()
+        loaded = open_image(job.source, max_pixels=self.max_pixels)
+        picture, notes = prepare_image(loaded.image, grey=self.codec.grey)
+        symbols = self.codec.analyse(picture, max_pixels=self.max_pixels)
+        pixels = symbols.width * symbols.height
+        count, reached = self.count, {}
+        limit = int(self.bpp * pixels / 8) if self.bpp is not None else self.max_bytes
+        if self.psnr is not None:
+            count, reached["psnr_db"] = self.codec.reach_psnr(picture, symbols, self.psnr)
+        if limit is not None:
+            data = self.codec.encode_within(symbols, limit, layers=self.layers, fixed_rate=self.fixed_rate)
+        else:
+            assert count is not None
+            data = self.codec.encode(symbols, count, layers=self.layers, fixed_rate=self.fixed_rate)
+        write_atomically(job.target, data, force=self.force)
+        return {
+            "output": str(job.target),
+            "input_bytes": job.source.stat().st_size,
+            "bytes": len(data),
+            "width": symbols.width,
+            "height": symbols.height,
+            "channels": sum(layer.channels for layer in read_header(data).layers),
+            "file_bpp": 8 * len(data) / pixels,
+            **reached,
+            "seconds": time.perf_counter() - start,
+            "notes": [*loaded.notes, *notes],
+        }
+
+
+def _finite(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 < value < math.inf:
+        raise click.BadParameter(f"{value} is not a positive number")
+    return value
+
+
+@click.command(epilog="Example: ohmq compress photos/ -o coded/ --bpp 0.3")
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File or folder; default: beside the input.")
 @click.option("-m", "--model", default="photo", show_default=True, help="Shipped name, model file or checkpoint.")
 @click.option("--fraction", type=click.FloatRange(0, 1), help="Of the adaptive range, 0 to 1 (default 1).")
 @click.option("--channels", type=click.IntRange(1), help="Or: how many channels.")
+@click.option("--bpp", type=float, callback=_finite, help="Or: the largest file of so many bits per pixel.")
+@click.option("--max-bytes", type=click.IntRange(1), help="Or: the largest file of so many bytes.")
+@click.option("--psnr", type=float, callback=_finite, help="Or: the smallest file that decodes to so many dB.")
 @click.option("--layers", type=click.IntRange(1), help="At most so many places to cut the file (default: all).")
 @click.option("--fixed-rate", is_flag=True, help="No entropy coder: the size depends on the picture's size only.")
+@click.option("-j", "--jobs", "processes", type=click.IntRange(1), default=1, show_default=True, help="Files at once.")
 @click.option("--max-pixels", type=click.IntRange(1), default=2**27, show_default=True, help="Refuse larger images.")
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 @click.option("--json", "as_json", is_flag=True, help="Results as JSON.")
@@ -28,43 +102,42 @@ def command(
     model: str,
     fraction: float | None,
     channels: int | None,
+    bpp: float | None,
+    max_bytes: int | None,
+    psnr: float | None,
     layers: int | None,
     fixed_rate: bool,
+    processes: int,
     max_pixels: int,
     force: bool,
     as_json: bool,
 ) -> int:
-    """Turn images into .ohm files: files, folders and globs."""
-    from ohmq.codec import load
-    from ohmq.files import check_output, write_atomically
-    from ohmq.images import open_image, prepare_image
+    """Turn images into .ohm files: files, folders and globs. Say what you want in one way at most."""
+    if sum(target is not None for target in (fraction, channels, bpp, max_bytes, psnr)) > 1:
+        raise click.UsageError("give only one of --fraction, --channels, --bpp, --max-bytes and --psnr")
+    work = _Compress(model, channels, bpp, max_bytes, psnr, layers, fixed_rate, max_pixels, force)
+    codec = work.codec
+    if bpp is max_bytes is psnr is None:
+        work.count = channels if channels is not None else codec.channels_for(1.0 if fraction is None else fraction)
+        if not 1 <= work.count <= codec.num_channels:
+            raise click.UsageError(f"{work.count} channels: {codec.name} codes 1 to {codec.num_channels}")
+    jobs = place_outputs(find_files(inputs, IMAGE_EXTENSIONS), output, ".ohm")
 
-    if fraction is not None and channels is not None:
-        raise click.UsageError("give --fraction or --channels, not both")
-    codec = load(model)
-    count = channels if channels is not None else codec.channels_for(1.0 if fraction is None else fraction)
-    if not 1 <= count <= codec.num_channels:
-        raise click.UsageError(f"{count} channels: {codec.name} codes 1 to {codec.num_channels}")
-    jobs = find_files(inputs, IMAGE_EXTENSIONS)
+    def show(result: dict[str, Any]) -> None:
+        quality = f", {result['psnr_db']:.2f} dB" if "psnr_db" in result else ""
+        click.echo(
+            f"{result['input']} -> {result['output']}: {result['bytes']:,} bytes, {result['file_bpp']:.3f} bpp, "
+            f"{result['channels']} of {codec.num_channels} channels{quality}"
+        )
+        for note in result["notes"]:
+            click.echo(f"  note: {note}", err=True)
 
-    def work(job: Job) -> dict[str, Any]:
-        target = output_for(job, output, len(jobs) == 1, ".ohm")
-        check_output(target, force=force)
-        start = time.perf_counter()
-        loaded = open_image(job.source, max_pixels=max_pixels)
-        prepared = prepare_image(loaded.image, grey=codec.grey)
-        notes = (*loaded.notes, *prepared.notes)
-        symbols = codec.analyse(prepared.image, max_pixels=max_pixels)
-        data = codec.encode(symbols, count, layers=layers, fixed_rate=fixed_rate)
-        write_atomically(target, data, force=force)
-        bpp = 8 * len(data) / (symbols.width * symbols.height)
-        if not as_json:
-            click.echo(f"{job.source} -> {target}: {len(data):,} bytes, {bpp:.3f} bpp")
-            for note in notes:
-                click.echo(f"  note: {note}", err=True)
-        seconds = time.perf_counter() - start
-        return {"output": str(target), "bytes": len(data), "file_bpp": bpp, "seconds": seconds, "notes": notes}
-
-    results, failures = run_jobs(jobs, work, "compress", as_json)
-    total = sum(result["bytes"] for result in results)
-    return finish(results, failures, as_json, f"compressed, {total:,} bytes")
+    results, failures = run_jobs(jobs, work, "compress", as_json, show=show, processes=processes)
+    before, after = (sum(result[name] for result in results) for name in ("input_bytes", "bytes"))
+    pixels = sum(result["width"] * result["height"] for result in results)
+    totals = {"input_bytes": before, "bytes": after}
+    summary = f"compressed, {after:,} bytes"
+    if results:
+        totals |= {"ratio": before / after, "file_bpp": 8 * after / pixels}
+        summary += f" from {before:,} ({before / after:.2f} to 1), {8 * after / pixels:.3f} bpp"
+    return finish(results, failures, as_json, summary, totals)

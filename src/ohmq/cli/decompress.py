@@ -1,13 +1,68 @@
 """``ohmq decompress``."""
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ohmq.cli.common import Job, find_files, finish, output_for, run_jobs
+from ohmq.cli.common import Job, find_files, finish, place_outputs, run_jobs
+
+if TYPE_CHECKING:
+    from ohmq.codec import Codec
 
 __all__ = ["command"]
+
+
+@dataclass
+class _Decompress:
+    """Decompresses the file of a job; what is sent to a process, which loads the model itself."""
+
+    model: str | None
+    channels: int | None
+    progressive: bool
+    allow_truncated: bool
+    max_pixels: int
+    force: bool
+
+    @cached_property
+    def given(self) -> "Codec | None":
+        from ohmq.codec import load
+
+        return load(self.model) if self.model else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "given"}
+
+    def __call__(self, job: Job) -> dict[str, Any]:
+        from ohmq.codec import load_for
+        from ohmq.container import read_header, read_ohm
+        from ohmq.errors import ConfigError
+        from ohmq.files import check_output
+        from ohmq.images import check_extension, save_image
+
+        check_extension(job.target)
+        data = job.source.read_bytes()
+        header = read_header(data)
+        if self.channels is not None and self.channels < header.layers[0].channels:
+            raise ConfigError(f"the first layer alone holds {header.layers[0].channels} channels; raise --channels")
+        codec = self.given or load_for(data)
+        wanted: dict[str, Any] = {
+            "channels": self.channels,
+            "allow_truncated": self.allow_truncated,
+            "max_pixels": self.max_pixels,
+        }
+        result = {"output": str(job.target), "width": header.width, "height": header.height}
+        if not self.progressive:
+            check_output(job.target, force=self.force)
+            save_image(job.target, codec.decompress(data, **wanted), force=self.force)
+            return result
+        read_ohm(data, allow_truncated=self.allow_truncated)  # what is wrong is told before anything is written
+        folder, layers = job.target.with_suffix(""), 0
+        for layers, picture in enumerate(codec.decompress_progressive(data, **wanted), start=1):
+            save_image(folder / f"layer_{layers:02d}{job.target.suffix}", picture, force=self.force)
+        return {**result, "output": str(folder), "layers": layers}
 
 
 @click.command(epilog="Example: ohmq decompress coded/ -o decoded/")
@@ -15,64 +70,45 @@ __all__ = ["command"]
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Image file or folder; default: beside the input."
 )
+@click.option(
+    "--progressive",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Instead: a folder that gets the picture after each layer, as NAME/layer_01.png, ...",
+)
 @click.option("-m", "--model", help="Default: the shipped model that the file names.")
 @click.option("--channels", type=click.IntRange(1), help="Decode at most so many channels.")
 @click.option("--format", "extension", default="png", show_default=True, help="Of pictures written into folders.")
 @click.option("--allow-truncated", is_flag=True, help="Decode the whole layers of a file that ends early.")
+@click.option("-j", "--jobs", "processes", type=click.IntRange(1), default=1, show_default=True, help="Files at once.")
 @click.option("--max-pixels", type=click.IntRange(1), default=2**27, show_default=True, help="Refuse larger pictures.")
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 @click.option("--json", "as_json", is_flag=True, help="Results as JSON.")
 def command(
     inputs: tuple[str, ...],
     output: Path | None,
+    progressive: Path | None,
     model: str | None,
     channels: int | None,
     extension: str,
     allow_truncated: bool,
+    processes: int,
     max_pixels: int,
     force: bool,
     as_json: bool,
 ) -> int:
     """Turn .ohm files into images: files, folders and globs."""
-    from ohmq.codec import Codec, load
-    from ohmq.container import read_header
-    from ohmq.errors import BitstreamError, ModelMismatchError, OhmqError
-    from ohmq.files import check_output
-    from ohmq.images import save_image
-    from ohmq.model_file import load_model, shipped_models
-
-    given = load(model) if model else None
-    shipped: dict[bytes, Codec] = {}
-
-    def codec_for(model_id: bytes) -> Codec:
-        if given is not None:
-            return given
-        if model_id not in shipped:
-            for name, path in shipped_models().items():
-                frozen = load_model(path, name)
-                shipped.setdefault(frozen.model_id, Codec(frozen))
-        if model_id not in shipped:
-            known = ", ".join(f"{codec.name} {key.hex()}" for key, codec in shipped.items()) or "none"
-            raise ModelMismatchError(
-                f"made with model {model_id.hex()}, which is not a shipped one ({known}): give it with --model"
-            )
-        return shipped[model_id]
-
+    if output is not None and progressive is not None:
+        raise click.UsageError("give -o or --progressive, not both")
     jobs = find_files(inputs, (".ohm",))
+    if progressive is not None:
+        jobs = [job._replace(in_folder=True) for job in jobs]  # each file gets its own folder below
+    jobs = place_outputs(jobs, progressive or output, "." + extension.lstrip("."))
+    work = _Decompress(model, channels, progressive is not None, allow_truncated, max_pixels, force)
+    _ = work.given  # a wrong model is told once, not for each file
 
-    def work(job: Job) -> dict[str, Any]:
-        target = output_for(job, output, len(jobs) == 1, "." + extension.lstrip("."))
-        check_output(target, force=force)
-        try:
-            data = job.source.read_bytes()
-            codec = codec_for(read_header(data).model_id)
-            picture = codec.decompress(data, channels=channels, allow_truncated=allow_truncated, max_pixels=max_pixels)
-        except (BitstreamError, ModelMismatchError) as error:
-            raise OhmqError(f"{job.source}: {error}") from error
-        save_image(target, picture, force=force)
-        if not as_json:
-            click.echo(f"{job.source} -> {target}: {picture.width}x{picture.height}")
-        return {"output": str(target), "width": picture.width, "height": picture.height}
+    def show(result: dict[str, Any]) -> None:
+        layers = f", {result['layers']} layers" if progressive else ""
+        click.echo(f"{result['input']} -> {result['output']}: {result['width']}x{result['height']}{layers}")
 
-    results, failures = run_jobs(jobs, work, "decompress", as_json)
+    results, failures = run_jobs(jobs, work, "decompress", as_json, show=show, processes=processes)
     return finish(results, failures, as_json, "decompressed")

@@ -17,8 +17,8 @@ __all__ = ["command"]
 @click.option(
     "--against",
     multiple=True,
-    help="Give the BD-rate against jpeg or webp (measured on the same images, whole files) or a published curve (payload), "
-    "such as mnist-ohm-c0-16-lambda0.95-0.999. Repeatable.",
+    help="Give the BD-rate against jpeg, jpeg444, webp, jpeg2000 or avif (measured on the same images, whole files) or a "
+    "published curve (payload), such as mnist-ohm-c0-16-lambda0.95-0.999. Repeatable.",
 )
 @click.option("-o", "--output-dir", type=click.Path(path_type=Path), help="Write tables and a plot here.")
 @click.option("--json", "as_json", is_flag=True, help="Mean rows as JSON.")

@@ -1,9 +1,11 @@
 """The published compression command line, and what it shares with ``ohmq evaluate``."""
 
 import argparse
+import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -12,9 +14,9 @@ from numpy.typing import NDArray
 from ohmq.cli.common import IMAGE_EXTENSIONS, find_files
 from ohmq.codec import Codec, Symbols
 from ohmq.errors import ConfigError, OhmqError
-from ohmq.evaluation.evaluate import evaluate_images, rate_points
+from ohmq.evaluation.evaluate import evaluate_images, evaluate_unquantized, rate_points
 from ohmq.evaluation.plots import plot_rate_distortion
-from ohmq.evaluation.results import ResultFile, command_line, write_fraction_csv, write_rate_distortion_csv
+from ohmq.evaluation.results import Curve, ResultFile, command_line, write_fraction_csv, write_rate_distortion_csv
 from ohmq.files import write_atomically
 from ohmq.images import open_image, prepare_image, save_image
 from ohmq.model_file import FrozenModel, resolve_model
@@ -33,35 +35,50 @@ def evaluate_set(
     data: str,
     plot: bool = True,
     quiet: bool = False,
+    per_image: bool = True,
+    fixed_rate: bool = False,
+    extra: Mapping[str, Any] | None = None,
+    beside: Sequence[Curve] = (),
 ) -> ResultFile:
     """Evaluate a model on images, print the table and write it.
 
     Args:
         frozen: the model. images: names and pixels. fractions: of the adaptive range; -1: every number of channels.
-        output_dir: gets fraction_F.csv (a row an image and one 'avg'), rate_distortion.csv, .json and .png; None: none.
-        data: what the images are. plot: draw. quiet: do not print the table.
+        output_dir: gets fraction_F.csv (a row an image and one 'avg'), rate_distortion.csv, .png and .json, the last when
+            all others are there; None: none.
+        data: what the images are. plot: draw. quiet: do not print the table. per_image: write fraction_F.csv.
+        fixed_rate: measure fixed-rate files. extra: more that the result file keeps.
+        beside: published curves, drawn dotted.
     """
-    codec = Codec(frozen)
-    counts = channel_counts(codec, fractions)
+    rows = {}
     with click.progressbar(length=len(images), label="evaluate", file=sys.stderr) as bar:
-        rows = evaluate_images(codec, images, counts, progress=bar.update)
-    points = rate_points(codec, rows)
+        if frozen.config.quantizer == "none":
+            points = [evaluate_unquantized(frozen.model, images, progress=bar.update)]
+            plot = False
+        else:
+            codec = Codec(frozen)
+            counts = channel_counts(codec, fractions)
+            rows = evaluate_images(codec, images, counts, progress=bar.update, fixed_rate=fixed_rate)
+            points = rate_points(codec, rows)
     result = ResultFile(
         command=command_line(),
         model=frozen.name,
         model_id=frozen.model_id.hex(),
         data=f"{data}, {len(images)} images",
         points=tuple(points),
-        extra={"training": frozen.provenance},
+        extra={"training": frozen.provenance, **(extra or {})},
     )
     if output_dir is not None:
-        for point in points:
-            write_fraction_csv(output_dir / f"fraction_{point.fraction:.4f}.csv", rows[point.channels], force=True)
+        if rows and per_image:
+            for point in points:
+                write_fraction_csv(output_dir / f"fraction_{point.fraction:.4f}.csv", rows[point.channels], force=True)
         write_rate_distortion_csv(output_dir / "rate_distortion.csv", points, force=True)
+        if plot:
+            title = f"{data}, {len(images)} images"
+            others = [dataclasses.replace(curve, name=f"published {curve.name}") for curve in beside]
+            path, dotted = output_dir / "rate_distortion.png", [curve.name for curve in others]
+            plot_rate_distortion([result.curve(), *others], path, title=title, dotted=dotted, force=True)
         result.write(output_dir / "rate_distortion.json", force=True)
-    if output_dir is not None and plot:
-        title = f"{data}, {len(images)} images"
-        plot_rate_distortion([result.curve()], output_dir / "rate_distortion.png", title=title, force=True)
     if not quiet:
         click.echo("channels  estimated bpp  payload bpp  file bpp  PSNR dB    SSIM  MS-SSIM  encode s  decode s")
         for p in points:

@@ -43,6 +43,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("num_train_samples", type=int)
     add("num_val_samples", type=int)
     add("num_workers", type=int, default=0, help="processes that load photos; MNIST stays in memory")
+    add("devices", default="auto", help="as Lightning takes it: a number, or auto")
+    add("num_nodes", type=int, default=1, help="machines that train together")
     add("cpu", action="store_true", help="never use an accelerator")
     add("ckpt", type=Path, help="resume from this checkpoint")
     add("seed", type=int, default=0)
@@ -97,6 +99,8 @@ def options_from(arguments: argparse.Namespace) -> Any:
         num_val_samples=arguments.num_val_samples,
         log_interval=arguments.log_interval,
         num_workers=arguments.num_workers,
+        devices=int(arguments.devices) if arguments.devices.isdigit() else arguments.devices,
+        num_nodes=arguments.num_nodes,
         cpu=arguments.cpu,
         seed=arguments.seed,
         output_dir=output_dir,
@@ -112,7 +116,7 @@ def run(argv: list[str] | None = None) -> int:
     from ohmq.datasets import resolve_test_set
     from ohmq.model_file import resolve_model
     from ohmq.training.resume import resume_point
-    from ohmq.training.run import train
+    from ohmq.training.run import is_first_process, train
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = options_from(arguments)
@@ -125,6 +129,8 @@ def run(argv: list[str] | None = None) -> int:
         else:
             sets.append((Path(path).resolve().name, read_images([path], grey=False)[0]))
     checkpoint = train(options, resume=resume_point(options.output_dir, arguments.ckpt, False))
+    if not is_first_process():
+        return 0
     print(f"last checkpoint: {checkpoint}")
     if options.model.quantizer == "none":
         return 0

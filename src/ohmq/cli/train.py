@@ -58,7 +58,7 @@ def command(preset_name: str | None, ckpt: Path | None, resume: bool, **given: A
     from ohmq.models import MnistConfig
     from ohmq.training.options import TrainOptions, preset
     from ohmq.training.resume import resume_point
-    from ohmq.training.run import train
+    from ohmq.training.run import is_first_process, train
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     settings = preset(preset_name) if preset_name else {}
@@ -69,4 +69,5 @@ def command(preset_name: str | None, ckpt: Path | None, resume: bool, **given: A
     settings["model"] = dataclasses.replace(settings.get("model", MnistConfig()), **model_changes)
     options = TrainOptions(**{**settings, **given})
     last = train(options, resume=resume_point(options.output_dir, ckpt, resume))
-    click.echo(f"last checkpoint: {last}")
+    if is_first_process():
+        click.echo(f"last checkpoint: {last}")

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from ohmq.cli.common import Job, find_files, finish, output_for, run_jobs
+from ohmq.cli.common import Job, find_files, finish, place_outputs, run_jobs
 
 __all__ = ["command"]
 
@@ -15,7 +15,9 @@ __all__ = ["command"]
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File or folder.")
 @click.option("--layers", type=click.IntRange(1), help="Keep so many layers.")
 @click.option("--channels", type=click.IntRange(1), help="Keep the layers that hold at most so many channels.")
+@click.option("--fraction", type=click.FloatRange(0, 1), help="Keep at most this part of the file's channels.")
 @click.option("--max-bytes", type=click.IntRange(1), help="Keep the layers that fit in so many bytes.")
+@click.option("--bpp", type=float, help="Keep the layers that fit in so many bits per pixel.")
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 @click.option("--json", "as_json", is_flag=True, help="Results as JSON.")
 def command(
@@ -23,32 +25,37 @@ def command(
     output: Path,
     layers: int | None,
     channels: int | None,
+    fraction: float | None,
     max_bytes: int | None,
+    bpp: float | None,
     force: bool,
     as_json: bool,
 ) -> int:
     """Cut .ohm files to a lower bitrate, without a model. Give exactly one limit."""
     from ohmq.container import truncate_ohm
-    from ohmq.errors import BitstreamError, ConfigError, OhmqError
+    from ohmq.errors import ConfigError
     from ohmq.files import write_atomically
 
-    if sum(limit is not None for limit in (layers, channels, max_bytes)) != 1:
-        raise click.UsageError("give exactly one of --layers, --channels and --max-bytes")
-    jobs = find_files(inputs, (".ohm",))
+    limits: dict[str, Any] = {"num_layers": layers, "channels": channels, "fraction": fraction}
+    limits |= {"max_bytes": max_bytes, "bpp": bpp}
+    if sum(limit is not None for limit in limits.values()) != 1:
+        raise click.UsageError("give exactly one of --layers, --channels, --fraction, --max-bytes and --bpp")
+    jobs = place_outputs(find_files(inputs, (".ohm",)), output, ".ohm")
 
     def work(job: Job) -> dict[str, Any]:
-        target = output_for(job, output, len(jobs) == 1, ".ohm")
         data = job.source.read_bytes()
         try:
-            cut = truncate_ohm(data, num_layers=layers, channels=channels, max_bytes=max_bytes)
-        except BitstreamError as error:
-            raise OhmqError(f"{job.source}: {error}") from error
+            cut = truncate_ohm(data, **limits)
         except ValueError as error:
-            raise ConfigError(f"{job.source}: {error}") from error
-        write_atomically(target, cut, force=force)
-        if not as_json:
-            click.echo(f"{job.source} -> {target}: {len(data):,} -> {len(cut):,} bytes")
-        return {"output": str(target), "bytes_before": len(data), "bytes": len(cut)}
+            raise ConfigError(str(error)) from error
+        write_atomically(job.target, cut, force=force)
+        return {"output": str(job.target), "bytes_before": len(data), "bytes": len(cut)}
 
-    results, failures = run_jobs(jobs, work, "truncate", as_json)
-    return finish(results, failures, as_json, "cut")
+    def show(result: dict[str, Any]) -> None:
+        change = f"{result['bytes_before']:,} -> {result['bytes']:,} bytes"
+        click.echo(f"{result['input']} -> {result['output']}: {change}")
+
+    results, failures = run_jobs(jobs, work, "truncate", as_json, show=show)
+    before, after = (sum(result[name] for result in results) for name in ("bytes_before", "bytes"))
+    totals = {"bytes_before": before, "bytes": after}
+    return finish(results, failures, as_json, f"cut, {before:,} -> {after:,} bytes", totals)

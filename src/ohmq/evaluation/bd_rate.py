@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohmq.errors import ConfigError
+from ohmq.evaluation.optional import require
 
 __all__ = ["BDPsnrResult", "BDResult", "Method", "bd_psnr", "bd_rate", "clean_curve"]
 
@@ -93,7 +94,7 @@ def _clean_pair(
     for name, curve, given in zip(("anchor", "test"), curves, (anchor_rates, test_rates), strict=True):
         if len(curve.rates) < MIN_POINTS[method]:
             raise ConfigError(
-                f"the {name} curve has {len(curve.rates)} usable points of {len(given)} (PSNR must rise with rate); "
+                f"the {name} curve has {len(curve.rates)} usable points of {len(given)} (quality must rise with rate); "
                 f"method {method} needs {MIN_POINTS[method]}"
             )
     return curves
@@ -141,6 +142,7 @@ def bd_rate(
             f"{test.psnr[0]:.2f} to {test.psnr[-1]:.2f} dB; expected {MIN_OVERLAP_DB} dB and {MIN_OVERLAP:.0%} of the "
             "shorter range in common"
         )
+    require("bjontegaard")
     import bjontegaard
 
     percent = bjontegaard.bd_rate(
@@ -170,6 +172,7 @@ def bd_psnr(
             f"{test.rates[0]:.4g} to {test.rates[-1]:.4g} bpp; expected {MIN_OVERLAP:.0%} of the shorter range of log "
             "rates in common"
         )
+    require("bjontegaard")
     import bjontegaard
 
     db = bjontegaard.bd_psnr(

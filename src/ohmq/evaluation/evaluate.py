@@ -1,19 +1,23 @@
 """Measure a codec on images: every rate belongs to bytes that were decoded and compared."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ohmq.codec import Codec, Symbols
 from ohmq.container import Layer, OhmFile, write_ohm
 from ohmq.entropy.layers import encode_layers, verify_layers
+from ohmq.errors import BitstreamError, UnsupportedImageError
 from ohmq.evaluation.results import ImageRow, RatePoint, average_row
 from ohmq.metrics import ms_ssim, psnr_db_batch, ssim
+from ohmq.models import CompressionModel
 
-__all__ = ["evaluate_images", "rate_points"]
+__all__ = ["evaluate_images", "evaluate_unquantized", "rate_points"]
 
 BATCH_SYMBOLS = 4608
 """Positions coded together: small pictures are coded in batches."""
@@ -26,6 +30,7 @@ def evaluate_images(
     *,
     progress: Callable[[int], Any] = lambda count: None,
     similarity: bool = True,
+    fixed_rate: bool = False,
 ) -> dict[int, list[ImageRow]]:
     """Code and decode images at several numbers of channels.
 
@@ -33,6 +38,7 @@ def evaluate_images(
         codec: the model. images: names and pixels, (H, W) or (H, W, 3) as the model codes them.
         channels: numbers of active channels; 0 shows what the model answers for no bits at all.
         progress: called with the number of images done since the last call. similarity: also SSIM and MS-SSIM.
+        fixed_rate: pack without an entropy coder; the estimated rate is then log2(S) a symbol.
 
     Returns:
         For each number of channels a row an image. Seconds of small images are the mean over a batch coded together.
@@ -49,15 +55,68 @@ def evaluate_images(
         stop = start + 1
         while stop < len(images) and stop - start < limit and images[stop][1].shape == shape:
             stop += 1
-        for n, part in _evaluate_batch(codec, images[start:stop], channels, similarity).items():
+        for n, part in _evaluate_batch(codec, images[start:stop], channels, similarity, fixed_rate).items():
             rows[n].extend(part)
         progress(stop - start)
         start = stop
     return rows
 
 
+class _Coded(NamedTuple):
+    """Images coded at one number of channels: bits and bytes of each, seconds of one."""
+
+    ideal_bits: Sequence[float]
+    payload_bytes: Sequence[int]
+    file_bytes: Sequence[int]
+    encode_s: float
+    decode_s: float
+
+
+def _entropy_coded(
+    codec: Codec, symbols: NDArray[np.int64], channels: Sequence[int], width: int, height: int
+) -> dict[int, _Coded]:
+    count, plans = len(symbols), [(n,) for n in channels]
+    encoded = encode_layers(codec.prior, symbols, plans, measure=True)
+    decode_s = verify_layers(codec.prior, symbols, plans, encoded.payloads) / count
+    encode_s = encoded.seconds / count
+    ideal = np.cumsum(encoded.ideal_bits, 1)
+    table = {}
+    for plan, n in enumerate(channels):
+        payloads = [layers[0] for layers in encoded.payloads[plan]]
+        files = [OhmFile(codec.model_id, width, height, codec.grey, False, (Layer(n, p),)) for p in payloads]
+        sizes = [len(write_ohm(file)) for file in files]
+        table[n] = _Coded(ideal[:, n - 1].tolist(), [len(p) for p in payloads], sizes, encode_s[plan], decode_s[plan])
+    return table
+
+
+def _fixed_rate(
+    codec: Codec, symbols: NDArray[np.int64], channels: Sequence[int], width: int, height: int
+) -> dict[int, _Coded]:
+    alphabets = np.repeat(codec.config.group_symbols, codec.config.group_sizes)
+    positions = math.prod(symbols.shape[1:-1])
+    table = {}
+    for n in channels:
+        clock = time.perf_counter()
+        files = [codec.encode(Symbols(s, width, height), n, layers=1, fixed_rate=True) for s in symbols]
+        encode_s = (time.perf_counter() - clock) / len(symbols)
+        clock = time.perf_counter()
+        decoded = [codec.decode(data) for data in files]
+        decode_s = (time.perf_counter() - clock) / len(symbols)
+        for number, (_, found) in enumerate(decoded):
+            if not np.array_equal(found.values, symbols[number, ..., :n]):
+                raise BitstreamError(f"image {number} of a batch: a fixed-rate file does not decode to its symbols")
+        ideal = [float(np.log2(alphabets[:n]).sum()) * positions] * len(symbols)
+        payloads = [sum(len(layer.payload) for layer in file.layers) for file, _ in decoded]
+        table[n] = _Coded(ideal, payloads, [len(data) for data in files], encode_s, decode_s)
+    return table
+
+
 def _evaluate_batch(
-    codec: Codec, images: Sequence[tuple[str, NDArray[np.uint8]]], channels: Sequence[int], similarity: bool
+    codec: Codec,
+    images: Sequence[tuple[str, NDArray[np.uint8]]],
+    channels: Sequence[int],
+    similarity: bool,
+    fixed_rate: bool,
 ) -> dict[int, list[ImageRow]]:
     count = len(images)
     height, width = images[0][1].shape[:2]
@@ -65,12 +124,10 @@ def _evaluate_batch(
     clock = time.perf_counter()
     symbols = codec.analyse_batch(np.stack([image for _, image in images]))
     analysis_s = (time.perf_counter() - clock) / count
-    plans = [(n,) for n in channels if n > 0]
-    if plans:
-        encoded = encode_layers(codec.prior, symbols, plans, measure=True)
-        decode_s = verify_layers(codec.prior, symbols, plans, encoded.payloads) / count
-        encode_s = encoded.seconds / count
-        ideal = np.concatenate([np.zeros((count, 1)), np.cumsum(encoded.ideal_bits, 1)], 1)
+    nothing_coded = _Coded([0.0] * count, [0] * count, [0] * count, 0.0, 0.0)
+    coded = dict.fromkeys(channels, nothing_coded)
+    if some := [n for n in channels if n > 0]:
+        coded |= (_fixed_rate if fixed_rate else _entropy_coded)(codec, symbols, some, width, height)
     reference = np.stack([image for _, image in images])
     table: dict[int, list[ImageRow]] = {n: [] for n in channels}
     for n in channels:
@@ -81,27 +138,53 @@ def _evaluate_batch(
         nothing = [float("nan")] * count
         structure = ssim(*_planes(reference, decoded)).tolist() if similarity else nothing
         multi = ms_ssim(*_planes(reference, decoded)).tolist() if similarity else nothing
-        plan = plans.index((n,)) if n else -1
         for i, (name, _) in enumerate(images):
-            payload = encoded.payloads[plan][i][0] if n else b""
-            file_bytes = 0
-            if n:
-                file = OhmFile(codec.model_id, width, height, codec.grey, False, (Layer(n, payload),))
-                file_bytes = len(write_ohm(file))
             table[n].append(
                 ImageRow(
                     image=name,
-                    estimated_bpp=float(ideal[i, n]) / pixels if n else 0.0,
-                    payload_bpp=8 * len(payload) / pixels,
-                    file_bpp=8 * file_bytes / pixels,
+                    estimated_bpp=float(coded[n].ideal_bits[i]) / pixels,
+                    payload_bpp=8 * coded[n].payload_bytes[i] / pixels,
+                    file_bpp=8 * coded[n].file_bytes[i] / pixels,
                     psnr_db=psnr[i],
                     ssim=structure[i],
                     ms_ssim=multi[i],
-                    encode_s=float(analysis_s + (encode_s[plan] if n else 0.0)),
-                    decode_s=float(synthesis_s + (decode_s[plan] if n else 0.0)),
+                    encode_s=float(analysis_s + coded[n].encode_s),
+                    decode_s=float(synthesis_s + coded[n].decode_s),
                 )
             )
     return table
+
+
+@torch.no_grad()
+def evaluate_unquantized(
+    model: CompressionModel,
+    images: Sequence[tuple[str, NDArray[np.uint8]]],
+    *,
+    progress: Callable[[int], Any] = lambda count: None,
+) -> RatePoint:
+    """What a model without a quantizer reconstructs: mean PSNR and SSIM at no rate (NaN).
+
+    Args:
+        model: with quantizer "none". images: names and pixels, as the model codes them, all of one size.
+        progress: called with the number of images done since the last call.
+
+    Raises:
+        UnsupportedImageError: pictures that are not whole tiles.
+    """
+    height, width = images[0][1].shape[:2]
+    if model.tile_shape(height, width) != (height, width):
+        raise UnsupportedImageError(f"images of {width}x{height} pixels: this model takes whole tiles only")
+    psnr, structure = [], []
+    for start in range(0, len(images), 256):
+        reference = _planes(np.stack([image for _, image in images[start : start + 256]]))[0]
+        active = torch.full((len(reference),), model.config.channels_max)
+        output = model(model.normalise(torch.from_numpy(reference).float() / 255), active)
+        decoded = model.denormalise(output.reconstruction).clamp(0, 1).mul(255).round().to(torch.uint8).numpy()
+        psnr += psnr_db_batch(reference, decoded).tolist()
+        structure += ssim(reference, decoded).tolist()
+        progress(len(reference))
+    nan, count = math.nan, len(images)
+    return RatePoint(model.config.channels_max, 1.0, nan, nan, nan, sum(psnr) / count, sum(structure) / count)
 
 
 def _planes(*batches: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ohmq.errors import UnsupportedImageError
+from ohmq.evaluation.optional import require
 from ohmq.evaluation.results import Curve
 from ohmq.files import write_atomically
 
@@ -51,6 +52,7 @@ def plot_rate_distortion(
     if unknown := set(dotted) - {curve.name for curve in curves}:
         raise ValueError(f"dotted names no curve drawn: {', '.join(sorted(unknown))}")
 
+    require("matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -27,6 +27,7 @@ __all__ = [
     "software_versions",
     "write_fraction_csv",
     "write_rate_distortion_csv",
+    "write_rows_csv",
 ]
 
 RESULT_FORMAT = 1
@@ -252,6 +253,17 @@ def write_rate_distortion_csv(path: Path | str, points: Sequence[RatePoint], *, 
         OutputExistsError: the file exists and force is not set.
     """
     _write_csv(path, RatePoint._fields, points, force)
+
+
+def write_rows_csv(path: Path | str, rows: Sequence[Any], *, force: bool = False) -> None:
+    """Write named tuples of one kind, a row each, below their field names.
+
+    Raises:
+        ValueError: no rows. OutputExistsError: the file exists and force is not set.
+    """
+    if not rows:
+        raise ValueError("no rows to write")
+    _write_csv(path, rows[0]._fields, rows, force)
 
 
 def _write_csv(path: Path | str, header: Sequence[str], rows: Iterable[Sequence[Any]], force: bool) -> None:

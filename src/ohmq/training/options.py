@@ -79,6 +79,8 @@ class TrainOptions:
     start_from: str = ""
 
     def __post_init__(self) -> None:
+        if len(self.lambdas) != 2:
+            raise ConfigError(f"lambdas {self.lambdas}: needs two values, lambda_min and lambda_max")
         if not all(0 <= value <= 1 for value in self.lambdas) or self.lambdas[0] > self.lambdas[1]:
             raise ConfigError(f"lambda_rd {self.lambdas}: needs 0 <= lambda_min <= lambda_max <= 1")
         for name in ("epochs", "batch_size", "val_every", "log_interval", "num_nodes", "warm_start_batch_size"):

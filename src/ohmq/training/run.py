@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 import ohmq
@@ -40,11 +42,16 @@ from ohmq.training.photo import PhotoModule
 from ohmq.training.photo_start import design_photo_codec, start_integer_model, start_photo_model
 from ohmq.training.photos import CropLoader, WholePhotos, photo_files, photo_folder
 
-__all__ = ["grow_symbols", "train"]
+__all__ = ["grow_symbols", "is_first_process", "train"]
 
 logger = logging.getLogger(__name__)
 
 WARM_START_SAMPLES = 6000
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that reports, of all that train together (devices, nodes)."""
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
 def train(options: TrainOptions, *, resume: Path | None = None) -> Path:
@@ -68,6 +75,7 @@ def train(options: TrainOptions, *, resume: Path | None = None) -> Path:
     if data.count < options.batch_size:
         logger.warning("only %d training images: the batch size becomes that", data.count)
     done = _Progress.of(resume, options) if resume else _Progress("", None)
+    started = time.monotonic() - done.seconds
     stages = _stages(options)
     model: CompressionModel | None = None
     last = options.output_dir / "last.ckpt"
@@ -95,7 +103,7 @@ def train(options: TrainOptions, *, resume: Path | None = None) -> Path:
             module = CodecModule(stage_options, model, total)
             if stage.fall:
                 module.learning_rate, module.schedule = options.learning_rate * 0.3, "cosine"
-        _fit(module, stage, options, loader, data.validation(), done.path if resuming else None)
+        _fit(module, stage, options, loader, data.validation(), done.path if resuming else None, started)
         model = module.transfer() if isinstance(module, WarmStartModule) else module.final_model
         if stage is not stages[-1]:
             shutil.copyfile(last, options.output_dir / f"{stage.name}.ckpt")
@@ -109,6 +117,7 @@ DESIGN_CROPS, DESIGN_CROP = 256, 128
 def _train_photo(options: TrainOptions, resume: Path | None) -> Path:
     photos = _Photos(options)
     done = _Progress.of(resume, options) if resume else _Progress("", None)
+    started = time.monotonic() - done.seconds
     design_crop = min(DESIGN_CROP, options.crop_size)
     sample = next(iter(CropLoader(photos.files, DESIGN_CROPS, design_crop, seed=options.seed)))
     assert isinstance(options.model, PhotoConfig)
@@ -139,7 +148,7 @@ def _train_photo(options: TrainOptions, resume: Path | None) -> Path:
         design.lambdas,
         classic_curve("jpeg", [photo[0].permute(1, 2, 0).numpy() for photo in validation]),
     )
-    _fit(module, _Stage("train", design.config, options.epochs), options, loader, validation, done.path)
+    _fit(module, _Stage("train", design.config, options.epochs), options, loader, validation, done.path, started)
     return options.output_dir / "last.ckpt"
 
 
@@ -169,6 +178,7 @@ def _stages(options: TrainOptions) -> list[_Stage]:
 class _Progress:
     stage: str
     path: Path | None
+    seconds: float = 0.0
 
     @classmethod
     def of(cls, path: Path, options: TrainOptions) -> "_Progress":
@@ -182,7 +192,7 @@ class _Progress:
                    if found.get(key) != wanted[key]]  # fmt: skip
         if changed:
             raise ConfigError(f"{path} is a checkpoint of another run: {'; '.join(changed)}; start a new output_dir")
-        return cls(record["stage"], path)
+        return cls(record["stage"], path, record.get("seconds", 0.0))
 
 
 GROWN_SHARE = 0.002
@@ -325,22 +335,36 @@ class _Photos:
 class _Stop(Callback):
     """Checkpoints on signals; stops after SIGTERM and SIGINT."""
 
-    def __init__(self, path: Path, record: dict[str, Any]) -> None:
-        self.path, self.record, self.signal = path, record, 0
+    def __init__(self, path: Path, record: dict[str, Any], started: float) -> None:
+        self.path, self.record, self.started, self.signal = path, record, started, 0
+        self.handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         def note(number: int, _frame: FrameType | None) -> None:
             self.signal = number
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            signal.signal(number, note)
+            self.handlers[number] = signal.signal(number, note)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # What follows training, such as a test, stops on Ctrl-C as any program does.
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        self.handlers = {}
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["ohmq"] = self.record
+        checkpoint["ohmq"] = {**self.record, "seconds": round(time.monotonic() - self.started, 1)}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if not trainer.is_last_batch:  # after the last one, the epoch must be counted first
+            self._act(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._act(trainer)
+
+    def _act(self, trainer: Trainer) -> None:
         number, self.signal = self.signal, 0
         if not number:
             return
@@ -357,6 +381,7 @@ def _fit(
     loader: ArrayLoader | CropLoader,
     validation: ArrayLoader | CropLoader | WholePhotos,
     resume: Path | None,
+    started: float,
 ) -> None:
     folder = options.output_dir
     record = {
@@ -374,7 +399,7 @@ def _fit(
         part += 1
         logs = f"logs_{stage.name}_{part}"
     callbacks: list[Callback] = [
-        _Stop(folder / "last.ckpt", record),
+        _Stop(folder / "last.ckpt", record, started),
         TQDMProgressBar(refresh_rate=10),
         # Last: at the end of every epoch; best: the lowest val_loss.
         ModelCheckpoint(folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True),

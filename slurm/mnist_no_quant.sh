@@ -1,0 +1,15 @@
+#!/bin/bash
+# Digits without a quantizer: the published run.
+#SBATCH --job-name=mnist-no-quant
+#SBATCH --time=12:00:00
+#SBATCH --gres=gpu:1
+#SBATCH --cpus-per-task=4
+#SBATCH --mem=10G
+#SBATCH --requeue
+#SBATCH --signal=SIGUSR1@120
+#SBATCH --output=%x_%j.out
+# Slurm runs a copy of this file: the repository is where the job was submitted.
+source "${SLURM_SUBMIT_DIR:-$(cd "$(dirname "$0")/.." && pwd)}/slurm/common.sh"
+
+run "$ROOT/train.py" --mnist -batch_size 512 -n_epochs 1000 -learning_rate 1e-4 -lambda_rd 1 -encoder_channels 32 \
+  -bottleneck_channels 32 -no_quant --description mnist_no_quant -log_interval 1000 "$@"

@@ -1,0 +1,219 @@
+"""``ohmq compare``."""
+
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from ohmq.evaluation.compare import Comparison
+    from ohmq.evaluation.page import Picture
+    from ohmq.evaluation.results import Curve
+
+__all__ = ["command"]
+
+FILES = ("comparison.json", "comparison.html", "points.csv", "images.csv", "psnr.png", "psnr.svg")
+SIMILARITY_FILES = ("ms_ssim.png", "ms_ssim.svg")
+KODAK = ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "bpg444", "vtm")
+
+
+@click.command(epilog="Example: ohmq compare examples/photos -o comparison")
+@click.argument("inputs", nargs=-1, required=True)
+@click.option("-m", "--model", default="photo", show_default=True, help="Shipped name, model file or checkpoint.")
+@click.option(
+    "--codec", "names", multiple=True, help="jpeg, jpeg444, webp, jpeg2000 or avif. Repeatable; default: all."
+)
+@click.option(
+    "--anchor", help="What BD-rates refer to: model or one of the codecs. [default: jpeg, or the first --codec]"
+)
+@click.option("--rates", type=click.IntRange(1), help="At most so many rates a codec. [default: all]")
+@click.option("--limit", type=click.IntRange(1), help="Only the first so many images.")
+@click.option("--match", type=click.FloatRange(0, min_open=True), multiple=True, default=(0.15, 0.4), show_default=True,
+              help="Rate in bits per pixel of the pictures on the page. Repeatable.")  # fmt: skip
+@click.option("--pictures", type=click.IntRange(0), default=4, show_default=True, help="Images on the page.")
+@click.option(
+    "--reference",
+    "references",
+    multiple=True,
+    help="Draw a published Kodak curve dotted, such as kodak-vtm, or kodak for five of them; the images must be these 24. "
+    "Repeatable.",
+)
+@click.option("-o", "--output-dir", type=click.Path(path_type=Path), help="Write tables, plots and the page here.")
+@click.option("--force", is_flag=True, help="Replace files that are there.")
+@click.option("--json", "as_json", is_flag=True, help="The result as JSON on standard output.")
+def command(
+    inputs: tuple[str, ...],
+    model: str,
+    names: tuple[str, ...],
+    anchor: str | None,
+    rates: int | None,
+    limit: int | None,
+    match: tuple[float, ...],
+    pictures: int,
+    references: tuple[str, ...],
+    output_dir: Path | None,
+    force: bool,
+    as_json: bool,
+) -> int:
+    """Code images with a model and with JPEG, WebP, JPEG 2000 and AVIF: rate, PSNR, MS-SSIM, time, BD-rate.
+
+    With -o: comparison.html (one page: table, curve, pictures side by side), comparison.json, points.csv, images.csv
+    (a row an image) and plots.
+    """
+    from ohmq.cli.published_compress import channel_counts, read_images
+    from ohmq.codec import Codec
+    from ohmq.evaluation.classic import CLASSIC_CODECS, check_classic
+    from ohmq.evaluation.compare import MODEL, Comparison, compare_codecs, spread, suited_images
+    from ohmq.evaluation.optional import require
+    from ohmq.evaluation.results import command_line
+    from ohmq.files import check_output
+    from ohmq.model_file import resolve_model
+
+    classic = tuple(dict.fromkeys(names)) or tuple(CLASSIC_CODECS)
+    for name in classic:
+        if name not in CLASSIC_CODECS:
+            raise click.UsageError(f"no codec {name!r}; choose from {', '.join(CLASSIC_CODECS)}")
+    if anchor is None:
+        anchor = "jpeg" if "jpeg" in classic else classic[0]
+    if anchor not in (MODEL, *classic):
+        raise click.UsageError(f"--anchor {anchor} is not compared; choose from {', '.join((MODEL, *classic))}")
+    drawn = _references(references)
+    require("bjontegaard", *(["matplotlib"] if output_dir else []))
+    check_classic(classic)
+    if output_dir:
+        for file in (*FILES, *SIMILARITY_FILES):
+            check_output(output_dir / file, force=force)
+    frozen = resolve_model(model)
+    codec = Codec(frozen)
+    loaded, failed = read_images(inputs, grey=False)
+    images = suited_images(codec, loaded[:limit])
+    if drawn:
+        _check_kodak([pixels.shape[:2] for _, pixels in images])
+    if codec.grey and "jpeg" in classic and "jpeg444" in classic and anchor != "jpeg444":
+        classic = tuple(name for name in classic if name != "jpeg444")
+        click.echo("JPEG 4:4:4 left out: without colour it gives the same files as 4:2:0", err=True)
+    channels = spread(channel_counts(codec, [-1]), rates)
+    steps = len(images) * (1 + len(classic))
+    with click.progressbar(length=steps, label="compare", file=sys.stderr) as bar:
+        codecs = compare_codecs(codec, images, channels, classic, rates=rates, progress=bar.update)
+    comparison = Comparison(
+        command=command_line(),
+        model=frozen.name,
+        model_id=frozen.model_id.hex(),
+        data=", ".join(Path(text).name if Path(text).is_absolute() else text for text in inputs),
+        sizes=tuple((name, pixels.shape[1], pixels.shape[0]) for name, pixels in images),
+        codecs=codecs,
+        anchor=anchor,
+        references=drawn,
+        extra={"training": frozen.provenance},
+    )
+    if output_dir:
+        from ohmq.evaluation.compare import match_rates, one_thread
+        from ohmq.evaluation.page import Picture
+
+        chosen = spread(range(len(images)), pictures) if pictures else []
+        shown = []
+        with one_thread(), click.progressbar(chosen, label="pictures", file=sys.stderr) as numbers:
+            for number in numbers:
+                groups = match_rates(codec, images, codecs, number, match)
+                shown.append(Picture(images[number][0], images[number][1], groups))
+        _write(comparison, shown, output_dir, force)
+    if as_json:
+        click.echo(comparison.to_json(), nl=False)
+    else:
+        _print(comparison)
+    if output_dir:
+        click.echo(f"the page is {output_dir / 'comparison.html'}", err=as_json)
+    return 1 if failed else 0
+
+
+def _references(names: tuple[str, ...]) -> "tuple[Curve, ...]":
+    from ohmq.evaluation.published import published_curve, published_names
+
+    known = [name for name in published_names() if name.startswith("kodak-")]
+    wanted: list[str] = []
+    for name in names:
+        if name not in ("kodak", *known):
+            raise click.UsageError(f"no reference {name!r}; choose from kodak, {', '.join(known)}")
+        wanted += [f"kodak-{codec}" for codec in KODAK] if name == "kodak" else [name]
+    curves = [published_curve(name) for name in dict.fromkeys(wanted)]
+    return tuple(c if c.rate == "file_bpp" else replace(c, label=f"{c.label}, payload") for c in curves)
+
+
+def _check_kodak(shapes: list[tuple[int, int]]) -> None:
+    from ohmq.errors import ConfigError
+
+    other = sum(sorted(shape) != [512, 768] for shape in shapes)
+    if len(shapes) != 24 or other:
+        raise ConfigError(
+            f"--reference draws curves of the 24 Kodak images (768x512); these are {len(shapes)} images, {other} of another "
+            "size; compare on those 24 or leave --reference out"
+        )
+
+
+def _write(comparison: "Comparison", pictures: "list[Picture]", output_dir: Path, force: bool) -> None:
+    from ohmq.evaluation.page import comparison_page
+    from ohmq.evaluation.plots import plot_rate_distortion
+    from ohmq.evaluation.results import Curve, write_rows_csv
+    from ohmq.files import write_atomically
+
+    limit = comparison.highest_rate()
+
+    def within(curve: Curve) -> Curve | None:
+        points = [(r, q) for r, q in zip(curve.rates_bpp, curve.psnr_db, strict=True) if r <= limit]
+        if not points:
+            return None
+        rates, quality = zip(*points, strict=True)
+        return Curve(curve.name, curve.label, rates, quality, curve.rate, curve.source)
+
+    title = f"{comparison.data}, {len(comparison.sizes)} images"
+    measured = [codec.curve() for codec in comparison.codecs]
+    plots = [("psnr", "PSNR in dB", [*measured, *comparison.references])]
+    if not any(math.isnan(point.ms_ssim) for codec in comparison.codecs for point in codec.points):
+        label = "MS-SSIM in dB, −10 log₁₀(1 − MS-SSIM)"
+        plots.append(("ms_ssim", label, [codec.curve("ms_ssim_db") for codec in comparison.codecs]))
+    else:
+        for name in SIMILARITY_FILES:  # of an earlier comparison
+            (output_dir / name).unlink(missing_ok=True)
+    for name, label, curves in plots:
+        inside = [curve for curve in map(within, curves) if curve]
+        dotted = {curve.name for curve in inside} & {curve.name for curve in comparison.references}
+        for extension in ("png", "svg"):
+            path = output_dir / f"{name}.{extension}"
+            x_label = "rate of the whole file in bits per pixel"
+            plot_rate_distortion(inside, path, title=title, x_label=x_label, y_label=label, dotted=dotted, force=force)
+    write_rows_csv(output_dir / "points.csv", [p for codec in comparison.codecs for p in codec.points], force=force)
+    rows = [row for codec in comparison.codecs for of_value in codec.rows for row in of_value]
+    write_rows_csv(output_dir / "images.csv", rows, force=force)
+    write_atomically(output_dir / "comparison.json", comparison.to_json().encode(), force=force)
+    page = comparison_page(comparison, pictures)
+    write_atomically(output_dir / "comparison.html", page, force=force)
+
+
+def _print(comparison: "Comparison") -> None:
+    """All points, then a line a codec, then why some BD-rates are missing."""
+    from ohmq.evaluation.page import percent
+
+    width = max(len(codec.label) for codec in comparison.codecs)
+    click.echo(f"{'':{width}}  setting          file bpp  PSNR dB  MS-SSIM  encode s/MP  decode s/MP")
+    for codec in comparison.codecs:
+        for p in codec.points:
+            click.echo(
+                f"{codec.label:{width}}  {p.setting:15s}  {p.file_bpp:8.4f}  {p.psnr_db:7.3f}  {p.ms_ssim:7.4f}"
+                f"  {p.encode_s_per_mpixel:11.4f}  {p.decode_s_per_mpixel:11.4f}"
+            )
+    differences = comparison.differences()
+    anchor = next(codec.label for codec in comparison.codecs if codec.name == comparison.anchor)
+    click.echo(f"\n{len(comparison.sizes)} images; BD-rates against {anchor}, whole files; times: one thread, medians")
+    click.echo(f"{'':{width}}  BD-rate PSNR  BD-rate MS-SSIM  encode s/MP  decode s/MP")
+    for codec in comparison.codecs:
+        by_psnr, by_similarity = (differences[quality][codec.name] for quality in differences)
+        encode, decode = codec.seconds_per_mpixel()
+        click.echo(
+            f"{codec.label:{width}}  {percent(by_psnr):>12s}  {percent(by_similarity):>15s}  {encode:11.4f}  {decode:11.4f}"
+        )
+    for line in comparison.refusals():
+        click.echo(line, err=True)

@@ -1,0 +1,74 @@
+"""``ohmq parameters``."""
+
+import click
+
+from ohmq.cli.common import print_json
+
+__all__ = ["command"]
+
+
+@click.command(epilog="Example: ohmq parameters --family mnist --channels 8 --channels 16 --num-symbols 256")
+@click.option(
+    "--family", "families", type=click.Choice(["mnist", "openimages", "photo"]), multiple=True,
+    help="Repeatable, as the next three; default: mnist and openimages.",
+)  # fmt: skip
+@click.option("--channels", type=click.IntRange(1), multiple=True, help="C; default: the family's published ones.")
+@click.option("--num-symbols", type=click.IntRange(2), multiple=True, help="S; default: the family's published one.")
+@click.option("--quantizer", "quantizers", type=click.Choice(["ohm", "integer", "none"]), multiple=True,
+              help="Default: ohm and integer.")  # fmt: skip
+@click.option("--prior", type=click.Choice(["static", "context"]), default="static", show_default=True,
+              help="Of OHM models of the published families.")  # fmt: skip
+@click.option("--split", type=click.Choice(["ours", "published"]), default="ours", show_default=True,
+              help="published: the last layer before and the first behind the quantizer count with it.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="As JSON, with both splits.")
+def command(
+    families: tuple[str, ...],
+    channels: tuple[int, ...],
+    num_symbols: tuple[int, ...],
+    quantizers: tuple[str, ...],
+    prior: str,
+    split: str,
+    as_json: bool,
+) -> None:
+    """Trainable parameters of each part of a model, for any family, C, S and quantizer.
+
+    The quantizer of an integer or unquantized model has none; then S changes nothing, and one row stands for all.
+    The last column holds the C inverse temperatures of the prior, which belong to no part. The photo codec is no
+    published network: it has our split only.
+    """
+    from ohmq.models.parameters import PUBLISHED_CHANNELS, count_parameters, variants
+
+    rows = []
+    for family in families or ("mnist", "openimages"):
+        for config in variants(
+            family, quantizers or ("ohm", "integer"), channels or PUBLISHED_CHANNELS[family], num_symbols, prior
+        ):
+            rows.append((config, count_parameters(config)))
+    if not rows:
+        raise click.UsageError("the photo codec has the quantizer ohm only; leave out --quantizer")
+    if split == "published" and not as_json and "photo" in families:
+        raise click.UsageError("the photo codec has no published split; leave out --family photo or --split published")
+    if as_json:
+        print_json(
+            [
+                {
+                    "model": config.to_dict(),
+                    **{name: table and table._asdict() for name, table in counts._asdict().items()},
+                }
+                for config, counts in rows
+            ]
+        )
+        return
+    titles = ("family", "quantizer", "C", "S", "encoder", "decoder", "quantizer", "prior", "temperatures", "total")
+    table = [titles]
+    for config, counts in rows:
+        shown = counts.published if split == "published" else counts.ours
+        assert shown is not None
+        symbols = str(config.num_symbols) if config.quantizer == "ohm" else "any"
+        values = (shown.encoder, shown.decoder, shown.quantizer, shown.prior, shown.temperatures, shown.total)
+        head = (str(config.to_dict()["family"]), config.quantizer, str(config.channels_max), symbols)
+        table.append((*head, *(f"{value:,}" for value in values)))  # type: ignore[arg-type]
+    widths = [max(len(row[column]) for row in table) for column in range(len(titles))]
+    for row in table:
+        cells = [text.ljust(w) if n < 2 else text.rjust(w) for n, (text, w) in enumerate(zip(row, widths, strict=True))]
+        click.echo("  ".join(cells).rstrip())

@@ -1,0 +1,212 @@
+"""A comparison as one HTML page that needs nothing else: no server, no request, no other file."""
+
+import base64
+import html
+import io
+import json
+import math
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, features
+
+from ohmq.evaluation.compare import Comparison, Difference, Matched
+from ohmq.evaluation.plots import COLOURS
+
+__all__ = ["CROP_SIDE", "MAX_PAGE_BYTES", "Picture", "comparison_page", "percent"]
+
+MAX_PAGE_BYTES = 12_000_000
+"""Pictures that would make the page larger are left out; the page says how many."""
+
+CROP_SIDE = 384
+"""Pictures are cut to their middle: so many pixels a side at most."""
+
+QUALITIES = {"psnr_db": "PSNR in dB", "ms_ssim_db": "MS-SSIM in dB, −10 log₁₀(1 − MS-SSIM)", "ms_ssim": "MS-SSIM"}
+
+
+class Picture(NamedTuple):
+    """An image for the slider.
+
+    Attributes:
+        name: of the image. pixels: the original. rates: of `match_rates`.
+    """
+
+    name: str
+    pixels: NDArray[np.uint8]
+    rates: Sequence[Sequence[Matched]]
+
+
+def comparison_page(
+    comparison: Comparison, pictures: Sequence[Picture] = (), *, max_bytes: int = MAX_PAGE_BYTES
+) -> bytes:
+    """The page, in UTF-8.
+
+    Args:
+        comparison: what to show. pictures: for the slider, as many as fit.
+        max_bytes: bound of the page, pictures included.
+    """
+    template = (files("ohmq.evaluation") / "page.html").read_text(encoding="utf-8")
+    series = [
+        {"name": c.name, "label": c.label, "colour": COLOURS[n % len(COLOURS)], "dotted": False,
+         "points": sorted(map(_tidy, c.points), key=lambda p: p["file_bpp"])}
+        for n, c in enumerate(comparison.codecs)
+    ] + [
+        {"name": c.name, "label": c.label, "colour": COLOURS[n % len(COLOURS)], "dotted": True,
+         "points": [{"file_bpp": r, "psnr_db": q} for r, q in sorted(zip(c.rates_bpp, c.psnr_db, strict=True))]}
+        for n, c in enumerate(comparison.references, len(comparison.codecs))
+    ]  # fmt: skip
+    limit_bpp = float(f"{comparison.highest_rate():.2g}")
+    similar = not any(math.isnan(point.ms_ssim) for codec in comparison.codecs for point in codec.points)
+    data: dict[str, Any] = {
+        "series": series,
+        "qualities": QUALITIES if similar else {"psnr_db": QUALITIES["psnr_db"]},
+        "limits": sorted({0.25, 0.5, 1.0, 2.0, limit_bpp}),
+        "limit": limit_bpp,
+        "pictures": [],
+    }
+    references = ""
+    if comparison.references:
+        sources = sorted({curve.source for curve in comparison.references})
+        references = " Dotted: measured elsewhere on the same images; source: " + html.escape("; ".join(sources)) + "."
+    fields = {
+        "TITLE": html.escape(f"{comparison.codecs[0].label} and classic codecs"),
+        "DATA": html.escape(f"{comparison.data}: {len(comparison.sizes)} images. Model id {comparison.model_id}."),
+        "TABLE": _table(comparison),
+        "REFERENCES": references,
+        "POINTS": str(sum(len(codec.points) for codec in comparison.codecs)),
+        "ALL": _all_points(comparison),
+        "ABOUT": _about(comparison),
+    }
+
+    def page() -> bytes:
+        told = (
+            f"The page shows {len(data['pictures'])} of {len(comparison.sizes)} images, at most the middle "
+            f"{CROP_SIDE}×{CROP_SIDE} pixels of each, without loss; it is kept below {max_bytes / 1e6:g} MB. Figures are of "
+            "whole images; other codecs' files are those nearest in size to the model's."
+        )
+        content = {**fields, "PICTURES": told, "JSON": _script(data)}
+        return re.sub("@([A-Z]+)@", lambda match: content[match[1]], template).encode()
+
+    room = max_bytes - len(page()) - 100
+    for picture in pictures:
+        entry = _picture(picture)
+        room -= len(_script(entry)) + 1
+        if room < 0:
+            break
+        data["pictures"].append(entry)
+    return page()
+
+
+def _script(value: Any) -> str:
+    """JSON that may stand inside a script element."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("&", "\\u0026")
+
+
+def _tidy(row: Any) -> dict[str, Any]:
+    """A row as JSON: six digits, nothing where there is no value."""
+    return {
+        key: (None if math.isnan(value) else float(f"{value:.6g}")) if isinstance(value, float) else value
+        for key, value in row._asdict().items()
+        if key not in ("pixels", "close")
+    }
+
+
+def _picture(picture: Picture) -> dict[str, Any]:
+    height, width = picture.pixels.shape[:2]
+    side_y, side_x = min(height, CROP_SIDE), min(width, CROP_SIDE)
+    top, left = (height - side_y) // 2, (width - side_x) // 2
+
+    def uri(pixels: NDArray[np.uint8]) -> str:
+        image = Image.fromarray(np.ascontiguousarray(pixels[top : top + side_y, left : left + side_x]))
+        kind, options = ("webp", {"lossless": True}) if features.check("webp") else ("png", {"optimize": True})
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **options)
+        return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+    return {
+        "image": picture.name,
+        "width": side_x,
+        "height": side_y,
+        "original": uri(picture.pixels),
+        "rates": [
+            [{**_tidy(coded), "uri": uri(coded.pixels) if coded.close else None} for coded in group]
+            for group in picture.rates
+        ],
+    }
+
+
+def percent(difference: Difference) -> str:
+    """A BD-rate for a table.
+
+    Example:
+        >>> percent(Difference(-12.345)), percent(Difference(None, refusal="too far apart"))
+        ('-12.3 %', 'refused')
+    """
+    return "refused" if difference.percent is None else f"{difference.percent:+.1f} %"
+
+
+def _span(values: Sequence[float], digits: int) -> str:
+    if any(math.isnan(value) for value in values):
+        return "–"
+    return f"{min(values):.{digits}f} – {max(values):.{digits}f}"
+
+
+def _row(cells: Sequence[str], kind: str = "td") -> str:
+    return "<tr>" + "".join(f"<{kind}>{cell}</{kind}>" for cell in cells) + "</tr>"
+
+
+def _table(comparison: Comparison) -> str:
+    differences = comparison.differences()
+    anchor = next(codec.label for codec in comparison.codecs if codec.name == comparison.anchor)
+    head = _row(
+        ["codec", "BD-rate<br>by PSNR", "BD-rate<br>by MS-SSIM", "encode,<br>s/MP", "decode,<br>s/MP",
+         "bits per pixel", "PSNR, dB", "MS-SSIM"], "th",
+    )  # fmt: skip
+    lines = []
+    for codec in comparison.codecs:
+        encode, decode = codec.seconds_per_mpixel()
+        cells = [f"{html.escape(codec.label)}<small>{html.escape(codec.settings)}</small>"]
+        for by_codec in differences.values():
+            found = by_codec[codec.name]
+            cells.append("anchor" if codec.name == comparison.anchor and not found.refusal else percent(found))
+        cells += [f"{encode:.3g}", f"{decode:.3g}"]
+        cells += [_span([p.file_bpp for p in codec.points], 3), _span([p.psnr_db for p in codec.points], 2)]
+        lines.append(_row([*cells, _span([p.ms_ssim for p in codec.points], 4)]))
+    note = (
+        f"<p class=note>BD-rate: mean difference of rate at equal quality against {html.escape(anchor)}; below zero: smaller "
+        "files. MP: million pixels; one thread, medians. Ranges: over all points, means over the images.</p>"
+    )
+    refusals = "".join(
+        f"<p class=note>{html.escape(text[0].upper() + text[1:])}.</p>" for text in comparison.refusals()
+    )
+    table = (
+        f'<div class="scroll"><table id="summary"><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table></div>'
+    )
+    return table + note + refusals
+
+
+def _all_points(comparison: Comparison) -> str:
+    head = _row(["codec, setting", "bpp", "PSNR, dB", "MS-SSIM", "encode, s/MP", "decode, s/MP"], "th")
+    lines = []
+    for codec in comparison.codecs:
+        for p in codec.points:
+            similarity = "–" if math.isnan(p.ms_ssim) else f"{p.ms_ssim:.4f}"
+            cells = [html.escape(f"{codec.label}, {p.setting}"), f"{p.file_bpp:.4f}", f"{p.psnr_db:.3f}", similarity]
+            lines.append(_row([*cells, f"{p.encode_s_per_mpixel:.3g}", f"{p.decode_s_per_mpixel:.3g}"]))
+    return f'<div class="scroll"><table id="points"><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def _about(comparison: Comparison) -> str:
+    versions = ", ".join(f"{name} {value}" for name, value in comparison.versions.items())
+    definitions = "".join(
+        f"<p class=note><code>{name}</code> {html.escape(text)}</p>"
+        for name, text in comparison.to_dict()["definitions"].items()
+    )
+    return (
+        f"<p><code>{html.escape(comparison.command)}</code></p><p class=note>{html.escape(versions)}</p>{definitions}"
+    )

@@ -1,0 +1,114 @@
+"""Counting trainable parameters, part by part."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from ohmq.models import build_model
+from ohmq.models.config import FAMILIES, ModelConfig, PhotoConfig
+from ohmq.models.openimages import ChannelNorm
+from ohmq.priors import StaticPrior
+
+__all__ = ["PUBLISHED_CHANNELS", "Counts", "Parts", "count_parameters", "variants"]
+
+PUBLISHED_CHANNELS = {"mnist": (8, 16, 32), "openimages": (480,), "photo": (PhotoConfig().channels_max,)}
+"""C of the published runs; of the photo codec its default."""
+
+
+class Parts(NamedTuple):
+    """Trainable parameters of each part of a model.
+
+    Attributes:
+        encoder, decoder, quantizer, prior: of the part. temperatures: of the static prior, one a channel, left out of
+            ``prior`` as in the published table. total: all.
+    """
+
+    encoder: int
+    decoder: int
+    quantizer: int
+    prior: int
+    temperatures: int
+    total: int
+
+
+class Counts(NamedTuple):
+    """The same parameters in two splits.
+
+    Attributes:
+        ours: the quantizer alone. published: the last layer of the encoder (with its normalisation) and the first of
+            the decoder count with the quantizer; None for a network that is not published.
+    """
+
+    ours: Parts
+    published: Parts | None
+
+
+def variants(
+    family: str, quantizers: Iterable[str], channels: Iterable[int], num_symbols: Sequence[int], prior: str
+) -> list[ModelConfig]:
+    """Configurations of a family; one for all S where S changes nothing.
+
+    Args:
+        family: name. quantizers, channels, num_symbols: values to combine; no S: the family's own. prior: of OHM.
+
+    Raises:
+        ConfigError: a combination that cannot be.
+    """
+    made = []
+    for quantizer in quantizers:
+        for count in channels:
+            sizes = num_symbols if quantizer == "ohm" and num_symbols else (FAMILIES[family]().num_symbols,)
+            for size in sizes:
+                settings: dict[str, Any] = {"quantizer": quantizer, "channels_max": count, "num_symbols": size}
+                if family != "photo":
+                    settings["prior"] = prior if quantizer == "ohm" else "static"
+                elif quantizer != "ohm":
+                    continue  # it has no other
+                made.append(FAMILIES[family](**settings))
+    return made
+
+
+def count_parameters(config: ModelConfig) -> Counts:
+    """Count without allocating the weights.
+
+    Example:
+        >>> from ohmq.models import MnistConfig
+        >>> counts = count_parameters(MnistConfig())
+        >>> counts.ours.quantizer, counts.published.quantizer, counts.ours.total
+        (266288, 275552, 416777)
+    """
+    with torch.device("meta"):
+        model = build_model(config)
+    temperatures = model.prior.inverse_temperature.numel() if isinstance(model.prior, StaticPrior) else 0
+    prior = _count(model.prior) - temperatures if model.prior is not None else 0
+    encoder, decoder, quantizer = (
+        _count(part) for part in (model.analysis_transform, model.synthesis_transform, model.quantizer)
+    )
+    ours = Parts(encoder, decoder, quantizer, prior, temperatures, _count(model))
+    if isinstance(config, PhotoConfig):
+        return Counts(ours, None)
+    last, first = _last_layer(model.analysis_transform), _first_layer(model.synthesis_transform)
+    moved = Parts(encoder - last, decoder - first, quantizer + last + first, prior, temperatures, ours.total)
+    return Counts(ours, moved)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def _layers(transform: nn.Module) -> list[nn.Module]:
+    return [m for m in transform.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | ChannelNorm)]
+
+
+def _last_layer(transform: nn.Module) -> int:
+    layers = _layers(transform)
+    count = _count(layers[-1])
+    return count + _count(layers[-2]) if isinstance(layers[-1], ChannelNorm) else count
+
+
+def _first_layer(transform: nn.Module) -> int:
+    layers = _layers(transform)
+    count = _count(layers[0])
+    return count + _count(layers[1]) if isinstance(layers[1], ChannelNorm) else count

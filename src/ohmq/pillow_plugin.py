@@ -1,0 +1,172 @@
+"""``.ohm`` files in Pillow: ``import ohmq.pillow_plugin``, then ``Image.open("x.ohm")`` and ``image.save("x.ohm")``.
+
+Opening reads the header alone; torch and the model are loaded when pixels are needed. Pillow has no entry points for
+plugins: a program imports this module.
+
+Example:
+    >>> import ohmq.pillow_plugin
+    >>> from PIL import Image
+    >>> Image.open("photo.png").save("photo.ohm", bpp=0.3)                      # doctest: +SKIP
+    >>> Image.open("photo.ohm").size                                            # doctest: +SKIP
+    (768, 512)
+"""
+
+import threading
+import warnings
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from ohmq.container import MAGIC, MAX_SIDE, read_header, read_ohm
+from ohmq.errors import BitstreamError, OhmqError, TruncatedFileError
+
+if TYPE_CHECKING:
+    from ohmq.codec import Codec
+
+__all__ = ["OhmImageFile", "register_model"]
+
+FORMAT, DEFAULT_MODEL = "OHM", "photo"
+HEADER_STEP = 4096
+"""More than nearly every header has; the longest possible one has about 3.5 KB."""
+OPTIONS = ("fraction", "channels", "bpp", "max_bytes", "psnr", "layers", "fixed_rate")
+
+_lock = threading.Lock()
+_models: "dict[str, Codec]" = {}
+_registered: "dict[bytes, Codec]" = {}
+
+
+def register_model(model: "str | Path | Codec") -> "Codec":
+    """Let `Image.open` decode files of a model that is not a shipped one.
+
+    Args:
+        model: a model file, a checkpoint, or a codec.
+
+    Returns:
+        The codec; pass it to ``save`` as ``model``.
+
+    Raises:
+        ModelFileError: no such model.
+    """
+    from ohmq.codec import load
+
+    codec = load(model) if isinstance(model, str | Path) else model
+    with _lock:
+        _registered[codec.model_id] = codec
+    return codec
+
+
+def _codec_named(model: "str | Path | Codec") -> "Codec":
+    """A codec from what ``save`` was given; each name is loaded once."""
+    from ohmq.codec import load
+
+    if not isinstance(model, str | Path):
+        return model
+    with _lock:
+        key = str(model)
+        if key not in _models:
+            _models[key] = load(model)
+        return _models[key]
+
+
+def _codec_for(data: bytes) -> "Codec":
+    """The registered or shipped model that made a file."""
+    from ohmq.codec import load_for
+
+    with _lock:
+        registered = _registered.get(read_header(data).model_id)
+    return registered or load_for(data)
+
+
+class OhmImageFile(ImageFile.ImageFile):
+    """An ``.ohm`` file that Pillow opened.
+
+    ``size`` and ``mode`` come from the header. ``info`` has "model_id" (8 hexadecimal digits), "channels", "layers" and
+    "fixed_rate". A file that ends early is an `OSError` when its pixels are loaded, or, with
+    ``ImageFile.LOAD_TRUNCATED_IMAGES``, the picture of its whole layers.
+    """
+
+    format = FORMAT
+    format_description = "ohmq one-hot max image"
+    _pending = False  # header read, pixels not decoded
+
+    def _open(self) -> None:
+        assert self.fp is not None
+        data = self.fp.read(HEADER_STEP)
+        try:
+            header = read_header(data)
+        except BitstreamError as error:
+            raise UnidentifiedImageError(f"damaged .ohm file: {error}") from error
+        self._size = header.width, header.height
+        self._mode = "L" if header.grey else "RGB"
+        self.info = {
+            "model_id": header.model_id.hex(),
+            "channels": sum(layer.channels for layer in header.layers),
+            "layers": len(header.layers),
+            "fixed_rate": header.fixed_rate,
+        }
+        self.tile = []
+        self._pending = True
+
+    def _whole(self) -> bytes:
+        assert self.fp is not None
+        self.fp.seek(0)
+        return self.fp.read()
+
+    def load(self) -> Any:
+        """Decode the picture, the first time.
+
+        Raises:
+            OSError: a damaged file, or one whose model is not at hand.
+        """
+        if self._pending:
+            data = self._whole()
+            try:
+                picture = _codec_for(data).decompress(
+                    data, allow_truncated=ImageFile.LOAD_TRUNCATED_IMAGES, max_pixels=MAX_SIDE**2
+                )
+            except TruncatedFileError as error:
+                raise OSError(f"image file is truncated: {error}") from error
+            except OhmqError as error:
+                raise OSError(str(error)) from error
+            self.im, self.readonly, self._pending = picture.im, 0, False
+            if self._exclusive_fp and self.fp is not None:
+                self.fp.close()
+            self.fp = None
+        return super().load()
+
+    def verify(self) -> None:
+        """Check that the file is whole and undamaged, without decoding it.
+
+        Raises:
+            OSError: it is not.
+        """
+        try:
+            read_ohm(self._whole())
+        except BitstreamError as error:
+            raise OSError(str(error)) from error
+        super().verify()
+
+
+def _accept(prefix: bytes) -> bool:
+    return prefix.startswith(MAGIC)
+
+
+def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
+    """``image.save("x.ohm", model="photo", ...)``: the targets, layers and fixed_rate are those of `Codec.compress`."""
+    given = {name: value for name, value in image.encoderinfo.items() if value is not None}  # type: ignore[attr-defined]
+    model = given.pop("model", DEFAULT_MODEL)
+    arguments = {name: given.pop(name) for name in OPTIONS if name in given}
+    if given:
+        warnings.warn(f".ohm files have no option {', '.join(sorted(given))}: ignored", UserWarning, stacklevel=3)
+    try:
+        data = _codec_named(model).compress(image, max_pixels=MAX_SIDE**2, **arguments)
+    except OhmqError as error:
+        raise OSError(str(error)) from error
+    file.write(data)
+
+
+Image.register_open(FORMAT, OhmImageFile, _accept)  # type: ignore[arg-type]
+Image.register_save(FORMAT, _save)
+Image.register_extension(FORMAT, ".ohm")
+Image.register_mime(FORMAT, "image/x-ohm")

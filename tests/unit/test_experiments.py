@@ -1,0 +1,132 @@
+from importlib.resources import files
+from math import log2
+from pathlib import Path
+
+import pytest
+
+from ohmq.errors import ConfigError
+from ohmq.evaluation.published import published_names
+from ohmq.experiments import GROUPS, experiment_names, find_experiments, load_experiment
+from ohmq.training.options import TrainOptions, preset
+
+GRID = [(low, high, c, 16) for low, high in ((0.95, 0.999), (0.9, 0.999), (0.85, 0.9)) for c in (0, 8)]
+GRID += [(0.95, 0.999, 0, 8), (0.95, 0.999, 0, 32)]
+MINIMAL = 'group = "mnist-grid"\ndescription = "mine"\ntest = "mnist"\n[model]\nfamily = "mnist"\n'
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_each_file_is_whole_and_explained(name: str) -> None:
+    experiment = load_experiment(name)
+    assert experiment.name == name
+    assert experiment.group in GROUPS
+    text = (files("ohmq.experiments") / f"{name}.toml").read_text()
+    assert text.startswith("# ")
+    values = [line for line in text.splitlines() if "=" in line and not line.startswith("#")]
+    explained = [line for line in values if "  # " in line]
+    assert len(explained) >= len(values) - 4  # group, description and the obvious need no reason
+    short = experiment.scaled(1)
+    assert (short.epochs, short.grow_epochs, short.val_every) == (1, 0, 1)
+    assert experiment.scaled(None) == experiment.options
+
+
+@pytest.mark.parametrize("quantizer", ["ohm", "integer"])
+@pytest.mark.parametrize(("low", "high", "least", "most"), GRID)
+def test_the_published_grid(quantizer: str, low: float, high: float, least: int, most: int) -> None:
+    experiment = load_experiment(f"mnist-{quantizer[:3]}-c{least}-{most}-lambda{low}-{high}")
+    options = experiment.options
+    assert options.lambdas == (low, high)
+    model = options.model
+    assert (model.quantizer, model.channels_min, model.channels_max) == (quantizer, least, most)
+    assert model.num_symbols == 256
+    has_curve = quantizer == "ohm" and most == 16
+    assert experiment.published == (experiment.name if has_curve else "")
+    recipe = TrainOptions(**preset(f"mnist-{quantizer[:3]}"))
+    assert options.schedule == recipe.schedule
+    assert (options.epochs, options.batch_size, options.learning_rate) == (66, 256, recipe.learning_rate)
+
+
+def test_the_shipped_models_are_experiments() -> None:
+    assert load_experiment("mnist-ohm-c0-16-lambda0.95-0.999").options == TrainOptions(**preset("mnist-ohm"))
+    assert load_experiment("mnist-int-c0-16-lambda0.95-0.999").options == TrainOptions(**preset("mnist-int"))
+    assert load_experiment("photo").options == TrainOptions(**preset("photo"))
+
+
+def test_one_rate_spans_the_range() -> None:
+    fixed = find_experiments(["mnist-fixed-*"])
+    rates = []
+    for experiment in fixed:
+        model = experiment.options.model
+        assert experiment.fixed_rate
+        assert model.channels_min == model.channels_max
+        assert {model.channels_max} <= {2, 4, 8, 16}
+        assert {model.num_symbols} <= {4, 16, 64, 256}
+        rates.append(9 * model.channels_max * log2(model.num_symbols) / 784)
+        assert f"{rates[-1]:.3f} bpp" in experiment.description
+    assert rates == sorted(rates)
+    assert rates[0] < 0.05
+    assert rates[-1] > 1.4
+    variable = find_experiments(["mnist-variable-*"])
+    assert all(e.options.lambdas[0] == e.options.lambdas[1] and not e.fixed_rate for e in variable)
+    assert all(e.options.model.channels_min == e.options.model.channels_max for e in variable)
+
+
+def test_photo_runs_are_as_published() -> None:
+    for quantizer, channels in (("ohm", 480), ("integer", 480), ("integer", 960)):
+        options = load_experiment(f"openimages-{quantizer[:3]}-c0-{channels}").options
+        assert (options.model.quantizer, options.model.channels_max) == (quantizer, channels)
+        assert (options.epochs, options.batch_size, options.learning_rate, options.crop_size) == (10, 32, 1e-4, 256)
+        assert (options.lambdas, options.initialisation, options.weight_decay) == ((0.95, 0.999), "published", 1e-5)
+
+
+def test_scaling_keeps_proportions() -> None:
+    experiment = load_experiment("mnist-ohm-c0-16-lambda0.9-0.999")
+    half = experiment.scaled(33)
+    assert (half.epochs, half.grow_epochs, half.warm_start_epochs, half.val_every) == (33, 3, 12, 5)
+    assert experiment.scaled(2).grow_epochs == 1
+    with pytest.raises(ConfigError, match="at least 1"):
+        experiment.scaled(0)
+
+
+def test_names_patterns_and_files(tmp_path: Path) -> None:
+    assert [e.name for e in find_experiments(["photo", "mnist-none-*", "photo"])] == ["photo", "mnist-none-c32"]
+    assert len(find_experiments(["*"])) == len(experiment_names())
+    (tmp_path / "own.toml").write_text(MINIMAL)
+    (own,) = find_experiments([str(tmp_path / "own.toml")])
+    assert (own.name, own.options) == ("own", TrainOptions())
+    for name in ("nothing", "nothing-*"):
+        with pytest.raises(ConfigError, match="experiments list"):
+            find_experiments([name])
+    with pytest.raises(ConfigError, match="cannot be read"):
+        find_experiments([str(tmp_path / "missing.toml")])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lamda = 1\n" + MINIMAL, r"unknown keys in the file: lamda; known: .*published"),
+        (MINIMAL + "channels = 4\n", r"unknown keys in the mnist configuration: channels; known: .*channels_max"),
+        (MINIMAL + "[train]\nlr = 0.1\n", r"unknown keys in \[train\]: lr; known: .*learning_rate"),
+        (MINIMAL + "[train]\noutput_dir = 'x'\n", r"unknown keys in \[train\]: output_dir"),
+        (MINIMAL + "[train]\nepochs = 'many'\n", r"epochs in \[train\] is 'many'; expected .* whole number"),
+        (MINIMAL + "[train]\nlambdas = 0.9\n", "expected .* list of numbers"),
+        (MINIMAL + "[train]\nlambdas = [0.9]\n", "lambdas .* needs two"),
+        (MINIMAL + "refinement = 1\n", r"refinement in \[model\] is 1; expected .* true or false"),
+        (MINIMAL + "channels_max = 2.5\n", "expected .* whole number"),
+        (MINIMAL + "[train]\nepochs = 0\n", "epochs is 0; it must be at least 1"),
+        (MINIMAL + "[train]\npreset = 'best'\n", "no preset 'best'; choose one of mnist-ohm"),
+        (MINIMAL.replace("mnist-grid", "grid"), "group is 'grid'; choose one of mnist-grid"),
+        (MINIMAL.replace('test = "mnist"', 'test = "kodak"'), "test is 'kodak'; choose 'mnist' or 'photos'"),
+        (MINIMAL.replace('test = "mnist"\n', ""), "keys missing: test"),
+        (MINIMAL.replace('family = "mnist"', 'family = "mnst"'), "unknown model family 'mnst'"),
+        ("published = 'kodak-hevc'\n" + MINIMAL, f"known curves: {published_names()[0]}"),
+        ("fixed_rate = true\n" + MINIMAL + "quantizer = 'integer'\n", "fixed_rate needs quantizer 'ohm'"),
+        ("fixed_rate = 'yes'\n" + MINIMAL, "choose true or false"),
+        (MINIMAL.partition("[model]")[0], r"a \[model\] table"),
+        (MINIMAL.replace("[model]", "[model"), "experiment own: "),
+        ("model = 3\n", r"\[model\] must be a table"),
+    ],
+)
+def test_a_wrong_file_says_what_is_right(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "own.toml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_experiment(tmp_path / "own.toml")

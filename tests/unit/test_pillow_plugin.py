@@ -1,0 +1,173 @@
+"""``.ohm`` files through Pillow."""
+
+import copy
+import io
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from ohmq import pillow_plugin
+from ohmq.codec import Codec, load
+from ohmq.container import read_header, read_ohm
+from ohmq.images import ImageConversionWarning
+from ohmq.pillow_plugin import OhmImageFile, register_model
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def photo() -> Codec:
+    return load("photo")
+
+
+@pytest.fixture(scope="module")
+def crop() -> Image.Image:
+    with Image.open(ROOT / "examples" / "photos" / "chelsea.png") as image:
+        return image.convert("RGB").crop((100, 60, 171, 119))
+
+
+@pytest.fixture
+def data(photo: Codec, crop: Image.Image) -> bytes:
+    return photo.compress(crop, bpp=2)
+
+
+def test_every_exported_name_is_there() -> None:
+    assert pillow_plugin.__all__ == sorted(pillow_plugin.__all__)
+    for name in pillow_plugin.__all__:
+        assert getattr(pillow_plugin, name).__doc__
+
+
+def test_opening_needs_the_header_alone(photo: Codec, data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.ohm").write_bytes(data)
+    (tmp_path / "part.ohm").write_bytes(data[: read_header(data).header_bytes])
+    program = (
+        "import sys, ohmq.pillow_plugin\n"
+        "from PIL import Image\n"
+        "for name in ('x.ohm', 'part.ohm'):\n"
+        "    with Image.open(name) as image:\n"
+        "        print(image.format, image.size, image.mode, image.get_format_mimetype(), image.info['layers'])\n"
+        "heavy = {'torch', 'numpy', 'ohmq.codec'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"OHM (71, 59) RGB image/x-ohm {len(read_ohm(data).layers)}\n" * 2
+
+
+def test_pixels_are_what_the_codec_decodes(photo: Codec, data: bytes, tmp_path: Path) -> None:
+    expected = photo.decompress(data)
+    (tmp_path / "x.ohm").write_bytes(data)
+    for source in (tmp_path / "x.ohm", io.BytesIO(data)):
+        with Image.open(source) as image:
+            assert isinstance(image, OhmImageFile)
+            assert image.info == {
+                "model_id": photo.model_id.hex(),
+                "channels": read_ohm(data).num_channels,
+                "layers": len(read_ohm(data).layers),
+                "fixed_rate": False,
+            }
+            assert image.getpixel((3, 4)) == expected.getpixel((3, 4))
+            image.load()
+            assert image.tobytes() == expected.tobytes()
+            image.putpixel((0, 0), (1, 2, 3))
+            assert image.getpixel((0, 0)) == (1, 2, 3)
+    with Image.open(io.BytesIO(data)) as image:
+        for other in (copy.copy(image), image.copy(), pickle.loads(pickle.dumps(image)), image.rotate(0)):
+            assert other.tobytes() == expected.tobytes()
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.convert("L").size == (71, 59)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), np.asarray(expected))
+
+
+def test_saving(photo: Codec, crop: Image.Image, context_codec: Codec, digit: Image.Image, tmp_path: Path) -> None:
+    crop.save(tmp_path / "a.ohm")
+    assert (tmp_path / "a.ohm").read_bytes() == photo.compress(crop)
+    for arguments in ({"fraction": 0.5}, {"bpp": 1.0}, {"max_bytes": 900}, {"psnr": 20}, {"channels": 14, "layers": 1}):
+        buffer = io.BytesIO()
+        crop.save(buffer, "OHM", model="photo", **arguments)
+        assert buffer.getvalue() == photo.compress(crop, **arguments)  # type: ignore[arg-type]
+    digit.save(tmp_path / "b.ohm", model=register_model(context_codec), fixed_rate=True)
+    assert (tmp_path / "b.ohm").read_bytes() == context_codec.compress(digit, fixed_rate=True)
+    with Image.open(tmp_path / "b.ohm") as image:  # a registered model opens its files
+        assert image.mode == "L"
+        assert image.tobytes() == context_codec.decompress((tmp_path / "b.ohm").read_bytes()).tobytes()
+
+
+def test_saving_what_cannot_be_saved_leaves_nothing(crop: Image.Image, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="smallest file"):
+        crop.save(tmp_path / "a.ohm", max_bytes=3)
+    with pytest.raises(OSError, match="no model 'nothing'"):
+        crop.save(tmp_path / "a.ohm", model="nothing")
+    with pytest.raises(ValueError, match="at most one of"):
+        crop.save(tmp_path / "a.ohm", bpp=1, psnr=30)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.warns(UserWarning, match="no option optimize, quality: ignored"):
+        crop.save(tmp_path / "a.ohm", quality=80, optimize=True, channels=6)
+    with pytest.warns(ImageConversionWarning, match="alpha"):
+        Image.new("RGBA", (9, 9)).save(tmp_path / "b.ohm", channels=6)
+
+
+def test_truncated_files_follow_pillows_switch(photo: Codec, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = data[:-1]
+    with Image.open(io.BytesIO(part)) as image, pytest.raises(OSError, match="image file is truncated"):
+        image.load()
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with Image.open(io.BytesIO(part)) as image:
+        assert image.tobytes() == photo.decompress(part, allow_truncated=True).tobytes()
+    header = read_header(data).header_bytes
+    with Image.open(io.BytesIO(data[: header + 1])) as image, pytest.raises(OSError, match="layer 1"):
+        image.load()
+
+
+def test_damaged_files_are_os_errors(data: bytes, context_codec: Codec, digit: Image.Image) -> None:
+    for length in (4, 10, read_header(data).header_bytes - 1):
+        with pytest.raises(UnidentifiedImageError, match=r"damaged \.ohm file: the file ends"):
+            Image.open(io.BytesIO(data[:length]))
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(io.BytesIO(data[:3]))
+    flipped = data[:-1] + bytes([data[-1] ^ 1])
+    with Image.open(io.BytesIO(flipped)) as image, pytest.raises(OSError, match="checksum"):
+        image.load()
+    with pytest.raises(OSError, match="checksum"):
+        Image.open(io.BytesIO(flipped)).verify()
+    Image.open(io.BytesIO(data)).verify()
+    unknown = b"".join((data[:6], b"????", data[10:]))
+    with pytest.raises(UnidentifiedImageError, match="checksum"):
+        Image.open(io.BytesIO(unknown))
+
+
+def test_a_model_that_is_not_at_hand(digit: Image.Image, monkeypatch: pytest.MonkeyPatch, context_codec: Codec) -> None:
+    monkeypatch.setattr(pillow_plugin, "_registered", {})
+    image = Image.open(io.BytesIO(context_codec.compress(digit)))
+    assert image.size == (28, 28)
+    with pytest.raises(OSError, match=f"model {context_codec.model_id.hex()}, which is not a shipped one"):
+        image.load()
+
+
+def test_pillows_limit_of_pixels_holds(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(io.BytesIO(data))
+
+
+def test_other_files_open_as_before(crop: Image.Image, tmp_path: Path) -> None:
+    crop.save(tmp_path / "x.png")
+    (tmp_path / "x.txt").write_text("no picture")
+    program = (
+        "import sys, PIL.Image as Image\n"
+        "import ohmq.pillow_plugin\n"
+        "with Image.open('x.png') as image: assert image.format == 'PNG' and image.getpixel((0, 0)) is not None\n"
+        "image.save('y.bmp')\n"
+        "with Image.open('y.bmp') as image: assert image.format == 'BMP'\n"
+        "try: Image.open('x.txt')\n"
+        "except Image.UnidentifiedImageError: pass\n"
+        "else: sys.exit('opened a text')\n"
+        "sys.exit(' '.join({'torch', 'numpy', 'ohmq.codec'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
