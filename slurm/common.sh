@@ -4,7 +4,6 @@
 #   OHMQ_DRY_RUN=1   print each command and run none
 #   OHMQ_PYTHON      the Python to use (default: .venv/bin/python of this repository if it is there, else python)
 #   OHMQ_DATA        where the data are: mnist/ (else downloaded), openimages/train, openimages/validation, kodak/
-# More devices: sbatch --gres=gpu:4 --ntasks-per-node=4 SCRIPT -devices 4 (and --nodes=2 ... -num_nodes 2).
 # What follows the script's own arguments on its command line is added to the command: a later option wins.
 set -euo pipefail
 

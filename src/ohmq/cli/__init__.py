@@ -19,6 +19,7 @@ COMMANDS = {
     "info": "Show what an .ohm file holds.",
     "evaluate": "Measure a model on images: rate, distortion, time.",
     "experiments": "List experiments and run them by name.",
+    "plot": "Draw figures from result files.",
     "parameters": "Count the parameters of a model, part by part.",
     "compare": "Compare a model with JPEG, WebP, JPEG 2000 and AVIF on your images.",
 }

@@ -94,7 +94,7 @@ def list_command(output_dir: Path, epochs: int | None, as_json: bool) -> None:
 @click.option("--images", type=click.Path(path_type=Path), help="Pictures that photo models are tested on; "
               "default: the folder kodak below --data.")  # fmt: skip
 @_output
-@click.option("--devices", default="auto", show_default=True, help="As Lightning takes it: a number, or auto.")
+@click.option("--devices", default="1", show_default=True, help="As Lightning takes it: a number, or auto.")
 @click.option("--num-nodes", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--cpu", is_flag=True, help="Never use an accelerator.")
 def run_command(

@@ -1,7 +1,7 @@
 """Rate–distortion plots, drawn without matplotlib's global state."""
 
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from ohmq.errors import UnsupportedImageError
@@ -27,6 +27,9 @@ def plot_rate_distortion(
     x_label: str = "rate in bits per pixel",
     y_label: str = "PSNR in dB",
     dotted: Collection[str] = (),
+    dashed: Collection[str] = (),
+    like: Mapping[str, str] | None = None,
+    level: tuple[str, float] | None = None,
     force: bool = False,
 ) -> None:
     """Draw curves into a file: 5.6 inches wide, with type that stays readable at half a page's width.
@@ -36,7 +39,9 @@ def plot_rate_distortion(
 
     Args:
         curves: what to draw. path: .png, .svg or .pdf. title: above the axes. x_label, y_label: of the axes.
-        dotted: names of curves drawn dotted with hollow markers, such as published ones.
+        dotted: names of curves drawn dotted with hollow markers, such as published ones. dashed: of dashed ones.
+        like: names of curves that take colour and marker of another, and the name of that one.
+        level: label and PSNR of a horizontal line, for what has no rate.
         force: replace an existing file.
 
     Raises:
@@ -49,8 +54,11 @@ def plot_rate_distortion(
         raise UnsupportedImageError(f"{path}: plots are written as {', '.join(FORMATS)}, not {extension!r}")
     if not curves:
         raise ValueError("no curves to draw")
-    if unknown := set(dotted) - {curve.name for curve in curves}:
-        raise ValueError(f"dotted names no curve drawn: {', '.join(sorted(unknown))}")
+    like = like or {}
+    styled = {"dotted": dotted, "dashed": dashed, "like": {*like, *like.values()}}
+    for argument, names in styled.items():
+        if unknown := set(names) - {curve.name for curve in curves}:
+            raise ValueError(f"{argument} names no curve drawn: {', '.join(sorted(unknown))}")
 
     require("matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -59,7 +67,9 @@ def plot_rate_distortion(
     figure = Figure(figsize=(WIDTH_INCHES, 3.8), dpi=200, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for number, curve in enumerate(curves):
+    leaders = [curve.name for curve in curves if curve.name not in like]
+    for curve in curves:
+        number = leaders.index(like.get(curve.name, curve.name))
         rates, psnr = zip(*sorted(zip(curve.rates_bpp, curve.psnr_db, strict=True)), strict=True)
         colour = COLOURS[number % len(COLOURS)]
         marker = MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
@@ -72,9 +82,11 @@ def plot_rate_distortion(
             marker=marker,
             markersize=5,
             markerfacecolor="white" if hollow else colour,
-            linestyle=":" if hollow else "-",
+            linestyle=":" if hollow else "--" if curve.name in dashed else "-",
             linewidth=1.6,
         )
+    if level is not None:
+        axes.axhline(level[1], label=level[0], color="0.45", linestyle="-.", linewidth=1.4)
     axes.set_title(title, fontsize=12)
     axes.set_xlabel(x_label, fontsize=12)
     axes.set_ylabel(y_label, fontsize=12)

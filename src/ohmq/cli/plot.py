@@ -1,0 +1,36 @@
+"""``ohmq plot``."""
+
+from pathlib import Path
+
+import click
+
+__all__ = ["command"]
+
+
+@click.command(epilog="Example: ohmq plot runs/experiments/results -o plots")
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output-dir", type=click.Path(path_type=Path), required=True, help="Gets a file a figure.")
+@click.option("--figure", "names", multiple=True, help="lambda-c0, lambda-c8, quantizers, kodak or bitrates. Repeatable; "
+              "default: all.")  # fmt: skip
+@click.option("--format", "extension", type=click.Choice(["png", "svg", "pdf"]), default="png", show_default=True)
+@click.option("--force", is_flag=True, help="Overwrite existing files.")
+def command(folders: tuple[Path, ...], output_dir: Path, names: tuple[str, ...], extension: str, force: bool) -> int:
+    """Draw figures from the result files in folders and below; published curves are dotted.
+
+    A figure shows what there are results for; what is missing is named, and how to get it.
+    """
+    from ohmq.errors import ConfigError
+    from ohmq.evaluation.figures import FIGURES, draw_figures, read_results
+
+    if unknown := sorted(set(names) - set(FIGURES)):
+        raise click.UsageError(f"no figure {', '.join(unknown)}; choose of {', '.join(FIGURES)}")
+    drawn = draw_figures(
+        read_results(folders), names or tuple(FIGURES), output_dir, extension=f".{extension}", force=force
+    )
+    for figure in drawn:
+        click.echo(f"{figure.figure}: {figure.path or 'not drawn: there is no result for it'}")
+        if figure.missing:
+            click.echo(f"{figure.figure}: missing: {', '.join(figure.missing)} (ohmq experiments run NAME)", err=True)
+    if not any(figure.path for figure in drawn):
+        raise ConfigError("nothing to draw: none of the results belongs to these figures")
+    return 0
