@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -529,6 +530,30 @@ def test_a_process_that_is_killed_is_told(model: Path, tmp_path: Path) -> None:
     assert started.returncode == 1
     assert err == "ohmq: a process was killed, perhaps for want of memory; try fewer --jobs\n"
     assert not Path(f"/proc/{workers[1]}").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes in /proc")
+def test_no_process_stays_when_the_first_is_killed(model: Path, tmp_path: Path) -> None:
+    started = start_compressing(model, tmp_path, 2)
+    children = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
+    workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert len(workers) == 2
+    started.kill()
+    started.wait()
+    limit = time.monotonic() + 60
+    while any(running(pid) for pid in workers) and time.monotonic() < limit:
+        time.sleep(0.1)
+    assert not any(running(pid) for pid in workers)
+    for name in files(tmp_path / "out"):
+        read_ohm((tmp_path / "out" / name).read_bytes())
+
+
+def running(pid: str) -> bool:
+    """Whether a process is there and not merely waiting to be buried."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_truncate_to_bpp_and_fraction(run: Run, model: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -186,6 +187,17 @@ def _start_process(work: Work) -> None:
     global _work
     _work = work
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # unwinds: partial files are removed
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A process whose parent was killed must not stay."""
+    import multiprocessing
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _attempt_in_process(job: Job) -> dict[str, Any]:
