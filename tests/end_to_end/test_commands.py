@@ -539,7 +539,7 @@ def test_no_process_stays_when_the_first_is_killed(model: Path, tmp_path: Path) 
     workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     assert len(workers) == 2
     started.kill()
-    started.wait()
+    started.communicate(timeout=120)  # ends when no process holds its output any more
     limit = time.monotonic() + 60
     while any(running(pid) for pid in workers) and time.monotonic() < limit:
         time.sleep(0.1)

@@ -18,6 +18,7 @@ from ohmq.cli import main
 from ohmq.codec import load
 from ohmq.evaluation.bd_rate import bd_rate
 from ohmq.evaluation.classic import CLASSIC_CODECS, code_classic
+from ohmq.evaluation.results import command_line
 from ohmq.metrics import psnr_db
 from ohmq.model_file import freeze, save_model
 
@@ -80,7 +81,7 @@ def test_files_hold_what_was_measured(done: Path, photos: Path) -> None:
     content = json.loads((done / "comparison.json").read_text())
     codec = load("photo")
     assert content["model_id"] == codec.model_id.hex()
-    assert "compare" in content["command"] and content["threads"] == 1
+    assert content["command"] == command_line() and content["threads"] == 1
     assert {"ohmq", "torch", "pillow", "libavif", "libwebp", "openjpeg", "libjpeg-turbo"} <= set(content["versions"])
     assert [(image["width"], image["height"]) for image in content["images"]] == [(192, 176), (176, 190), (180, 190)]
     assert [entry["name"] for entry in content["codecs"]] == ["model", *CLASSIC_CODECS]
