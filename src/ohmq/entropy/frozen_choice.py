@@ -67,8 +67,12 @@ class FrozenChoicePrior:
             self.tensors[name].astype(np.float64) for name in ("values", "directions", "project")
         )
         self.own, self.places, self.spatial = (
-            self.tensors[name].astype(np.int64) for name in ("own", "places", "spatial")
+            self.tensors[name].astype(np.int32) for name in ("own", "places", "spatial")
         )
+        # Four products of each with features of at most 2^9, 2^20 and 2^11 must fit 32 bits together.
+        for name, limit in (("own", 2**18), ("places", 2**24), ("spatial", 2**16)):
+            if np.abs(self.tensors[name].astype(np.int64)).max(initial=0) >= limit:
+                raise ValueError(f"the prior's tensor {name} holds values of {limit} or more")
         interlaced = sum(self.group_sizes[:interlaced_groups])
         if self.places.shape != (interlaced, self.num_symbols) or self.spatial.shape != (interlaced, 2, 2, 4):
             raise ValueError(f"the tables of {interlaced} interlaced channels have another shape")
@@ -139,10 +143,10 @@ class ChoiceState:
         self._latent = np.zeros((self.rows, prior.directions.shape[1]))
         self._group, self._group_start = 0, 0
         self._taken: list[NDArray[np.float64]] = []
-        self._parts: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+        self._parts: tuple[NDArray[np.int32], NDArray[np.int32]] | None = None
         row, column = np.arange(height)[:, None] % 2, np.arange(width) % 2
         self._pass = np.tile(np.where(row == column, row, 2).ravel(), tiles)
-        self._places = np.zeros((0, self.rows), np.int64)
+        self._places = np.zeros((0, self.rows), np.int32)
 
     @property
     def _interlaced(self) -> bool:
@@ -158,7 +162,7 @@ class ChoiceState:
             self._parts = self._coefficients()
         first = self.channel - self._group_start
         own, network = (part[:, first : first + channels] for part in self._parts)
-        self._places = np.zeros((channels if self._interlaced else 0, self.rows), np.int64)
+        self._places = np.zeros((channels if self._interlaced else 0, self.rows), np.int32)
         step = max(1, RUN_SYMBOLS // self.rows)
         for number in range(3 if self._interlaced else 1):
             rows = np.flatnonzero(self._pass == number) if self._interlaced else np.arange(self.rows)
@@ -172,7 +176,7 @@ class ChoiceState:
                 yield Portion(0, part, each, self._picture_tables(each, self.channel + start, chosen))
 
     def _picture_tables(
-        self, rows: NDArray[np.int64], channel: int, chosen: NDArray[np.int64]
+        self, rows: NDArray[np.int64], channel: int, chosen: NDArray[np.int32]
     ) -> Callable[[int], tuple[Array, Array | None]]:
         tables = [self.prior.channel_tables(channel + i) for i in range(len(chosen))]
 
@@ -204,7 +208,7 @@ class ChoiceState:
             self._taken, self._parts = [], None
             self._group_start, self._group = self.channel, self._group + 1
 
-    def _table_numbers(self, own: NDArray[np.int64], network: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _table_numbers(self, own: NDArray[np.int32], network: NDArray[np.int32]) -> NDArray[np.int32]:
         """The tables that coefficients choose; each (2, channels, rows), returns (channels, rows)."""
         half, shift = 1 << (VALUE_BITS - LEVEL_BITS - 1), VALUE_BITS - LEVEL_BITS
         levels = self.prior.levels(self._interlaced)
@@ -214,18 +218,18 @@ class ChoiceState:
         )
         return first * (levels[1][1] - levels[1][0] + 1) + second
 
-    def _coefficients(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _coefficients(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """What the channels' own coefficients and the network say of the group, each (2, channels, rows)."""
         prior = self.prior
         size = prior.group_sizes[self._group]
         if self._group == 0:
-            return np.zeros((2, size, self.rows), np.int64), np.zeros((2, size, self.rows), np.int64)
+            return np.zeros((2, size, self.rows), np.int32), np.zeros((2, size, self.rows), np.int32)
         channels = slice(self._group_start, self._group_start + size)
         latent = np.floor(self._latent / 2**WEIGHT_BITS)
         (weight, bias), *layers = prior.layers[self._group - 1]
         seen = np.zeros((self.rows + 1, len(weight)))  # the last row stands for beyond the border
         np.floor((latent @ weight.T + bias) / 2**WEIGHT_BITS, out=seen[:-1])
-        network = np.empty((2, size, self.rows), np.int64)
+        network = np.empty((2, size, self.rows), np.int32)
         for start in range(0, self.rows, CHUNK_ROWS):
             part = slice(start, min(start + CHUNK_ROWS, self.rows))
             x = seen[self._neighbours[part]].reshape(-1, layers[0][0].shape[1])
@@ -233,17 +237,17 @@ class ChoiceState:
                 x = x @ weight.T + bias
                 x = np.floor((np.maximum(x, 0) if layer < 2 else x) / 2**WEIGHT_BITS)
             network[:, :, part] = np.clip(x, -_FAR, _FAR).reshape(-1, size, 2).transpose(2, 1, 0)
-        own = np.zeros((2, size, self.rows), np.int64)
+        own = np.zeros((2, size, self.rows), np.int32)
         phi = self._own_features(np.floor((prior.project[channels] @ latent.T) / 2**WEIGHT_BITS))
         for k in range(2):
             for j, feature in enumerate(phi):
                 own[k] += feature * prior.own[channels, k, j, None]
         return own, network
 
-    def _own_features(self, own: NDArray[np.float64]) -> list[NDArray[np.int64]]:
+    def _own_features(self, own: NDArray[np.float64]) -> list[NDArray[np.int32]]:
         """The four features of each channel's own coefficient, each (channels, rows)."""
         one, two = 1 << VALUE_BITS, 2 << VALUE_BITS
-        grid = self._grid(np.clip(own, -_FAR, _FAR).astype(np.int64))
+        grid = self._grid(np.clip(own, -_FAR, _FAR).astype(np.int32))
         magnitude = np.abs(grid)
         features = [
             np.minimum(magnitude, two),
@@ -253,9 +257,9 @@ class ChoiceState:
         ]
         return [feature.reshape(len(own), -1) for feature in features]
 
-    def _spatial(self, number: int, part: slice) -> NDArray[np.int64]:
+    def _spatial(self, number: int, part: slice) -> NDArray[np.int32]:
         """What symbols of earlier passes add for some channels of the run, shape (2, channels, rows)."""
-        known = self._grid((self._pass < number).astype(np.int64))
+        known = self._grid((self._pass < number).astype(np.int32))
         places = self._grid(self._places[part]) * known
         offsets = _DIAGONAL if number == 1 else _DIRECT
         there = [_shifted(known, offset) for offset in offsets]
@@ -267,18 +271,18 @@ class ChoiceState:
         limit = SPATIAL_LIMIT << VALUE_BITS
         phi = [np.full_like(mean, 1 << VALUE_BITS), *(np.clip(x, -limit, limit) for x in (mean, magnitude, deviation))]
         weights = self.prior.spatial[self.channel + part.start : self.channel + part.stop, number - 1]
-        total = np.zeros((2, len(weights), self.rows), np.int64)
+        total = np.zeros((2, len(weights), self.rows), np.int32)
         for j, feature in enumerate(phi):
             for k in range(2):
                 total[k] += feature.reshape(len(weights), -1) * weights[:, k, j, None]
         return total
 
-    def _grid(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _grid(self, rows: NDArray[np.int32]) -> NDArray[np.int32]:
         """(..., rows) as (..., tiles, h, w)."""
         return rows.reshape(*rows.shape[:-1], -1, self.height, self.width)
 
 
-def _shifted(x: NDArray[np.int64], offset: tuple[int, int]) -> NDArray[np.int64]:
+def _shifted(x: NDArray[np.int32], offset: tuple[int, int]) -> NDArray[np.int32]:
     """The neighbour at an offset, zero beyond the border; shape (..., h, w)."""
     out = np.zeros_like(x)
     (to_row, from_row), (to_column, from_column) = (
