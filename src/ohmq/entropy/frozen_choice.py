@@ -142,7 +142,7 @@ class ChoiceState:
         self._neighbours = neighbour_rows(tiles, height, width)
         self._latent = np.zeros((self.rows, prior.directions.shape[1]))
         self._group, self._group_start = 0, 0
-        self._taken: list[NDArray[np.float64]] = []
+        self._taken = np.empty((prior.group_sizes[0], self.rows))
         self._parts: tuple[NDArray[np.int32], NDArray[np.int32]] | None = None
         row, column = np.arange(height)[:, None] % 2, np.arange(width) % 2
         self._pass = np.tile(np.where(row == column, row, 2).ravel(), tiles)
@@ -199,14 +199,14 @@ class ChoiceState:
     def advance(self, symbols: Array) -> None:
         """Take the symbols of the next channels, shape (rows, channels), and go on to those after them."""
         prior = self.prior
-        for values in symbols.T:
-            self._taken.append(prior.values[self.channel].take(values))
-            self.channel += 1
-        if self.channel == self._group_start + prior.group_sizes[self._group]:
-            directions = prior.directions[self._group_start : self.channel]
-            self._latent += np.stack(self._taken, 1) @ directions
-            self._taken, self._parts = [], None
-            self._group_start, self._group = self.channel, self._group + 1
+        first = self.channel - self._group_start
+        for i, values in enumerate(symbols.T):
+            np.take(prior.values[self.channel + i], values, out=self._taken[first + i], mode="clip")
+        self.channel += symbols.shape[1]
+        if self._group_start + len(self._taken) == self.channel < prior.num_channels:
+            self._latent += self._taken.T @ prior.directions[self._group_start : self.channel]
+            self._group_start, self._group, self._parts = self.channel, self._group + 1, None
+            self._taken = np.empty((prior.group_sizes[self._group], self.rows))
 
     def _table_numbers(self, own: NDArray[np.int32], network: NDArray[np.int32]) -> NDArray[np.int32]:
         """The tables that coefficients choose; each (2, channels, rows), returns (channels, rows)."""
@@ -225,35 +225,33 @@ class ChoiceState:
         if self._group == 0:
             return np.zeros((2, size, self.rows), np.int32), np.zeros((2, size, self.rows), np.int32)
         channels = slice(self._group_start, self._group_start + size)
-        latent = np.floor(self._latent / 2**WEIGHT_BITS)
+        latent = _scaled(self._latent.copy())
         (weight, bias), *layers = prior.layers[self._group - 1]
         seen = np.zeros((self.rows + 1, len(weight)))  # the last row stands for beyond the border
-        np.floor((latent @ weight.T + bias) / 2**WEIGHT_BITS, out=seen[:-1])
+        seen[:-1] = _scaled(latent @ weight.T + bias)
         network = np.empty((2, size, self.rows), np.int32)
         for start in range(0, self.rows, CHUNK_ROWS):
             part = slice(start, min(start + CHUNK_ROWS, self.rows))
             x = seen[self._neighbours[part]].reshape(-1, layers[0][0].shape[1])
             for layer, (weight, bias) in enumerate(layers):
-                x = x @ weight.T + bias
-                x = np.floor((np.maximum(x, 0) if layer < 2 else x) / 2**WEIGHT_BITS)
-            network[:, :, part] = np.clip(x, -_FAR, _FAR).reshape(-1, size, 2).transpose(2, 1, 0)
-        own = np.zeros((2, size, self.rows), np.int32)
-        phi = self._own_features(np.floor((prior.project[channels] @ latent.T) / 2**WEIGHT_BITS))
-        for k in range(2):
-            for j, feature in enumerate(phi):
-                own[k] += feature * prior.own[channels, k, j, None]
-        return own, network
+                x = x @ weight.T
+                x += bias
+                x = _scaled(np.maximum(x, 0, out=x) if layer < 2 else x)
+            network[:, :, part] = x.clip(-_FAR, _FAR, out=x).reshape(-1, size, 2).transpose(2, 1, 0)
+        phi = self._own_features(_scaled(prior.project[channels] @ latent.T))
+        return _weighted(phi, prior.own[channels]), network
 
     def _own_features(self, own: NDArray[np.float64]) -> list[NDArray[np.int32]]:
         """The four features of each channel's own coefficient, each (channels, rows)."""
         one, two = 1 << VALUE_BITS, 2 << VALUE_BITS
-        grid = self._grid(np.clip(own, -_FAR, _FAR).astype(np.int32))
+        grid = self._grid(own.clip(-_FAR, _FAR, out=own).astype(np.int32))
         magnitude = np.abs(grid)
+        around, magnitude_around = _sum_of_neighbours(grid) >> 2, _sum_of_neighbours(magnitude) >> 2
         features = [
-            np.minimum(magnitude, two),
-            np.minimum(sum(_shifted(magnitude, offset) for offset in _DIRECT) >> 2, two),
-            np.clip(grid, -one, one),
-            np.clip(sum(_shifted(grid, offset) for offset in _DIRECT) >> 2, -one, one),
+            np.minimum(magnitude, two, out=magnitude),
+            np.minimum(magnitude_around, two, out=magnitude_around),
+            grid.clip(-one, one, out=grid),
+            around.clip(-one, one, out=around),
         ]
         return [feature.reshape(len(own), -1) for feature in features]
 
@@ -271,15 +269,37 @@ class ChoiceState:
         limit = SPATIAL_LIMIT << VALUE_BITS
         phi = [np.full_like(mean, 1 << VALUE_BITS), *(np.clip(x, -limit, limit) for x in (mean, magnitude, deviation))]
         weights = self.prior.spatial[self.channel + part.start : self.channel + part.stop, number - 1]
-        total = np.zeros((2, len(weights), self.rows), np.int32)
-        for j, feature in enumerate(phi):
-            for k in range(2):
-                total[k] += feature.reshape(len(weights), -1) * weights[:, k, j, None]
-        return total
+        return _weighted([feature.reshape(len(weights), -1) for feature in phi], weights)
 
     def _grid(self, rows: NDArray[np.int32]) -> NDArray[np.int32]:
         """(..., rows) as (..., tiles, h, w)."""
         return rows.reshape(*rows.shape[:-1], -1, self.height, self.width)
+
+
+def _scaled(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sums of products shifted back to the scale of values, rounded down, in place."""
+    x *= 2.0**-WEIGHT_BITS
+    return np.floor(x, out=x)
+
+
+def _weighted(features: Sequence[NDArray[np.int32]], weights: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Sums of features, each (channels, rows), by weights, (channels, 2, features); shape (2, channels, rows)."""
+    total = np.zeros((2, *features[0].shape), np.int32)
+    product = np.empty_like(total[0])
+    for k in range(2):
+        for j, feature in enumerate(features):
+            total[k] += np.multiply(feature, weights[:, k, j, None], out=product)
+    return total
+
+
+def _sum_of_neighbours(x: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The sum of the left, right, upper and lower neighbour, zero beyond the border; shape (..., h, w)."""
+    out = np.zeros_like(x)
+    out[..., 1:, :] = x[..., :-1, :]
+    out[..., :-1, :] += x[..., 1:, :]
+    out[..., :, 1:] += x[..., :, :-1]
+    out[..., :, :-1] += x[..., :, 1:]
+    return out
 
 
 def _shifted(x: NDArray[np.int32], offset: tuple[int, int]) -> NDArray[np.int32]:

@@ -43,11 +43,21 @@ class TrainingModule(LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # Random numbers depend on the step alone: a resumed run goes on as if it had not been stopped.
-        torch.manual_seed((self.options.seed * 1_000_003 + self.global_step) * 4096 + self.global_rank)
+        torch.manual_seed(self._step_seed() + self.global_rank)
+
+    def _step_seed(self) -> int:
+        return (self.options.seed * 1_000_003 + self.global_step) * 4096
 
     def draw(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Active channels and lambda of each image; shapes (batch,)."""
-        fraction = torch.rand(batch) ** self.options.fraction_power
+        """Active channels and lambda of each image; shapes (batch,).
+
+        Several processes draw for the whole batch and take their share: what one process would draw for these images.
+        """
+        processes = self.trainer.world_size
+        torch.manual_seed(self._step_seed())
+        fraction = torch.rand(batch * processes)[self.global_rank :: processes] ** self.options.fraction_power
+        if self.global_rank:
+            torch.manual_seed(self._step_seed() + self.global_rank)  # noise of its own
         config = self.options.model
         spread = config.channels_max - config.channels_min
         active = config.channels_min + torch.ceil(fraction * spread).long()
@@ -128,7 +138,7 @@ class CodecModule(TrainingModule):
         result = rate_distortion_loss(images, output.reconstruction, output.bits, lagrangian)
         values = {"train_loss": result.loss, "train_distortion": result.distortion, "train_rate_bpp": result.rate_bpp}
         self.log("loss", result.loss, prog_bar=True, logger=False)
-        self.log_dict(values, on_step=True)
+        self.log_dict(values, on_step=True, sync_dist=True)  # the mean over all processes
         return result.loss
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:

@@ -105,7 +105,7 @@ def train(options: TrainOptions, *, resume: Path | None = None) -> Path:
                 module.learning_rate, module.schedule = options.learning_rate * 0.3, "cosine"
         _fit(module, stage, options, loader, data.validation(), done.path if resuming else None, started)
         model = module.transfer() if isinstance(module, WarmStartModule) else module.final_model
-        if stage is not stages[-1]:
+        if stage is not stages[-1] and is_first_process():
             shutil.copyfile(last, options.output_dir / f"{stage.name}.ckpt")
     return last
 
@@ -374,6 +374,12 @@ class _Stop(Callback):
             raise SystemExit(128 + number)
 
 
+def _several_processes(options: TrainOptions) -> bool:
+    if options.devices == "auto":
+        return options.num_nodes > 1 or (not options.cpu and torch.cuda.device_count() > 1)
+    return options.num_nodes > 1 or options.devices not in (1, "1")
+
+
 def _fit(
     module: TrainingModule,
     stage: _Stage,
@@ -413,6 +419,8 @@ def _fit(
         accelerator="cpu" if options.cpu else "auto",
         devices=options.devices,
         num_nodes=options.num_nodes,
+        # Stages leave parameters unused: the running mean, and OHM while it warms up.
+        strategy="ddp_find_unused_parameters_true" if _several_processes(options) else "auto",
         logger=[
             CSVLogger(folder, name="", version=logs, flush_logs_every_n_steps=options.log_interval),
             TensorBoardLogger(folder, name="", version=logs),
@@ -426,6 +434,12 @@ def _fit(
         use_distributed_sampler=False,
         gradient_clip_val=options.clip_norm or None,
     )
+    if loader.batch_size % trainer.world_size:
+        raise ConfigError(
+            f"a batch of {loader.batch_size} images over {trainer.world_size} processes; choose a --batch-size (and "
+            "a warm-start batch) that is a multiple of them"
+        )
+    # Each process takes its share of a batch; every one validates on all images.
     loader.step = lambda: module.global_step
     loader.rank, loader.world_size = trainer.global_rank, trainer.world_size
     trainer.fit(module, loader, validation if validates else None, ckpt_path=resume, weights_only=True)
