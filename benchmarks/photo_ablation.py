@@ -30,7 +30,7 @@ from ohmq.models.photo import BLOCK
 from ohmq.priors import ChoicePrior
 from ohmq.training import photo_start
 from ohmq.training.options import PRESETS
-from ohmq.training.photo import RATE_FACTORS
+from ohmq.training.photo import RATE_FACTORS, rate_distortion
 from ohmq.training.photo_start import PhotoDesign, design_photo_codec, start_integer_model, start_photo_model
 from ohmq.training.photos import CropLoader, WholePhotos, photo_files, photo_folder
 from ohmq.training.run import DESIGN_CROP, DESIGN_CROPS
@@ -181,9 +181,9 @@ def train(variant: Variant, files: list[Path], steps: int, name: str) -> float:
 
 
 def loss_of(bits: Tensor, decoded: Tensor, images: Tensor, value: Tensor) -> Tensor:
-    """The training loss of each image, as `ohmq.training.photo` has it."""
+    """The training loss of each image."""
     error = (decoded - images).square().flatten(1).mean(1) * photo_start.GREY_LEVELS**2
-    return (bits / (images.shape[2] * images.shape[3]) + value * error) * (0.15 * value**-0.35)
+    return rate_distortion(bits / (images.shape[2] * images.shape[3]), error, value)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from ohmq.models.photo import GREY_LEVELS
 from ohmq.training.module import TrainingModule
 from ohmq.training.options import TrainOptions
 
-__all__ = ["PhotoModule"]
+__all__ = ["PhotoModule", "rate_distortion"]
 
 RATE_FACTORS = {  # learning rates relative to the networks': what the warm start set well takes small steps
     "prior.logits": 2.0,
@@ -38,6 +38,12 @@ TYPICAL_DISTORTION, LEAST_DISTORTION = 0.45, 0.01
 VALIDATION_CUTS = 6
 ALL_CHANNELS_EVERY = 4
 """One image in so many trains all channels; the others a prefix whose log rate is drawn uniformly."""
+
+
+def rate_distortion(rate: Tensor, error: Tensor, value: Tensor) -> Tensor:
+    """What training makes small, see `PhotoModule`: of bits a pixel, squared grey levels and lambda of each image."""
+    distortion = 2 * (TYPICAL_DISTORTION * (value * error + LEAST_DISTORTION)).sqrt()
+    return (rate + distortion) * (0.15 * value**-0.35)
 
 
 class PhotoModule(TrainingModule):
@@ -114,13 +120,7 @@ class PhotoModule(TrainingModule):
         output = model(images, active)
         error = (output.reconstruction - images).square().flatten(1).mean(1) * GREY_LEVELS**2
         rate = output.bits / (images.shape[2] * images.shape[3])
-        return self._objective(rate, error, active).mean(), rate.mean(), error.mean()
-
-    def _objective(self, rate: Tensor, error: Tensor, active: Tensor) -> Tensor:
-        """The loss of each image from bits a pixel, squared grey levels and active channels, each (B,)."""
-        value = self.lambdas[active - 1]
-        distortion = 2 * (TYPICAL_DISTORTION * (value * error + LEAST_DISTORTION)).sqrt()
-        return (rate + distortion) * (0.15 * value**-0.35)
+        return rate_distortion(rate, error, self.lambdas[active - 1]).mean(), rate.mean(), error.mean()
 
     def validation_cuts(self) -> list[int]:
         """Numbers of channels that are validated."""
@@ -135,12 +135,11 @@ class PhotoModule(TrainingModule):
         mean = images.new_zeros(())
         cuts = self.validation_cuts()
         for count in cuts:
-            active = torch.tensor([count])
-            output = model(images, active)
+            output = model(images, torch.tensor([count]))
             decoded = model.denormalise(output.reconstruction).clamp(0, 1).mul(255).round()
             error = (decoded - batch).square().mean()
             rate = output.bits.sum() / batch[0, 0].numel()
-            mean = mean + self._objective(rate, error, active).mean() / len(cuts)
+            mean = mean + rate_distortion(rate, error, self.lambdas[count - 1]) / len(cuts)
             values = {f"val_bpp_{count}": rate, f"val_psnr_{count}": 10 * torch.log10(255**2 / error)}
             self.log_dict(values, batch_size=1, sync_dist=True)
             if batch_idx == 0 and count == cuts[len(cuts) // 2]:
