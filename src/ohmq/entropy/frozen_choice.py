@@ -141,6 +141,7 @@ class ChoiceState:
         self.channel = 0
         self._neighbours = neighbour_rows(tiles, height, width)
         self._latent = np.zeros((self.rows, prior.directions.shape[1]))
+        self._rounded = np.empty_like(self._latent)
         self._group, self._group_start = 0, 0
         self._taken = np.empty((prior.group_sizes[0], self.rows))
         self._parts: tuple[NDArray[np.int32], NDArray[np.int32]] | None = None
@@ -225,10 +226,12 @@ class ChoiceState:
         if self._group == 0:
             return np.zeros((2, size, self.rows), np.int32), np.zeros((2, size, self.rows), np.int32)
         channels = slice(self._group_start, self._group_start + size)
-        latent = _scaled(self._latent.copy())
+        latent = _scaled(self._latent, self._rounded)
         (weight, bias), *layers = prior.layers[self._group - 1]
         seen = np.zeros((self.rows + 1, len(weight)))  # the last row stands for beyond the border
-        seen[:-1] = _scaled(latent @ weight.T + bias)
+        x = latent @ weight.T
+        x += bias
+        _scaled(x, seen[:-1])
         network = np.empty((2, size, self.rows), np.int32)
         for start in range(0, self.rows, CHUNK_ROWS):
             part = slice(start, min(start + CHUNK_ROWS, self.rows))
@@ -236,9 +239,10 @@ class ChoiceState:
             for layer, (weight, bias) in enumerate(layers):
                 x = x @ weight.T
                 x += bias
-                x = _scaled(np.maximum(x, 0, out=x) if layer < 2 else x)
+                x = _scaled(np.maximum(x, 0, out=x) if layer < 2 else x, x)
             network[:, :, part] = x.clip(-_FAR, _FAR, out=x).reshape(-1, size, 2).transpose(2, 1, 0)
-        phi = self._own_features(_scaled(prior.project[channels] @ latent.T))
+        x = prior.project[channels] @ latent.T
+        phi = self._own_features(_scaled(x, x))
         return _weighted(phi, prior.own[channels]), network
 
     def _own_features(self, own: NDArray[np.float64]) -> list[NDArray[np.int32]]:
@@ -276,10 +280,10 @@ class ChoiceState:
         return rows.reshape(*rows.shape[:-1], -1, self.height, self.width)
 
 
-def _scaled(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sums of products shifted back to the scale of values, rounded down, in place."""
-    x *= 2.0**-WEIGHT_BITS
-    return np.floor(x, out=x)
+def _scaled(x: NDArray[np.float64], out: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sums of products at the scale of values, rounded down."""
+    np.multiply(x, 2.0**-WEIGHT_BITS, out=out)
+    return np.floor(out, out=out)
 
 
 def _weighted(features: Sequence[NDArray[np.int32]], weights: NDArray[np.int32]) -> NDArray[np.int32]:
