@@ -1,5 +1,6 @@
 """Training of the photo codec, run as a user would, on pictures that the test draws."""
 
+import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -117,3 +118,16 @@ def test_folders_that_cannot_be_trained_on(tmp_path: Path) -> None:
     for crop in (100, 16):
         with pytest.raises(ConfigError, match="multiple of 16"):
             TrainOptions(**{**options, "crop_size": crop})
+
+
+def test_two_processes_have_the_loss_of_one(photos: Path, tmp_path: Path) -> None:
+    losses = {}
+    for name, more in (("one", []), ("two", ["--devices", "2"])):
+        command = [sys.executable, "-m", "ohmq", "train", "--preset", "photo", "--data", str(photos), "-o", name]
+        command += ["--cpu", "--epochs", "1", "--batch-size", "2", "--crop-size", "64", "--log-interval", "1", *more]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400)
+        assert done.returncode == 0, done.stderr
+        with (tmp_path / name / "logs_train" / "metrics.csv").open() as file:
+            losses[name] = [float(row["train_loss"]) for row in csv.DictReader(file) if row["train_loss"]]
+    assert len(losses["one"]) == 3
+    assert losses["two"] == pytest.approx(losses["one"], rel=1e-4)

@@ -48,16 +48,25 @@ class TrainingModule(LightningModule):
     def _step_seed(self) -> int:
         return (self.options.seed * 1_000_003 + self.global_step) * 4096
 
-    def draw(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Active channels and lambda of each image; shapes (batch,).
+    def draw_uniform(self, images: int) -> Tensor:
+        """Random numbers in [0, 1) of the images of the whole batch, the same in all processes; shape (images,).
 
-        Several processes draw for the whole batch and take their share: what one process would draw for these images.
+        Those of this process are ``[self.share]``, so that each image gets what it would in one process.
         """
-        processes = self.trainer.world_size
         torch.manual_seed(self._step_seed())
-        fraction = torch.rand(batch * processes)[self.global_rank :: processes] ** self.options.fraction_power
+        drawn = torch.rand(images)
         if self.global_rank:
             torch.manual_seed(self._step_seed() + self.global_rank)  # noise of its own
+        return drawn
+
+    @property
+    def share(self) -> slice:
+        """This process's images of the whole batch."""
+        return slice(self.global_rank, None, self.trainer.world_size)
+
+    def draw(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Active channels and lambda of each of this process's images; shapes (batch,)."""
+        fraction = self.draw_uniform(batch * self.trainer.world_size)[self.share] ** self.options.fraction_power
         config = self.options.model
         spread = config.channels_max - config.channels_min
         active = config.channels_min + torch.ceil(fraction * spread).long()

@@ -97,15 +97,16 @@ class PhotoModule(TrainingModule):
         return self.scheduled(torch.optim.Adam(parameters, weight_decay=self.options.weight_decay))
 
     def draw_channels(self, batch: int) -> Tensor:
-        """How many channels each image of a batch trains: one in `ALL_CHANNELS_EVERY` all, the others spread evenly.
+        """How many channels each of this process's images trains: one in `ALL_CHANNELS_EVERY` all, the others spread evenly.
 
         Shape:
             Returns: (batch,), int64, in descending order.
         """
         config = self.options.model
         low, high = self.rates_bpp[config.cut_points[0] - 1].log(), self.rates_bpp[-1].log()
-        place = (torch.arange(batch, 0, -1) - torch.rand(batch)) / batch * (1 + 1 / (ALL_CHANNELS_EVERY - 1))
-        wanted = (low + place.to(low) * (high - low)).exp()
+        images = batch * self.trainer.world_size
+        place = (torch.arange(images, 0, -1) - self.draw_uniform(images)) / images * (1 + 1 / (ALL_CHANNELS_EVERY - 1))
+        wanted = (low + place[self.share].to(low) * (high - low)).exp()
         return (torch.searchsorted(self.rates_bpp, wanted) + 1).clamp(max=config.channels_max)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
@@ -113,7 +114,7 @@ class PhotoModule(TrainingModule):
         images = self.model.normalise(batch).contiguous(memory_format=torch.channels_last)
         loss, rate, error = self._loss(self.model, images, self.draw_channels(len(images)))
         self.log("loss", loss, prog_bar=True, logger=False)
-        self.log_dict({"train_loss": loss, "train_mse": error, "train_rate_bpp": rate}, on_step=True)
+        self.log_dict({"train_loss": loss, "train_mse": error, "train_rate_bpp": rate}, on_step=True, sync_dist=True)
         return loss
 
     def _loss(self, model: CompressionModel, images: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
