@@ -8,29 +8,46 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "unit"))
 
 from small_models import CONFIGS, make_codec, photo_picture  # noqa: E402
 
+from ohmq.codec import Codec, load  # noqa: E402
 from ohmq.container import truncate_ohm  # noqa: E402
 from ohmq.files import write_atomically  # noqa: E402
+from ohmq.images import save_image  # noqa: E402
 from ohmq.model_file import save_model  # noqa: E402
 
 FOLDER = ROOT / "tests" / "golden"
 
 
+def extra_files(codec: Codec, image: Image.Image) -> dict[str, bytes]:
+    """Files with a soft mask, with a hard one, and with a hard one and all metadata."""
+    picture = image.copy()
+    picture.putalpha(Image.radial_gradient("L").resize(image.size))
+    files = {"alpha": codec.compress(picture, layers=2)}
+    hard = picture.getchannel("A").point(lambda value: 255 * (value < 150))
+    picture.putalpha(hard)
+    exif = Image.Exif()
+    exif[0x010E] = "a picture"
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile[24:36] = bytes(12)  # when it was made: now
+    picture.info = {"exif": exif.tobytes(), "xmp": "<x:xmpmeta>ö</x:xmpmeta>".encode()}
+    if not codec.grey:
+        picture.info["icc_profile"] = bytes(profile)
+    return {**files, "metadata": codec.compress(picture, layers=2, keep_metadata=True)}
+
+
 def main() -> None:
     """Write models, files, and what they decode to."""
     for name in (*CONFIGS, "photo"):
-        codec = make_codec(name)
         model = FOLDER / f"{name}.safetensors"
-        if model.exists():
-            print(f"{model.name} is there already")
-            continue
-        save_model(codec.frozen, model)
+        codec = load(model) if model.exists() else make_codec(name)
+        if not model.exists():
+            save_model(codec.frozen, model)
         digits = ROOT / "examples" / "digits"
         image = Image.open(digits / "digit_3_a.png").convert("L")
         wide = Image.new("L", (45, 31), 20)
@@ -44,12 +61,17 @@ def main() -> None:
             "tiles": codec.compress(wide, layers=2),
         }
         files["cut"] = truncate_ohm(files["layers"], num_layers=2)
+        if name in ("context", "photo"):
+            files |= extra_files(codec, image)
         for kind, data in files.items():
             target = FOLDER / f"{name}_{kind}.ohm"
+            if target.exists():
+                print(f"{target.name} is there already")
+                continue
             write_atomically(target, data)
             symbols = codec.decode(data)[1].values
             write_atomically(target.with_suffix(".json"), json.dumps(symbols.tolist()).encode())
-            codec.decompress(data).save(target.with_suffix(".png"))
+            save_image(target.with_suffix(".png"), codec.decompress(data))
             print(f"{target.name}: {len(data)} bytes, symbols {np.shape(symbols)}")
 
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ohmq.container import HeaderInfo, Layer, OhmFile, read_header, read_ohm, truncate_ohm, write_ohm
+from ohmq.container import Extra, HeaderInfo, Layer, OhmFile, read_extra, read_header, read_ohm, truncate_ohm, write_ohm
 from ohmq.entropy import (
     decode_fixed_rate,
     encode_fixed_rate,
@@ -29,6 +29,7 @@ from ohmq.errors import (
     UnreachableTargetError,
     UnsupportedImageError,
 )
+from ohmq.extras import decode_extras, split_extras
 from ohmq.images import DEFAULT_MAX_PIXELS, ImageConversionWarning, as_image, check_size, prepare_image
 from ohmq.metrics import psnr_db
 from ohmq.model_file import FrozenModel, resolve_model, shipped_model_ids
@@ -95,28 +96,41 @@ class Codec:
         """Channels that a fraction of the adaptive range stands for."""
         return active_channels(fraction, self.config.channels_min, self.num_channels)
 
-    def prepare(self, image: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
-        """The picture that the model codes of an image: 8 bits, grey or RGB, upright, in sRGB.
+    def prepare(
+        self,
+        image: Any,
+        *,
+        flatten: bool = False,
+        keep_metadata: bool = False,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+    ) -> Image.Image:
+        """The picture that is coded of an image: 8 bits, grey or RGB, upright, in sRGB, with its mask and metadata.
 
-        A loss on the way, such as transparency, is an `ImageConversionWarning`.
+        A loss on the way is an `ImageConversionWarning`. `split_extras` gives the colours, which the model codes.
+
+        Args:
+            image, max_pixels: as `compress`. flatten: lay what is transparent onto white. keep_metadata: see `compress`.
+
+        Returns:
+            Mode "L" or "RGB", "LA" or "RGBA" if not opaque everywhere; metadata in ``info``.
 
         Raises:
             UnsupportedImageError: an image that cannot be coded.
         """
         whole = as_image(image)
         check_size(whole.width, whole.height, max_pixels)
-        picture, notes = prepare_image(whole, grey=self.grey)
+        picture, notes = prepare_image(whole, grey=self.grey, flatten=flatten, keep_metadata=keep_metadata)
         for note in notes:
             warnings.warn(note, ImageConversionWarning, stacklevel=3)
         return picture
 
     def analyse(self, image: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Symbols:
-        """The symbols of an image (Pillow image, numpy array or torch tensor), all channels.
+        """The symbols of an image (Pillow image, numpy array or torch tensor) laid onto white, all channels.
 
         Raises:
             UnsupportedImageError: an image that cannot be coded.
         """
-        return self._analyse(self.prepare(image, max_pixels=max_pixels))
+        return self._analyse(self.prepare(image, flatten=True, max_pixels=max_pixels))
 
     def _analyse(self, picture: Image.Image) -> Symbols:
         width, height = picture.size
@@ -152,21 +166,28 @@ class Codec:
         psnr: float | None = None,
         layers: int | None = None,
         fixed_rate: bool = False,
+        flatten: bool = False,
+        keep_metadata: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> bytes:
         """Compress an image into the bytes of an ``.ohm`` file.
 
+        Transparency is kept exactly, as a mask of 8 bits; the colours of pixels that are fully transparent are not.
         At most one of the first five arguments says how large or how good it becomes; none of them: all channels.
 
         Args:
-            image: Pillow image of any mode, numpy array (H, W) or (H, W, 3) of uint8, or torch tensor.
+            image: Pillow image of any mode, numpy array (H, W) or (H, W, C) of uint8, C from 1 (grey) to 4 (RGBA), or
+                torch tensor.
             fraction: of the adaptive range, in [0, 1]. channels: or how many channels.
             bpp: the largest file of at most so many bits per pixel, all its bytes counted.
             max_bytes: the largest file of at most so many bytes.
-            psnr: the smallest file whose decoded picture has at least so many dB. The last three cut at the
-                model's cut points.
+            psnr: the smallest file whose decoded picture has at least so many dB, over the colours of all pixels that
+                are not fully transparent. The last three cut at the model's cut points.
             layers: at most so many layers, each a place where the file may be cut; default: all cut points.
             fixed_rate: do not entropy code: the size is then known before.
+            flatten: lay the image onto white; its transparency is lost.
+            keep_metadata: keep EXIF (orientation 1, as the picture is upright) and XMP, and a profile if it is an sRGB
+                one; other profiles would be wrong, since colours are converted to sRGB.
             max_pixels: larger images are refused.
 
         Returns:
@@ -187,15 +208,16 @@ class Codec:
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}; it must be positive")
         count = self._count(fraction, channels)
-        picture = self.prepare(image, max_pixels=max_pixels)
-        symbols = self._analyse(picture)
+        picture = self.prepare(image, flatten=flatten, keep_metadata=keep_metadata, max_pixels=max_pixels)
+        colours, extras = split_extras(picture)
+        symbols = self._analyse(colours)
         if bpp is not None:
             max_bytes = int(bpp * symbols.width * symbols.height / 8)
         if max_bytes is not None:
-            return self.encode_within(symbols, max_bytes, layers=layers, fixed_rate=fixed_rate)
+            return self.encode_within(symbols, max_bytes, layers=layers, fixed_rate=fixed_rate, extras=extras)
         if psnr is not None:
             count = self.reach_psnr(picture, symbols, psnr).channels
-        return self.encode(symbols, count, layers=layers, fixed_rate=fixed_rate)
+        return self.encode(symbols, count, layers=layers, fixed_rate=fixed_rate, extras=extras)
 
     def compress_batch(self, images: Any, **arguments: Any) -> list[bytes]:
         """The ``.ohm`` files of several images, which may differ in size.
@@ -209,12 +231,26 @@ class Codec:
         """
         return [self.compress(image, **arguments) for image in images]
 
-    def encode(self, symbols: Symbols, channels: int, *, layers: int | None = None, fixed_rate: bool = False) -> bytes:
-        """The ``.ohm`` file of the first ``channels`` channels of symbols; arguments as `compress`."""
-        return self._encode(symbols, [self.layer_ends(channels, layers)], fixed_rate)[0]
+    def encode(
+        self,
+        symbols: Symbols,
+        channels: int,
+        *,
+        layers: int | None = None,
+        fixed_rate: bool = False,
+        extras: tuple[Extra, ...] = (),
+    ) -> bytes:
+        """The ``.ohm`` file of the first ``channels`` channels of symbols; arguments as `compress`, extras as they are."""
+        return self._encode(symbols, [self.layer_ends(channels, layers)], fixed_rate, extras)[0]
 
     def encode_within(
-        self, symbols: Symbols, max_bytes: int, *, layers: int | None = None, fixed_rate: bool = False
+        self,
+        symbols: Symbols,
+        max_bytes: int,
+        *,
+        layers: int | None = None,
+        fixed_rate: bool = False,
+        extras: tuple[Extra, ...] = (),
     ) -> bytes:
         """The ``.ohm`` file that ends at the highest cut point of which it has at most ``max_bytes`` bytes.
 
@@ -224,16 +260,19 @@ class Codec:
             UnreachableTargetError: not even the first cut point gives so small a file.
         """
         if layers is None:
-            whole = self.encode(symbols, self.num_channels, fixed_rate=fixed_rate)
+            whole = self.encode(symbols, self.num_channels, fixed_rate=fixed_rate, extras=extras)
             files = [truncate_ohm(whole, num_layers=n) for n in range(1, len(self.cut_points) + 1)]
         else:
-            files = self._encode(symbols, [self.layer_ends(point, layers) for point in self.cut_points], fixed_rate)
+            plans = [self.layer_ends(point, layers) for point in self.cut_points]
+            files = self._encode(symbols, plans, fixed_rate, extras)
         fitting = [file for file in files if len(file) <= max_bytes]
         if not fitting:
             pixels = symbols.width * symbols.height
+            beside = sum(len(extra.body) for extra in extras)
             raise UnreachableTargetError(
                 f"the smallest file of this {symbols.width}x{symbols.height} picture has {len(files[0])} bytes "
                 f"({8 * len(files[0]) / pixels:.4g} bpp), more than the {max_bytes} allowed"
+                + (f"; {beside} of them are its mask of transparency and metadata" if beside else "")
             )
         return fitting[-1]
 
@@ -243,15 +282,23 @@ class Codec:
         The cut points are tried in order, each by decoding its symbols to a picture.
 
         Args:
-            image: what `prepare` gave. symbols: its symbols, all channels. psnr: in dB.
+            image: what `prepare` gave; pixels that its mask makes fully transparent do not count.
+            symbols: the symbols of its colours, all channels. psnr: in dB.
 
         Raises:
             UnreachableTargetError: no cut point reaches it.
         """
-        reference = np.asarray(image)
+        reference: Array = np.asarray(image)
+        visible: Any = np.s_[:]
+        if image.mode in ("LA", "RGBA"):
+            visible = reference[..., -1] > 0
+            reference = reference[..., 0] if self.grey else reference[..., :3]
+            if not visible.any():
+                return Quality(self.cut_points[0], math.inf)
         best = Quality(0, -math.inf)
         for channels in self.cut_points:
-            reached = Quality(channels, psnr_db(reference, np.asarray(self.synthesise(symbols, channels))))
+            decoded = np.asarray(self.synthesise(symbols, channels))
+            reached = Quality(channels, psnr_db(reference[visible], decoded[visible]))
             if reached.psnr_db >= psnr:
                 return reached
             best = max(best, reached, key=lambda quality: quality.psnr_db)
@@ -260,7 +307,9 @@ class Codec:
             f"{psnr:g} dB are out of its reach"
         )
 
-    def _encode(self, symbols: Symbols, plans: Sequence[tuple[int, ...]], fixed_rate: bool) -> list[bytes]:
+    def _encode(
+        self, symbols: Symbols, plans: Sequence[tuple[int, ...]], fixed_rate: bool, extras: tuple[Extra, ...]
+    ) -> list[bytes]:
         """Files of several ways to divide channels into layers, coded in one pass."""
         if fixed_rate:
             payloads = [self._encode_fixed(symbols, ends) for ends in plans]
@@ -276,6 +325,7 @@ class Codec:
                 grey=self.grey,
                 fixed_rate=fixed_rate,
                 layers=tuple(Layer(size, payload) for size, payload in zip(sizes, parts, strict=True)),
+                extras=extras,
             )
             files.append(write_ohm(file))
         return files
@@ -386,7 +436,8 @@ class Codec:
                 is allocated.
 
         Returns:
-            A Pillow image, mode "L" or "RGB".
+            A Pillow image, mode "L" or "RGB", with transparency "LA" or "RGBA"; its ``info`` has the metadata of the file,
+            as "exif", "icc_profile" and "xmp".
 
         Raises:
             BitstreamError: a damaged file (`TruncatedFileError`, `ChecksumError`, ...).
@@ -394,7 +445,8 @@ class Codec:
             ValueError: the first layer alone holds more channels.
         """
         file, symbols = self.decode(data, channels=channels, allow_truncated=allow_truncated, max_pixels=max_pixels)
-        return self.synthesise(symbols, file.num_channels)
+        extras = decode_extras(file.extras, file.width, file.height)
+        return extras.onto(self.synthesise(symbols, file.num_channels))
 
     def decompress_progressive(
         self,
@@ -429,6 +481,9 @@ class Codec:
         header = source.header()
         self._check_header(header, max_pixels)
         kept = _layers_within(header, channels)
+        extras = decode_extras(
+            [read_extra(info, source.take(info.length)) for info in header.extras], header.width, header.height
+        )
         shape = self.grid(header.width, header.height)
         values = np.empty((*shape, sum(layer.channels for layer in header.layers[:kept])), np.int64)
         state, start = self.prior.begin(*shape), 0
@@ -450,7 +505,7 @@ class Codec:
             start = end
             if number == len(header.layers) and source.rest:
                 raise BitstreamError(f"{len(source.rest)} bytes follow the end of the file")
-            yield self.synthesise(Symbols(values, header.width, header.height), end)
+            yield extras.onto(self.synthesise(Symbols(values, header.width, header.height), end))
 
     def synthesise(self, symbols: Symbols, channels: int) -> Image.Image:
         """The picture that the first ``channels`` channels of symbols stand for."""
@@ -525,8 +580,8 @@ class _Buffer:
 
     def take(self, count: int) -> bytes:
         """The next ``count`` bytes; fewer at the end."""
-        while len(self.rest) < count and self._grow(count - len(self.rest)):
-            pass
+        while len(self.rest) < count and self._grow(min(count - len(self.rest), 2**20)):
+            pass  # piece by piece: a file may announce far more than it has, and `read` may allocate what it is asked for
         taken = bytes(self.rest[:count])
         del self.rest[:count]
         return taken

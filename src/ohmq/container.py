@@ -9,6 +9,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import NamedTuple
 
 from ohmq.errors import (
@@ -22,10 +23,14 @@ from ohmq.errors import (
 __all__ = [
     "FORMAT_VERSION",
     "MAGIC",
+    "Extra",
+    "ExtraInfo",
+    "ExtraType",
     "HeaderInfo",
     "Layer",
     "LayerInfo",
     "OhmFile",
+    "read_extra",
     "read_header",
     "read_ohm",
     "truncate_ohm",
@@ -38,8 +43,21 @@ MAX_SIDE = 65536
 MAX_LAYERS = 255
 MAX_CHANNELS = 65536
 MAX_PAYLOAD = 2**32 - 1
-_FIXED_RATE, _GREY = 1, 2
+MAX_EXTRAS = 16
+MAX_EXTRA_BYTES = 2**24
+_FIXED_RATE, _GREY, _EXTRAS = 1, 2, 4
 _VARINT_BYTES = 5
+_FREE_TYPES = 64
+"""Extras of this type and above may be ignored."""
+
+
+class ExtraType(IntEnum):
+    """What an extra is; 64 and above are free for others, and ignored."""
+
+    ALPHA = 1
+    EXIF = 2
+    ICC = 3
+    XMP = 4
 
 
 @dataclass(frozen=True)
@@ -48,6 +66,18 @@ class Layer:
 
     channels: int
     payload: bytes
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Something beside the colours: the mask of transparency, or metadata.
+
+    Attributes:
+        type: an `ExtraType`, or 64 and above. body: its bytes; `docs/file-format.md` says of what kind.
+    """
+
+    type: int
+    body: bytes
 
 
 @dataclass(frozen=True)
@@ -60,6 +90,7 @@ class OhmFile:
         grey: one colour channel, else RGB.
         fixed_rate: payloads are packed without an entropy coder.
         layers: 1 to 255, in order; layer i holds the channels that follow those of layers 0 to i - 1.
+        extras: at most 16, their types ascending.
     """
 
     model_id: bytes
@@ -68,6 +99,7 @@ class OhmFile:
     grey: bool
     fixed_rate: bool
     layers: tuple[Layer, ...]
+    extras: tuple[Extra, ...] = ()
 
     @property
     def num_channels(self) -> int:
@@ -88,6 +120,14 @@ class LayerInfo(NamedTuple):
     crc32: int
 
 
+class ExtraInfo(NamedTuple):
+    """An entry of the extras index: type, bytes, CRC-32 of the body."""
+
+    type: int
+    length: int
+    crc32: int
+
+
 class HeaderInfo(NamedTuple):
     """The header of a file; ``file_bytes`` is what the whole file has when nothing is missing."""
 
@@ -100,6 +140,17 @@ class HeaderInfo(NamedTuple):
     layers: tuple[LayerInfo, ...]
     header_bytes: int
     file_bytes: int
+    extras: tuple[ExtraInfo, ...] = ()
+
+    @property
+    def extras_bytes(self) -> int:
+        """Bytes of the bodies of all extras, which follow the header."""
+        return sum(extra.length for extra in self.extras)
+
+    @property
+    def alpha(self) -> bool:
+        """Whether the picture has a mask of transparency."""
+        return any(extra.type == ExtraType.ALPHA for extra in self.extras)
 
 
 def _varint(value: int) -> bytes:
@@ -111,12 +162,32 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _header(model_id: bytes, width: int, height: int, flags: int, layers: Sequence[LayerInfo]) -> bytes:
+def _header(
+    model_id: bytes, width: int, height: int, flags: int, layers: Sequence[LayerInfo], extras: Sequence[ExtraInfo]
+) -> bytes:
+    flags |= _EXTRAS * bool(extras)
     header = bytearray(MAGIC + bytes([FORMAT_VERSION, flags]) + model_id)
     header += _varint(width) + _varint(height) + _varint(len(layers))
     for layer in layers:
         header += _varint(layer.channels) + _varint(layer.length) + struct.pack(">I", layer.crc32)
+    if extras:
+        header += _varint(len(extras))
+    for extra in extras:
+        header += _varint(extra.type) + _varint(extra.length) + struct.pack(">I", extra.crc32)
     return bytes(header + struct.pack(">I", zlib.crc32(header)))
+
+
+def _extras_error(width: int, height: int, extras: Sequence[ExtraInfo]) -> str | None:
+    """What is wrong with the extras of a picture, if anything."""
+    types = [extra.type for extra in extras]
+    if types != sorted(set(types)):
+        return f"extras of types {types}; types ascend and none comes twice"
+    for extra in extras:
+        # A mask that does not compress at all has little more than width + 1 bytes a row.
+        limit = 4096 + 2 * width * height if extra.type == ExtraType.ALPHA else MAX_EXTRA_BYTES
+        if extra.length > limit:
+            return f"an extra of type {extra.type} with {extra.length} bytes; it has at most {limit}"
+    return None
 
 
 def write_ohm(file: OhmFile) -> bytes:
@@ -138,10 +209,20 @@ def write_ohm(file: OhmFile) -> bytes:
             raise ValueError(f"layer {number} has {len(layer.payload)} bytes; a layer has at most {MAX_PAYLOAD}")
     if file.num_channels > MAX_CHANNELS:
         raise ValueError(f"{file.num_channels} channels; a file has at most {MAX_CHANNELS}")
+    extras = [ExtraInfo(extra.type, len(extra.body), zlib.crc32(extra.body)) for extra in file.extras]
+    if len(extras) > MAX_EXTRAS:
+        raise ValueError(f"{len(extras)} extras; a file has at most {MAX_EXTRAS}")
+    for extra in extras:
+        if not (extra.type in set(ExtraType) or _FREE_TYPES <= extra.type < 2 ** (7 * _VARINT_BYTES)):
+            raise ValueError(
+                f"an extra of type {extra.type}; known are {[*map(int, ExtraType)]}, free {_FREE_TYPES} and above"
+            )
+    if error := _extras_error(file.width, file.height, extras):
+        raise ValueError(error)
     infos = [LayerInfo(layer.channels, len(layer.payload), zlib.crc32(layer.payload)) for layer in file.layers]
     flags = _FIXED_RATE * bool(file.fixed_rate) | _GREY * bool(file.grey)
-    header = _header(file.model_id, file.width, file.height, flags, infos)
-    return header + b"".join(layer.payload for layer in file.layers)
+    header = _header(file.model_id, file.width, file.height, flags, infos, extras)
+    return header + b"".join([extra.body for extra in file.extras] + [layer.payload for layer in file.layers])
 
 
 class _Reader:
@@ -195,7 +276,7 @@ def read_header(data: bytes) -> HeaderInfo:
         )
     if version != FORMAT_VERSION:
         raise UnsupportedVersionError(f"format version {version}; this release reads {FORMAT_VERSION}: update ohmq")
-    if flags & ~(_FIXED_RATE | _GREY):
+    if flags & ~(_FIXED_RATE | _GREY | _EXTRAS):
         raise UnsupportedVersionError(
             f"the file uses features (flags {flags:#04x}) this release does not know: update ohmq"
         )
@@ -208,6 +289,14 @@ def read_header(data: bytes) -> HeaderInfo:
     layers = tuple(
         LayerInfo(reader.varint(), reader.varint(), struct.unpack(">I", reader.take(4))[0]) for _ in range(count)
     )
+    extras: tuple[ExtraInfo, ...] = ()
+    if flags & _EXTRAS:
+        count = reader.varint()
+        if not 1 <= count <= MAX_EXTRAS:
+            raise BitstreamError(f"the header says {count} extras; it must be 1 to {MAX_EXTRAS}")
+        extras = tuple(
+            ExtraInfo(reader.varint(), reader.varint(), struct.unpack(">I", reader.take(4))[0]) for _ in range(count)
+        )
     found = zlib.crc32(data[: reader.position])
     if struct.unpack(">I", reader.take(4))[0] != found:
         raise ChecksumError("the header is damaged: its checksum does not match")
@@ -216,11 +305,31 @@ def read_header(data: bytes) -> HeaderInfo:
         raise BitstreamError(f"the header says {channels} channels; every layer has one, all at most {MAX_CHANNELS}")
     if max(layer.length for layer in layers) > MAX_PAYLOAD:
         raise BitstreamError(f"the header says a layer of more than {MAX_PAYLOAD} bytes")
+    if error := _extras_error(width, height, extras):
+        raise BitstreamError(f"the header says {error}")
+    unknown = [extra.type for extra in extras if extra.type < _FREE_TYPES and extra.type not in set(ExtraType)]
+    if unknown:
+        raise UnsupportedVersionError(
+            f"the file has an extra of type {unknown[0]}, which this release does not know: update ohmq"
+        )
     size = reader.position
-    total = size + sum(layer.length for layer in layers)
+    total = size + sum(extra.length for extra in extras) + sum(layer.length for layer in layers)
     return HeaderInfo(
-        version, model_id, width, height, bool(flags & _GREY), bool(flags & _FIXED_RATE), layers, size, total
+        version, model_id, width, height, bool(flags & _GREY), bool(flags & _FIXED_RATE), layers, size, total, extras
     )
+
+
+def read_extra(info: ExtraInfo, body: bytes) -> Extra:
+    """Check the body of an extra.
+
+    Raises:
+        TruncatedFileError: bytes are missing. ChecksumError: it is damaged.
+    """
+    if len(body) < info.length:
+        raise TruncatedFileError(f"the file ends inside its extra of type {info.type}, before the first layer")
+    if zlib.crc32(body) != info.crc32:
+        raise ChecksumError(f"the extra of type {info.type} is damaged: its checksum does not match")
+    return Extra(info.type, body)
 
 
 def read_ohm(data: bytes, *, allow_truncated: bool = False) -> OhmFile:
@@ -232,7 +341,7 @@ def read_ohm(data: bytes, *, allow_truncated: bool = False) -> OhmFile:
 
     Raises:
         TruncatedFileError: bytes are missing (with allow_truncated: even of the first layer).
-        ChecksumError: a payload is damaged (with allow_truncated: the first one).
+        ChecksumError: an extra or a payload is damaged (with allow_truncated: an extra or the first payload).
         BitstreamError: any other error of `read_header`, or bytes after the end.
     """
     header = read_header(data)
@@ -240,8 +349,12 @@ def read_ohm(data: bytes, *, allow_truncated: bool = False) -> OhmFile:
         raise TruncatedFileError(f"the file has {len(data)} bytes; its header announces {header.file_bytes}")
     if len(data) > header.file_bytes:
         raise BitstreamError(f"{len(data) - header.file_bytes} bytes follow the end of the file")
-    layers: list[Layer] = []
     start = header.header_bytes
+    extras = []
+    for extra in header.extras:
+        extras.append(read_extra(extra, data[start : start + extra.length]))
+        start += extra.length
+    layers: list[Layer] = []
     for number, info in enumerate(header.layers, start=1):
         payload = data[start : start + info.length]
         start += info.length
@@ -255,7 +368,9 @@ def read_ohm(data: bytes, *, allow_truncated: bool = False) -> OhmFile:
         if not allow_truncated or not layers:
             raise error
         break
-    return OhmFile(header.model_id, header.width, header.height, header.grey, header.fixed_rate, tuple(layers))
+    return OhmFile(
+        header.model_id, header.width, header.height, header.grey, header.fixed_rate, tuple(layers), tuple(extras)
+    )
 
 
 def truncate_ohm(
@@ -267,7 +382,7 @@ def truncate_ohm(
     max_bytes: int | None = None,
     bpp: float | None = None,
 ) -> bytes:
-    """Cut a file to its leading layers, without decoding it. Exactly one limit is given.
+    """Cut a file to its leading layers, without decoding it; extras stay. Exactly one limit is given.
 
     Args:
         data: the file.
@@ -302,8 +417,8 @@ def truncate_ohm(
     flags = _FIXED_RATE * header.fixed_rate | _GREY * header.grey
     for count in range(len(layers), 0, -1):
         kept = layers[:count]
-        start = _header(header.model_id, header.width, header.height, flags, kept)
-        length = sum(layer.length for layer in kept)
+        start = _header(header.model_id, header.width, header.height, flags, kept, header.extras)
+        length = header.extras_bytes + sum(layer.length for layer in kept)
         if (
             count == num_layers
             or (channels is not None and sum(layer.channels for layer in kept) <= channels)

@@ -5,14 +5,17 @@ Whatever a conversion loses is told in words, in `LoadedImage.notes`; an image t
 """
 
 import io
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 
+from ohmq.container import ExtraType
 from ohmq.errors import UnsupportedImageError
+from ohmq.extras import METADATA, metadata_error
 from ohmq.files import write_atomically
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ __all__ = [
     "LoadedImage",
     "as_image",
     "check_extension",
+    "check_holds",
     "check_size",
     "image_to_tensor",
     "open_image",
@@ -49,6 +53,15 @@ SAVE_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
 }
+ALPHA_FORMATS = ("PNG", "WEBP", "TIFF")
+METADATA_FORMATS = ("PNG", "WEBP", "TIFF", "JPEG")
+FILL_BLOCK = 16
+DAMAGED_EXIF = "damaged EXIF data ignored"
+
+# What the EXIF data of a TIFF file say about the picture, not about how the file is laid out: description, make, model,
+# resolution and its unit, software, date, artist, host, copyright.
+_EXIF_TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432)
+_EXIF_FOLDERS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 
 
 class ImageConversionWarning(UserWarning):
@@ -126,10 +139,24 @@ def open_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Loa
                 raw_modes = [str(tile[3]) for tile in getattr(image, "tile", ())]
                 if any(";16" in raw for raw in raw_modes) and image.mode in ("RGB", "RGBA", "RGBX", "LA", "CMYK"):
                     notes.append("16 bits reduced to 8")
+                    deep = True
+                else:
+                    deep = False
                 image.load()
+                if isinstance(key := image.info.get("transparency"), int | tuple):
+                    if deep:
+                        del image.info["transparency"]  # a colour of 16 bits; the pixels have 8 left
+                        notes.append("transparent colour ignored")
+                    elif image.mode == "L" and isinstance(key, int):  # Pillow scales the pixels alone
+                        image.info["transparency"] = key * (
+                            85 if "L;2" in raw_modes else 17 if "L;4" in raw_modes else 1
+                        )
                 upright = _upright(image, notes)
+                exif = _exif(image)
                 if upright is image:
                     upright = image.copy()
+                if exif and "exif" not in upright.info:
+                    upright.info["exif"] = exif
                 if any("I;12" in raw for raw in raw_modes):  # Pillow leaves the values at 0..4095
                     values = np.asarray(upright, np.uint16)
                     scaled = Image.fromarray(values << 4 | values >> 8)
@@ -156,21 +183,74 @@ def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
         return ImageOps.exif_transpose(image) if turned else image
     except Exception:  # damaged metadata make Pillow raise nearly anything; the pixels are good
-        notes.append("damaged EXIF data ignored")
+        notes.append(DAMAGED_EXIF)
         return image
 
 
-def prepare_image(image: Image.Image, *, grey: bool) -> LoadedImage:
+def _exif(image: Image.Image) -> bytes:
+    """The EXIF data of an image with orientation 1 or none, after `_upright`; empty if there are none or they are damaged.
+
+    They are the file's own bytes unless the picture had to be turned; those of a TIFF file are put together anew.
+    """
+    raw = image.info.get("exif", b"")
+    raw = raw.tobytes() if isinstance(raw, Image.Exif) else raw
+    try:
+        chosen = Image.Exif()
+        if raw:
+            chosen.load(raw)
+            if chosen.get(ExifTags.Base.Orientation, 1) != 1:
+                chosen[ExifTags.Base.Orientation] = 1
+                raw = chosen.tobytes()
+        else:
+            exif = image.getexif()
+            chosen.update({tag: exif[tag] for tag in _EXIF_TAGS if tag in exif})
+            folders = {folder: content for folder in _EXIF_FOLDERS if (content := exif.get_ifd(folder))}
+            for folder, content in folders.items():
+                chosen.get_ifd(folder).update(content)
+            raw = chosen.tobytes() if chosen or folders else b""
+    except Exception:  # damaged metadata make Pillow raise nearly anything; `_upright` says so
+        return b""
+    while raw.startswith(b"Exif\0\0"):
+        raw = raw[6:]
+    return raw
+
+
+def _metadata(image: Image.Image, notes: list[str]) -> dict[str, bytes]:
+    """EXIF and XMP of an upright image, as a file holds them, their orientation 1."""
+    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
+    xmp = xmp.encode() if isinstance(xmp, str) else xmp
+    found = {
+        ExtraType.EXIF: _exif(image),
+        ExtraType.XMP: re.sub(rb'(tiff:Orientation(?:\s*=\s*["\']|>))[0-9]', rb"\g<1>1", xmp),
+    }
+    if "exif" in image.info and not found[ExtraType.EXIF] and DAMAGED_EXIF not in notes:
+        notes.append(DAMAGED_EXIF)
+    kept = {}
+    for kind, body in found.items():
+        if not body:
+            continue
+        if error := metadata_error(kind, body):
+            notes.append(f"dropped: {error}")
+        else:
+            kept[METADATA[kind]] = body
+    return kept
+
+
+def prepare_image(image: Image.Image, *, grey: bool, flatten: bool = True, keep_metadata: bool = False) -> LoadedImage:
     """Convert an image of any Pillow mode to 8-bit grey or RGB, upright by its EXIF orientation; say what that lost.
 
-    Transparency is flattened onto white. Integers wider than 8 bits ("I;16", "I") count as 16 bits, 0..65535; floats as
-    0..1 if none is above 1, else as 0..255. Colours with an embedded profile are converted to sRGB.
+    Transparency is flattened onto white, or kept exactly. Pixels that are then fully transparent get a new colour, one
+    that costs few bits: the mean of what is visible in their block of 16x16 pixels, or else in the picture. Integers
+    wider than 8 bits ("I;16", "I") count as 16 bits, 0..65535; floats as 0..1 if none is above 1, else as 0..255.
+    Colours with an embedded profile are converted to sRGB.
 
     Args:
-        image: Pillow image. grey: whether the model codes grey only.
+        image: Pillow image. grey: whether the model codes grey only. flatten: lay transparent pixels onto white.
+        keep_metadata: keep EXIF (orientation 1) and XMP, and a colour profile if it is an sRGB one.
 
     Returns:
-        An image of mode "L" (grey) or "RGB", without metadata, and notes.
+        An image of mode "L" (grey) or "RGB", or "LA" or "RGBA" if it is not flattened and not opaque everywhere; in
+        its ``info`` the metadata that are kept, as "exif", "icc_profile" and "xmp"; and notes.
 
     Raises:
         UnsupportedImageError: values outside the range above, or a mode that cannot be converted.
@@ -180,14 +260,27 @@ def prepare_image(image: Image.Image, *, grey: bool) -> LoadedImage:
         ('alpha channel flattened onto white',)
     """
     notes: list[str] = []
-    image = _to_8_bits(_upright(image, notes), notes)
+    image = _upright(image, notes)
+    kept = _metadata(image, notes) if keep_metadata else {}
+    mask = None
+    if not flatten:
+        image, mask = _separate(image)
+    image = _to_8_bits(image, notes)
     image = _flatten(image, notes)
+    profile, before = image.info.get("icc_profile"), len(notes)
     image = _to_srgb(image, notes)
+    if keep_metadata and profile and not grey and image.mode == "RGB" and len(notes) == before:  # it is sRGB
+        if error := metadata_error(ExtraType.ICC, profile):
+            notes.append(f"dropped: {error}")
+        else:
+            kept["icc_profile"] = profile
     if image.mode not in ("L", "RGB"):
         try:
             image = image.convert("L" if image.mode == "1" else "RGB")
         except ValueError as error:
             raise UnsupportedImageError(f"colour mode {image.mode} cannot be converted ({error})") from error
+    if mask is not None:
+        image = _fill(image, mask)
     if grey and image.mode == "RGB":
         red, green, blue = image.split()
         if red.tobytes() == green.tobytes() == blue.tobytes():
@@ -196,8 +289,54 @@ def prepare_image(image: Image.Image, *, grey: bool) -> LoadedImage:
             notes.append("colour converted to grey: the model codes grey only")
             image = image.convert("L")
     image = image.convert("L" if grey else "RGB")  # always a copy: metadata must not leak into the caller's image
-    image.info = {}
+    if mask is not None:
+        image.putalpha(mask)
+    image.info = dict(kept.items())
     return LoadedImage(image, tuple(notes))
+
+
+def _separate(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """An image without its transparency, and its mask (mode "L"), which is None if it is opaque everywhere."""
+    if not image.has_transparency_data:
+        return image, None
+    if image.mode == "F" or image.mode.startswith("I"):
+        key = image.info["transparency"]
+        mask = Image.fromarray(np.where(np.asarray(image) == key, np.uint8(0), np.uint8(255)))
+        colours = image.copy()
+        del colours.info["transparency"]
+    else:
+        profile, grey = image.info.get("icc_profile"), image.mode in ("1", "L", "LA", "La")
+        image = _to_rgba(image)
+        mask, colours = image.getchannel("A"), image.convert("L" if grey else "RGB")
+        colours.info = {"icc_profile": profile} if profile else {}
+    mask.info = {}
+    return colours, None if mask.getextrema() == (255, 255) else mask
+
+
+def _to_rgba(image: Image.Image) -> Image.Image:
+    """An image with transparency as "RGBA"."""
+    if image.mode in ("La", "RGBa"):  # premultiplied
+        image = image.convert(image.mode.upper())
+    return image.convert("RGBA")
+
+
+def _fill(image: Image.Image, mask: Image.Image) -> Image.Image:
+    """Give pixels that are fully transparent the mean colour of what is visible in their block, or in the picture."""
+    pixels, visible = np.atleast_3d(np.asarray(image)).copy(), np.asarray(mask) > 0
+    strips = [slice(top, top + FILL_BLOCK) for top in range(0, image.height, FILL_BLOCK)]
+    starts = np.arange(0, image.width, FILL_BLOCK)
+    counts, sums = [], []
+    for rows in strips:
+        shown = visible[rows]
+        counts.append(np.add.reduceat(shown.sum(0), starts)[:, None])
+        sums.append(np.add.reduceat((pixels[rows] * shown[..., None]).sum(0, dtype=np.int64), starts))
+    visible_pixels = np.sum(counts)
+    whole = np.sum(sums, (0, 1)) / visible_pixels if visible_pixels else np.full(pixels.shape[2], 255.0)
+    for rows, count, total in zip(strips, counts, sums, strict=True):
+        means = np.where(count, total / np.maximum(count, 1), whole)
+        colours = np.rint(means).astype(np.uint8).repeat(FILL_BLOCK, 0)[: image.width]
+        np.copyto(pixels[rows], colours, where=~visible[rows, :, None])
+    return Image.fromarray(pixels[..., 0] if image.mode == "L" else pixels)
 
 
 def _to_8_bits(image: Image.Image, notes: list[str]) -> Image.Image:
@@ -230,9 +369,7 @@ def _flatten(image: Image.Image, notes: list[str]) -> Image.Image:
     if not image.has_transparency_data:
         return image
     profile, grey = image.info.get("icc_profile"), image.mode in ("1", "L", "LA", "La")
-    if image.mode in ("La", "RGBa"):  # premultiplied
-        image = image.convert(image.mode.upper())
-    image = image.convert("RGBA")
+    image = _to_rgba(image)
     if image.getchannel("A").getextrema() != (255, 255):
         notes.append("alpha channel flattened onto white")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
@@ -286,7 +423,7 @@ def as_image(obj: Any) -> Image.Image:
     """A Pillow image from a Pillow image, a numpy array or a torch tensor.
 
     Shape:
-        numpy: (H, W) or (H, W, 1) grey, (H, W, 3) RGB; uint8.
+        numpy: (H, W) or (H, W, 1) grey, (H, W, 2) grey with alpha, (H, W, 3) RGB, (H, W, 4) RGBA; uint8.
         torch: (H, W), (C, H, W) or (1, C, H, W) with C 1 or 3; uint8, or floating point in [0, 1].
 
     Raises:
@@ -302,8 +439,8 @@ def as_image(obj: Any) -> Image.Image:
         if obj.dtype != np.uint8:
             raise TypeError(f"array of {obj.dtype}; expected uint8")
         array = obj[..., 0] if obj.ndim == 3 and obj.shape[2] == 1 else obj
-        if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] == 3):
-            raise ValueError(f"array of shape {obj.shape}; expected (H, W), (H, W, 1) or (H, W, 3)")
+        if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (2, 3, 4)):
+            raise ValueError(f"array of shape {obj.shape}; expected (H, W) or (H, W, C), C from 1 to 4")
         if array.size == 0:
             raise ValueError(f"array of shape {obj.shape} has no pixels")
         return Image.fromarray(np.ascontiguousarray(array))
@@ -377,20 +514,55 @@ def check_extension(path: Path | str) -> str:
     return SAVE_FORMATS[extension][0]
 
 
-def save_image(path: Path | str, image: Image.Image, *, force: bool = False) -> None:
+def check_holds(path: Path | str, *, alpha: bool) -> None:
+    """Refuse early to write a picture with transparency into a file that has none.
+
+    Raises:
+        UnsupportedImageError: as `check_extension`, or transparency and a format without it.
+    """
+    image_format = check_extension(path)
+    if alpha and image_format not in ALPHA_FORMATS:
+        raise UnsupportedImageError(
+            f"{path}: cannot be written as {image_format}, which has no transparency; choose .png, .webp or .tif, or flatten it"
+        )
+
+
+def save_image(path: Path | str, image: Image.Image, *, force: bool = False) -> tuple[str, ...]:
     """Write an image, in the format of the extension: without loss, but for JPEG (quality 95, 4:4:4).
 
     Args:
-        path: the target; missing folders are made. image: the picture. force: replace an existing file.
+        path: the target; missing folders are made. image: the picture, in its ``info`` "exif", "icc_profile" and "xmp".
+        force: replace an existing file.
+
+    Returns:
+        What the format cannot hold, in words.
 
     Raises:
         UnsupportedImageError: an extension that is not written, or an image that the format cannot hold.
         OutputExistsError: the file exists and force is not set.
     """
     image_format = check_extension(path)
+    check_holds(path, alpha=image.has_transparency_data)
+    options, notes = dict(SAVE_FORMATS[Path(path).suffix.lower()][1]), []
+    metadata = {name: image.info[name] for name in METADATA.values() if name in image.info}
+    if metadata and image_format not in METADATA_FORMATS:
+        notes.append(f"{image_format} holds no metadata: dropped {', '.join(metadata)}")
+        metadata = {}
     buffer = io.BytesIO()
     try:
-        image.save(buffer, image_format, **SAVE_FORMATS[Path(path).suffix.lower()][1])
-    except (OSError, ValueError) as error:
+        if image_format == "PNG" and "xmp" in metadata:
+            options["pnginfo"] = PngImagePlugin.PngInfo()
+            options["pnginfo"].add_itxt("XML:com.adobe.xmp", metadata.pop("xmp").decode(), zip=False)
+        elif image_format == "TIFF" and metadata.keys() & {"exif", "xmp"}:
+            tags = Image.Exif()
+            tags.load(metadata.get("exif", b""))
+            if "xmp" in metadata:
+                tags[ExifTags.Base.XMLPacket] = metadata.pop("xmp")
+            options["exif"] = tags
+            if metadata.pop("exif", None):
+                del options["compression"]  # with it Pillow cannot write the folders of EXIF data
+        image.save(buffer, image_format, **options, **metadata)
+    except Exception as error:  # damaged metadata make Pillow raise nearly anything
         raise UnsupportedImageError(f"{path}: cannot be written as {image_format} ({error})") from error
     write_atomically(Path(path), buffer.getvalue(), force=force)
+    return tuple(notes)

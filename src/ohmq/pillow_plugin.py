@@ -18,8 +18,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from ohmq.container import MAGIC, MAX_SIDE, read_header, read_ohm
+from ohmq.container import MAGIC, MAX_SIDE, read_extra, read_header, read_ohm
 from ohmq.errors import BitstreamError, OhmqError, TruncatedFileError
+from ohmq.extras import METADATA, decode_extras
 
 if TYPE_CHECKING:
     from ohmq.codec import Codec
@@ -29,7 +30,7 @@ __all__ = ["OhmImageFile", "register_model"]
 FORMAT, DEFAULT_MODEL = "OHM", "photo"
 HEADER_STEP = 4096
 """More than nearly every header has; the longest possible one has about 3.5 KB."""
-OPTIONS = ("fraction", "channels", "bpp", "max_bytes", "psnr", "layers", "fixed_rate")
+OPTIONS = ("fraction", "channels", "bpp", "max_bytes", "psnr", "layers", "fixed_rate", "flatten", "keep_metadata")
 
 _lock = threading.Lock()
 _models: "dict[str, Codec]" = {}
@@ -81,9 +82,10 @@ def _codec_for(data: bytes) -> "Codec":
 class OhmImageFile(ImageFile.ImageFile):
     """An ``.ohm`` file that Pillow opened.
 
-    ``size`` and ``mode`` come from the header. ``info`` has "model_id" (8 hexadecimal digits), "channels", "layers" and
-    "fixed_rate". A file that ends early is an `OSError` when its pixels are loaded, or, with
-    ``ImageFile.LOAD_TRUNCATED_IMAGES``, the picture of its whole layers.
+    ``size`` and ``mode`` ("L", "LA", "RGB" or "RGBA") come from the header. ``info`` has "model_id" (8 hexadecimal digits),
+    "channels", "layers" and "fixed_rate", and "exif", "icc_profile" and "xmp" if the file has them. A file that ends
+    early is an `OSError` when its pixels are loaded, or, with ``ImageFile.LOAD_TRUNCATED_IMAGES``, the picture of its
+    whole layers.
     """
 
     format = FORMAT
@@ -98,13 +100,23 @@ class OhmImageFile(ImageFile.ImageFile):
         except BitstreamError as error:
             raise UnidentifiedImageError(f"damaged .ohm file: {error}") from error
         self._size = header.width, header.height
-        self._mode = "L" if header.grey else "RGB"
+        self._mode = ("L" if header.grey else "RGB") + "A" * header.alpha
         self.info = {
             "model_id": header.model_id.hex(),
             "channels": sum(layer.channels for layer in header.layers),
             "layers": len(header.layers),
             "fixed_rate": header.fixed_rate,
         }
+        self.fp.seek(header.header_bytes)
+        for extra in header.extras:
+            if extra.type not in METADATA:
+                self.fp.seek(extra.length, 1)
+                continue
+            try:
+                found = decode_extras([read_extra(extra, self.fp.read(extra.length))], *self.size)
+            except BitstreamError:  # loading says what is wrong
+                break
+            self.info.update(found.info.items())
         self.tile = []
         self._pending = True
 
@@ -153,7 +165,7 @@ def _accept(prefix: bytes) -> bool:
 
 
 def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
-    """``image.save("x.ohm", model="photo", ...)``: the targets, layers and fixed_rate are those of `Codec.compress`."""
+    """``image.save("x.ohm", model="photo", ...)``: the other options are those of `Codec.compress`."""
     given = {name: value for name, value in image.encoderinfo.items() if value is not None}  # type: ignore[attr-defined]
     model = given.pop("model", DEFAULT_MODEL)
     arguments = {name: given.pop(name) for name in OPTIONS if name in given}

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from ohmq.cli import main
 from ohmq.codec import load
+from ohmq.container import read_header
 from ohmq.metrics import psnr_db
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "chelsea.png"
@@ -75,10 +76,22 @@ def palette(image: Image.Image) -> Image.Image:
     return quantized
 
 
+def clear(image: Image.Image) -> Image.Image:
+    """Transparent where `palette` and `square` have the square."""
+    image = image.convert("RGBA")
+    image.paste((0, 0, 0, 0), (0, 0, 32, 32))
+    return image
+
+
 def without_square(image: Image.Image) -> Image.Image:
-    shown = palette(image).convert("RGB")
-    shown.paste((255, 255, 255), (0, 0, 32, 32))
-    return shown
+    return clear(palette(image))
+
+
+def square(image: Image.Image) -> Image.Image:
+    """A red square at the upper left."""
+    image = image.copy()
+    image.paste((255, 0, 0), (0, 0, 32, 32))
+    return image
 
 
 def animated(image: Image.Image, path: Path, **options: Any) -> None:
@@ -91,13 +104,14 @@ KINDS = [
     Kind("rgb_jpeg.jpg", lambda i, path: i.save(path, quality=98), lambda i: i),
     Kind("rgb_webp.webp", lambda i, path: i.save(path, lossless=True), lambda i: i),
     Kind("grey.png", lambda i, path: i.convert("L").save(path), grey),
-    Kind("grey_alpha.png", lambda i, path: transparent(grey(i)).convert("LA").save(path), lambda i: on_white(grey(i)), (ALPHA,)),
-    Kind("alpha.png", lambda i, path: transparent(i).save(path), on_white, (ALPHA,)),
-    Kind("alpha_webp.webp", lambda i, path: transparent(i).save(path, lossless=True), on_white, (ALPHA,)),
-    Kind("alpha_tiff.tif", lambda i, path: transparent(i).save(path), on_white, (ALPHA,)),
+    Kind("grey_alpha.png", lambda i, path: transparent(grey(i)).convert("LA").save(path), lambda i: transparent(grey(i))),
+    Kind("alpha.png", lambda i, path: transparent(i).save(path), transparent),
+    Kind("alpha_webp.webp", lambda i, path: transparent(i).save(path, lossless=True, exact=True), transparent),
+    Kind("alpha_tiff.tif", lambda i, path: transparent(i).save(path), transparent),
     Kind("opaque_alpha.png", lambda i, path: i.convert("RGBA").save(path), lambda i: i),
     Kind("palette.png", lambda i, path: palette(i).save(path), lambda i: palette(i).convert("RGB")),
-    Kind("palette_clear.png", lambda i, path: palette(i).save(path, transparency=255), without_square, (ALPHA,)),
+    Kind("palette_clear.png", lambda i, path: palette(i).save(path, transparency=255), without_square),
+    Kind("key.png", lambda i, path: square(i).save(path, transparency=(255, 0, 0)), lambda i: clear(square(i))),
     Kind("cmyk_jpeg.jpg", lambda i, path: i.convert("CMYK").save(path, quality=98), lambda i: i, (NO_PROFILE,)),
     Kind("cmyk_tiff.tif", lambda i, path: i.convert("CMYK").save(path), lambda i: i, (NO_PROFILE,)),
     Kind("grey_16.png", lambda i, path: deep(i).save(path), grey, (SIXTEEN,)),
@@ -125,14 +139,105 @@ def test_what_becomes_of_each_kind(
             main(arguments)
         told = json.loads(capsys.readouterr().out)
         assert (stop.value.code, told["failures"]) == (0, [])
-        notes |= {Path(row["input"]).name: tuple(row["notes"]) for row in told["results"] if "notes" in row}
+        notes |= {Path(row["input"]).name: tuple(row["notes"]) for row in told["results"] if arguments[0] == "compress"}
+        if arguments[0] == "decompress":
+            assert all(row["notes"] == [] for row in told["results"])
     assert notes == {kind.name: kind.notes for kind in KINDS}
     for kind in KINDS:
         expected = kind.expected(original)
         coded = np.asarray(codec.decompress(codec.compress(expected)))
         with Image.open((Path("out") / kind.name).with_suffix(".png")) as decoded:
-            assert (decoded.mode, decoded.size, decoded.info) == ("RGB", expected.size, {}), kind.name
+            mode = "RGBA" if expected.mode == "RGBA" else "RGB"
+            assert (decoded.mode, decoded.size, decoded.info) == (mode, expected.size, {}), kind.name
+            if mode == "RGBA":
+                assert decoded.getchannel("A").tobytes() == expected.getchannel("A").tobytes(), kind.name
             if kind.name.endswith(".jpg"):  # JPEG's own loss
                 assert psnr_db(np.asarray(decoded), coded) > 30, kind.name
             else:
                 assert np.array_equal(np.asarray(decoded), coded), kind.name
+
+
+def test_flattened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """When it is compressed, or when it is decompressed."""
+    monkeypatch.chdir(tmp_path)
+    codec, original = load("photo"), transparent(crop())
+    original.save("a.png")
+
+    def run(*arguments: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as stop:
+            main([*arguments, "--force"])
+        assert isinstance(stop.value.code, int)
+        return stop.value.code, capsys.readouterr().err
+
+    assert run("compress", "a.png", "--flatten", "-o", "flat.ohm") == (0, f"  note: {ALPHA}\n")
+    assert Path("flat.ohm").read_bytes() == codec.compress(on_white(crop()))
+    assert run("compress", "a.png", "-o", "a.ohm") == (0, "")
+    code, told = run("decompress", "a.ohm", "-o", "a.jpg")
+    assert (code, Path("a.jpg").exists()) == (1, False)
+    assert "a.jpg: cannot be written as JPEG, which has no transparency; choose .png, .webp or .tif" in told
+    assert len(told.splitlines()) == 1
+    assert run("decompress", "a.ohm", "-o", "flat.png", "--flatten") == (0, "")
+    whole = codec.decompress(Path("a.ohm").read_bytes())
+    white = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("RGB")
+    with Image.open("flat.png") as decoded:
+        assert (decoded.mode, decoded.tobytes()) == ("RGB", white.tobytes())
+    assert run("decompress", "a.ohm", "-o", "a.jpg", "--flatten")[0] == 0
+
+
+@pytest.mark.parametrize("extension", ["png", "jpg", "webp", "tif"])
+def test_metadata_there_and_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], extension: str
+) -> None:
+    """From a JPEG file that lies on its side: EXIF, XMP and the sRGB profile come back, upright."""
+    monkeypatch.chdir(tmp_path)
+    exif, profile = Image.Exif(), ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif[0x0112], exif[0x010F], exif.get_ifd(0x8769)[0x829A] = 6, "a camera", 0.5
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'
+    crop().save("in.jpg", exif=exif, icc_profile=profile, xmp=xmp, quality=95)
+
+    def run(*arguments: str) -> Any:
+        with pytest.raises(SystemExit) as stop:
+            main([*arguments, "--json"])
+        assert stop.value.code == 0
+        return json.loads(capsys.readouterr().out)["results"][0]
+
+    coded = run("compress", "in.jpg", "-o", "a.ohm", "--keep-metadata", "--bpp", "6")
+    assert (coded["notes"], coded["bytes"] <= 6 * 80 * 64 / 8) == ([], True)
+    described = run("info", "a.ohm")
+    assert [extra["name"] for extra in described["extras"]] == ["EXIF", "ICC profile", "XMP"]
+    assert sum(extra["bytes"] for extra in described["extras"]) == coded["extras_bytes"] > len(profile)
+    name = f"out.{extension}"
+    assert run("decompress", "a.ohm", "-o", name)["notes"] == []
+    with Image.open(name) as found:
+        assert found.size == (64, 80)
+        assert found.info["icc_profile"] == profile
+        assert found.info["xmp"] == xmp
+        assert found.getexif().get(0x0112, 1) == 1
+        assert found.getexif()[0x010F] == "a camera"
+        assert found.getexif().get_ifd(0x8769)[0x829A] == 0.5
+    assert run("decompress", "a.ohm", "-o", "out.bmp")["notes"] == [
+        "BMP holds no metadata: dropped exif, icc_profile, xmp"
+    ]
+    run("compress", "in.jpg", "-o", "plain.ohm")
+    assert run("info", "plain.ohm")["extras"] == []
+
+
+def test_what_info_tells_of_a_transparent_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    transparent(crop()).save("a.png")
+    for arguments in (
+        ["compress", "a.png", "--layers", "3"],
+        ["truncate", "a.ohm", "-o", "b.ohm", "--layers", "1"],
+        ["info", "b.ohm"],
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 0
+    data = Path("b.ohm").read_bytes()
+    (mask,) = read_header(data).extras
+    lines = capsys.readouterr().out.splitlines()[-4:]
+    assert lines[0].startswith("b.ohm: 80x64 RGB with transparency, ")
+    assert lines[1] == f"  beside the layers, in every cut: mask {mask.length:,} bytes"
+    assert f"{len(data):,}" in lines[3]  # the file cut there, its mask included

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from reference_decoder import reference_file, reference_mask
 
 from ohmq.codec import Codec
 from ohmq.container import read_header, read_ohm, write_ohm
+from ohmq.extras import METADATA
 from ohmq.model_file import load_model
 
 FOLDER = Path(__file__).parent
@@ -20,7 +22,7 @@ def test_there_is_one_of_every_kind() -> None:
         f"{model}_{kind}"
         for model in ("context", "integer", "photo", "static")
         for kind in ("cut", "fixed", "layers", "one", "tiles")
-    }
+    } | {f"{model}_{kind}" for model in ("context", "photo") for kind in ("alpha", "metadata")}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -31,9 +33,17 @@ def test_golden(path: Path) -> None:
     assert write_ohm(read_ohm(data)) == data
     file, symbols = codec.decode(data)
     assert symbols.values.tolist() == json.loads(path.with_suffix(".json").read_text())
+    decoded = codec.decompress(data)
     with Image.open(path.with_suffix(".png")) as picture:
         expected = np.asarray(picture).astype(int)
-    assert np.abs(np.asarray(codec.decompress(data)).astype(int) - expected).max() <= 1
+        assert decoded.mode == picture.mode
+        assert decoded.info == {name: picture.info[name] for name in METADATA.values() if name in picture.info}
+    found = np.asarray(decoded).astype(int)
+    assert np.abs(found - expected).max() <= 1
+    if decoded.mode.endswith("A"):
+        assert np.array_equal(found[..., -1], expected[..., -1])
+        (body,) = (body for kind, body in reference_file(data)["extras"] if kind == 1)
+        assert reference_mask(body, *decoded.size) == expected[..., -1].tolist()
     if path.stem.endswith(("layers", "one")):  # writing again gives the same bytes
         again = codec.encode(symbols, file.num_channels, layers=len(file.layers))
         assert again == data

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from reference_decoder import ReferenceRangeDecoder
+from PIL import Image
+from reference_decoder import ReferenceRangeDecoder, reference_file, reference_mask
 
 from ohmq.codec import Codec
-from ohmq.container import Layer, OhmFile, read_header, read_ohm, truncate_ohm, write_ohm
+from ohmq.container import Extra, Layer, OhmFile, read_header, read_ohm, truncate_ohm, write_ohm
 from ohmq.entropy import (
     SymbolDecoder,
     SymbolEncoder,
@@ -20,6 +21,7 @@ from ohmq.entropy import (
     quantize_probabilities,
 )
 from ohmq.errors import BitstreamError, ChecksumError
+from ohmq.extras import decode_mask, encode_mask
 
 few = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
@@ -31,6 +33,9 @@ files = st.builds(
     grey=st.booleans(),
     fixed_rate=st.booleans(),
     layers=st.lists(st.builds(Layer, st.integers(1, 200), st.binary(max_size=200)), min_size=1, max_size=12).map(tuple),
+    extras=st.dictionaries(
+        st.one_of(st.integers(1, 4), st.integers(64, 2**35 - 1)), st.binary(max_size=100), max_size=16
+    ).map(lambda bodies: tuple(Extra(*item) for item in sorted(bodies.items()))),
 )
 
 
@@ -39,9 +44,18 @@ files = st.builds(
 def test_every_file_reads_back_and_cuts(file: OhmFile) -> None:
     data = write_ohm(file)
     assert read_ohm(data) == file
+    found = reference_file(data)
+    assert (found["width"], found["height"], found["flags"] & 3) == (
+        file.width,
+        file.height,
+        file.fixed_rate + 2 * file.grey,
+    )
+    assert found["layers"] == [(layer.channels, layer.payload) for layer in file.layers]
+    assert found["extras"] == [(extra.type, extra.body) for extra in file.extras]
     for count in range(1, len(file.layers) + 1):
         cut = truncate_ohm(data, num_layers=count)
         assert read_ohm(cut).layers == file.layers[:count]
+        assert read_ohm(cut).extras == file.extras
         assert truncate_ohm(data, max_bytes=len(cut)) == cut
 
 
@@ -65,12 +79,57 @@ def test_headers_that_lie_under_a_right_checksum(file: OhmFile, noise: bytes, pl
     header = bytearray(data[: read_header(data).header_bytes - 4])
     place = min(place, len(header))
     header[place : place + len(noise)] = noise
-    forged = bytes(header) + struct.pack(">I", zlib.crc32(header)) + b"".join(x.payload for x in file.layers)
+    bodies = b"".join([*(x.body for x in file.extras), *(x.payload for x in file.layers)])
+    forged = bytes(header) + struct.pack(">I", zlib.crc32(header)) + bodies
     try:
         found = read_ohm(forged)
     except BitstreamError:
         return
     assert write_ohm(found) == forged  # one way to write a file: what is read is what was written
+
+
+@st.composite
+def masks(draw: st.DrawFn) -> np.ndarray:
+    """Masks of one level, of two, of hard edges, of any noise."""
+    shape = draw(st.integers(1, 70)), draw(st.integers(1, 70))
+    levels = draw(st.lists(st.sampled_from([0, 255, *range(256)]), min_size=1, max_size=4))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    if draw(st.booleans()):
+        return rng.choice(np.uint8(levels), shape)
+    return np.uint8(levels)[np.add.outer(np.arange(shape[0]), np.arange(shape[1])) // 9 % len(levels)]
+
+
+@few
+@given(masks())
+def test_every_mask_comes_back_exactly_here_and_by_the_format_page(mask: np.ndarray) -> None:
+    height, width = mask.shape
+    data = encode_mask(Image.fromarray(mask))
+    assert np.array_equal(np.asarray(decode_mask(data, width, height)), mask)
+    assert reference_mask(data, width, height) == mask.tolist()
+    assert len(data) <= 4096 + 2 * width * height
+
+
+@few
+@given(masks(), st.data())
+def test_masks_that_lie_under_right_checksums(mask: np.ndarray, draw: st.DataObject) -> None:
+    """Any change inside a chunk, its checksum made right again: another mask of that size, or refused."""
+    height, width = mask.shape
+    data = bytearray(encode_mask(Image.fromarray(mask)))
+    place = draw.draw(st.integers(8, len(data) - 1))
+    data[place : place + draw.draw(st.integers(1, 4))] = draw.draw(st.binary(max_size=6))
+    position = 8
+    while position + 12 <= len(data):
+        end = position + 8 + int.from_bytes(data[position : position + 4], "big")
+        if end + 4 > len(data):
+            break
+        data[end : end + 4] = struct.pack(">I", zlib.crc32(data[position + 4 : end]))
+        position = end + 4
+    try:
+        found = decode_mask(bytes(data), width, height)
+    except BitstreamError:
+        return
+    assert (found.mode, found.size) == ("L", (width, height))
+    assert reference_mask(bytes(data), width, height) == np.asarray(found).tolist()
 
 
 @st.composite

@@ -1,4 +1,7 @@
-"""A second decoder of .ohm payloads, written from docs/file-format.md alone, in plain Python integers."""
+"""A second decoder of .ohm files, written from docs/file-format.md alone, in plain Python integers."""
+
+import zlib
+from typing import Any
 
 TOTAL = 1 << 24
 
@@ -52,3 +55,69 @@ def context_coefficients(around: list[int], layers: list[tuple[list[list[int]], 
         x = [sum(w * v for w, v in zip(row, x, strict=True)) + b for row, b in zip(weight, bias, strict=True)]
         x = [max(v, 0) >> 12 for v in x] if number < 2 else [v >> 8 for v in x]
     return x
+
+
+def reference_file(data: bytes) -> dict[str, Any]:
+    """The parts of a whole file: fields by name, layers as (channels, payload), extras as (type, body)."""
+    place = 0
+
+    def take(count: int) -> bytes:
+        nonlocal place
+        place += count
+        assert place <= len(data)
+        return data[place - count : place]
+
+    def varint() -> int:
+        value, shift = 0, 0
+        while True:
+            byte = take(1)[0]
+            value += (byte % 128) << shift
+            shift += 7
+            if byte < 128:
+                assert shift <= 35 and (byte or shift == 7)
+                return value
+
+    def index(count: int) -> list[tuple[int, int, int]]:
+        return [(varint(), varint(), int.from_bytes(take(4), "big")) for _ in range(count)]
+
+    assert take(5) == b"\x93OHM\x01"
+    flags = take(1)[0]
+    file: dict[str, Any] = {"flags": flags, "model_id": take(4), "width": varint(), "height": varint()}
+    layers = index(varint())
+    extras = index(varint()) if flags & 4 else []
+    assert int.from_bytes(take(4), "big") == zlib.crc32(data[: place - 4])
+    bodies = [take(length) for _, length, _ in extras + layers]
+    assert place == len(data)
+    assert [zlib.crc32(body) for body in bodies] == [check for _, _, check in extras + layers]
+    file["extras"] = [(kind, body) for (kind, _, _), body in zip(extras, bodies, strict=False)]
+    file["layers"] = [(count, body) for (count, _, _), body in zip(layers, bodies[len(extras) :], strict=True)]
+    return file
+
+
+def reference_mask(png: bytes, width: int, height: int) -> list[list[int]]:
+    """The rows of the mask in a PNG stream of grey, 1 or 8 bits."""
+    place, bits, packed = 8, 0, b""
+    while place < len(png):
+        length, name = int.from_bytes(png[place : place + 4], "big"), png[place + 4 : place + 8]
+        body = png[place + 8 : place + 8 + length]
+        assert name in (b"IHDR", b"IDAT", b"IEND")
+        if name == b"IHDR":
+            assert (int.from_bytes(body[:4], "big"), int.from_bytes(body[4:8], "big")) == (width, height)
+            assert body[8] in (1, 8) and body[9:] == bytes(4)
+            bits = body[8]
+        packed += body if name == b"IDAT" else b""
+        place += 12 + length
+    raw, size = zlib.decompress(packed), (width * bits + 7) // 8
+    assert len(raw) == (size + 1) * height
+    above, rows = [0] * size, []
+    for start in range(0, len(raw), size + 1):
+        row: list[int] = []
+        for i, byte in enumerate(raw[start + 1 : start + 1 + size]):
+            a, b, c = (row[i - 1] if i else 0), above[i], (above[i - 1] if i else 0)
+            nearest = min((abs(b - c), 0, a), (abs(a - c), 1, b), (abs(a + b - 2 * c), 2, c))[2]
+            row.append((byte + (0, a, b, (a + b) // 2, nearest)[raw[start]]) % 256)
+        above = row
+        if bits == 1:
+            row = [255 * (row[x // 8] >> 7 - x % 8 & 1) for x in range(width)]
+        rows.append(row)
+    return rows

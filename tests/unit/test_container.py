@@ -1,9 +1,10 @@
 import struct
 import zlib
+from dataclasses import replace
 
 import pytest
 
-from ohmq.container import Layer, OhmFile, read_header, read_ohm, truncate_ohm, write_ohm
+from ohmq.container import Extra, ExtraType, Layer, OhmFile, read_header, read_ohm, truncate_ohm, write_ohm
 from ohmq.errors import (
     BitstreamError,
     ChecksumError,
@@ -12,16 +13,19 @@ from ohmq.errors import (
     UnsupportedVersionError,
 )
 
+EXTRAS = (Extra(ExtraType.ALPHA, b"mask"), Extra(ExtraType.XMP, b""), Extra(70, b"q" * 200))
 FILE = OhmFile(b"\x01\x02\x03\x04", 300, 28, True, False, (Layer(1, b"abc"), Layer(2, b""), Layer(5, b"xyz" * 70)))
 
 
 def test_round_trip() -> None:
-    for file in (FILE, OhmFile(b"idid", 1, 65536, False, True, (Layer(65536, b"\x00"),))):
+    largest = OhmFile(b"idid", 1, 65536, False, True, (Layer(65536, b"\x00"),))
+    for file in (FILE, largest, replace(FILE, extras=EXTRAS), replace(largest, extras=(Extra(2**35 - 1, b"x"),))):
         data = write_ohm(file)
         assert read_ohm(data) == file
         header = read_header(data)
         assert header.file_bytes == len(data)
-        assert header.file_bytes - header.header_bytes == file.payload_bytes
+        assert header.extras_bytes == sum(len(extra.body) for extra in file.extras)
+        assert header.file_bytes - header.header_bytes == header.extras_bytes + file.payload_bytes
         assert [layer.channels for layer in header.layers] == [layer.channels for layer in file.layers]
 
 
@@ -31,6 +35,13 @@ def test_the_bytes_never_change() -> None:
         data.hex()
         == "934f484d0103aabbccdd1cc801011002d8932aac" + struct.pack(">I", zlib.crc32(data[:20])).hex() + "6869"
     )
+
+
+def test_extras_cost_their_index_and_nothing_else() -> None:
+    file = OhmFile(b"\xaa\xbb\xcc\xdd", 28, 200, True, True, (Layer(16, b"hi"),), (Extra(ExtraType.XMP, b"<x/>"),))
+    crc = struct.pack(">I", zlib.crc32(b"<x/>")).hex()
+    head = bytes.fromhex("934f484d0107aabbccdd1cc801011002d8932aac" + "010404" + crc)
+    assert write_ohm(file) == head + struct.pack(">I", zlib.crc32(head)) + b"<x/>hi"
 
 
 def test_overhead_of_one_digit_with_one_layer() -> None:
@@ -44,15 +55,17 @@ def test_header_alone_is_enough_for_the_header() -> None:
     assert read_header(data[:size]) == read_header(data)
 
 
-def test_every_truncation() -> None:
-    data = write_ohm(FILE)
+@pytest.mark.parametrize("extras", [(), EXTRAS])
+def test_every_truncation(extras: tuple[Extra, ...]) -> None:
+    data = write_ohm(replace(FILE, extras=extras))
     for length in range(len(data)):
         with pytest.raises(TruncatedFileError if length else NotOhmFileError):
             read_ohm(data[:length])
 
 
-def test_every_flipped_bit() -> None:
-    data = write_ohm(FILE)
+@pytest.mark.parametrize("extras", [(), EXTRAS])
+def test_every_flipped_bit(extras: tuple[Extra, ...]) -> None:
+    data = write_ohm(replace(FILE, extras=extras))
     for position in range(8 * len(data)):
         flipped = bytearray(data)
         flipped[position // 8] ^= 1 << position % 8
@@ -68,8 +81,9 @@ def test_what_is_wrong_is_said() -> None:
         read_header(b"\x89PNG\r\n\x1a\n" + data)
     with pytest.raises(UnsupportedVersionError, match="version 2"):
         read_header(data[:4] + b"\x02" + data[5:])
-    with pytest.raises(UnsupportedVersionError, match="flags"):
-        read_header(data[:5] + b"\x41" + data[6:])
+    for flags in (b"\x41", b"\x11", b"\x21"):
+        with pytest.raises(UnsupportedVersionError, match="flags"):
+            read_header(data[:5] + flags + data[6:])
     with pytest.raises(ChecksumError, match="header"):
         read_header(data[:6] + b"z" + data[7:])
     with pytest.raises(ChecksumError, match="layer 3"):
@@ -97,6 +111,53 @@ def test_fields_are_checked_even_under_a_right_checksum() -> None:
         with pytest.raises(BitstreamError):
             read_header(_with_header_checksum(start + body))
     assert read_header(_with_header_checksum(start + b"\x01\x01\x01" + layer)).width == 1
+
+
+def test_the_extras_index_is_checked() -> None:
+    start = b"\x93OHM\x01\x04abcd\x09\x09\x01\x01\x00" + bytes(4)
+
+    def entry(kind: bytes, length: bytes = b"\x00") -> bytes:
+        return kind + length + bytes(4)
+
+    for body, error, words in (
+        (b"\x00", BitstreamError, "0 extras; it must be 1 to 16"),
+        (b"\x11" + b"".join(entry(bytes([64 + n])) for n in range(17)), BitstreamError, "17 extras"),
+        (b"\x02" + entry(b"\x02") * 2, BitstreamError, "none comes twice"),
+        (b"\x02" + entry(b"\x04") + entry(b"\x01"), BitstreamError, "types ascend"),
+        (b"\x01" + entry(b"\x01", b"\xa3\x21"), BitstreamError, "4259 bytes; it has at most 4258"),
+        (b"\x01" + entry(b"\x04", b"\x81\x80\x80\x08"), BitstreamError, "at most 16777216"),
+        (b"\x01" + entry(b"\x00"), UnsupportedVersionError, "type 0"),
+        (b"\x01" + entry(b"\x05"), UnsupportedVersionError, "type 5, which this release does not know"),
+        (b"\x01" + entry(b"\x3f"), UnsupportedVersionError, "type 63"),
+    ):
+        with pytest.raises(error, match=words):
+            read_header(_with_header_checksum(start + body))
+    whole = tuple(Extra(64 + n, b"") for n in range(16))
+    found = read_header(_with_header_checksum(start + b"\x10" + b"".join(entry(bytes([64 + n])) for n in range(16))))
+    assert [extra.type for extra in found.extras] == [extra.type for extra in whole]
+    assert not found.alpha
+    limit = read_header(_with_header_checksum(start + b"\x01" + entry(b"\x01", b"\xa2\x21")))
+    assert (limit.alpha, limit.extras_bytes) == (True, 4258)
+
+
+def test_cutting_keeps_extras_and_counts_them() -> None:
+    data = write_ohm(replace(FILE, extras=EXTRAS))
+    one = truncate_ohm(data, num_layers=1)
+    assert read_ohm(one) == replace(FILE, extras=EXTRAS, layers=FILE.layers[:1])
+    assert truncate_ohm(data, max_bytes=len(one)) == one
+    with pytest.raises(ValueError, match=f"{len(one)} bytes"):
+        truncate_ohm(data, max_bytes=len(one) - 1)
+
+
+def test_extras_are_needed_whole_even_of_a_truncated_file() -> None:
+    data = write_ohm(replace(FILE, extras=EXTRAS))
+    header = read_header(data)
+    first = header.header_bytes + header.extras_bytes + 3
+    assert read_ohm(data[:first], allow_truncated=True) == replace(FILE, extras=EXTRAS, layers=FILE.layers[:2])
+    with pytest.raises(TruncatedFileError, match="extra of type 70"):
+        read_ohm(data[: first - 4], allow_truncated=True)
+    with pytest.raises(ChecksumError, match="extra of type 1 is damaged"):
+        read_ohm(data.replace(b"mask", b"mist"), allow_truncated=True)
 
 
 def test_a_damaged_tail_leaves_the_layers_before() -> None:
@@ -137,9 +198,16 @@ def test_truncate() -> None:
         {"layers": (Layer(0, b""),)},
         {"layers": (Layer(1, b""),) * 256},
         {"layers": (Layer(65536, b""), Layer(1, b""))},
+        {"extras": (Extra(0, b""),)},
+        {"extras": (Extra(63, b""),)},
+        {"extras": (Extra(2**35, b""),)},
+        {"extras": (Extra(4, b""), Extra(2, b""))},
+        {"extras": (Extra(64, b""), Extra(64, b""))},
+        {"extras": tuple(Extra(64 + n, b"") for n in range(17))},
+        {"extras": (Extra(1, bytes(4096 + 2 * 300 * 28 + 1)),)},
+        {"extras": (Extra(2, bytes(2**24 + 1)),)},
     ],
 )
 def test_impossible_files_are_not_written(changes: dict[str, object]) -> None:
-    fields = {name: getattr(FILE, name) for name in ("model_id", "width", "height", "grey", "fixed_rate", "layers")}
     with pytest.raises(ValueError):
-        write_ohm(OhmFile(**{**fields, **changes}))
+        write_ohm(replace(FILE, **changes))  # type: ignore[arg-type]

@@ -2,6 +2,7 @@ import io
 import os
 import struct
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,8 +121,6 @@ def test_notes_on_reading(tmp_path: Path) -> None:
 
 
 def test_deep_colour_is_noted(tmp_path: Path) -> None:
-    import zlib
-
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
@@ -369,6 +368,9 @@ def test_as_image() -> None:
     assert as_image(array).mode == "RGB"
     assert as_image(array).tobytes() == photo().tobytes()
     assert as_image(array[..., 0]).mode == as_image(array[..., :1]).mode == "L"
+    for mode in ("LA", "RGBA"):
+        clear = np.asarray(photo().convert(mode))
+        assert (as_image(clear).mode, as_image(clear).tobytes()) == (mode, clear.tobytes())
     assert as_image(array[::-1, ::-2]).tobytes() == np.ascontiguousarray(array[::-1, ::-2]).tobytes()
     planes = torch.from_numpy(array.transpose(2, 0, 1).copy())
     for tensor in (planes, planes[None], planes / 255, planes[None].double() / 255):
@@ -379,7 +381,7 @@ BAD_OBJECTS: list[tuple[Callable[[], object], type[Exception]]] = [
     (lambda: "image.png", TypeError),
     (lambda: [[1, 2]], TypeError),
     (lambda: np.zeros((4, 4), np.float32), TypeError),
-    (lambda: np.zeros((4, 4, 4), np.uint8), ValueError),
+    (lambda: np.zeros((4, 4, 5), np.uint8), ValueError),
     (lambda: np.zeros((0, 4), np.uint8), ValueError),
     (lambda: np.zeros(4, np.uint8), ValueError),
     (lambda: torch.zeros(2, 3, 4, 4), ValueError),
@@ -451,3 +453,228 @@ def test_images_that_a_format_cannot_hold(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedImageError, match="cannot be written as JPEG"):
         save_image(tmp_path / "x.jpg", Image.new("RGBA", (2, 2)))
     assert os.listdir(tmp_path) == []
+
+
+# Transparency kept
+
+
+def kept(image: Image.Image, grey: bool = False) -> Image.Image:
+    return prepare_image(image, grey=grey, flatten=False).image
+
+
+LEVELS = np.uint8([[0, 1, 2, 127], [128, 200, 254, 255]])
+
+
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("mode", ["LA", "La", "RGBA", "RGBa", "PA"])
+def test_alpha_channels_are_kept_exactly(mode: str, grey: bool) -> None:
+    image = photo(4, 2).convert("L" if mode in ("LA", "La") else "RGB")
+    image.putalpha(Image.fromarray(LEVELS))
+    image = image.convert(mode) if mode not in ("LA", "RGBA") else image
+    prepared = prepare_image(image, grey=grey, flatten=False)
+    assert prepared.image.mode == ("LA" if grey else "RGBA")
+    assert np.array_equal(np.asarray(prepared.image)[..., -1], LEVELS)
+    assert ALPHA not in prepared.notes
+    assert prepared.image.info == {}
+
+
+def png_of(bits: int, colour: int, samples: bytes, key: bytes, width: int) -> bytes:
+    """A PNG of one row with a transparent colour."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, bits, colour, 0, 0, 0))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + chunk(b"tRNS", key)
+        + chunk(b"IDAT", zlib.compress(b"\0" + samples))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(
+    ("bits", "colour", "samples", "key", "width"),
+    [
+        (1, 0, b"\x90", b"\0\1", 4),  # 1 0 0 1
+        (2, 0, b"\x93", b"\0\2", 4),  # 2 1 0 3
+        (4, 0, b"\x75\x03", b"\0\7", 4),  # 7 5 0 3
+        (8, 0, b"\x80\x81\x00\xff", b"\0\x80", 4),
+        (16, 0, b"\x12\x34\x12\x35\x00\x00\xff\xff", b"\x12\x34", 4),  # differ in the lower byte alone
+        (8, 2, b"\1\2\3\1\2\4\0\0\0", b"\0\1\0\2\0\3", 3),
+    ],
+)
+def test_transparent_colours_of_every_depth(
+    tmp_path: Path, bits: int, colour: int, samples: bytes, key: bytes, width: int
+) -> None:
+    (tmp_path / "x.png").write_bytes(png_of(bits, colour, samples, key, width))
+    loaded = open_image(tmp_path / "x.png")
+    mask = np.asarray(kept(loaded.image))[0, :, 3].tolist()
+    assert mask == ([0, 255, 255, 0] if bits == 1 else [0, *[255] * (width - 1)])
+    assert loaded.notes == ()
+
+
+def test_a_transparent_colour_of_16_bits_a_channel_is_told(tmp_path: Path) -> None:
+    data = png_of(16, 2, struct.pack(">6H", 18, 0, 0, 0x1234, 0, 0), struct.pack(">3H", 18, 0, 0), 2)
+    (tmp_path / "x.png").write_bytes(data)
+    loaded = open_image(tmp_path / "x.png")
+    assert loaded.notes == ("16 bits reduced to 8", "transparent colour ignored")
+    assert kept(loaded.image).mode == "RGB"
+
+
+@pytest.mark.parametrize("transparency", [bytes([255, 0, 100]), 1])
+def test_transparent_palette_colours(transparency: bytes | int) -> None:
+    image = Image.new("P", (3, 1))
+    image.putpalette([9, 9, 9, 200, 0, 0, 0, 0, 200])
+    image.putdata([0, 1, 2])
+    image.info["transparency"] = transparency
+    pixels = np.asarray(kept(image))
+    assert pixels[0, :, 3].tolist() == [255, 0, 100 if isinstance(transparency, bytes) else 255]
+    assert pixels[0, [0, 2], :3].tolist() == [[9, 9, 9], [0, 0, 200]]
+
+
+def test_opaque_masks_are_no_masks() -> None:
+    for mode in ("RGBA", "LA", "PA", "RGBa"):
+        opaque = photo().convert("RGBA").convert(mode) if mode != "LA" else photo().convert("LA")
+        assert kept(opaque).mode == "RGB"
+        assert kept(opaque).tobytes() == prepare_image(opaque, grey=False).image.tobytes()
+
+
+def test_colours_that_nobody_sees_are_cheap_and_the_others_stay() -> None:
+    rng = np.random.default_rng(2)
+    pixels, mask = rng.integers(0, 256, (40, 50, 3), np.uint8), np.zeros((40, 50), np.uint8)
+    mask[3:9, 20:30] = rng.integers(1, 256, (6, 10))
+    mask[39, 49] = 1
+    image = Image.fromarray(np.dstack([pixels, mask]))
+    found = np.asarray(kept(image))
+    seen = mask > 0
+    assert np.array_equal(found[seen], np.asarray(image)[seen])
+    for top in range(0, 40, 16):
+        for left in range(0, 50, 16):
+            block = np.s_[top : top + 16, left : left + 16]
+            shown = pixels[block][seen[block]] if seen[block].any() else pixels[seen]
+            assert np.abs(found[block][~seen[block]][:, :3] - shown.mean(0)).max(initial=0) <= 0.5
+    assert np.asarray(kept(Image.new("RGBA", (3, 3), (9, 9, 9, 0))))[0, 0].tolist() == [255, 255, 255, 0]
+    grey = prepare_image(image, grey=True, flatten=False)
+    assert (grey.image.mode, grey.notes) == ("LA", (TO_GREY,))
+
+
+def test_hidden_colours_do_not_make_a_grey_picture_coloured() -> None:
+    image = Image.new("RGBA", (20, 20), (255, 0, 0, 0))
+    image.paste((80, 80, 80, 255), (0, 0, 9, 20))
+    assert prepare_image(image, grey=True, flatten=False).notes == ()
+
+
+def test_colours_of_transparent_pictures_are_converted_too() -> None:
+    image = Image.new("RGBA", (2, 2), (200, 100, 50, 9))
+    image.info["icc_profile"] = srgb_profile("swap", swap=True)
+    prepared = prepare_image(image, grey=False, flatten=False)
+    assert prepared.image.getpixel((0, 0)) == pytest.approx((100, 200, 50, 9), abs=3)
+    assert prepared.notes[0].startswith("colours converted from 'swap")
+
+
+# Metadata kept
+
+
+def with_metadata(orientation: int) -> Image.Image:
+    image, exif = photo(), Image.Exif()
+    exif[0x0112], exif[0x010E] = orientation, "a picture"
+    exif.get_ifd(0x8769)[0x829A] = 0.25
+    image.info["exif"] = exif.tobytes()
+    image.info["xmp"] = b'<rdf tiff:Orientation="%d"/><tiff:Orientation>%d</tiff:Orientation>' % (
+        orientation,
+        orientation,
+    )
+    return image
+
+
+def information(image: Image.Image) -> dict[str, bytes]:
+    return prepare_image(image, grey=False, keep_metadata=True).image.info
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 9])
+def test_kept_metadata_say_upright(orientation: int) -> None:
+    image = with_metadata(orientation)
+    assert prepare_image(image, grey=False).image.info == {}
+    found = information(image)
+    assert sorted(found) == ["exif", "xmp"]
+    exif = Image.Exif()
+    exif.load(found["exif"])
+    assert exif.get(0x0112, 1) == 1
+    assert exif[0x010E] == "a picture"
+    assert exif.get_ifd(0x8769)[0x829A] == 0.25
+    if orientation == 1:
+        assert b"Exif\0\0" + found["exif"].removeprefix(b"Exif\0\0") == image.info["exif"]  # the very bytes
+    assert b'="3"' not in found["xmp"] and b">6<" not in found["xmp"] and b">9<" not in found["xmp"]
+    assert found["xmp"].startswith(b"<rdf ")
+
+
+@pytest.mark.parametrize("extension", ["png", "jpg", "webp", "tif"])
+def test_metadata_of_files(tmp_path: Path, extension: str) -> None:
+    image = with_metadata(1)
+    path = tmp_path / f"x.{extension}"
+    assert save_image(path, image) == ()
+    loaded = open_image(path)
+    found = prepare_image(loaded.image, grey=False, keep_metadata=True)
+    assert found.notes == loaded.notes == ()
+    assert found.image.info["xmp"] == image.info["xmp"]
+    exif = Image.Exif()
+    exif.load(found.image.info["exif"])
+    assert exif[0x010E] == "a picture"
+    assert exif.get_ifd(0x8769)[0x829A] == 0.25
+    assert not {273, 279, 256} & set(exif)  # nothing of how a TIFF file is laid out
+
+
+def test_an_orientation_in_xmp_alone(tmp_path: Path) -> None:
+    image = photo(8, 6)
+    image.info["xmp"] = b'<rdf tiff:Orientation="6"/>'
+    save_image(tmp_path / "x.png", image)
+    loaded = open_image(tmp_path / "x.png").image
+    assert loaded.size == (6, 8)
+    prepared = prepare_image(loaded, grey=False, keep_metadata=True).image
+    assert (prepared.size, "exif" in prepared.info) == ((6, 8), False)
+    assert b"6" not in prepared.info["xmp"]
+
+
+def test_only_a_profile_that_is_right_is_kept() -> None:
+    image = photo()
+    image.info["icc_profile"] = srgb_profile("sRGB")
+    assert information(image) == {"icc_profile": image.info["icc_profile"]}
+    assert information(image.convert("P")) == {"icc_profile": image.info["icc_profile"]}
+    assert prepare_image(image, grey=True, keep_metadata=True).image.info == {}
+    for wrong in (srgb_profile("swap", swap=True), b"nonsense"):
+        image.info["icc_profile"] = wrong
+        assert information(image) == {}
+    for mode in ("L", "CMYK", "1", "HSV"):
+        other = photo().convert(mode)
+        other.info["icc_profile"] = srgb_profile("sRGB")
+        assert information(other) == {}
+
+
+def test_metadata_that_a_file_cannot_hold_are_told() -> None:
+    image = photo()
+    image.info = {"xmp": "<x>\xff</x>".encode("latin-1")}
+    assert prepare_image(image, grey=False, keep_metadata=True).notes == ("dropped: XMP that is not UTF-8",)
+    image.info = {"xmp": b" " * (2**24 + 1)}
+    (note,) = prepare_image(image, grey=False, keep_metadata=True).notes
+    assert note == "dropped: XMP of 16777217 bytes; a file holds at most 16777216"
+    image.info = {"exif": b"Exif\0\0garbage!!"}
+    prepared = prepare_image(image, grey=False, keep_metadata=True)
+    assert (prepared.notes, prepared.image.info) == (("damaged EXIF data ignored",), {})
+
+
+def test_formats_that_hold_less(tmp_path: Path) -> None:
+    clear = photo().convert("RGBA")
+    clear.putalpha(7)
+    for name in ("x.bmp", "x.ppm", "x.jpg"):
+        with pytest.raises(UnsupportedImageError, match="which has no transparency; choose .png, .webp or .tif"):
+            save_image(tmp_path / name, clear)
+    assert save_image(tmp_path / "x.bmp", with_metadata(1)) == ("BMP holds no metadata: dropped exif, xmp",)
+    for name in ("x.png", "x.webp", "x.tif"):
+        save_image(tmp_path / name, clear)
+        assert open_image(tmp_path / name).image.getchannel("A").getextrema() == (7, 7)
+    large = photo()
+    large.info = {"xmp": b" " * 70000}
+    with pytest.raises(UnsupportedImageError, match=r"x2\.jpg: cannot be written as JPEG \(XMP"):
+        save_image(tmp_path / "x2.jpg", large)

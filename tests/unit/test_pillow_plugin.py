@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageFile, UnidentifiedImageError
+from small_models import make_codec
 
 from ohmq import pillow_plugin
 from ohmq.codec import Codec, load
@@ -109,7 +110,43 @@ def test_saving_what_cannot_be_saved_leaves_nothing(crop: Image.Image, tmp_path:
     with pytest.warns(UserWarning, match="no option optimize, quality: ignored"):
         crop.save(tmp_path / "a.ohm", quality=80, optimize=True, channels=6)
     with pytest.warns(ImageConversionWarning, match="alpha"):
-        Image.new("RGBA", (9, 9)).save(tmp_path / "b.ohm", channels=6)
+        Image.new("RGBA", (9, 9)).save(tmp_path / "b.ohm", channels=6, flatten=True)
+
+
+def test_transparency_and_metadata(photo: Codec, crop: Image.Image, tmp_path: Path) -> None:
+    picture, exif = crop.copy(), Image.Exif()
+    picture.putalpha(Image.linear_gradient("L").resize(crop.size))
+    exif[0x010E] = "a cat"
+    picture.info = {"exif": exif.tobytes(), "xmp": b"<x/>"}
+    picture.save(tmp_path / "a.ohm", channels=12, keep_metadata=True)
+    data = (tmp_path / "a.ohm").read_bytes()
+    assert data == photo.compress(picture, channels=12, keep_metadata=True)
+    header = read_header(data)
+    (tmp_path / "header.ohm").write_bytes(data[: header.header_bytes])
+    with Image.open(tmp_path / "header.ohm") as image:
+        assert (image.mode, image.size) == ("RGBA", crop.size)
+        with pytest.raises(OSError, match="truncated"):
+            image.load()
+    with Image.open(tmp_path / "a.ohm") as image:
+        assert image.mode == "RGBA"
+        assert image.info["xmp"] == b"<x/>"
+        assert image.getexif()[0x010E] == "a cat"  # nothing is decoded yet
+        assert image.getchannel("A").tobytes() == picture.getchannel("A").tobytes()
+        assert image.tobytes() == photo.decompress(data).tobytes()
+    picture.save(tmp_path / "plain.ohm", channels=12)
+    with Image.open(tmp_path / "plain.ohm") as image:
+        assert (image.mode, "exif" in image.info) == ("RGBA", False)
+    damaged = bytearray(data)
+    damaged[header.header_bytes + header.extras_bytes - 1] ^= 1
+    with Image.open(io.BytesIO(bytes(damaged))) as image:
+        assert "exif" in image.info and "xmp" not in image.info
+        with pytest.raises(OSError, match="extra of type 4 is damaged"):
+            image.load()
+    grey = Image.new("LA", (28, 28), (200, 0))
+    codec = register_model(make_codec("static"))
+    grey.save(tmp_path / "grey.ohm", model=codec)
+    with Image.open(tmp_path / "grey.ohm") as image:
+        assert (image.mode, image.getpixel((3, 3))[1]) == ("LA", 0)  # type: ignore[index]
 
 
 def test_truncated_files_follow_pillows_switch(photo: Codec, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

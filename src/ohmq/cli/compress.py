@@ -28,6 +28,8 @@ class _Compress:
     psnr: float | None
     layers: int | None
     fixed_rate: bool
+    flatten: bool
+    keep_metadata: bool
     max_pixels: int
     force: bool
 
@@ -42,24 +44,29 @@ class _Compress:
 
     def __call__(self, job: Job) -> dict[str, Any]:
         from ohmq.container import read_header
+        from ohmq.extras import split_extras
         from ohmq.files import check_output, write_atomically
         from ohmq.images import open_image, prepare_image
 
         check_output(job.target, force=self.force)
         start = time.perf_counter()
         loaded = open_image(job.source, max_pixels=self.max_pixels)
-        picture, notes = prepare_image(loaded.image, grey=self.codec.grey)
-        symbols = self.codec.analyse(picture, max_pixels=self.max_pixels)
+        picture, notes = prepare_image(
+            loaded.image, grey=self.codec.grey, flatten=self.flatten, keep_metadata=self.keep_metadata
+        )
+        colours, extras = split_extras(picture)
+        symbols = self.codec.analyse(colours, max_pixels=self.max_pixels)
+        options: dict[str, Any] = {"layers": self.layers, "fixed_rate": self.fixed_rate, "extras": extras}
         pixels = symbols.width * symbols.height
         count, reached = self.count, {}
         limit = int(self.bpp * pixels / 8) if self.bpp is not None else self.max_bytes
         if self.psnr is not None:
             count, reached["psnr_db"] = self.codec.reach_psnr(picture, symbols, self.psnr)
         if limit is not None:
-            data = self.codec.encode_within(symbols, limit, layers=self.layers, fixed_rate=self.fixed_rate)
+            data = self.codec.encode_within(symbols, limit, **options)
         else:
             assert count is not None
-            data = self.codec.encode(symbols, count, layers=self.layers, fixed_rate=self.fixed_rate)
+            data = self.codec.encode(symbols, count, **options)
         write_atomically(job.target, data, force=self.force)
         return {
             "output": str(job.target),
@@ -67,6 +74,7 @@ class _Compress:
             "bytes": len(data),
             "width": symbols.width,
             "height": symbols.height,
+            "extras_bytes": sum(len(extra.body) for extra in extras),
             "channels": sum(layer.channels for layer in read_header(data).layers),
             "file_bpp": 8 * len(data) / pixels,
             **reached,
@@ -92,6 +100,8 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float | N
 @click.option("--psnr", type=float, callback=_finite, help="Or: the smallest file that decodes to so many dB.")
 @click.option("--layers", type=click.IntRange(1), help="At most so many places to cut the file (default: all).")
 @click.option("--fixed-rate", is_flag=True, help="No entropy coder: the size depends on the picture's size only.")
+@click.option("--flatten", is_flag=True, help="Lay transparent images onto white; default: keep their mask exactly.")
+@click.option("--keep-metadata", is_flag=True, help="Keep EXIF, XMP and an sRGB profile; default: drop them.")
 @click.option("-j", "--jobs", "processes", type=click.IntRange(1), default=1, show_default=True, help="Files at once.")
 @click.option("--max-pixels", type=click.IntRange(1), default=2**27, show_default=True, help="Refuse larger images.")
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
@@ -107,6 +117,8 @@ def command(
     psnr: float | None,
     layers: int | None,
     fixed_rate: bool,
+    flatten: bool,
+    keep_metadata: bool,
     processes: int,
     max_pixels: int,
     force: bool,
@@ -115,7 +127,9 @@ def command(
     """Turn images into .ohm files: files, folders and globs. Say what you want in one way at most."""
     if sum(target is not None for target in (fraction, channels, bpp, max_bytes, psnr)) > 1:
         raise click.UsageError("give only one of --fraction, --channels, --bpp, --max-bytes and --psnr")
-    work = _Compress(model, channels, bpp, max_bytes, psnr, layers, fixed_rate, max_pixels, force)
+    work = _Compress(
+        model, channels, bpp, max_bytes, psnr, layers, fixed_rate, flatten, keep_metadata, max_pixels, force
+    )
     codec = work.codec
     if bpp is max_bytes is psnr is None:
         work.count = channels if channels is not None else codec.channels_for(1.0 if fraction is None else fraction)

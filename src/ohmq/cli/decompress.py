@@ -10,6 +10,8 @@ import click
 from ohmq.cli.common import Job, find_files, finish, place_outputs, run_jobs
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from ohmq.codec import Codec
 
 __all__ = ["command"]
@@ -23,6 +25,7 @@ class _Decompress:
     channels: int | None
     progressive: bool
     allow_truncated: bool
+    flatten: bool
     max_pixels: int
     force: bool
 
@@ -40,13 +43,15 @@ class _Decompress:
         from ohmq.container import read_header, read_ohm
         from ohmq.errors import ConfigError
         from ohmq.files import check_output
-        from ohmq.images import check_extension, save_image
+        from ohmq.images import check_extension, check_holds, prepare_image, save_image
 
         check_extension(job.target)
         data = job.source.read_bytes()
         header = read_header(data)
         if self.channels is not None and self.channels < header.layers[0].channels:
             raise ConfigError(f"the first layer alone holds {header.layers[0].channels} channels; raise --channels")
+        if not self.flatten:
+            check_holds(job.target, alpha=header.alpha)
         codec = self.given or load_for(data)
         wanted: dict[str, Any] = {
             "channels": self.channels,
@@ -54,15 +59,22 @@ class _Decompress:
             "max_pixels": self.max_pixels,
         }
         result = {"output": str(job.target), "width": header.width, "height": header.height}
+
+        def save(target: Path, picture: "Image.Image") -> tuple[str, ...]:
+            if self.flatten and header.alpha:
+                kept, picture = picture.info, prepare_image(picture, grey=codec.grey).image
+                picture.info = kept
+            return save_image(target, picture, force=self.force)
+
         if not self.progressive:
             check_output(job.target, force=self.force)
-            save_image(job.target, codec.decompress(data, **wanted), force=self.force)
-            return result
+            return {**result, "notes": [*save(job.target, codec.decompress(data, **wanted))]}
         read_ohm(data, allow_truncated=self.allow_truncated)  # what is wrong is told before anything is written
         folder, layers = job.target.with_suffix(""), 0
+        notes: tuple[str, ...] = ()
         for layers, picture in enumerate(codec.decompress_progressive(data, **wanted), start=1):
-            save_image(folder / f"layer_{layers:02d}{job.target.suffix}", picture, force=self.force)
-        return {**result, "output": str(folder), "layers": layers}
+            notes = save(folder / f"layer_{layers:02d}{job.target.suffix}", picture)
+        return {**result, "output": str(folder), "layers": layers, "notes": [*notes]}
 
 
 @click.command(epilog="Example: ohmq decompress coded/ -o decoded/")
@@ -79,6 +91,7 @@ class _Decompress:
 @click.option("--channels", type=click.IntRange(1), help="Decode at most so many channels.")
 @click.option("--format", "extension", default="png", show_default=True, help="Of pictures written into folders.")
 @click.option("--allow-truncated", is_flag=True, help="Decode the whole layers of a file that ends early.")
+@click.option("--flatten", is_flag=True, help="Lay transparent pictures onto white.")
 @click.option("-j", "--jobs", "processes", type=click.IntRange(1), default=1, show_default=True, help="Files at once.")
 @click.option("--max-pixels", type=click.IntRange(1), default=2**27, show_default=True, help="Refuse larger pictures.")
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
@@ -91,6 +104,7 @@ def command(
     channels: int | None,
     extension: str,
     allow_truncated: bool,
+    flatten: bool,
     processes: int,
     max_pixels: int,
     force: bool,
@@ -103,12 +117,14 @@ def command(
     if progressive is not None:
         jobs = [job._replace(in_folder=True) for job in jobs]  # each file gets its own folder below
     jobs = place_outputs(jobs, progressive or output, "." + extension.lstrip("."))
-    work = _Decompress(model, channels, progressive is not None, allow_truncated, max_pixels, force)
+    work = _Decompress(model, channels, progressive is not None, allow_truncated, flatten, max_pixels, force)
     _ = work.given  # a wrong model is told once, not for each file
 
     def show(result: dict[str, Any]) -> None:
         layers = f", {result['layers']} layers" if progressive else ""
         click.echo(f"{result['input']} -> {result['output']}: {result['width']}x{result['height']}{layers}")
+        for note in result["notes"]:
+            click.echo(f"  note: {note}", err=True)
 
     results, failures = run_jobs(jobs, work, "decompress", as_json, show=show, processes=processes)
     return finish(results, failures, as_json, "decompressed")

@@ -9,6 +9,14 @@ from ohmq.cli.common import Job, find_files, finish, run_jobs
 __all__ = ["command"]
 
 
+def _name(kind: int) -> str:
+    """What an extra is."""
+    from ohmq.container import ExtraType
+
+    names = {ExtraType.ALPHA: "mask", ExtraType.EXIF: "EXIF", ExtraType.ICC: "ICC profile", ExtraType.XMP: "XMP"}
+    return {int(known): name for known, name in names.items()}.get(kind, f"type {kind}")
+
+
 @click.command(epilog="Example: ohmq info photo.ohm")
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
@@ -24,7 +32,7 @@ def command(inputs: tuple[str, ...], as_json: bool) -> int:
         except BitstreamError as error:
             raise OhmqError(f"{job.source}: {error}") from error
         pixels = header.width * header.height
-        rows, channels, size = [], 0, header.header_bytes
+        rows, channels, size = [], 0, header.header_bytes + header.extras_bytes
         for layer in header.layers:
             channels, size = channels + layer.channels, size + layer.length
             rows.append({"channels": channels, "payload_bytes": layer.length, "bytes": size, "bpp": 8 * size / pixels})
@@ -34,19 +42,25 @@ def command(inputs: tuple[str, ...], as_json: bool) -> int:
             "width": header.width,
             "height": header.height,
             "colour": "grey" if header.grey else "RGB",
+            "alpha": header.alpha,
             "rate": "fixed" if header.fixed_rate else "entropy coded",
             "header_bytes": header.header_bytes,
             "file_bytes": len(data),
             "expected_bytes": header.file_bytes,
+            "extras": [{"type": x.type, "name": _name(x.type), "bytes": x.length} for x in header.extras],
             "layers": rows,
         }
         if not as_json:
+            transparent = " with transparency" if header.alpha else ""
             click.echo(
-                f"{job.source}: {header.width}x{header.height} {result['colour']}, model {result['model_id']}, "
+                f"{job.source}: {header.width}x{header.height} {result['colour']}{transparent}, model {result['model_id']}, "
                 f"format {header.version}, {result['rate']}, {len(data):,} bytes, {8 * len(data) / pixels:.3f} bpp"
             )
             if len(data) != header.file_bytes:
                 click.echo(f"  the header announces {header.file_bytes:,} bytes: the file is not whole")
+            if header.extras:
+                listed = ", ".join(f"{_name(extra.type)} {extra.length:,} bytes" for extra in header.extras)
+                click.echo(f"  beside the layers, in every cut: {listed}")
             click.echo("  layer  channels  payload bytes  file cut here  bpp")
             for number, row in enumerate(rows, start=1):
                 click.echo(
