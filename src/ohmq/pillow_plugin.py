@@ -29,7 +29,7 @@ __all__ = ["OhmImageFile", "register_model"]
 FORMAT, DEFAULT_MODEL = "OHM", "photo"
 HEADER_STEP = 4096
 """More than nearly every header has; the longest possible one has about 3.5 KB."""
-OPTIONS = ("fraction", "channels", "bpp", "max_bytes", "psnr", "layers", "fixed_rate")
+OPTIONS = ("fraction", "channels", "bpp", "max_bytes", "psnr", "layers", "fixed_rate", "tile")
 
 _lock = threading.Lock()
 _models: "dict[str, Codec]" = {}
@@ -81,8 +81,8 @@ def _codec_for(data: bytes) -> "Codec":
 class OhmImageFile(ImageFile.ImageFile):
     """An ``.ohm`` file that Pillow opened.
 
-    ``size`` and ``mode`` come from the header. ``info`` has "model_id" (8 hexadecimal digits), "channels", "layers" and
-    "fixed_rate". A file that ends early is an `OSError` when its pixels are loaded, or, with
+    ``size`` and ``mode`` come from the header. ``info`` has "model_id" (8 hexadecimal digits), "channels", "layers",
+    "fixed_rate" and "tile" (0: one piece). A file that ends early is an `OSError` when its pixels are loaded, or, with
     ``ImageFile.LOAD_TRUNCATED_IMAGES``, the picture of its whole layers.
     """
 
@@ -104,6 +104,7 @@ class OhmImageFile(ImageFile.ImageFile):
             "channels": sum(layer.channels for layer in header.layers),
             "layers": len(header.layers),
             "fixed_rate": header.fixed_rate,
+            "tile": header.tile,
         }
         self.tile = []
         self._pending = True
@@ -153,7 +154,7 @@ def _accept(prefix: bytes) -> bool:
 
 
 def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
-    """``image.save("x.ohm", model="photo", ...)``: the targets, layers and fixed_rate are those of `Codec.compress`."""
+    """``image.save("x.ohm", model="photo", ...)``: the targets, layers, fixed_rate and tile are those of `Codec.compress`."""
     given = {name: value for name, value in image.encoderinfo.items() if value is not None}  # type: ignore[attr-defined]
     model = given.pop("model", DEFAULT_MODEL)
     arguments = {name: given.pop(name) for name in OPTIONS if name in given}

@@ -29,6 +29,7 @@ class _Compress:
     layers: int | None
     fixed_rate: bool
     max_pixels: int
+    tile: int | None
     force: bool
 
     @cached_property
@@ -49,7 +50,9 @@ class _Compress:
         start = time.perf_counter()
         loaded = open_image(job.source, max_pixels=self.max_pixels)
         picture, notes = prepare_image(loaded.image, grey=self.codec.grey)
-        symbols = self.codec.analyse(picture, max_pixels=self.max_pixels)
+        notes = (*loaded.notes, *notes)
+        del loaded  # of a large picture, one copy less
+        symbols = self.codec.analyse(picture, max_pixels=self.max_pixels, tile=self.tile)
         pixels = symbols.width * symbols.height
         count, reached = self.count, {}
         limit = int(self.bpp * pixels / 8) if self.bpp is not None else self.max_bytes
@@ -71,7 +74,7 @@ class _Compress:
             "file_bpp": 8 * len(data) / pixels,
             **reached,
             "seconds": time.perf_counter() - start,
-            "notes": [*loaded.notes, *notes],
+            "notes": list(notes),
         }
 
 
@@ -94,6 +97,9 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float | N
 @click.option("--fixed-rate", is_flag=True, help="No entropy coder: the size depends on the picture's size only.")
 @click.option("-j", "--jobs", "processes", type=click.IntRange(1), default=1, show_default=True, help="Files at once.")
 @click.option("--max-pixels", type=click.IntRange(1), default=2**27, show_default=True, help="Refuse larger images.")
+@click.option(
+    "--tile", type=click.IntRange(0, 256), help="Code in tiles of N x N blocks; 0: one piece (default: if large)."
+)
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 @click.option("--json", "as_json", is_flag=True, help="Results as JSON.")
 def command(
@@ -109,14 +115,17 @@ def command(
     fixed_rate: bool,
     processes: int,
     max_pixels: int,
+    tile: int | None,
     force: bool,
     as_json: bool,
 ) -> int:
     """Turn images into .ohm files: files, folders and globs. Say what you want in one way at most."""
     if sum(target is not None for target in (fraction, channels, bpp, max_bytes, psnr)) > 1:
         raise click.UsageError("give only one of --fraction, --channels, --bpp, --max-bytes and --psnr")
-    work = _Compress(model, channels, bpp, max_bytes, psnr, layers, fixed_rate, max_pixels, force)
+    work = _Compress(model, channels, bpp, max_bytes, psnr, layers, fixed_rate, max_pixels, tile, force)
     codec = work.codec
+    if tile and not codec.takes_tiles:
+        raise click.UsageError(f"--tile {tile}: {codec.name} has tiles of its own; leave it out")
     if bpp is max_bytes is psnr is None:
         work.count = channels if channels is not None else codec.channels_for(1.0 if fraction is None else fraction)
         if not 1 <= work.count <= codec.num_channels:
