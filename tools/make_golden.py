@@ -15,9 +15,10 @@ sys.path.insert(0, str(ROOT / "tests" / "unit"))
 
 from small_models import CONFIGS, make_codec, photo_picture  # noqa: E402
 
+from ohmq.codec import Codec  # noqa: E402
 from ohmq.container import truncate_ohm  # noqa: E402
 from ohmq.files import write_atomically  # noqa: E402
-from ohmq.model_file import save_model  # noqa: E402
+from ohmq.model_file import load_model, save_model  # noqa: E402
 
 FOLDER = ROOT / "tests" / "golden"
 
@@ -25,12 +26,10 @@ FOLDER = ROOT / "tests" / "golden"
 def main() -> None:
     """Write models, files, and what they decode to."""
     for name in (*CONFIGS, "photo"):
-        codec = make_codec(name)
         model = FOLDER / f"{name}.safetensors"
-        if model.exists():
-            print(f"{model.name} is there already")
-            continue
-        save_model(codec.frozen, model)
+        if not model.exists():
+            save_model(make_codec(name).frozen, model)
+        codec = Codec(load_model(model))
         digits = ROOT / "examples" / "digits"
         image = Image.open(digits / "digit_3_a.png").convert("L")
         wide = Image.new("L", (45, 31), 20)
@@ -44,8 +43,13 @@ def main() -> None:
             "tiles": codec.compress(wide, layers=2),
         }
         files["cut"] = truncate_ohm(files["layers"], num_layers=2)
+        if name == "photo":  # the latent of one picture in tiles
+            files["grid"] = codec.compress(image, tile=3)
+            files["gridfixed"] = codec.compress(image, tile=2, layers=2, fixed_rate=True)
         for kind, data in files.items():
             target = FOLDER / f"{name}_{kind}.ohm"
+            if target.exists():
+                continue
             write_atomically(target, data)
             symbols = codec.decode(data)[1].values
             write_atomically(target.with_suffix(".json"), json.dumps(symbols.tolist()).encode())

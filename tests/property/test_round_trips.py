@@ -31,6 +31,7 @@ files = st.builds(
     grey=st.booleans(),
     fixed_rate=st.booleans(),
     layers=st.lists(st.builds(Layer, st.integers(1, 200), st.binary(max_size=200)), min_size=1, max_size=12).map(tuple),
+    tile=st.sampled_from([0, 0, 1, 127, 128, 256]),
 )
 
 
