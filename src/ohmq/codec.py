@@ -54,7 +54,7 @@ __all__ = ["DEFAULT_TILE", "TILE_ABOVE", "ByteSource", "Codec", "Quality", "Symb
 Array = NDArray[Any]
 
 TILE_ABOVE = 2**23
-"""Pictures of more pixels are coded in tiles; one of so many needs about 1.3 GB in one piece."""
+"""Pictures of more pixels are coded in tiles; compressing one of so many in one piece takes 1.7 GiB, twice as many twice that."""
 DEFAULT_TILE = 128
 """Latent positions of a tile, each side: 2048 pixels."""
 
