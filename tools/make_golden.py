@@ -63,6 +63,9 @@ def main() -> None:
         files["cut"] = truncate_ohm(files["layers"], num_layers=2)
         if name in ("context", "photo"):
             files |= extra_files(codec, image)
+        if name == "photo":  # the latent of one picture in tiles
+            files["grid"] = codec.compress(image, tile=3)
+            files["gridfixed"] = codec.compress(image, tile=2, layers=2, fixed_rate=True)
         for kind, data in files.items():
             target = FOLDER / f"{name}_{kind}.ohm"
             if target.exists():

@@ -14,7 +14,20 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ohmq.container import Extra, HeaderInfo, Layer, OhmFile, read_extra, read_header, read_ohm, truncate_ohm, write_ohm
+from ohmq.container import (
+    MAX_TILE,
+    Extra,
+    HeaderInfo,
+    Layer,
+    OhmFile,
+    join_tiles,
+    read_extra,
+    read_header,
+    read_ohm,
+    split_tiles,
+    truncate_ohm,
+    write_ohm,
+)
 from ohmq.entropy import (
     decode_fixed_rate,
     encode_fixed_rate,
@@ -33,11 +46,20 @@ from ohmq.extras import decode_extras, split_extras
 from ohmq.images import DEFAULT_MAX_PIXELS, ImageConversionWarning, as_image, check_size, prepare_image
 from ohmq.metrics import psnr_db
 from ohmq.model_file import FrozenModel, resolve_model, shipped_model_ids
+from ohmq.models import PhotoConfig
+from ohmq.models.photo import BLOCK
+from ohmq.progress import steps
 from ohmq.quantizers import active_channels
+from ohmq.windows import WINDOW, Window, analysis_halo, synthesis_halo, windows
 
-__all__ = ["ByteSource", "Codec", "Quality", "Symbols", "load", "load_for"]
+__all__ = ["DEFAULT_TILE", "TILE_ABOVE", "ByteSource", "Codec", "Quality", "Symbols", "load", "load_for"]
 
 Array = NDArray[Any]
+
+TILE_ABOVE = 2**23
+"""Pictures of more pixels are coded in tiles; compressing one of so many in one piece takes 1.7 GiB, twice as many twice that."""
+DEFAULT_TILE = 128
+"""Latent positions of a tile, each side: 2048 pixels."""
 
 
 class Symbols(NamedTuple):
@@ -45,11 +67,14 @@ class Symbols(NamedTuple):
 
     Attributes:
         values: (tiles, h, w, C), int64, tiles in raster order. width, height: of the picture, in pixels.
+        tile: 0, or: the latent of the whole picture, (1, h, w, C), of the smallest unsigned integers that hold a symbol, is
+            entropy coded in tiles of so many positions each side.
     """
 
     values: Array
     width: int
     height: int
+    tile: int = 0
 
 
 class Quality(NamedTuple):
@@ -91,6 +116,7 @@ class Codec:
         self.num_channels = self.config.channels_max
         self.cut_points = self.config.cut_points
         self.grey = self.model.image_channels == 1
+        self.takes_tiles = isinstance(self.config, PhotoConfig)
 
     def channels_for(self, fraction: float) -> int:
         """Channels that a fraction of the adaptive range stands for."""
@@ -124,17 +150,46 @@ class Codec:
             warnings.warn(note, ImageConversionWarning, stacklevel=3)
         return picture
 
-    def analyse(self, image: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Symbols:
+    def analyse(self, image: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS, tile: int | None = None) -> Symbols:
         """The symbols of an image (Pillow image, numpy array or torch tensor) laid onto white, all channels.
 
-        Raises:
-            UnsupportedImageError: an image that cannot be coded.
-        """
-        return self._analyse(self.prepare(image, flatten=True, max_pixels=max_pixels))
+        Args:
+            image: what it is. max_pixels: larger images are refused. tile: as `compress`.
 
-    def _analyse(self, picture: Image.Image) -> Symbols:
+        Raises:
+            UnsupportedImageError: an image that cannot be coded. ValueError: a tile that cannot be.
+        """
+        return self._analyse(self.prepare(image, max_pixels=max_pixels), tile)
+
+    def _analyse(self, picture: Image.Image, tile: int | None) -> Symbols:
         width, height = picture.size
-        return Symbols(self._symbols(_tiles(np.asarray(picture), self.model.tile_shape(height, width))), width, height)
+        side = self._tile_side(width, height, tile)
+        if not side:
+            values = self._symbols(_tiles(np.asarray(picture), self.model.tile_shape(height, width)))
+            return Symbols(values, width, height)
+        _, rows, columns = self.grid(width, height)
+        values = np.empty((1, rows, columns, self.num_channels), self._symbol_type(side))
+        halo = analysis_halo(self.model.analysis_transform)
+        for window in steps(windows(rows, columns, WINDOW), "analysis"):
+            outer = window.widened(halo, rows, columns)
+            inner = window.within(outer)
+            pixels = np.asarray(picture.crop(_box(outer, width, height)))
+            found = self._symbols(_tiles(pixels, (outer.shape[0] * BLOCK, outer.shape[1] * BLOCK)))
+            values[:, window.rows, window.columns] = found[:, inner.rows, inner.columns]
+        return Symbols(values, width, height, side)
+
+    def _tile_side(self, width: int, height: int, tile: int | None) -> int:
+        """The side of the tiles of a picture, in positions; 0: none."""
+        if tile is None:
+            return DEFAULT_TILE if self.takes_tiles and width * height > TILE_ABOVE else 0
+        if not 0 <= tile <= MAX_TILE:
+            raise ValueError(f"tile is {tile}; it must be 1 to {MAX_TILE}, or 0 for one piece")
+        if tile and not self.takes_tiles:
+            raise ValueError(f"tile is {tile}; {self.name} has tiles of its own: leave it out")
+        return tile
+
+    def _symbol_type(self, tile: int) -> np.dtype[Any]:
+        return np.min_scalar_type(self.config.num_symbols - 1) if tile else np.dtype(np.int64)
 
     def analyse_batch(self, images: Array) -> Array:
         """The symbols of uint8 images of one size.
@@ -169,6 +224,7 @@ class Codec:
         flatten: bool = False,
         keep_metadata: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        tile: int | None = None,
     ) -> bytes:
         """Compress an image into the bytes of an ``.ohm`` file.
 
@@ -189,6 +245,8 @@ class Codec:
             keep_metadata: keep EXIF (orientation 1, as the picture is upright) and XMP, and a profile if it is an sRGB
                 one; other profiles would be wrong, since colours are converted to sRGB.
             max_pixels: larger images are refused.
+            tile: for photo models, code in tiles of so many latent positions (of 16 pixels) each side, 1 to 256, or in
+                one piece (0); default: tiles of 128 for pictures of more than 2^23 pixels, which bounds the memory.
 
         Returns:
             The file.
@@ -210,7 +268,7 @@ class Codec:
         count = self._count(fraction, channels)
         picture = self.prepare(image, flatten=flatten, keep_metadata=keep_metadata, max_pixels=max_pixels)
         colours, extras = split_extras(picture)
-        symbols = self._analyse(colours)
+        symbols = self._analyse(colours, tile)
         if bpp is not None:
             max_bytes = int(bpp * symbols.width * symbols.height / 8)
         if max_bytes is not None:
@@ -259,22 +317,24 @@ class Codec:
         Raises:
             UnreachableTargetError: not even the first cut point gives so small a file.
         """
+        files: Iterable[bytes]
         if layers is None:
             whole = self.encode(symbols, self.num_channels, fixed_rate=fixed_rate, extras=extras)
-            files = [truncate_ohm(whole, num_layers=n) for n in range(1, len(self.cut_points) + 1)]
+            files = (truncate_ohm(whole, num_layers=n) for n in range(len(self.cut_points), 0, -1))
         else:
             plans = [self.layer_ends(point, layers) for point in self.cut_points]
-            files = self._encode(symbols, plans, fixed_rate, extras)
-        fitting = [file for file in files if len(file) <= max_bytes]
-        if not fitting:
-            pixels = symbols.width * symbols.height
-            beside = sum(len(extra.body) for extra in extras)
-            raise UnreachableTargetError(
-                f"the smallest file of this {symbols.width}x{symbols.height} picture has {len(files[0])} bytes "
-                f"({8 * len(files[0]) / pixels:.4g} bpp), more than the {max_bytes} allowed"
-                + (f"; {beside} of them are its mask of transparency and metadata" if beside else "")
-            )
-        return fitting[-1]
+            files = reversed(self._encode(symbols, plans, fixed_rate, extras))
+        file = b""
+        for file in files:
+            if len(file) <= max_bytes:
+                return file
+        pixels = symbols.width * symbols.height
+        beside = sum(len(extra.body) for extra in extras)
+        raise UnreachableTargetError(
+            f"the smallest file of this {symbols.width}x{symbols.height} picture has {len(file)} bytes "
+            f"({8 * len(file) / pixels:.4g} bpp), more than the {max_bytes} allowed"
+            + (f"; {beside} of them are its mask of transparency and metadata" if beside else "")
+        )
 
     def reach_psnr(self, image: Any, symbols: Symbols, psnr: float) -> Quality:
         """The first cut point whose decoded picture reaches a PSNR.
@@ -288,17 +348,11 @@ class Codec:
         Raises:
             UnreachableTargetError: no cut point reaches it.
         """
-        reference: Array = np.asarray(image)
-        visible: Any = np.s_[:]
-        if image.mode in ("LA", "RGBA"):
-            visible = reference[..., -1] > 0
-            reference = reference[..., 0] if self.grey else reference[..., :3]
-            if not visible.any():
-                return Quality(self.cut_points[0], math.inf)
+        if image.mode in ("LA", "RGBA") and not image.getchannel("A").getbbox():
+            return Quality(self.cut_points[0], math.inf)
         best = Quality(0, -math.inf)
         for channels in self.cut_points:
-            decoded = np.asarray(self.synthesise(symbols, channels))
-            reached = Quality(channels, psnr_db(reference[visible], decoded[visible]))
+            reached = Quality(channels, self._psnr_db(image, symbols, channels))
             if reached.psnr_db >= psnr:
                 return reached
             best = max(best, reached, key=lambda quality: quality.psnr_db)
@@ -307,14 +361,31 @@ class Codec:
             f"{psnr:g} dB are out of its reach"
         )
 
+    def _psnr_db(self, picture: Image.Image, symbols: Symbols, channels: int) -> float:
+        """PSNR of the picture that the first channels decode to, over the pixels that are not fully transparent."""
+        if not self._in_windows(symbols):
+            return psnr_db(*_visible(picture, np.asarray(self.synthesise(symbols, channels))))
+        total = count = 0
+        for box, pixels in self._synthesised_windows(symbols, channels):
+            original, decoded = _visible(picture.crop(box), pixels)
+            total += int(np.square(original.astype(np.int32) - decoded).sum(dtype=np.int64))
+            count += decoded.size
+        return 10 * math.log10(255**2 * count / total) if total else math.inf
+
     def _encode(
         self, symbols: Symbols, plans: Sequence[tuple[int, ...]], fixed_rate: bool, extras: tuple[Extra, ...]
     ) -> list[bytes]:
         """Files of several ways to divide channels into layers, coded in one pass."""
-        if fixed_rate:
-            payloads = [self._encode_fixed(symbols, ends) for ends in plans]
+        if not symbols.tile:
+            payloads = self._payloads(symbols.values, plans, fixed_rate)
         else:
-            payloads = [coded[0] for coded in encode_layers(self.prior, symbols.values[None], plans).payloads]
+            rows, columns = symbols.values.shape[1:3]
+            places = windows(rows, columns, symbols.tile)
+            coded = [
+                self._payloads(symbols.values[:, place.rows, place.columns], plans, fixed_rate)
+                for place in steps(places, "entropy coding")
+            ]
+            payloads = [[join_tiles(layer) for layer in zip(*plan, strict=True)] for plan in zip(*coded, strict=True)]
         files = []
         for ends, parts in zip(plans, payloads, strict=True):
             sizes = [end - first for first, end in zip((0, *ends), ends, strict=False)]
@@ -326,14 +397,21 @@ class Codec:
                 fixed_rate=fixed_rate,
                 layers=tuple(Layer(size, payload) for size, payload in zip(sizes, parts, strict=True)),
                 extras=extras,
+                tile=symbols.tile,
             )
             files.append(write_ohm(file))
         return files
 
-    def _encode_fixed(self, symbols: Symbols, ends: tuple[int, ...]) -> list[bytes]:
+    def _payloads(self, values: Array, plans: Sequence[tuple[int, ...]], fixed_rate: bool) -> list[list[bytes]]:
+        """Payloads of symbols (tiles, h, w, C), indexed [plan][layer]."""
+        if fixed_rate:
+            return [self._encode_fixed(values, ends) for ends in plans]
+        return [coded[0] for coded in encode_layers(self.prior, values[None], plans).payloads]
+
+    def _encode_fixed(self, symbols: Array, ends: tuple[int, ...]) -> list[bytes]:
         payloads = []
         for first, end in zip((0, *ends), ends, strict=False):
-            values = np.moveaxis(symbols.values[..., first:end], -1, 0).reshape(-1)
+            values = np.moveaxis(symbols[..., first:end], -1, 0).reshape(-1)
             payloads.append(encode_fixed_rate(values, self._alphabets(first, end, values.size)))
         return payloads
 
@@ -375,11 +453,30 @@ class Codec:
         shape = self.grid(header.width, header.height)
         ends = list(np.cumsum([layer.channels for layer in file.layers]).tolist())
         payloads = [layer.payload for layer in file.layers]
-        if file.fixed_rate:
+        if file.tile:
+            values = np.empty((*shape, file.num_channels), self._symbol_type(file.tile))
+            self._decode_tiles(values, file.tile, payloads, ends, file.fixed_rate)
+        elif file.fixed_rate:
             values = self._decode_fixed(payloads, ends, shape)
         else:
             values = decode_layers(self.prior, payloads, ends, shape)
-        return file, Symbols(values, header.width, header.height)
+        return file, Symbols(values, header.width, header.height, file.tile)
+
+    def _decode_tiles(
+        self, values: Array, tile: int, payloads: Sequence[bytes], ends: Sequence[int], fixed_rate: bool, start: int = 0
+    ) -> None:
+        """Decode the layers of a file in tiles from channel ``start`` on, into the symbols of the whole latent."""
+        rows, columns = values.shape[1:3]
+        places = windows(rows, columns, tile)
+        parts = [split_tiles(payload, len(places)) for payload in payloads]
+        for place, *own in steps(list(zip(places, *parts, strict=True)), "entropy decoding"):
+            block = values[:, place.rows, place.columns]
+            shape = (1, *place.shape)
+            if fixed_rate:
+                block[..., start : ends[-1]] = self._decode_fixed(own, ends, shape, start)
+            else:
+                known = block[..., :start] if start else None
+                block[..., start : ends[-1]] = decode_layers(self.prior, own, ends, shape, known)
 
     def _check_header(self, header: HeaderInfo, max_pixels: int) -> None:
         if header.model_id != self.model_id:
@@ -395,6 +492,10 @@ class Codec:
         if header.grey != self.grey:
             raise BitstreamError(
                 f"the file says {'grey' if header.grey else 'colour'}, which {self.name} does not code"
+            )
+        if header.tile and not self.takes_tiles:
+            raise BitstreamError(
+                f"the file is coded in tiles of {header.tile} positions, which {self.name} does not do"
             )
         if sum(layer.channels for layer in header.layers) > self.num_channels:
             raise BitstreamError(f"the file has more channels than the {self.num_channels} of {self.name}")
@@ -485,8 +586,10 @@ class Codec:
             [read_extra(info, source.take(info.length)) for info in header.extras], header.width, header.height
         )
         shape = self.grid(header.width, header.height)
-        values = np.empty((*shape, sum(layer.channels for layer in header.layers[:kept])), np.int64)
-        state, start = self.prior.begin(*shape), 0
+        count = sum(layer.channels for layer in header.layers[:kept])
+        values = np.empty((*shape, count), self._symbol_type(header.tile))
+        # In tiles what is known is told anew for each layer: the states of all tiles at once would not be bounded.
+        state, start = None if header.tile else self.prior.begin(*shape), 0
         for number, layer in enumerate(header.layers[:kept], start=1):
             payload, end = source.take(layer.length), start + layer.channels
             error: BitstreamError | None = None
@@ -498,17 +601,25 @@ class Codec:
                 if allow_truncated and number > 1:
                     return
                 raise error
-            if header.fixed_rate:
+            if header.tile:
+                self._decode_tiles(values, header.tile, [payload], [end], header.fixed_rate, start)
+            elif header.fixed_rate:
                 values[..., start:end] = self._decode_fixed([payload], [end], shape, start)
             else:
                 values[..., start:end] = decode_layers(_Resumed(state), [payload], [end], shape)[..., start:]  # type: ignore[arg-type]
             start = end
             if number == len(header.layers) and source.rest:
                 raise BitstreamError(f"{len(source.rest)} bytes follow the end of the file")
-            yield extras.onto(self.synthesise(Symbols(values, header.width, header.height), end))
+            picture = self.synthesise(Symbols(values, header.width, header.height, header.tile), end)
+            yield extras.onto(picture)
 
     def synthesise(self, symbols: Symbols, channels: int) -> Image.Image:
         """The picture that the first ``channels`` channels of symbols stand for."""
+        if self._in_windows(symbols):
+            large = Image.new("RGB", (symbols.width, symbols.height))
+            for box, pixels in self._synthesised_windows(symbols, channels):
+                large.paste(Image.fromarray(pixels), box)
+            return large
         tile_height, tile_width = self.model.tile_shape(symbols.height, symbols.width)
         columns, rows = -(-symbols.width // tile_width), -(-symbols.height // tile_height)
         picture = np.empty((rows, columns, self.model.image_channels, tile_height, tile_width), np.uint8)
@@ -521,6 +632,43 @@ class Codec:
         whole = picture.transpose(0, 3, 1, 4, 2).reshape(rows * tile_height, columns * tile_width, -1)
         whole = whole[: symbols.height, : symbols.width]
         return Image.fromarray(np.ascontiguousarray(whole[..., 0] if self.grey else whole))
+
+    def _in_windows(self, symbols: Symbols) -> bool:
+        """Whether a picture is synthesised window by window."""
+        return bool(symbols.tile) or (self.takes_tiles and symbols.width * symbols.height > TILE_ABOVE)
+
+    def _synthesised_windows(
+        self, symbols: Symbols, channels: int
+    ) -> Iterator[tuple[tuple[int, int, int, int], NDArray[np.uint8]]]:
+        """The picture in parts: where each lies (left, upper, right, lower), and its pixels (height, width, 3)."""
+        rows, columns = symbols.values.shape[1:3]
+        halo = synthesis_halo(self.model.synthesis_transform)
+        for window in steps(windows(rows, columns, WINDOW), f"picture of {channels} channels"):
+            outer = window.widened(halo, rows, columns)
+            left, upper, right, lower = box = _box(window, symbols.width, symbols.height)
+            part = symbols.values[:, outer.rows, outer.columns, :channels].astype(np.int64)
+            with torch.inference_mode():
+                decoded = self.model.reconstruct(torch.from_numpy(part), channels)[0]
+                y, x = upper - outer.top * BLOCK, left - outer.left * BLOCK
+                inside = decoded[:, y : y + lower - upper, x : x + right - left]
+                pixels = inside.mul(255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+            yield box, pixels
+
+
+def _visible(picture: Image.Image, decoded: Array) -> tuple[Array, Array]:
+    """The colours of a picture and of its decoded pixels where it is not fully transparent."""
+    original: Array = np.asarray(picture)
+    if picture.mode not in ("LA", "RGBA"):
+        return original, decoded
+    visible = original[..., -1] > 0
+    colours = original[..., 0] if picture.mode == "LA" else original[..., :3]
+    return colours[visible], decoded[visible]
+
+
+def _box(window: Window, width: int, height: int) -> tuple[int, int, int, int]:
+    """The pixels of a window of a picture of this size: left, upper, right, lower."""
+    right, lower = min(width, window.right * BLOCK), min(height, window.bottom * BLOCK)
+    return window.left * BLOCK, window.top * BLOCK, right, lower
 
 
 def _tiles(pixels: Array, tile: tuple[int, int]) -> Array:

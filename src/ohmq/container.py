@@ -30,9 +30,11 @@ __all__ = [
     "Layer",
     "LayerInfo",
     "OhmFile",
+    "join_tiles",
     "read_extra",
     "read_header",
     "read_ohm",
+    "split_tiles",
     "truncate_ohm",
     "write_ohm",
 ]
@@ -45,7 +47,9 @@ MAX_CHANNELS = 65536
 MAX_PAYLOAD = 2**32 - 1
 MAX_EXTRAS = 16
 MAX_EXTRA_BYTES = 2**24
-_FIXED_RATE, _GREY, _EXTRAS = 1, 2, 4
+MAX_TILE = 256
+"""Latent positions of a tile, each side: bounds what a reader needs for one."""
+_FIXED_RATE, _GREY, _EXTRAS, _TILED = 1, 2, 4, 8
 _VARINT_BYTES = 5
 _FREE_TYPES = 64
 """Extras of this type and above may be ignored."""
@@ -90,6 +94,7 @@ class OhmFile:
         grey: one colour channel, else RGB.
         fixed_rate: payloads are packed without an entropy coder.
         layers: 1 to 255, in order; layer i holds the channels that follow those of layers 0 to i - 1.
+        tile: latent positions of a tile, each side, 1 to 256; each payload is then what `join_tiles` gives. 0: no tiles.
         extras: at most 16, their types ascending.
     """
 
@@ -99,6 +104,7 @@ class OhmFile:
     grey: bool
     fixed_rate: bool
     layers: tuple[Layer, ...]
+    tile: int = 0
     extras: tuple[Extra, ...] = ()
 
     @property
@@ -129,7 +135,7 @@ class ExtraInfo(NamedTuple):
 
 
 class HeaderInfo(NamedTuple):
-    """The header of a file; ``file_bytes`` is what the whole file has when nothing is missing."""
+    """The header of a file; ``file_bytes`` is what the whole file has when nothing is missing, ``tile`` as in `OhmFile`."""
 
     version: int
     model_id: bytes
@@ -140,6 +146,7 @@ class HeaderInfo(NamedTuple):
     layers: tuple[LayerInfo, ...]
     header_bytes: int
     file_bytes: int
+    tile: int = 0
     extras: tuple[ExtraInfo, ...] = ()
 
     @property
@@ -163,13 +170,21 @@ def _varint(value: int) -> bytes:
 
 
 def _header(
-    model_id: bytes, width: int, height: int, flags: int, layers: Sequence[LayerInfo], extras: Sequence[ExtraInfo]
+    model_id: bytes,
+    width: int,
+    height: int,
+    flags: int,
+    layers: Sequence[LayerInfo],
+    tile: int,
+    extras: Sequence[ExtraInfo],
 ) -> bytes:
-    flags |= _EXTRAS * bool(extras)
+    flags |= _EXTRAS * bool(extras) | _TILED * bool(tile)
     header = bytearray(MAGIC + bytes([FORMAT_VERSION, flags]) + model_id)
     header += _varint(width) + _varint(height) + _varint(len(layers))
     for layer in layers:
         header += _varint(layer.channels) + _varint(layer.length) + struct.pack(">I", layer.crc32)
+    if tile:
+        header += _varint(tile)
     if extras:
         header += _varint(len(extras))
     for extra in extras:
@@ -209,6 +224,8 @@ def write_ohm(file: OhmFile) -> bytes:
             raise ValueError(f"layer {number} has {len(layer.payload)} bytes; a layer has at most {MAX_PAYLOAD}")
     if file.num_channels > MAX_CHANNELS:
         raise ValueError(f"{file.num_channels} channels; a file has at most {MAX_CHANNELS}")
+    if not 0 <= file.tile <= MAX_TILE:
+        raise ValueError(f"tiles of {file.tile} positions; a tile has 1 to {MAX_TILE} each side, 0 means none")
     extras = [ExtraInfo(extra.type, len(extra.body), zlib.crc32(extra.body)) for extra in file.extras]
     if len(extras) > MAX_EXTRAS:
         raise ValueError(f"{len(extras)} extras; a file has at most {MAX_EXTRAS}")
@@ -221,7 +238,7 @@ def write_ohm(file: OhmFile) -> bytes:
         raise ValueError(error)
     infos = [LayerInfo(layer.channels, len(layer.payload), zlib.crc32(layer.payload)) for layer in file.layers]
     flags = _FIXED_RATE * bool(file.fixed_rate) | _GREY * bool(file.grey)
-    header = _header(file.model_id, file.width, file.height, flags, infos, extras)
+    header = _header(file.model_id, file.width, file.height, flags, infos, file.tile, extras)
     return header + b"".join([extra.body for extra in file.extras] + [layer.payload for layer in file.layers])
 
 
@@ -276,7 +293,7 @@ def read_header(data: bytes) -> HeaderInfo:
         )
     if version != FORMAT_VERSION:
         raise UnsupportedVersionError(f"format version {version}; this release reads {FORMAT_VERSION}: update ohmq")
-    if flags & ~(_FIXED_RATE | _GREY | _EXTRAS):
+    if flags & ~(_FIXED_RATE | _GREY | _EXTRAS | _TILED):
         raise UnsupportedVersionError(
             f"the file uses features (flags {flags:#04x}) this release does not know: update ohmq"
         )
@@ -289,6 +306,7 @@ def read_header(data: bytes) -> HeaderInfo:
     layers = tuple(
         LayerInfo(reader.varint(), reader.varint(), struct.unpack(">I", reader.take(4))[0]) for _ in range(count)
     )
+    tile = reader.varint() if flags & _TILED else 0
     extras: tuple[ExtraInfo, ...] = ()
     if flags & _EXTRAS:
         count = reader.varint()
@@ -305,6 +323,8 @@ def read_header(data: bytes) -> HeaderInfo:
         raise BitstreamError(f"the header says {channels} channels; every layer has one, all at most {MAX_CHANNELS}")
     if max(layer.length for layer in layers) > MAX_PAYLOAD:
         raise BitstreamError(f"the header says a layer of more than {MAX_PAYLOAD} bytes")
+    if flags & _TILED and not 1 <= tile <= MAX_TILE:
+        raise BitstreamError(f"the header says tiles of {tile} positions; a tile has 1 to {MAX_TILE} each side")
     if error := _extras_error(width, height, extras):
         raise BitstreamError(f"the header says {error}")
     unknown = [extra.type for extra in extras if extra.type < _FREE_TYPES and extra.type not in set(ExtraType)]
@@ -315,7 +335,17 @@ def read_header(data: bytes) -> HeaderInfo:
     size = reader.position
     total = size + sum(extra.length for extra in extras) + sum(layer.length for layer in layers)
     return HeaderInfo(
-        version, model_id, width, height, bool(flags & _GREY), bool(flags & _FIXED_RATE), layers, size, total, extras
+        version,
+        model_id,
+        width,
+        height,
+        bool(flags & _GREY),
+        bool(flags & _FIXED_RATE),
+        layers,
+        size,
+        total,
+        tile,
+        extras,
     )
 
 
@@ -369,7 +399,14 @@ def read_ohm(data: bytes, *, allow_truncated: bool = False) -> OhmFile:
             raise error
         break
     return OhmFile(
-        header.model_id, header.width, header.height, header.grey, header.fixed_rate, tuple(layers), tuple(extras)
+        header.model_id,
+        header.width,
+        header.height,
+        header.grey,
+        header.fixed_rate,
+        tuple(layers),
+        header.tile,
+        tuple(extras),
     )
 
 
@@ -417,7 +454,7 @@ def truncate_ohm(
     flags = _FIXED_RATE * header.fixed_rate | _GREY * header.grey
     for count in range(len(layers), 0, -1):
         kept = layers[:count]
-        start = _header(header.model_id, header.width, header.height, flags, kept, header.extras)
+        start = _header(header.model_id, header.width, header.height, flags, kept, header.tile, header.extras)
         length = header.extras_bytes + sum(layer.length for layer in kept)
         if (
             count == num_layers
@@ -435,3 +472,33 @@ def truncate_ohm(
         f"{asked}max_bytes is {max_bytes}; the first layer alone makes a file of {size} bytes "
         f"({8 * size / pixels:.4g} bpp), the smallest possible"
     )
+
+
+def join_tiles(payloads: Sequence[bytes]) -> bytes:
+    """A layer's payload of the payloads of its tiles: their byte counts, then they themselves.
+
+    Example:
+        >>> join_tiles([b"abc", b"", b"z"])
+        b'\\x03\\x00\\x01abcz'
+        >>> split_tiles(b"\\x03\\x00\\x01abcz", 3)
+        [b'abc', b'', b'z']
+    """
+    return b"".join([*(_varint(len(payload)) for payload in payloads), *payloads])
+
+
+def split_tiles(payload: bytes, count: int) -> list[bytes]:
+    """The payloads of the ``count`` tiles of a layer: the inverse of `join_tiles`.
+
+    Raises:
+        BitstreamError: the byte counts are damaged, or do not sum to what follows them.
+    """
+    reader = _Reader(payload)
+    try:
+        lengths = [reader.varint() for _ in range(count)]
+    except BitstreamError as error:
+        raise BitstreamError(f"the byte counts of a layer's {count} tiles are damaged") from error
+    if sum(lengths) != len(payload) - reader.position:
+        raise BitstreamError(
+            f"a layer's {count} tiles have {sum(lengths)} bytes by their counts; {len(payload) - reader.position} are there"
+        )
+    return [reader.take(length) for length in lengths]

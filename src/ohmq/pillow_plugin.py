@@ -30,7 +30,18 @@ __all__ = ["OhmImageFile", "register_model"]
 FORMAT, DEFAULT_MODEL = "OHM", "photo"
 HEADER_STEP = 4096
 """More than nearly every header has; the longest possible one has about 3.5 KB."""
-OPTIONS = ("fraction", "channels", "bpp", "max_bytes", "psnr", "layers", "fixed_rate", "flatten", "keep_metadata")
+OPTIONS = (
+    "fraction",
+    "channels",
+    "bpp",
+    "max_bytes",
+    "psnr",
+    "layers",
+    "fixed_rate",
+    "flatten",
+    "keep_metadata",
+    "tile",
+)
 
 _lock = threading.Lock()
 _models: "dict[str, Codec]" = {}
@@ -83,9 +94,9 @@ class OhmImageFile(ImageFile.ImageFile):
     """An ``.ohm`` file that Pillow opened.
 
     ``size`` and ``mode`` ("L", "LA", "RGB" or "RGBA") come from the header. ``info`` has "model_id" (8 hexadecimal digits),
-    "channels", "layers" and "fixed_rate", and "exif", "icc_profile" and "xmp" if the file has them. A file that ends
-    early is an `OSError` when its pixels are loaded, or, with ``ImageFile.LOAD_TRUNCATED_IMAGES``, the picture of its
-    whole layers.
+    "channels", "layers", "fixed_rate" and "tile" (0: one piece), and "exif", "icc_profile" and "xmp" if the file has them.
+    A file that ends early is an `OSError` when its pixels are loaded, or, with ``ImageFile.LOAD_TRUNCATED_IMAGES``, the
+    picture of its whole layers.
     """
 
     format = FORMAT
@@ -106,6 +117,7 @@ class OhmImageFile(ImageFile.ImageFile):
             "channels": sum(layer.channels for layer in header.layers),
             "layers": len(header.layers),
             "fixed_rate": header.fixed_rate,
+            "tile": header.tile,
         }
         self.fp.seek(header.header_bytes)
         for extra in header.extras:

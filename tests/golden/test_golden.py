@@ -22,7 +22,10 @@ def test_there_is_one_of_every_kind() -> None:
         f"{model}_{kind}"
         for model in ("context", "integer", "photo", "static")
         for kind in ("cut", "fixed", "layers", "one", "tiles")
-    } | {f"{model}_{kind}" for model in ("context", "photo") for kind in ("alpha", "metadata")}
+    } | {f"{model}_{kind}" for model in ("context", "photo") for kind in ("alpha", "metadata")} | {
+        "photo_grid",
+        "photo_gridfixed",
+    }
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -44,6 +47,6 @@ def test_golden(path: Path) -> None:
         assert np.array_equal(found[..., -1], expected[..., -1])
         (body,) = (body for kind, body in reference_file(data)["extras"] if kind == 1)
         assert reference_mask(body, *decoded.size) == expected[..., -1].tolist()
-    if path.stem.endswith(("layers", "one")):  # writing again gives the same bytes
+    if path.stem.endswith(("layers", "one", "grid")):  # writing again gives the same bytes
         again = codec.encode(symbols, file.num_channels, layers=len(file.layers))
         assert again == data

@@ -33,6 +33,7 @@ files = st.builds(
     grey=st.booleans(),
     fixed_rate=st.booleans(),
     layers=st.lists(st.builds(Layer, st.integers(1, 200), st.binary(max_size=200)), min_size=1, max_size=12).map(tuple),
+    tile=st.sampled_from([0, 0, 1, 127, 128, 256]),
     extras=st.dictionaries(
         st.one_of(st.integers(1, 4), st.integers(64, 2**35 - 1)), st.binary(max_size=100), max_size=16
     ).map(lambda bodies: tuple(Extra(*item) for item in sorted(bodies.items()))),

@@ -38,6 +38,37 @@ class ReferenceRangeDecoder:
         return symbol
 
 
+def tile_payloads(payload: bytes, count: int) -> list[bytes]:
+    """The payloads of the tiles of a layer."""
+    place, lengths = 0, []
+    for _ in range(count):
+        value = shift = 0
+        while True:
+            byte = payload[place]
+            place += 1
+            value += (byte % 128) << shift
+            shift += 7
+            if byte < 128:
+                break
+        lengths.append(value)
+    found = []
+    for length in lengths:
+        found.append(payload[place : place + length])
+        place += length
+    assert place == len(payload)
+    return found
+
+
+def tile_places(height: int, width: int, side: int) -> list[tuple[slice, slice]]:
+    """Rows and columns of the latent that each tile holds."""
+    down, across = -(-height // side), -(-width // side)
+    places = []
+    for number in range(down * across):
+        row, column = number // across * side, number % across * side
+        places.append((slice(row, min(row + side, height)), slice(column, min(column + side, width))))
+    return places
+
+
 def context_frequencies(logits: list[int], exp2: list[int]) -> list[int]:
     """Frequencies from integer logits, as the format page says."""
     top = max(logits)
@@ -84,6 +115,7 @@ def reference_file(data: bytes) -> dict[str, Any]:
     flags = take(1)[0]
     file: dict[str, Any] = {"flags": flags, "model_id": take(4), "width": varint(), "height": varint()}
     layers = index(varint())
+    file["tile"] = varint() if flags & 8 else 0
     extras = index(varint()) if flags & 4 else []
     assert int.from_bytes(take(4), "big") == zlib.crc32(data[: place - 4])
     bodies = [take(length) for _, length, _ in extras + layers]

@@ -1,10 +1,22 @@
+import dataclasses
 import struct
 import zlib
 from dataclasses import replace
 
 import pytest
 
-from ohmq.container import Extra, ExtraType, Layer, OhmFile, read_header, read_ohm, truncate_ohm, write_ohm
+from ohmq.container import (
+    Extra,
+    ExtraType,
+    Layer,
+    OhmFile,
+    join_tiles,
+    read_header,
+    read_ohm,
+    split_tiles,
+    truncate_ohm,
+    write_ohm,
+)
 from ohmq.errors import (
     BitstreamError,
     ChecksumError,
@@ -38,7 +50,8 @@ def test_the_bytes_never_change() -> None:
 
 
 def test_extras_cost_their_index_and_nothing_else() -> None:
-    file = OhmFile(b"\xaa\xbb\xcc\xdd", 28, 200, True, True, (Layer(16, b"hi"),), (Extra(ExtraType.XMP, b"<x/>"),))
+    extras = (Extra(ExtraType.XMP, b"<x/>"),)
+    file = OhmFile(b"\xaa\xbb\xcc\xdd", 28, 200, True, True, (Layer(16, b"hi"),), extras=extras)
     crc = struct.pack(">I", zlib.crc32(b"<x/>")).hex()
     head = bytes.fromhex("934f484d0107aabbccdd1cc801011002d8932aac" + "010404" + crc)
     assert write_ohm(file) == head + struct.pack(">I", zlib.crc32(head)) + b"<x/>hi"
@@ -97,7 +110,7 @@ def _with_header_checksum(head: bytes) -> bytes:
 
 
 def test_fields_are_checked_even_under_a_right_checksum() -> None:
-    start = b"\x93OHM\x01\x00abcd"
+    start, tiled = b"\x93OHM\x01\x00abcd", b"\x93OHM\x01\x08abcd"
     layer = b"\x01\x00" + struct.pack(">I", 0)
     for body in (
         b"\x00\x01\x01" + layer,  # width 0
@@ -111,6 +124,13 @@ def test_fields_are_checked_even_under_a_right_checksum() -> None:
         with pytest.raises(BitstreamError):
             read_header(_with_header_checksum(start + body))
     assert read_header(_with_header_checksum(start + b"\x01\x01\x01" + layer)).width == 1
+    for side, found in ((b"\x01", 1), (b"\x80\x02", 256)):
+        assert read_header(_with_header_checksum(tiled + b"\x01\x01\x01" + layer + side)).tile == found
+    for side in (b"\x00", b"\x81\x02", b"\xff\xff\xff\xff\x7f", b"\x80\x00"):
+        with pytest.raises(BitstreamError):
+            read_header(_with_header_checksum(tiled + b"\x01\x01\x01" + layer + side))
+    with pytest.raises(BitstreamError):  # the flag alone: the check is taken for the side
+        read_header(_with_header_checksum(tiled + b"\x01\x01\x01" + layer))
 
 
 def test_the_extras_index_is_checked() -> None:
@@ -188,12 +208,33 @@ def test_truncate() -> None:
         truncate_ohm(data[:-1], num_layers=1)
 
 
+def test_tiles() -> None:
+    file = dataclasses.replace(FILE, tile=200)
+    data = write_ohm(file)
+    assert data[5] == 0b1010
+    assert read_ohm(data) == file
+    assert len(data) == len(write_ohm(FILE)) + 2
+    assert read_ohm(truncate_ohm(data, num_layers=2)).tile == 200
+    parts = [bytes(300), b"", b"x", b"y" * 127]
+    joined = join_tiles(parts)
+    assert joined[:5].hex() == "ac0200017f"
+    assert split_tiles(joined, 4) == parts
+    for count in (0, 3, 5, 10**9):
+        with pytest.raises(BitstreamError, match="tiles"):
+            split_tiles(joined, count)
+    for damaged in (joined[:-1], joined + b"z", joined[:4], b"\x80" + joined, b"\xff\xff\xff\xff\xff" + joined, b""):
+        with pytest.raises(BitstreamError, match="4 tiles"):
+            split_tiles(damaged, 4)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"width": 0},
         {"height": 65537},
         {"model_id": b"abc"},
+        {"tile": 257},
+        {"tile": -1},
         {"layers": ()},
         {"layers": (Layer(0, b""),)},
         {"layers": (Layer(1, b""),) * 256},

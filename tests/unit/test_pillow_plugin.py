@@ -71,6 +71,7 @@ def test_pixels_are_what_the_codec_decodes(photo: Codec, data: bytes, tmp_path: 
                 "channels": read_ohm(data).num_channels,
                 "layers": len(read_ohm(data).layers),
                 "fixed_rate": False,
+                "tile": 0,
             }
             assert image.getpixel((3, 4)) == expected.getpixel((3, 4))
             image.load()

@@ -109,11 +109,12 @@ def run_jobs(
         OhmqError: a process was killed.
     """
     results, failures = [], []
-    visible = len(jobs) > 1 and not quiet and sys.stderr.isatty()
+    terminal = not quiet and sys.stderr.isatty()
+    visible = len(jobs) > 1 and terminal
     processes = min(processes, len(jobs))
     outcomes = _in_processes(jobs, work, processes) if processes > 1 else (_attempt(job, work) for job in jobs)
     with click.progressbar(length=len(jobs), label=verb, file=sys.stderr, hidden=not visible) as bar:
-        with contextlib.closing(outcomes):
+        with contextlib.closing(outcomes), _progress_within(terminal and len(jobs) == 1):
             for outcome in outcomes:
                 if "error" in outcome:
                     failures.append(outcome)
@@ -124,6 +125,36 @@ def run_jobs(
                         show(outcome)
                 bar.update(1)
     return results, failures
+
+
+@contextlib.contextmanager
+def _progress_within(visible: bool) -> Iterator[None]:
+    """Inside, each phase of the work on a picture in several windows or tiles has a progress bar."""
+    from ohmq.progress import watch
+
+    bars: list[Any] = []
+
+    def close() -> None:
+        while bars:
+            bars.pop().__exit__(None, None, None)
+
+    def show(phase: str, done: int, of: int) -> None:
+        if done == 0 and of > 1:
+            close()
+            bars.append(click.progressbar(length=of, label=phase, file=sys.stderr).__enter__())
+        elif bars:
+            bars[0].update(1)
+            if done == of:
+                close()
+
+    if not visible:
+        yield
+        return
+    with watch(show):
+        try:
+            yield
+        finally:
+            close()
 
 
 def _attempt(job: Job, work: Work) -> dict[str, Any]:

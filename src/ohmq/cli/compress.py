@@ -31,6 +31,7 @@ class _Compress:
     flatten: bool
     keep_metadata: bool
     max_pixels: int
+    tile: int | None
     force: bool
 
     @cached_property
@@ -54,8 +55,10 @@ class _Compress:
         picture, notes = prepare_image(
             loaded.image, grey=self.codec.grey, flatten=self.flatten, keep_metadata=self.keep_metadata
         )
+        notes = (*loaded.notes, *notes)
+        del loaded  # of a large picture, one copy less
         colours, extras = split_extras(picture)
-        symbols = self.codec.analyse(colours, max_pixels=self.max_pixels)
+        symbols = self.codec.analyse(colours, max_pixels=self.max_pixels, tile=self.tile)
         options: dict[str, Any] = {"layers": self.layers, "fixed_rate": self.fixed_rate, "extras": extras}
         pixels = symbols.width * symbols.height
         count, reached = self.count, {}
@@ -79,7 +82,7 @@ class _Compress:
             "file_bpp": 8 * len(data) / pixels,
             **reached,
             "seconds": time.perf_counter() - start,
-            "notes": [*loaded.notes, *notes],
+            "notes": list(notes),
         }
 
 
@@ -104,6 +107,9 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float | N
 @click.option("--keep-metadata", is_flag=True, help="Keep EXIF, XMP and an sRGB profile; default: drop them.")
 @click.option("-j", "--jobs", "processes", type=click.IntRange(1), default=1, show_default=True, help="Files at once.")
 @click.option("--max-pixels", type=click.IntRange(1), default=2**27, show_default=True, help="Refuse larger images.")
+@click.option(
+    "--tile", type=click.IntRange(0, 256), help="Code in tiles of N x N blocks; 0: one piece (default: if large)."
+)
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 @click.option("--json", "as_json", is_flag=True, help="Results as JSON.")
 def command(
@@ -121,6 +127,7 @@ def command(
     keep_metadata: bool,
     processes: int,
     max_pixels: int,
+    tile: int | None,
     force: bool,
     as_json: bool,
 ) -> int:
@@ -128,9 +135,11 @@ def command(
     if sum(target is not None for target in (fraction, channels, bpp, max_bytes, psnr)) > 1:
         raise click.UsageError("give only one of --fraction, --channels, --bpp, --max-bytes and --psnr")
     work = _Compress(
-        model, channels, bpp, max_bytes, psnr, layers, fixed_rate, flatten, keep_metadata, max_pixels, force
+        model, channels, bpp, max_bytes, psnr, layers, fixed_rate, flatten, keep_metadata, max_pixels, tile, force
     )
     codec = work.codec
+    if tile and not codec.takes_tiles:
+        raise click.UsageError(f"--tile {tile}: {codec.name} has tiles of its own; leave it out")
     if bpp is max_bytes is psnr is None:
         work.count = channels if channels is not None else codec.channels_for(1.0 if fraction is None else fraction)
         if not 1 <= work.count <= codec.num_channels:

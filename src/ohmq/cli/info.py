@@ -44,17 +44,19 @@ def command(inputs: tuple[str, ...], as_json: bool) -> int:
             "colour": "grey" if header.grey else "RGB",
             "alpha": header.alpha,
             "rate": "fixed" if header.fixed_rate else "entropy coded",
+            "tile": header.tile or None,
             "header_bytes": header.header_bytes,
             "file_bytes": len(data),
             "expected_bytes": header.file_bytes,
             "extras": [{"type": x.type, "name": _name(x.type), "bytes": x.length} for x in header.extras],
             "layers": rows,
         }
+        tiles = f", in tiles of {header.tile}x{header.tile} positions" if header.tile else ""
         if not as_json:
             transparent = " with transparency" if header.alpha else ""
             click.echo(
                 f"{job.source}: {header.width}x{header.height} {result['colour']}{transparent}, model {result['model_id']}, "
-                f"format {header.version}, {result['rate']}, {len(data):,} bytes, {8 * len(data) / pixels:.3f} bpp"
+                f"format {header.version}, {result['rate']}{tiles}, {len(data):,} bytes, {8 * len(data) / pixels:.3f} bpp"
             )
             if len(data) != header.file_bytes:
                 click.echo(f"  the header announces {header.file_bytes:,} bytes: the file is not whole")

@@ -144,23 +144,32 @@ def verify_layers(
 
 
 def decode_layers(
-    prior: FrozenPrior | FrozenChoicePrior, payloads: Sequence[bytes], ends: Sequence[int], shape: Sequence[int]
+    prior: FrozenPrior | FrozenChoicePrior,
+    payloads: Sequence[bytes],
+    ends: Sequence[int],
+    shape: Sequence[int],
+    known: Array | None = None,
 ) -> Array:
     """Symbols of the layers of one picture: the inverse of `encode_layers`.
 
     Args:
         prior: the integer prior. payloads: of each layer. ends: the channels at which the layers end.
-        shape: (tiles, h, w).
+        shape: (tiles, h, w). known: the symbols of the channels before these layers, (tiles, h, w, channels); None: none.
 
     Shape:
-        Returns: (tiles, h, w, ends[-1]), int64.
+        Returns: (tiles, h, w, ends[-1] - known channels), int64.
 
     Raises:
         BitstreamError: a payload that cannot be decoded.
     """
     tiles, height, width = shape
     state = prior.begin(tiles, height, width)
-    out = np.empty((tiles * height * width, ends[-1] if ends else 0), np.int64)
+    first = 0 if known is None else known.shape[-1]
+    if known is not None:
+        before = known.reshape(tiles * height * width, first)
+        while state.channel < first:
+            state.advance(before[:, state.channel : state.channel + state.run(first - state.channel)])
+    out = np.empty((tiles * height * width, ends[-1] - first if ends else 0), np.int64)
     for payload, end in zip(payloads, ends, strict=True):
         decoder = SymbolDecoder(payload)
         while state.channel < end:
@@ -172,7 +181,7 @@ def decode_layers(
                 values[rows, channels] = decoded.reshape(-1, len(rows)).T
                 state.learn(portion, values)
             state.advance(values)
-            out[:, run] = values
+            out[:, run.start - first : run.stop - first] = values
     return out.reshape(tiles, height, width, -1)
 
 
