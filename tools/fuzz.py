@@ -3,7 +3,7 @@
     python tools/fuzz.py --count 100000 --seed 1 [--keep FOLDER]
 
 The files of tests/golden, and digits coded with the shipped grey models, are changed by bit flips, cuts, splices and noise;
-half of them get right checksums again, so that what is changed reaches the parsers and decoders behind. Each goes through
+two thirds get right checksums again, so that what is changed reaches the parsers and decoders behind. Each goes through
 the container, ``ohmq info``, cutting, and decoding: whole, as a truncated download, layer by layer, and by the first layer
 alone. What a cut keeps must decode to the same symbols. Files that are found are kept in FOLDER. The same seed gives the
 same files.
