@@ -12,8 +12,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from literal import LiteralOhm
@@ -42,6 +43,28 @@ def make_step(kind: str, batch: int, channels: int, symbols: int, all_active: bo
         return float(loss.detach())
 
     return step
+
+
+class Steps(NamedTuple):
+    """Seconds of the steps in each round, and the first loss, by kind: "literal" and "fast"."""
+
+    name: str
+    times: dict[str, list[float]]
+    losses: dict[str, float]
+
+
+def compare_steps(batch: int, channels: int, symbols: int, rounds: int) -> Iterator[Steps]:
+    """Training steps of both kinds in turn; first with adaptive fractions, then with all channels."""
+    for all_active, name in ((False, "adaptive, fraction = sqrt(U)"), (True, "all channels active")):
+        steps = {kind: make_step(kind, batch, channels, symbols, all_active) for kind in ("literal", "fast")}
+        losses = {kind: step() for kind, step in steps.items()}
+        times: dict[str, list[float]] = {kind: [] for kind in steps}
+        for _ in range(rounds):
+            for kind, step in steps.items():
+                start = time.perf_counter()
+                step()
+                times[kind].append(time.perf_counter() - start)
+        yield Steps(name, times, losses)
 
 
 def peak_kib() -> int:
@@ -76,15 +99,7 @@ def main() -> None:
         print(json.dumps((peak_kib() - before) / 1024))
         return
     print(f"mnist training step: batch {size[0]}, C {size[1]}, S {size[2]}, {torch.get_num_threads()} threads")
-    for all_active, name in ((False, "adaptive, fraction = sqrt(U)"), (True, "all channels active")):
-        steps = {kind: make_step(kind, *size, all_active) for kind in ("literal", "fast")}
-        losses = {kind: step() for kind, step in steps.items()}
-        times: dict[str, list[float]] = {kind: [] for kind in steps}
-        for _ in range(arguments.rounds):
-            for kind, step in steps.items():
-                start = time.perf_counter()
-                step()
-                times[kind].append(time.perf_counter() - start)
+    for name, times, losses in compare_steps(*size, rounds=arguments.rounds):
         ratios = [slow / fast for slow, fast in zip(times["literal"], times["fast"], strict=True)]
         ratio = statistics.median(times["literal"]) / statistics.median(times["fast"])
         print(f"{name}: fast is {ratio:.1f} times faster (rounds {min(ratios):.1f} to {max(ratios):.1f}); "

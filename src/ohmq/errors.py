@@ -12,7 +12,8 @@ OhmqError
 │   └── ChecksumError         it was damaged
 ├── UnsupportedImageError     an image that cannot be read or coded
 ├── UnreachableTargetError    a size or quality that no file of an image can have
-└── OutputExistsError         an output file is there already
+├── OutputExistsError         an output file is there already
+└── OutputWriteError          an output file cannot be written: disk full, no permission
 ```
 
 A message says what was found, what was expected and what to do. Wrong arguments to library functions are
@@ -28,6 +29,7 @@ __all__ = [
     "NotOhmFileError",
     "OhmqError",
     "OutputExistsError",
+    "OutputWriteError",
     "TruncatedFileError",
     "UnreachableTargetError",
     "UnsupportedImageError",
@@ -81,3 +83,7 @@ class UnreachableTargetError(OhmqError):
 
 class OutputExistsError(OhmqError):
     """An output file exists already and overwriting was not asked for."""
+
+
+class OutputWriteError(OhmqError):
+    """An output file cannot be written, such as on a full disk or without permission; nothing is left of it."""

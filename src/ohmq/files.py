@@ -5,12 +5,14 @@ import os
 import tempfile
 from pathlib import Path
 
-from ohmq.errors import OutputExistsError
+from ohmq.errors import OutputExistsError, OutputWriteError
 
 __all__ = ["check_output", "write_atomically"]
 
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 """What file systems without hard links answer."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No room for the file: the disk is full, a quota used up, a limit on its size reached."""
 
 
 def check_output(path: Path, *, force: bool) -> None:
@@ -28,34 +30,45 @@ def check_output(path: Path, *, force: bool) -> None:
 def write_atomically(path: Path, data: bytes, *, force: bool = False) -> None:
     """Write beside the target, then rename: the target is whole or not there. Missing folders are made.
 
+    Several processes may write the same target: it is the whole file of one of them.
+
     Args:
         path: the target. data: its content. force: replace an existing file.
 
     Raises:
-        OutputExistsError: path exists and force is not set. OSError: disk full, no permission, and the like.
+        OutputExistsError: path exists and force is not set.
+        OutputWriteError: disk full, no permission, and the like; nothing is left of the file.
     """
     path = Path(path)
     check_output(path, force=force)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        if force:
-            temporary.replace(path)
-        else:
-            try:
-                os.link(temporary, path)  # unlike a rename, it fails if another process made the file meanwhile
-            except FileExistsError as error:
-                raise OutputExistsError(f"{path} exists; add --force to overwrite it") from error
-            except OSError as error:
-                if error.errno not in _NO_LINKS:
-                    raise
-                check_output(path, force=False)
-                temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".ohmq-", suffix=".part")
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            _put_in_place(temporary, path, force)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        advice = "make room or choose another output" if error.errno in _FULL else "choose another output"
+        raise OutputWriteError(f"{path} cannot be written: {error.strerror or error}; {advice}") from error
+
+
+def _put_in_place(temporary: Path, path: Path, force: bool) -> None:
+    if force:
+        temporary.replace(path)
+        return
+    try:
+        os.link(temporary, path)  # unlike a rename, it fails if another process made the file meanwhile
+    except FileExistsError as error:
+        raise OutputExistsError(f"{path} exists; add --force to overwrite it") from error
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        check_output(path, force=False)
+        temporary.replace(path)

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 from small_models import make_model
 
+import ohmq
 from ohmq.cli import cli, main
 from ohmq.codec import load
 from ohmq.container import read_ohm
@@ -391,6 +392,23 @@ def test_reading_headers_loads_neither_torch_nor_numpy(
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_help_and_version_load_nothing_heavy() -> None:
+    """In one process, as each starts one: what is loaded stays in sys.modules."""
+    lines = [["--help"], ["--version"], *([name, "--help"] for name in cli.list_commands(None))]  # type: ignore[arg-type]
+    program = (
+        "import sys; from ohmq.cli import main\n"
+        f"for line in {lines!r}:\n"
+        "    try: main(line)\n"
+        "    except SystemExit as stop: assert stop.code == 0, line\n"
+        "    heavy = {'torch', 'numpy', 'PIL', 'lightning', 'constriction', 'importlib.metadata'} & set(sys.modules)\n"
+        "    if heavy: sys.exit(f'{line} loaded {heavy}')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("Usage: ohmq") == len(lines) - 1
+    assert f"version {ohmq.__version__}" in done.stdout
 
 
 def test_a_reader_that_has_enough_is_no_error(run: Run, model: Path, tmp_path: Path) -> None:

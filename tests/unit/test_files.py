@@ -1,12 +1,16 @@
 """Output files are whole or not there."""
 
 import errno
+import multiprocessing
 import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from ohmq.errors import OutputExistsError
+from ohmq.errors import OutputExistsError, OutputWriteError
 from ohmq.files import write_atomically
 
 
@@ -52,3 +56,91 @@ def test_a_file_that_appears_meanwhile_is_kept(tmp_path: Path, monkeypatch: pyte
         write_atomically(target, b"mine")
     assert target.read_bytes() == b"other"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("step", ["mkstemp", "fdopen", "chmod", "link", "replace"])
+def test_what_cannot_be_written_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, number: int
+) -> None:
+    before, target = tmp_path / "before", tmp_path / "target"
+    before.write_bytes(b"old")
+    if step == "replace":
+        target.write_bytes(b"old")
+
+    def fail(*arguments: object, **named: object) -> None:
+        if step == "fdopen":
+            os.close(arguments[0])  # type: ignore[arg-type]
+        raise OSError(number, os.strerror(number))
+
+    place = {"mkstemp": tempfile, "chmod": Path, "replace": Path}.get(step, os)
+    with monkeypatch.context() as patched:
+        patched.setattr(place, step, fail)
+        with pytest.raises(OutputWriteError, match=r"target cannot be written: .*; .*choose another output") as caught:
+            write_atomically(target, b"new", force=step == "replace")
+    assert os.strerror(number) in str(caught.value)
+    assert ("make room" in str(caught.value)) == (number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == dict.fromkeys(
+        ["before", "target"] if step == "replace" else ["before"], b"old"
+    )
+
+
+def test_a_file_of_which_only_a_part_fits(tmp_path: Path) -> None:
+    """As on a disk that is full after 64 KiB: a limit on the size of files, in a process of its own."""
+    resource = pytest.importorskip("resource")
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+
+    program = (
+        "import sys; from pathlib import Path; from ohmq.files import write_atomically; from ohmq.errors import OhmqError\n"
+        "for name, size in (('small', 1 << 16), ('large', (1 << 16) + 1)):\n"
+        "    try: write_atomically(Path(name), bytes(size))\n"
+        "    except OhmqError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, preexec_fn=limited, capture_output=True, text=True, timeout=60
+    )
+    assert done.stderr == ""
+    assert done.stdout == "large cannot be written: File too large; make room or choose another output\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["small"]
+
+
+def test_the_longest_names(tmp_path: Path) -> None:
+    target = tmp_path / ("x" * 251 + ".ohm")
+    write_atomically(target, b"x")
+    assert target.read_bytes() == b"x"
+
+
+def write_many(
+    folder: Path, writer: int, force: bool, results: "multiprocessing.SimpleQueue[tuple[int, list[int]]]"
+) -> None:
+    """Write 40 files of this writer's byte; tell which ones this writer made."""
+    made = []
+    for number in range(40):
+        try:
+            write_atomically(folder / "new" / f"{number}.bin", bytes([writer]) * 50_000, force=force)
+            made.append(number)
+        except OutputExistsError:
+            pass
+    results.put((writer, made))
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_processes_that_write_the_same_files(tmp_path: Path, force: bool) -> None:
+    context = multiprocessing.get_context("spawn")
+    results = context.SimpleQueue()
+    writers = [context.Process(target=write_many, args=(tmp_path, writer, force, results)) for writer in range(4)]
+    for process in writers:
+        process.start()
+    made = dict(results.get() for _ in writers)
+    for process in writers:
+        process.join(60)
+        assert process.exitcode == 0
+    files = {int(path.stem): path.read_bytes() for path in (tmp_path / "new").iterdir()}  # no other file is there
+    assert sorted(files) == list(range(40))
+    for number, data in files.items():
+        assert data in [bytes([writer]) * 50_000 for writer in range(4)]
+        owners = [writer for writer, numbers in made.items() if number in numbers]
+        assert len(owners) == (4 if force else 1)
+        assert data[0] in owners

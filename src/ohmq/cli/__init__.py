@@ -1,10 +1,13 @@
 """The command line: one module a verb, imported only when it is used."""
 
+import errno
 import importlib
+import os
 import sys
 
 import click
 
+from ohmq import __version__
 from ohmq.errors import OhmqError
 
 __all__ = ["cli", "main"]
@@ -44,7 +47,7 @@ class _LazyGroup(click.Group):
 
 
 @click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="ohmq")
+@click.version_option(__version__)
 def cli() -> None:
     """ohmq: a learned image codec on one-hot max quantization.
 
@@ -59,6 +62,7 @@ def main(arguments: list[str] | None = None, command: click.Command = cli, name:
     """Run a command line: an `OhmqError` is one line on stderr and exit code 1; wrong usage is exit code 2."""
     try:
         code = command.main(args=arguments, prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -67,6 +71,13 @@ def main(arguments: list[str] | None = None, command: click.Command = cli, name:
         sys.exit(130)
     except OhmqError as error:
         click.echo(f"{name}: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        # Output files tell of themselves (`OutputWriteError`). What is still in the buffer must not fail again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        click.echo(f"{name}: standard output: {error.strerror}; make room for it", err=True)
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 

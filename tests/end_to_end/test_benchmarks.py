@@ -1,0 +1,99 @@
+"""The benchmarks run, at sizes that say nothing about speed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small_models import make_codec
+
+import ohmq
+from ohmq.model_file import save_model
+
+ROOT = Path(__file__).parents[2]
+DIGIT = ROOT / "examples" / "digits" / "digit_3_a.png"
+PARTS = {
+    "training": ["adaptive, fraction = sqrt(U)", "all channels active"],
+    "entropy": ["encode", "encode with choice of tables", "decode", "decode with choice of tables"],
+    "codecs": ["encode", "decode"],
+    "start-up": [
+        f"ohmq {line}"
+        for line in ("--help", "--version", "info FILE", "truncate FILE", "models", "compress IMAGE", "decompress FILE")
+    ],
+    "memory": [
+        *("python -c pass", "ohmq info FILE", "ohmq compress IMAGE", "ohmq decompress FILE"),
+        *("fast training step", "literal training step"),
+    ],
+}
+
+
+def run(script: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
+    """Run a benchmark with warnings as errors."""
+    command = [sys.executable, "-W", "error", str(ROOT / "benchmarks" / script), *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts"),
+    [
+        ("context", ["training", "entropy"]),
+        ("photo", ["entropy", "codecs"]),
+        ("static", ["entropy", "start-up", "memory"]),
+    ],
+)
+def test_side_by_side(tmp_path: Path, kind: str, parts: list[str]) -> None:
+    model, out = tmp_path / "small.safetensors", tmp_path / "out" / "speed.json"
+    codec = make_codec(kind)
+    save_model(codec.frozen, model)
+    arguments = [DIGIT, "--model", model, "--bpp", "16", "--rounds", "2", "--step", "4", "3", "5", "-o", out]
+    done = run("side_by_side.py", *arguments, "--only", *parts)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(out.read_text())
+    assert (found["model_id"], found["versions"]["ohmq"]) == (codec.model_id.hex(), ohmq.__version__)
+    assert found["data"] == "digit_3_a.png 28x28"
+    assert str(tmp_path) not in out.read_text()
+    rows = found["rows"]
+    assert set(rows[0]) == set(found["definitions"])
+    assert list(dict.fromkeys(row["part"] for row in rows)) == parts
+    for part in parts:
+        assert list(dict.fromkeys(row["what"] for row in rows if row["part"] == part)) == PARTS[part]
+    for row in rows:
+        assert 0 < row["lowest"] <= row["highest"]
+        assert row["value"] > 0
+        assert row["what"] in done.stdout
+    again = run("side_by_side.py", *arguments, "--only", "entropy")
+    assert (again.returncode, again.stdout) == (1, "")
+    assert again.stderr == f"side_by_side.py: {out} exists; add --force to overwrite it\n"
+
+
+def test_side_by_side_without_images(tmp_path: Path) -> None:
+    done = run("side_by_side.py", tmp_path, "--only", "entropy")
+    assert done.returncode == 1
+    assert done.stderr == f"side_by_side.py: no .png or .jpg files in {tmp_path}\n"
+
+
+def test_the_ohm_layer() -> None:
+    done = run("ohm_layer.py", "--batch", 4, "--channels", 3, "--symbols", 5, "--rounds", 1)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "all channels active: fast is" in done.stdout
+    assert "peak memory of the step:" in done.stdout
+
+
+def test_a_coder_that_gives_other_bytes_is_told(tmp_path: Path) -> None:
+    """The literal coder's bytes are really compared."""
+    save_model(make_codec("static").frozen, tmp_path / "small.safetensors")
+    program = (
+        "import sys; import side_by_side as s\n"
+        "finish = s.LiteralEncoder.finish\n"
+        "s.LiteralEncoder.finish = lambda self: finish(self) + b'x'\n"
+        f"sys.exit(s.main([{str(DIGIT)!r}, '--model', 'small.safetensors', '--bpp', '16', '--only', 'entropy']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")])},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "side_by_side.py: literal: encode does not give what it should: this is a bug\n"

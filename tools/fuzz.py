@@ -1,0 +1,378 @@
+"""Damage .ohm files and read them: every outcome but a picture must be a `BitstreamError` (or a model that does not match).
+
+    python tools/fuzz.py --count 100000 --seed 1 [--keep FOLDER]
+
+The files of tests/golden, and digits coded with the shipped grey models, are changed by bit flips, cuts, splices and noise;
+two thirds get right checksums again, so that what is changed reaches the parsers and decoders behind. Each goes through
+the container, ``ohmq info``, cutting, and decoding: whole, as a truncated download, layer by layer, and by the first layer
+alone. What a cut keeps must decode to the same symbols. Files that are found are kept in FOLDER. The same seed gives the
+same files.
+"""
+
+import argparse
+import contextlib
+import io
+import random
+import struct
+import sys
+import tempfile
+import time
+import traceback
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import ohmq
+from ohmq.cli.info import command as info_command
+from ohmq.codec import Codec
+from ohmq.container import HeaderInfo, read_header, read_ohm, truncate_ohm, write_ohm
+from ohmq.errors import BitstreamError, ModelMismatchError
+from ohmq.files import write_atomically
+from ohmq.images import open_image
+from ohmq.model_file import load_model
+
+ROOT = Path(__file__).parents[1]
+GOLDEN = ROOT / "tests" / "golden"
+MAX_PIXELS = 1 << 13
+"""Larger pictures are refused: decoding must not take long."""
+NUMBERS = (
+    0,
+    1,
+    2,
+    127,
+    128,
+    255,
+    256,
+    16383,
+    16384,
+    65535,
+    65536,
+    65537,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**32,
+    2**35 - 1,
+)
+
+
+class Seed(NamedTuple):
+    """A valid file and the codec that reads it."""
+
+    name: str
+    data: bytes
+    codec: Codec
+
+
+class Fields(NamedTuple):
+    """A header taken apart; putting it together makes the checksums right, whatever the fields are."""
+
+    version: int
+    flags: int
+    model_id: bytes
+    width: int
+    height: int
+    layers: tuple[tuple[int, bytes], ...]
+
+
+class Finding(NamedTuple):
+    """An outcome that must not be."""
+
+    operation: str
+    data: bytes
+    report: str
+
+
+def seeds(shipped: bool = True) -> list[Seed]:
+    """Files of every kind, small pictures all."""
+    codecs = {path.stem: Codec(load_model(path)) for path in sorted(GOLDEN.glob("*.safetensors"))}
+    found = [
+        Seed(path.stem, path.read_bytes(), codecs[path.stem.split("_")[0]]) for path in sorted(GOLDEN.glob("*.ohm"))
+    ]
+    if shipped:
+        digit = open_image(ROOT / "examples" / "digits" / "digit_3_a.png").image
+        for name in ("mnist-ohm", "mnist-int"):
+            codec = ohmq.load(name)
+            found.append(Seed(name, codec.compress(digit), codec))
+    return found
+
+
+def varint(value: int, extra: int = 0) -> bytes:
+    """A number as the format has it; with extra bytes it is not in its shortest form."""
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    for _ in range(extra):
+        out[-1] |= 128
+        out.append(0)
+    return bytes(out)
+
+
+def take_apart(data: bytes) -> Fields | None:
+    """The fields of a file that has nothing but the basic header; None for others."""
+    header = read_header(data)
+    layers, start = [], header.header_bytes
+    for layer in header.layers:
+        layers.append((layer.channels, data[start : start + layer.length]))
+        start += layer.length
+    fields = Fields(data[4], data[5], data[6:10], header.width, header.height, tuple(layers))
+    return fields if put_together(fields) == data else None
+
+
+def put_together(fields: Fields, lengths: Sequence[int] | None = None, extra: int = 0) -> bytes:
+    """A file with right checksums. lengths: what the header says of the payloads. extra: bytes too many a number."""
+    header = bytearray(b"\x93OHM" + bytes([fields.version, fields.flags]) + fields.model_id)
+    header += varint(fields.width, extra) + varint(fields.height) + varint(len(fields.layers))
+    for number, (channels, payload) in enumerate(fields.layers):
+        length = len(payload) if lengths is None else lengths[number]
+        header += varint(channels) + varint(length) + struct.pack(">I", zlib.crc32(payload))
+    header += struct.pack(">I", zlib.crc32(header))
+    return bytes(header) + b"".join(payload for _, payload in fields.layers)
+
+
+def payload_places(header: HeaderInfo) -> Iterator[tuple[int, int, int]]:
+    """Start, end and CRC-32 of each payload."""
+    start = header.header_bytes
+    for layer in header.layers:
+        yield start, start + layer.length, layer.crc32
+        start += layer.length
+
+
+class Mutator:
+    """Changes valid files.
+
+    Args:
+        files: to change, and to take parts of. seed: of the random numbers.
+    """
+
+    def __init__(self, files: Sequence[bytes], seed: int) -> None:
+        self.files, self.random = files, random.Random(seed)
+        self.fields = [found for found in map(take_apart, files) if found]
+
+    def change(self, data: bytes) -> bytes:
+        """The file changed in one way, sometimes in two."""
+        ways = (self.noise, self.cut, self.splice, self.header_noise, self.fields_noise, self.payload_noise)
+        try:
+            for _ in range(self.random.choice((1, 1, 1, 2))):
+                data = self.random.choices(ways, (2, 1, 1, 2, 3, 3))[0](data)
+        except BitstreamError:  # the first change left no header to take apart
+            pass
+        return data
+
+    def noise(self, data: bytes) -> bytes:
+        """Bits and bytes, anywhere; checksums stay as they are."""
+        pick, out = self.random, bytearray(data)
+        for _ in range(pick.choice((1, 1, 2, 8))):
+            place = pick.randrange(len(out) + 1)
+            kind = pick.randrange(4)
+            if kind == 0 and place < len(out):
+                out[place] ^= 1 << pick.randrange(8)
+            elif kind == 1:
+                out[place : place + pick.randrange(5)] = pick.randbytes(pick.randrange(5))
+            elif kind == 2:
+                out[place : place + 1] = bytes([pick.choice((0, 1, 127, 128, 255))])
+            else:
+                length = pick.randrange(1, 20)
+                out[place:place] = out[pick.randrange(len(out) + 1) :][:length]
+        return bytes(out)
+
+    def cut(self, data: bytes) -> bytes:
+        """An early end, or a piece that is missing."""
+        start = self.random.randrange(len(data) + 1)
+        end = len(data) if self.random.random() < 0.7 else self.random.randrange(start, len(data) + 1)
+        return data[:start] + data[end:]
+
+    def splice(self, data: bytes) -> bytes:
+        """The beginning of one file and the end of another."""
+        other = self.random.choice(self.files)
+        return data[: self.random.randrange(len(data) + 1)] + other[self.random.randrange(len(other) + 1) :]
+
+    def header_noise(self, data: bytes) -> bytes:
+        """Any bytes of the header, under a right checksum."""
+        size = read_header(data).header_bytes
+        header = self.noise(data[4 : size - 4])
+        header = data[:4] + header
+        return header + struct.pack(">I", zlib.crc32(header)) + data[size:]
+
+    def fields_noise(self, data: bytes) -> bytes:
+        """Fields of the header, layers in another order, numbers not in their shortest form; checksums are right."""
+        pick = self.random
+        fields = take_apart(data) or pick.choice(self.fields)
+        layers = list(fields.layers)
+        kind = pick.randrange(9)
+        if kind == 0:
+            fields = fields._replace(version=pick.randrange(256))
+        elif kind == 1:
+            fields = fields._replace(flags=fields.flags ^ 1 << pick.randrange(8))
+        elif kind == 2:
+            fields = fields._replace(model_id=pick.choice((pick.choice(self.fields).model_id, pick.randbytes(4))))
+        elif kind == 3:
+            sizes = {side: pick.choice((pick.randrange(1, 90), *NUMBERS)) for side in ("width", "height")}
+            fields = fields._replace(**sizes)
+        elif kind == 4:
+            layers[pick.randrange(len(layers))] = pick.choice(pick.choice(self.fields).layers)
+        elif kind == 5:
+            place = pick.randrange(len(layers))
+            channels = pick.choice((pick.randrange(40), *NUMBERS))
+            layers[place] = (channels, layers[place][1])
+        elif kind == 6:
+            pick.shuffle(layers)
+        elif kind == 7:
+            layers = layers[: pick.randrange(len(layers) + 1)] * pick.choice((0, 1, 1, 2, 60))
+        fields = fields._replace(layers=tuple(layers))
+        lengths = [len(payload) for _, payload in layers]
+        if kind == 8 and lengths:
+            lengths[pick.randrange(len(lengths))] = pick.choice((pick.randrange(200), *NUMBERS))
+        return put_together(fields, lengths, extra=int(pick.random() < 0.03))
+
+    def payload_noise(self, data: bytes) -> bytes:
+        """Payloads changed, of the same length, under right checksums: what reaches the entropy decoder."""
+        pick, header = self.random, read_header(data)
+        out, start = bytearray(data), header.header_bytes
+        for begin, end, crc in payload_places(header):
+            if begin == end or end > len(data) or pick.random() < 0.3:
+                continue
+            payload = bytearray(data[begin:end])
+            kind = pick.randrange(4)
+            if kind == 0:
+                payload[:] = pick.randbytes(len(payload))
+            elif kind == 1:
+                payload[:] = bytes([pick.choice((0, 255))]) * len(payload)
+            else:
+                for _ in range(pick.randrange(1, 4)):
+                    payload[pick.randrange(len(payload))] ^= 1 << pick.randrange(8)
+            place = bytes(out[:start]).rfind(struct.pack(">I", crc), 0, start - 4)
+            if place >= 0:
+                out[begin:end] = payload
+                out[place : place + 4] = struct.pack(">I", zlib.crc32(payload))
+        out[start - 4 : start] = struct.pack(">I", zlib.crc32(out[: start - 4]))
+        return bytes(out)
+
+
+class Checks:
+    """What is done to each file.
+
+    Args:
+        folder: for the file that ``ohmq info`` reads.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "fuzz.ohm"
+
+    def operations(self, data: bytes, codec: Codec) -> dict[str, Callable[[], str]]:
+        """Each tells its outcome in a word or raises."""
+        return {
+            "container": lambda: self.container(data),
+            "info": lambda: self.info(data),
+            "truncate": lambda: self.truncate(data),
+            "decode": lambda: self.decode(data, codec),
+            "allow truncated": lambda: self.allow_truncated(data, codec),
+            "progressive": lambda: self.progressive(data, codec),
+        }
+
+    def container(self, data: bytes) -> str:
+        file = read_ohm(data)
+        assert write_ohm(file) == data, "a file that reads is not what writing it gives"
+        return "read"
+
+    def info(self, data: bytes) -> str:
+        self.file.write_bytes(data)
+        assert info_command.callback is not None
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as errors:
+            code = info_command.callback((str(self.file),), False)
+        lines = errors.getvalue().splitlines()
+        assert (code, len(lines)) in ((0, 0), (1, 1)), f"exit code {code}, {lines}"
+        return "one clear line" if code else "shown"
+
+    def truncate(self, data: bytes) -> str:
+        first = truncate_ohm(data, num_layers=1)
+        assert read_ohm(first).layers == read_ohm(data).layers[:1], "the first layer changed"
+        assert truncate_ohm(data, fraction=1.0) == truncate_ohm(data, max_bytes=len(data)) == data, "all is not all"
+        return "cut"
+
+    def decode(self, data: bytes, codec: Codec) -> str:
+        file, symbols = codec.decode(data, max_pixels=MAX_PIXELS)
+        picture = codec.synthesise(symbols, file.num_channels)
+        assert picture.size == (symbols.width, symbols.height), "another size"
+        first = codec.decode(truncate_ohm(data, num_layers=1), max_pixels=MAX_PIXELS)[1].values
+        assert np.array_equal(first, symbols.values[..., : first.shape[-1]]), "the first layer decodes to other symbols"
+        return "decoded"
+
+    def allow_truncated(self, data: bytes, codec: Codec) -> str:
+        codec.decode(data, allow_truncated=True, max_pixels=MAX_PIXELS)
+        return "decoded"
+
+    def progressive(self, data: bytes, codec: Codec) -> str:
+        pieces = (data[start : start + 50] for start in range(0, len(data), 50))
+        count = sum(1 for _ in codec.decompress_progressive(pieces, max_pixels=MAX_PIXELS))
+        assert count == len(read_header(data).layers), "not a picture for each layer"
+        return "decoded"
+
+
+def fuzz(
+    count: int, seed: int, *, files: Sequence[Seed] | None = None, progress: Callable[[int], None] = lambda done: None
+) -> tuple[Counter[tuple[str, str]], list[Finding], float]:
+    """Change and read so many files.
+
+    Returns:
+        How often each operation had each outcome; what must not be; the seconds that the slowest file took.
+    """
+    files = seeds() if files is None else files
+    mutator = Mutator([file.data for file in files], seed)
+    outcomes: Counter[tuple[str, str]] = Counter()
+    findings: list[Finding] = []
+    slowest = 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        checks = Checks(Path(folder))
+        for number in range(count):
+            chosen = mutator.random.choice(files)
+            data = mutator.change(chosen.data)
+            clock = time.perf_counter()
+            for operation, work in checks.operations(data, chosen.codec).items():
+                try:
+                    outcome = work()
+                except (BitstreamError, ModelMismatchError) as error:
+                    outcome = type(error).__name__
+                except Exception as error:
+                    outcome = f"WRONG: {type(error).__name__}"
+                    findings.append(Finding(operation, data, traceback.format_exc()))
+                outcomes[operation, outcome] += 1
+            slowest = max(slowest, time.perf_counter() - clock)
+            progress(number + 1)
+    return outcomes, findings, slowest
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run; the exit code is 1 if anything was found."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, default=Path("fuzz-findings"), help="folder for files that were found")
+    options = parser.parse_args(arguments)
+    start = time.perf_counter()
+
+    def progress(done: int) -> None:
+        if done % 5000 == 0:
+            print(f"{done} of {options.count}, {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+
+    outcomes, findings, slowest = fuzz(options.count, options.seed, progress=progress)
+    for (operation, outcome), number in sorted(outcomes.items()):
+        print(f"{operation:16} {outcome:24} {number:9,}")
+    print(
+        f"{options.count:,} files, seed {options.seed}: {len(findings)} findings; the slowest file took {slowest:.2f} s"
+    )
+    for number, finding in enumerate(findings[:20]):
+        path = options.keep / f"seed{options.seed}-{number:03d}.ohm"
+        write_atomically(path, finding.data, force=True)
+        print(f"\n{path}: {finding.operation}\n{finding.report}")
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
