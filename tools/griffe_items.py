@@ -51,6 +51,10 @@ def normalise(text: str, names: set[str]) -> str:
 class ShortItems(griffe.Extension):
     """Applies `normalise` to every docstring."""
 
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        """The package itself is no member of anything."""
+        self.on_object(obj=pkg)
+
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """A module, class, function or attribute."""
         if not obj.docstring:

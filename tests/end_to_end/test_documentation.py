@@ -117,8 +117,9 @@ def test_every_page_is_built_and_needs_no_other_site(site: Path, pages: dict[str
         assert not re.search(r"(?:url\(|@import)\s*['\"]?(?:https?:)?//", style.read_text(encoding="utf-8")), style
 
 
-def test_maths_is_rendered(pages: dict[str, Page]) -> None:
+def test_maths_and_examples_are_rendered(pages: dict[str, Page]) -> None:
     for name, page in pages.items():
+        assert "doctest:" not in "".join(page.text), f"{name}: an example that is not read as one"
         assert not re.search(r"\$\$|\\[(\[]|\\(?:frac|mathrm|sum)", "".join(page.text)), name
     for name in ("how-it-works", "experiments", "api/quantizers", "api/priors", "api/evaluation", "api/training"):
         assert pages[f"{name}.html"].formulas > 0, name
