@@ -1,10 +1,11 @@
 # make demo: compress and decompress real images with a shipped model.   make test: all tests.
 # make check: format, lint, types, import contract.                      make format: put the code in form.
+# make docs: the documentation, into site/; a warning is an error.
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?=
 
-.PHONY: demo test check format clean help
+.PHONY: demo test check format docs clean help
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -29,5 +30,9 @@ format: .venv/.installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: .venv/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "site/index.html opens from the disk; its search needs: $(PYTHON) -m http.server -d site"
+
 clean:
-	rm -rf .venv build dist demo-output .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist site demo-output .mypy_cache .ruff_cache .hypothesis .import_linter_cache

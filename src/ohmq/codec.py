@@ -285,7 +285,7 @@ class Codec:
                 (N, H, W, 3). arguments: as `compress`, for each image.
 
         Raises:
-            As `compress`.
+            OhmqError: as `compress`.
         """
         return [self.compress(image, **arguments) for image in images]
 
@@ -571,7 +571,7 @@ class Codec:
             A Pillow image for each layer; the last is what `decompress` gives.
 
         Raises:
-            As `decompress`, when the place in question is reached.
+            OhmqError: as `decompress`, when the place in question is reached.
 
         Example:
             >>> with open("photo.ohm", "rb") as file:                           # doctest: +SKIP

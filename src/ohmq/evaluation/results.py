@@ -52,8 +52,7 @@ DEFINITIONS: dict[str, str] = {
 class RatePoint(NamedTuple):
     """One rate of one model: means over the images of a set.
 
-    Attributes:
-        See `DEFINITIONS`. What was not measured is NaN.
+    `DEFINITIONS` says what each value is. What was not measured is NaN.
     """
 
     channels: int
