@@ -159,7 +159,7 @@ class Codec:
         Raises:
             UnsupportedImageError: an image that cannot be coded. ValueError: a tile that cannot be.
         """
-        return self._analyse(self.prepare(image, max_pixels=max_pixels), tile)
+        return self._analyse(self.prepare(image, flatten=True, max_pixels=max_pixels), tile)
 
     def _analyse(self, picture: Image.Image, tile: int | None) -> Symbols:
         width, height = picture.size

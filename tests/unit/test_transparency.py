@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 from PIL import Image
+from reference_decoder import reference_file
 from small_models import make_codec, photo_picture
 
 from ohmq.codec import Codec
@@ -179,3 +180,28 @@ def test_metadata_are_kept_if_asked_for(colour_codec: Codec) -> None:
     assert picture.tobytes() == colour_codec.decompress(plain).tobytes()
     assert colour_codec.compress_batch([image, image], keep_metadata=True) == [data, data]
     assert image.info["dpi"] == (300, 300)
+
+
+def test_symbols_are_those_of_the_picture_on_white(colour_codec: Codec, sticker: Image.Image) -> None:
+    white = Image.new("RGBA", sticker.size, "white")
+    white.alpha_composite(sticker)
+    with pytest.warns(UserWarning, match="white"):
+        found = colour_codec.analyse(sticker)
+    assert np.array_equal(found.values, colour_codec.analyse(white.convert("RGB")).values)
+
+
+def test_transparent_and_in_tiles(colour_codec: Codec, sticker: Image.Image) -> None:
+    whole, tiled = (colour_codec.compress(sticker, tile=tile) for tile in (0, 2))
+    header = read_header(tiled)
+    assert (header.tile, header.alpha) == (2, True)
+    assert reference_file(tiled)["tile"] == 2
+    one, parts = (colour_codec.decompress(data) for data in (whole, tiled))
+    assert alpha_of(parts) == alpha_of(sticker)
+    assert np.abs(np.asarray(one, int) - np.asarray(parts, int)).max() <= 1
+    cut = truncate_ohm(tiled, num_layers=2)
+    assert alpha_of(colour_codec.decompress(cut)) == alpha_of(sticker)
+    goal = colour_codec.compress(sticker, psnr=20, tile=2)
+    assert read_header(goal).tile == 2
+    assert sum(layer.channels for layer in read_header(goal).layers) == sum(
+        layer.channels for layer in read_header(colour_codec.compress(sticker, psnr=20, tile=0)).layers
+    )
