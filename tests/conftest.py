@@ -1,5 +1,6 @@
 """Small models and pictures that many tests use. Nothing here needs a network or data from outside."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,9 @@ from PIL import Image
 from small_models import CONFIGS, make_codec
 
 from ohmq.codec import Codec
+
+# A shell's background jobs ignore Ctrl-C and hand that on to what they start; tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DIGITS = Path(__file__).parents[1] / "examples" / "digits"
 
