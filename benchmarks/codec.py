@@ -103,8 +103,8 @@ def flops_per_pixel(codec: Codec) -> tuple[float, float]:
     tile = torch.zeros(1, 3, side, side)
     counts = []
     for transform, x in (
-        (codec.model.analysis_transform, tile),
-        (codec.model.synthesis_transform, codec.model.analysis_transform(tile)),
+        (codec.networks.model.analysis_transform, tile),
+        (codec.networks.model.synthesis_transform, codec.networks.model.analysis_transform(tile)),
     ):
         with FlopCounterMode(display=False) as counter:
             transform(x)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from ohmq.channels import active_channels
 from ohmq.container import (
     MAX_TILE,
     Extra,
@@ -33,10 +33,13 @@ from ohmq.entropy import (
     encode_fixed_rate,
     fixed_rate_bytes,
 )
+from ohmq.entropy.frozen import FrozenPrior
+from ohmq.entropy.frozen_choice import FrozenChoicePrior
 from ohmq.entropy.layers import decode_layers, encode_layers
 from ohmq.errors import (
     BitstreamError,
     ChecksumError,
+    ConfigError,
     ModelMismatchError,
     TruncatedFileError,
     UnreachableTargetError,
@@ -45,14 +48,23 @@ from ohmq.errors import (
 from ohmq.extras import decode_extras, split_extras
 from ohmq.images import DEFAULT_MAX_PIXELS, ImageConversionWarning, as_image, check_size, prepare_image
 from ohmq.metrics import psnr_db
-from ohmq.model_file import FrozenModel, resolve_model, shipped_model_ids
-from ohmq.models import PhotoConfig
-from ohmq.models.photo import BLOCK
+from ohmq.models.config import BLOCK, ModelConfig, PhotoConfig
 from ohmq.progress import steps
-from ohmq.quantizers import active_channels
-from ohmq.windows import WINDOW, Window, analysis_halo, synthesis_halo, windows
+from ohmq.shipped import shipped_model_ids
+from ohmq.windows import WINDOW, Window, windows
 
-__all__ = ["DEFAULT_TILE", "TILE_ABOVE", "ByteSource", "Codec", "Quality", "Symbols", "load", "load_for"]
+__all__ = [
+    "DEFAULT_TILE",
+    "TILE_ABOVE",
+    "ByteSource",
+    "Codec",
+    "CodingModel",
+    "Networks",
+    "Quality",
+    "Symbols",
+    "load",
+    "load_for",
+]
 
 Array = NDArray[Any]
 
@@ -84,6 +96,48 @@ class Quality(NamedTuple):
     psnr_db: float
 
 
+class Networks(Protocol):
+    """What runs the networks of a model, as `ohmq.networks.TorchNetworks` does."""
+
+    @property
+    def analysis_halo(self) -> int:
+        """Latent positions around a window that analysis needs."""
+
+    @property
+    def synthesis_halo(self) -> int:
+        """Latent positions around a window that synthesis needs."""
+
+    def symbols(self, tiles: NDArray[np.uint8], /) -> NDArray[np.int64]:
+        """(T, image_channels, H, W) to (T, h, w, C)."""
+
+    def pixels(self, symbols: NDArray[np.int64], channels: int, /) -> NDArray[np.uint8]:
+        """And back, from the first ``channels`` channels."""
+
+
+class CodingModel(Protocol):
+    """A model that codes, as `ohmq.model_file.FrozenModel`."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """Its configuration."""
+
+    @property
+    def prior(self) -> FrozenPrior | FrozenChoicePrior | None:
+        """Its integer prior."""
+
+    @property
+    def model_id(self) -> bytes:
+        """4 bytes."""
+
+    @property
+    def networks(self) -> Networks:
+        """What runs its networks."""
+
+
 class ByteSource(Protocol):
     """An object with a method ``read``, such as an open file or a network response."""
 
@@ -108,14 +162,14 @@ class Codec:
         >>> picture = codec.decompress(data)                                    # doctest: +SKIP
     """
 
-    def __init__(self, frozen: FrozenModel) -> None:
+    def __init__(self, frozen: CodingModel) -> None:
         if frozen.prior is None:
             raise UnsupportedImageError(f"{frozen.name} was trained without a quantizer: it cannot compress")
-        self.frozen, self.model, self.prior = frozen, frozen.model, frozen.prior
+        self.frozen, self.networks, self.prior = frozen, frozen.networks, frozen.prior
         self.name, self.config, self.model_id = frozen.name, frozen.config, frozen.model_id
         self.num_channels = self.config.channels_max
         self.cut_points = self.config.cut_points
-        self.grey = self.model.image_channels == 1
+        self.grey = self.config.image_channels == 1
         self.takes_tiles = isinstance(self.config, PhotoConfig)
 
     def channels_for(self, fraction: float) -> int:
@@ -165,16 +219,16 @@ class Codec:
         width, height = picture.size
         side = self._tile_side(width, height, tile)
         if not side:
-            values = self._symbols(_tiles(np.asarray(picture), self.model.tile_shape(height, width)))
+            values = self.networks.symbols(_tiles(np.asarray(picture), self.config.tile_shape(height, width)))
             return Symbols(values, width, height)
         _, rows, columns = self.grid(width, height)
         values = np.empty((1, rows, columns, self.num_channels), self._symbol_type(side))
-        halo = analysis_halo(self.model.analysis_transform)
+        halo = self.networks.analysis_halo
         for window in steps(windows(rows, columns, WINDOW), "analysis"):
             outer = window.widened(halo, rows, columns)
             inner = window.within(outer)
             pixels = np.asarray(picture.crop(_box(outer, width, height)))
-            found = self._symbols(_tiles(pixels, (outer.shape[0] * BLOCK, outer.shape[1] * BLOCK)))
+            found = self.networks.symbols(_tiles(pixels, (outer.shape[0] * BLOCK, outer.shape[1] * BLOCK)))
             values[:, window.rows, window.columns] = found[:, inner.rows, inner.columns]
         return Symbols(values, width, height, side)
 
@@ -197,18 +251,9 @@ class Codec:
         Shape:
             images: (N, H, W) or (N, H, W, 3), as the model codes them. Returns: (N, tiles, h, w, C), int64.
         """
-        tiles = [_tiles(image, self.model.tile_shape(*image.shape[:2])) for image in images]
-        symbols = self._symbols(np.concatenate(tiles))
+        tiles = [_tiles(image, self.config.tile_shape(*image.shape[:2])) for image in images]
+        symbols = self.networks.symbols(np.concatenate(tiles))
         return symbols.reshape(len(images), -1, *symbols.shape[1:])
-
-    def _symbols(self, tiles: Array) -> Array:
-        """Symbols of uint8 tiles (T, image_channels, tile, tile), a bounded number at a time."""
-        out = []
-        with torch.inference_mode():
-            for start in range(0, len(tiles), 512):
-                batch = torch.from_numpy(tiles[start : start + 512]).float() / 255
-                out.append(self.model.symbols(self.model.normalise(batch)).numpy())
-        return np.concatenate(out)
 
     def compress(
         self,
@@ -518,8 +563,8 @@ class Codec:
 
     def grid(self, width: int, height: int) -> tuple[int, int, int]:
         """(tiles, h, w) of the symbols of a picture."""
-        tile = self.model.tile_shape(height, width)
-        return -(-width // tile[1]) * -(-height // tile[0]), *self.model.latent_shape(*tile)
+        tile = self.config.tile_shape(height, width)
+        return -(-width // tile[1]) * -(-height // tile[0]), *self.config.latent_shape(*tile)
 
     def decompress(
         self,
@@ -620,15 +665,9 @@ class Codec:
             for box, pixels in self._synthesised_windows(symbols, channels):
                 large.paste(Image.fromarray(pixels), box)
             return large
-        tile_height, tile_width = self.model.tile_shape(symbols.height, symbols.width)
+        tile_height, tile_width = self.config.tile_shape(symbols.height, symbols.width)
         columns, rows = -(-symbols.width // tile_width), -(-symbols.height // tile_height)
-        picture = np.empty((rows, columns, self.model.image_channels, tile_height, tile_width), np.uint8)
-        flat = picture.reshape(rows * columns, *picture.shape[2:])
-        with torch.inference_mode():
-            for start in range(0, len(flat), 512):
-                part = torch.from_numpy(symbols.values[start : start + 512])
-                decoded = self.model.reconstruct(part, channels)
-                flat[start : start + 512] = decoded.mul(255).round().to(torch.uint8).numpy()
+        picture = self.networks.pixels(symbols.values, channels).reshape(rows, columns, -1, tile_height, tile_width)
         whole = picture.transpose(0, 3, 1, 4, 2).reshape(rows * tile_height, columns * tile_width, -1)
         whole = whole[: symbols.height, : symbols.width]
         return Image.fromarray(np.ascontiguousarray(whole[..., 0] if self.grey else whole))
@@ -642,16 +681,15 @@ class Codec:
     ) -> Iterator[tuple[tuple[int, int, int, int], NDArray[np.uint8]]]:
         """The picture in parts: where each lies (left, upper, right, lower), and its pixels (height, width, 3)."""
         rows, columns = symbols.values.shape[1:3]
-        halo = synthesis_halo(self.model.synthesis_transform)
+        halo = self.networks.synthesis_halo
         for window in steps(windows(rows, columns, WINDOW), f"picture of {channels} channels"):
             outer = window.widened(halo, rows, columns)
             left, upper, right, lower = box = _box(window, symbols.width, symbols.height)
             part = symbols.values[:, outer.rows, outer.columns, :channels].astype(np.int64)
-            with torch.inference_mode():
-                decoded = self.model.reconstruct(torch.from_numpy(part), channels)[0]
-                y, x = upper - outer.top * BLOCK, left - outer.left * BLOCK
-                inside = decoded[:, y : y + lower - upper, x : x + right - left]
-                pixels = inside.mul(255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+            decoded = self.networks.pixels(part, channels)[0]
+            y, x = upper - outer.top * BLOCK, left - outer.left * BLOCK
+            inside = decoded[:, y : y + lower - upper, x : x + right - left]
+            pixels = np.ascontiguousarray(inside.transpose(1, 2, 0))
             yield box, pixels
 
 
@@ -751,12 +789,30 @@ def _hint(model_id: bytes) -> str:
     return f"use --model {name}" if name else "use the model that made it"
 
 
-def load(source: str | Path) -> Codec:
+def load(source: str | Path, *, runtime: str = "torch") -> Codec:
     """A codec from a shipped model's name, a model file or a training checkpoint.
 
+    Args:
+        source: which. runtime: "torch", or "onnx": source is then a folder that ``ohmq export --onnx`` wrote, and torch
+            need not be installed.
+
     Raises:
-        ModelFileError: nothing of the kind.
+        ModelFileError: nothing of the kind. ValueError: another runtime. ConfigError: what the runtime needs is not
+            installed.
     """
+    if runtime not in ("torch", "onnx"):
+        raise ValueError(f"runtime is {runtime!r}; choose 'torch' or 'onnx'")
+    if runtime == "onnx":
+        from ohmq.onnx_model import load_onnx
+
+        return Codec(load_onnx(Path(source)))
+    try:
+        from ohmq.model_file import resolve_model
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ConfigError("torch is not installed; without it, models run as ONNX folders: --runtime onnx") from error
+
     return Codec(resolve_model(source))
 
 

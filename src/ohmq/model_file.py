@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +36,17 @@ from ohmq.files import write_atomically
 from ohmq.models import (
     CompressionModel,
     ModelConfig,
-    PhotoConfig,
     PhotoIntegerModel,
     PhotoModel,
     build_model,
     config_from_dict,
 )
+from ohmq.models.integer_prior import integer_prior
 from ohmq.models.photo import LATENT_SCALE
+from ohmq.networks import TorchNetworks
 from ohmq.priors import ChoicePrior, ContextPrior, FactorizedDensity, StaticPrior
 from ohmq.quantizers import DirectionalOneHotMax, IntegerRounding
+from ohmq.shipped import shipped_models
 
 __all__ = [
     "MODEL_FORMAT",
@@ -53,8 +55,6 @@ __all__ = [
     "load_model",
     "resolve_model",
     "save_model",
-    "shipped_model_ids",
-    "shipped_models",
     "thaw",
 ]
 
@@ -78,6 +78,11 @@ class FrozenModel:
     prior: FrozenPrior | FrozenChoicePrior | None
     model_id: bytes
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def networks(self) -> TorchNetworks:
+        """The network as a codec uses it."""
+        return TorchNetworks(self.model)
 
 
 def freeze(model: CompressionModel, name: str = "model", provenance: dict[str, Any] | None = None) -> FrozenModel:
@@ -239,19 +244,7 @@ def _assemble(
     model.prior = None  # its integer form codes; the training form is not kept
     model.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
     model.eval().requires_grad_(False)
-    prior: FrozenPrior | FrozenChoicePrior | None = None
-    if tables:
-        try:
-            if isinstance(config, PhotoConfig) and config.quantizer == "ohm":
-                prior = FrozenChoicePrior(
-                    tables, config.group_sizes, config.group_symbols, config.interlaced_groups, config.cut_points
-                )
-            else:
-                prior = FrozenPrior(tables, config.group_sizes)
-        except (KeyError, ValueError, IndexError) as error:
-            raise ModelFileError(f"{name}: the prior's tables are not usable: {error}") from error
-        if (prior.num_channels, prior.num_symbols) != (config.channels_max, config.num_symbols):
-            raise ModelFileError(f"{name}: the prior's tables are for {prior.num_channels} channels")
+    prior = integer_prior(name, config, tables)
     tensors = {**weights, **{f"prior.{key}": value for key, value in tables.items()}}
     return FrozenModel(name, config, model, prior, _model_id(config, tensors), provenance)
 
@@ -317,21 +310,6 @@ def load_model(path: Path, name: str | None = None) -> FrozenModel:
     if frozen.model_id != model_id:
         raise ModelFileError(f"{path} is damaged: its content has id {frozen.model_id.hex()}, not {model_id.hex()}")
     return frozen
-
-
-def shipped_models() -> dict[str, Path]:
-    """Names of the models that come with this package, and their files."""
-    folder = Path(str(resources.files("ohmq"))) / "pretrained"
-    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
-
-
-def shipped_model_ids() -> dict[bytes, str]:
-    """Ids of the shipped models, from the headers of their files alone, and their names."""
-    ids = {}
-    for name, path in shipped_models().items():
-        with safe_open(path, framework="np") as file:
-            ids[bytes.fromhex(json.loads(file.metadata()["ohmq"])["model_id"])] = name
-    return ids
 
 
 def resolve_model(source: str | Path) -> FrozenModel:

@@ -1,19 +1,14 @@
-"""Large pictures, window by window: which windows there are, and what each must see around it.
+"""Large pictures, window by window.
 
 A transform that runs on a window with the true neighbours as far as it sees gives, inside, what it gives on the whole.
 """
 
 from typing import NamedTuple
 
-from torch import nn
-
-from ohmq.models.photo import BLOCK, ChannelGain
-
-__all__ = ["WINDOW", "Window", "analysis_halo", "synthesis_halo", "windows"]
+__all__ = ["WINDOW", "Window", "windows"]
 
 WINDOW = 128
 """Latent positions of a window, each side: 2048 pixels."""
-_POINTWISE = (nn.ReLU, nn.Identity, ChannelGain)
 
 
 class Window(NamedTuple):
@@ -62,35 +57,3 @@ def windows(height: int, width: int, side: int) -> list[Window]:
         for top in range(0, height, side)
         for left in range(0, width, side)
     ]
-
-
-def analysis_halo(transform: nn.Module) -> int:
-    """How many positions around a window an analysis transform needs.
-
-    Raises:
-        TypeError: a layer of which it is not known how far it sees.
-    """
-    low, high = _seen(transform, 0, 0)
-    return max(-(low // BLOCK), high // BLOCK)
-
-
-def synthesis_halo(transform: nn.Module) -> int:
-    """The same for a synthesis transform."""
-    low, high = _seen(transform, 0, BLOCK - 1)
-    return max(-low, high)
-
-
-def _seen(transform: nn.Module, low: int, high: int) -> tuple[int, int]:
-    """The first and the last input sample that output samples low to high depend on; layers follow each other."""
-    for layer in reversed([layer for layer in transform.modules() if not list(layer.children())]):
-        if isinstance(layer, nn.ConvTranspose2d):
-            (size, _), (stride, _), padding = layer.kernel_size, layer.stride, int(layer.padding[0])
-            low, high = -((size - 1 - padding - low) // stride), (high + padding) // stride
-        elif isinstance(layer, nn.Conv2d):
-            (size, _), (stride, _), padding = layer.kernel_size, layer.stride, int(layer.padding[0])
-            low, high = low * stride - padding, high * stride - padding + size - 1
-        elif isinstance(layer, nn.PixelShuffle):
-            low, high = low // layer.upscale_factor, high // layer.upscale_factor
-        elif not isinstance(layer, _POINTWISE):
-            raise TypeError(f"how far a layer {type(layer).__name__} sees is not known")
-    return low, high

@@ -62,7 +62,7 @@ def test_integer_context_prior_follows_the_trained_one() -> None:
     with torch.no_grad():
         images = model.normalise(torch.rand(40, 1, 28, 28))
         bits = model(images, torch.full((40,), 6)).bits.numpy()
-    symbols = codec.model.symbols(images).numpy()[:, None]
+    symbols = codec.networks.model.symbols(images).numpy()[:, None]
     ideal = encode_layers(codec.prior, symbols, [(6,)], measure=True).ideal_bits.sum(1)
     assert np.abs(ideal - bits).max() < 1.0
     assert np.ptp(bits) > 5  # pictures differ, so the agreement says something

@@ -12,7 +12,8 @@ from small_models import make_codec, make_model
 
 from ohmq.codec import Codec, load
 from ohmq.errors import ModelFileError, OutputExistsError
-from ohmq.model_file import freeze, load_model, resolve_model, save_model, shipped_models
+from ohmq.model_file import freeze, load_model, resolve_model, save_model
+from ohmq.shipped import shipped_models
 
 
 @pytest.fixture(scope="module")

@@ -82,8 +82,8 @@ def test_a_target_analyses_and_codes_once(codec: Codec, digit: Image.Image, monk
     calls: list[str] = []
 
     def counted(name: str) -> None:
-        original = getattr(ohmq.codec, name) if name == "encode_layers" else getattr(codec.model, name)
-        target = ohmq.codec if name == "encode_layers" else codec.model
+        original = getattr(ohmq.codec, name) if name == "encode_layers" else getattr(codec.networks.model, name)
+        target = ohmq.codec if name == "encode_layers" else codec.networks.model
         monkeypatch.setattr(target, name, lambda *args, **more: (calls.append(name), original(*args, **more))[1])
 
     import ohmq.codec

@@ -20,8 +20,9 @@ from ohmq.container import OhmFile, join_tiles, read_header, read_ohm, split_til
 from ohmq.errors import BitstreamError, TruncatedFileError, UnreachableTargetError
 from ohmq.metrics import psnr_db
 from ohmq.model_file import load_model
+from ohmq.networks import analysis_halo, synthesis_halo
 from ohmq.progress import watch
-from ohmq.windows import Window, analysis_halo, synthesis_halo, windows
+from ohmq.windows import Window, windows
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +187,7 @@ def test_wrong_tiles(codec: Codec) -> None:
 
 def test_windows_see_as_far_as_the_networks_do() -> None:
     """Of the shipped model: what is not a number spreads exactly as far as the halo."""
-    model = load("photo").model
+    model = load("photo").networks.model
     middle = 8
     with torch.inference_mode():
         halo = analysis_halo(model.analysis_transform)

@@ -22,6 +22,7 @@ class _Decompress:
     """Decompresses the file of a job; what is sent to a process, which loads the model itself."""
 
     model: str | None
+    runtime: str
     channels: int | None
     progressive: bool
     allow_truncated: bool
@@ -33,7 +34,7 @@ class _Decompress:
     def given(self) -> "Codec | None":
         from ohmq.codec import load
 
-        return load(self.model) if self.model else None
+        return load(self.model, runtime=self.runtime) if self.model else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "given"}
@@ -88,6 +89,13 @@ class _Decompress:
     help="Instead: a folder that gets the picture after each layer, as NAME/layer_01.png, ...",
 )
 @click.option("-m", "--model", help="Default: the shipped model that the file names.")
+@click.option(
+    "--runtime",
+    type=click.Choice(["torch", "onnx"]),
+    default="torch",
+    show_default=True,
+    help="What runs the networks; onnx: --model is a folder of `ohmq export --onnx`, torch is not needed.",
+)
 @click.option("--channels", type=click.IntRange(1), help="Decode at most so many channels.")
 @click.option("--format", "extension", default="png", show_default=True, help="Of pictures written into folders.")
 @click.option("--allow-truncated", is_flag=True, help="Decode the whole layers of a file that ends early.")
@@ -101,6 +109,7 @@ def command(
     output: Path | None,
     progressive: Path | None,
     model: str | None,
+    runtime: str,
     channels: int | None,
     extension: str,
     allow_truncated: bool,
@@ -117,7 +126,9 @@ def command(
     if progressive is not None:
         jobs = [job._replace(in_folder=True) for job in jobs]  # each file gets its own folder below
     jobs = place_outputs(jobs, progressive or output, "." + extension.lstrip("."))
-    work = _Decompress(model, channels, progressive is not None, allow_truncated, flatten, max_pixels, force)
+    if runtime == "onnx" and model is None:
+        raise click.UsageError("--runtime onnx needs --model: a folder that ohmq export --onnx wrote")
+    work = _Decompress(model, runtime, channels, progressive is not None, allow_truncated, flatten, max_pixels, force)
     _ = work.given  # a wrong model is told once, not for each file
 
     def show(result: dict[str, Any]) -> None:

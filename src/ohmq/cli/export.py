@@ -9,14 +9,29 @@ __all__ = ["command"]
 
 @click.command(epilog="Example: ohmq export runs/mnist-ohm/last.ckpt -o mnist-ohm.safetensors")
 @click.argument("checkpoint")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The model file.")
-@click.option("--force", is_flag=True, help="Overwrite an existing file.")
-def command(checkpoint: str, output: Path, force: bool) -> int:
-    """Freeze a checkpoint into one model file: weights, integer tables, provenance."""
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The model file.")
+@click.option("--onnx", type=click.Path(path_type=Path, file_okay=False), help="Or: a folder for --runtime onnx.")
+@click.option("--force", is_flag=True, help="Overwrite existing files.")
+def command(checkpoint: str, output: Path | None, onnx: Path | None, force: bool) -> int:
+    """Freeze a checkpoint into one model file (weights, integer tables, provenance), or any model into an ONNX folder."""
     from ohmq.errors import ModelFileError
     from ohmq.files import check_output
     from ohmq.model_file import resolve_model, save_model
 
+    if (output is None) == (onnx is None):
+        raise click.UsageError("give one of -o and --onnx")
+    if output is None:
+        from ohmq.onnx_model import GRAPHS, export_onnx
+
+        assert onnx is not None
+        files = [onnx / name for name in (*(f"{graph}.onnx" for graph in GRAPHS), "model.safetensors")]
+        for file in files:
+            check_output(file, force=force)
+        frozen = resolve_model(checkpoint)
+        export_onnx(frozen, onnx, force=force)
+        size = sum(file.stat().st_size for file in files)
+        click.echo(f"{onnx}: model {frozen.model_id.hex()} for ONNX Runtime, {size:,} bytes")
+        return 0
     if output.suffix != ".safetensors":
         raise ModelFileError(f"{output}: a model file ends in .safetensors")
     check_output(output, force=force)

@@ -172,7 +172,7 @@ def evaluate_unquantized(
         UnsupportedImageError: pictures that are not whole tiles.
     """
     height, width = images[0][1].shape[:2]
-    if model.tile_shape(height, width) != (height, width):
+    if model.config.tile_shape(height, width) != (height, width):
         raise UnsupportedImageError(f"images of {width}x{height} pixels: this model takes whole tiles only")
     psnr, structure = [], []
     for start in range(0, len(images), 256):

@@ -68,13 +68,12 @@ class CompressionModel(nn.Module):
         quantizer, prior: what lies between; `published_bottleneck` makes them.
 
     Attributes:
-        image_channels: 1 (grey) or 3 (RGB). mean, std: of the normalisation x -> (x - mean) / std, x in [0, 1].
+        mean, std: of the normalisation x -> (x - mean) / std, x in [0, 1].
 
     Shape:
         images: (batch, image_channels, H, W), normalised. active: (batch,), int64, active channels of each image.
     """
 
-    image_channels: int
     mean: float | tuple[float, ...]
     std: float | tuple[float, ...]
     analysis_transform: nn.Module
@@ -94,14 +93,6 @@ class CompressionModel(nn.Module):
         self.synthesis_transform = synthesis_transform
         self.quantizer: Quantizer = quantizer
         self.prior: Prior | None = prior
-
-    def tile_shape(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the tiles that a picture of this size is coded in."""
-        raise TypeError(f"{type(self).__name__} says nothing about tiles")
-
-    def latent_shape(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the latent of a tile."""
-        raise TypeError(f"{type(self).__name__} says nothing about latents")
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images in [0, 1] to the model's space."""

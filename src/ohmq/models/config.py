@@ -3,11 +3,14 @@
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ohmq.errors import ConfigError
 
-__all__ = ["FAMILIES", "MnistConfig", "ModelConfig", "OpenImagesConfig", "PhotoConfig", "config_from_dict"]
+__all__ = ["BLOCK", "FAMILIES", "MnistConfig", "ModelConfig", "OpenImagesConfig", "PhotoConfig", "config_from_dict"]
+
+BLOCK = 16
+"""Pixels of a block of a photograph, each side: the stride of the latent."""
 
 QuantizerName = Literal["ohm", "integer", "none"]
 PriorName = Literal["static", "context"]
@@ -18,6 +21,7 @@ class ModelConfig:
     """What every family shares.
 
     Attributes:
+        image_channels: 1 (grey) or 3 (RGB).
         quantizer: "ohm" (one-hot max), "integer" (rounding) or "none" (distortion only).
         channels_max: C, all quantization channels (for "ohm") or latent channels (for "integer", "none").
         channels_min: channels that are always active; equal to channels_max for a model of one bitrate.
@@ -30,6 +34,7 @@ class ModelConfig:
         context_features: learned features a symbol in the context prior.
     """
 
+    image_channels: ClassVar[int] = 3
     quantizer: QuantizerName = "ohm"
     channels_max: int = 16
     channels_min: int = 0
@@ -76,6 +81,14 @@ class ModelConfig:
         count = min(16, self.channels_max)
         return tuple(math.ceil(self.channels_max * (i + 1) / count) for i in range(count))
 
+    def tile_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the tiles that a picture of this size is coded in: all of it, padded to whole blocks."""
+        return -(-height // BLOCK) * BLOCK, -(-width // BLOCK) * BLOCK
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the latent of a tile: one position a block."""
+        return height // BLOCK, width // BLOCK
+
     def to_dict(self) -> dict[str, Any]:
         """As a JSON-ready dictionary with the key "family"; the inverse of `config_from_dict`."""
         family = next(name for name, cls in FAMILIES.items() if cls is type(self))
@@ -90,7 +103,16 @@ class MnistConfig(ModelConfig):
         latent_channels: D of the OHM latent; an integer or unquantized latent has channels_max.
     """
 
+    image_channels: ClassVar[int] = 1
     latent_channels: int = 32
+
+    def tile_shape(self, height: int, width: int) -> tuple[int, int]:
+        """28x28, whatever the picture."""
+        return 28, 28
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int]:
+        """3x3."""
+        return 3, 3
 
     @property
     def transform_channels(self) -> int:

@@ -22,7 +22,6 @@ class MnistModel(CompressionModel):
     References: Löhdefink et al., One-Hot Max (Ω) Quantization.
     """
 
-    image_channels = 1
     mean = 0.5
     std = 0.5
 
@@ -44,14 +43,6 @@ class MnistModel(CompressionModel):
             nn.Tanh(),
         )
         super().__init__(config, analysis, synthesis, *published_bottleneck(config, dim))
-
-    def tile_shape(self, height: int, width: int) -> tuple[int, int]:
-        """28x28, whatever the picture."""
-        return 28, 28
-
-    def latent_shape(self, height: int, width: int) -> tuple[int, int]:
-        """3x3."""
-        return 3, 3
 
     def initialise_variance_preserving(self) -> None:
         """Keep the variance from layer to layer (ReLU gain), so that training leaves the constant picture at once.

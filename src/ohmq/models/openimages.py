@@ -83,7 +83,6 @@ class OpenImagesModel(CompressionModel):
     References: Löhdefink et al., One-Hot Max (Ω) Quantization.
     """
 
-    image_channels = 3
     mean = (0.485, 0.456, 0.406)
     std = (0.229, 0.224, 0.225)
 
@@ -116,11 +115,3 @@ class OpenImagesModel(CompressionModel):
                 nn.ReLU(),
                 nn.Conv2d(960, config.channels_max * config.num_symbols, 1),
             )
-
-    def tile_shape(self, height: int, width: int) -> tuple[int, int]:
-        """The whole picture, padded to multiples of 16."""
-        return -(-height // STRIDE) * STRIDE, -(-width // STRIDE) * STRIDE
-
-    def latent_shape(self, height: int, width: int) -> tuple[int, int]:
-        """One position for 16x16 pixels."""
-        return height // STRIDE, width // STRIDE

@@ -8,14 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ohmq.models.base import CompressionModel, ModelOutput
-from ohmq.models.config import PhotoConfig
+from ohmq.models.config import BLOCK, PhotoConfig
 from ohmq.priors import ChoicePrior, FactorizedDensity
 from ohmq.quantizers import DirectionalOneHotMax, IntegerRounding
 
 __all__ = ["BLOCK", "GREY_LEVELS", "Filter", "PhotoIntegerModel", "PhotoModel", "block_filters"]
 
-BLOCK = 16
-"""Pixels of a block, each side: the stride of the latent."""
 GREY_LEVELS = 32.0
 """Grey levels (of 255) that are 1 in the normalised space and, as the transform is orthonormal, in the latent."""
 CONVOLUTION_SCALE = 0.25
@@ -143,17 +141,8 @@ class ChannelGain(nn.Module):
 class _PhotoFamily(CompressionModel):
     """What both photo models share: normalisation and geometry."""
 
-    image_channels = 3
     mean = 0.5
     std = GREY_LEVELS / 255
-
-    def tile_shape(self, height: int, width: int) -> tuple[int, int]:
-        """The whole picture, padded to whole blocks."""
-        return -(-height // BLOCK) * BLOCK, -(-width // BLOCK) * BLOCK
-
-    def latent_shape(self, height: int, width: int) -> tuple[int, int]:
-        """One position a block."""
-        return height // BLOCK, width // BLOCK
 
 
 class PhotoIntegerModel(_PhotoFamily):

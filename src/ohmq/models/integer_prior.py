@@ -1,0 +1,41 @@
+"""The integer prior of a model from its tables; no torch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ohmq.entropy.frozen import FrozenPrior
+from ohmq.entropy.frozen_choice import FrozenChoicePrior
+from ohmq.errors import ModelFileError
+from ohmq.models.config import ModelConfig, PhotoConfig
+
+__all__ = ["integer_prior"]
+
+
+def integer_prior(
+    name: str, config: ModelConfig, tables: Mapping[str, NDArray[Any]]
+) -> FrozenPrior | FrozenChoicePrior | None:
+    """The prior that tables hold; None if there are none.
+
+    Args:
+        name: of the model, for messages. config: its configuration. tables: of the model file, names without "prior.".
+
+    Raises:
+        ModelFileError: tables that cannot be used.
+    """
+    if not tables:
+        return None
+    prior: FrozenPrior | FrozenChoicePrior
+    try:
+        if isinstance(config, PhotoConfig) and config.quantizer == "ohm":
+            prior = FrozenChoicePrior(
+                tables, config.group_sizes, config.group_symbols, config.interlaced_groups, config.cut_points
+            )
+        else:
+            prior = FrozenPrior(tables, config.group_sizes)
+    except (KeyError, ValueError, IndexError) as error:
+        raise ModelFileError(f"{name}: the prior's tables are not usable: {error}") from error
+    if (prior.num_channels, prior.num_symbols) != (config.channels_max, config.num_symbols):
+        raise ModelFileError(f"{name}: the prior's tables are for {prior.num_channels} channels")
+    return prior

@@ -1,0 +1,98 @@
+"""A model's networks as the codec uses them: from pixels to symbols and back, in numpy arrays."""
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ohmq.models.base import CompressionModel
+from ohmq.models.config import BLOCK
+from ohmq.models.photo import ChannelGain
+
+__all__ = ["TorchNetworks", "analysis_halo", "synthesis_halo"]
+
+AT_ONCE = 512
+"""Tiles that go through a network at a time."""
+_POINTWISE = (nn.ReLU, nn.Identity, ChannelGain)
+
+
+class TorchNetworks:
+    """The networks of a model, run by torch.
+
+    Args:
+        model: in evaluation mode.
+    """
+
+    def __init__(self, model: CompressionModel) -> None:
+        self.model = model
+
+    @cached_property
+    def analysis_halo(self) -> int:
+        """Positions around a window that analysis needs; see `analysis_halo`."""
+        return analysis_halo(self.model.analysis_transform)
+
+    @cached_property
+    def synthesis_halo(self) -> int:
+        """Positions around a window that synthesis needs."""
+        return synthesis_halo(self.model.synthesis_transform)
+
+    def symbols(self, tiles: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """The symbols of tiles, all channels.
+
+        Shape:
+            tiles: (T, image_channels, H, W). Returns: (T, h, w, C).
+        """
+        out: list[NDArray[Any]] = []
+        with torch.inference_mode():
+            for start in range(0, len(tiles), AT_ONCE):
+                batch = torch.from_numpy(tiles[start : start + AT_ONCE]).float() / 255
+                out.append(self.model.symbols(self.model.normalise(batch)).numpy())
+        return np.concatenate(out)
+
+    def pixels(self, symbols: NDArray[np.int64], channels: int) -> NDArray[np.uint8]:
+        """What the first ``channels`` channels of symbols decode to.
+
+        Shape:
+            symbols: (T, h, w, at least channels). Returns: (T, image_channels, H, W).
+        """
+        out: list[NDArray[Any]] = []
+        with torch.inference_mode():
+            for start in range(0, len(symbols), AT_ONCE):
+                decoded = self.model.reconstruct(torch.from_numpy(symbols[start : start + AT_ONCE]), channels)
+                out.append(decoded.mul(255).round().to(torch.uint8).numpy())
+        return np.concatenate(out)
+
+
+def analysis_halo(transform: nn.Module) -> int:
+    """How many positions around a window an analysis transform needs.
+
+    Raises:
+        TypeError: a layer of which it is not known how far it sees.
+    """
+    low, high = _seen(transform, 0, 0)
+    return max(-(low // BLOCK), high // BLOCK)
+
+
+def synthesis_halo(transform: nn.Module) -> int:
+    """The same for a synthesis transform."""
+    low, high = _seen(transform, 0, BLOCK - 1)
+    return max(-low, high)
+
+
+def _seen(transform: nn.Module, low: int, high: int) -> tuple[int, int]:
+    """The first and the last input sample that output samples low to high depend on; layers follow each other."""
+    for layer in reversed([layer for layer in transform.modules() if not list(layer.children())]):
+        if isinstance(layer, nn.ConvTranspose2d):
+            (size, _), (stride, _), padding = layer.kernel_size, layer.stride, int(layer.padding[0])
+            low, high = -((size - 1 - padding - low) // stride), (high + padding) // stride
+        elif isinstance(layer, nn.Conv2d):
+            (size, _), (stride, _), padding = layer.kernel_size, layer.stride, int(layer.padding[0])
+            low, high = low * stride - padding, high * stride - padding + size - 1
+        elif isinstance(layer, nn.PixelShuffle):
+            low, high = low // layer.upscale_factor, high // layer.upscale_factor
+        elif not isinstance(layer, _POINTWISE):
+            raise TypeError(f"how far a layer {type(layer).__name__} sees is not known")
+    return low, high
