@@ -63,6 +63,8 @@ def main() -> None:
         files["cut"] = truncate_ohm(files["layers"], num_layers=2)
         if name in ("context", "photo"):
             files |= extra_files(codec, image)
+        if name == "context":
+            files["table"] = codec.compress(image, layers=3, psnr_table=True)
         if name == "photo":  # the latent of one picture in tiles
             files["grid"] = codec.compress(image, tile=3)
             files["gridfixed"] = codec.compress(image, tile=2, layers=2, fixed_rate=True)

@@ -21,6 +21,7 @@ from ohmq.container import (
     Layer,
     OhmFile,
     join_tiles,
+    psnr_extra,
     read_extra,
     read_header,
     read_ohm,
@@ -268,6 +269,7 @@ class Codec:
         fixed_rate: bool = False,
         flatten: bool = False,
         keep_metadata: bool = False,
+        psnr_table: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         tile: int | None = None,
     ) -> bytes:
@@ -289,6 +291,8 @@ class Codec:
             flatten: lay the image onto white; its transparency is lost.
             keep_metadata: keep EXIF (orientation 1, as the picture is upright) and XMP, and a profile if it is an sRGB
                 one; other profiles would be wrong, since colours are converted to sRGB.
+            psnr_table: keep the PSNR after each layer in the file, so that it can be cut to a PSNR without a model; takes
+                decoding the picture once for each layer.
             max_pixels: larger images are refused.
             tile: for photo models, code in tiles of so many latent positions (of 16 pixels) each side, 1 to 256, or in
                 one piece (0); default: tiles of 128 for pictures of more than 2^23 pixels, which bounds the memory.
@@ -316,11 +320,13 @@ class Codec:
         symbols = self._analyse(colours, tile)
         if bpp is not None:
             max_bytes = int(bpp * symbols.width * symbols.height / 8)
+        given_to: dict[str, Any] = {"layers": layers, "fixed_rate": fixed_rate, "extras": extras}
+        given_to["original"] = picture if psnr_table else None
         if max_bytes is not None:
-            return self.encode_within(symbols, max_bytes, layers=layers, fixed_rate=fixed_rate, extras=extras)
+            return self.encode_within(symbols, max_bytes, **given_to)
         if psnr is not None:
             count = self.reach_psnr(picture, symbols, psnr).channels
-        return self.encode(symbols, count, layers=layers, fixed_rate=fixed_rate, extras=extras)
+        return self.encode(symbols, count, **given_to)
 
     def compress_batch(self, images: Any, **arguments: Any) -> list[bytes]:
         """The ``.ohm`` files of several images, which may differ in size.
@@ -342,9 +348,15 @@ class Codec:
         layers: int | None = None,
         fixed_rate: bool = False,
         extras: tuple[Extra, ...] = (),
+        original: Image.Image | None = None,
     ) -> bytes:
-        """The ``.ohm`` file of the first ``channels`` channels of symbols; arguments as `compress`, extras as they are."""
-        return self._encode(symbols, [self.layer_ends(channels, layers)], fixed_rate, extras)[0]
+        """The ``.ohm`` file of the first ``channels`` channels of symbols.
+
+        Args:
+            symbols: of the picture. channels, layers, fixed_rate: as `compress`. extras: as they are. original: what
+                `prepare` gave, for a PSNR table; None: no table.
+        """
+        return self._encode(symbols, [self.layer_ends(channels, layers)], fixed_rate, extras, original)[0]
 
     def encode_within(
         self,
@@ -354,6 +366,7 @@ class Codec:
         layers: int | None = None,
         fixed_rate: bool = False,
         extras: tuple[Extra, ...] = (),
+        original: Image.Image | None = None,
     ) -> bytes:
         """The ``.ohm`` file that ends at the highest cut point of which it has at most ``max_bytes`` bytes.
 
@@ -364,11 +377,11 @@ class Codec:
         """
         files: Iterable[bytes]
         if layers is None:
-            whole = self.encode(symbols, self.num_channels, fixed_rate=fixed_rate, extras=extras)
+            whole = self.encode(symbols, self.num_channels, fixed_rate=fixed_rate, extras=extras, original=original)
             files = (truncate_ohm(whole, num_layers=n) for n in range(len(self.cut_points), 0, -1))
         else:
             plans = [self.layer_ends(point, layers) for point in self.cut_points]
-            files = reversed(self._encode(symbols, plans, fixed_rate, extras))
+            files = reversed(self._encode(symbols, plans, fixed_rate, extras, original))
         file = b""
         for file in files:
             if len(file) <= max_bytes:
@@ -393,8 +406,6 @@ class Codec:
         Raises:
             UnreachableTargetError: no cut point reaches it.
         """
-        if image.mode in ("LA", "RGBA") and not image.getchannel("A").getbbox():
-            return Quality(self.cut_points[0], math.inf)
         best = Quality(0, -math.inf)
         for channels in self.cut_points:
             reached = Quality(channels, self._psnr_db(image, symbols, channels))
@@ -408,6 +419,8 @@ class Codec:
 
     def _psnr_db(self, picture: Image.Image, symbols: Symbols, channels: int) -> float:
         """PSNR of the picture that the first channels decode to, over the pixels that are not fully transparent."""
+        if picture.mode in ("LA", "RGBA") and not picture.getchannel("A").getbbox():
+            return math.inf
         if not self._in_windows(symbols):
             return psnr_db(*_visible(picture, np.asarray(self.synthesise(symbols, channels))))
         total = count = 0
@@ -418,7 +431,12 @@ class Codec:
         return 10 * math.log10(255**2 * count / total) if total else math.inf
 
     def _encode(
-        self, symbols: Symbols, plans: Sequence[tuple[int, ...]], fixed_rate: bool, extras: tuple[Extra, ...]
+        self,
+        symbols: Symbols,
+        plans: Sequence[tuple[int, ...]],
+        fixed_rate: bool,
+        extras: tuple[Extra, ...],
+        original: Image.Image | None,
     ) -> list[bytes]:
         """Files of several ways to divide channels into layers, coded in one pass."""
         if not symbols.tile:
@@ -431,6 +449,11 @@ class Codec:
                 for place in steps(places, "entropy coding")
             ]
             payloads = [[join_tiles(layer) for layer in zip(*plan, strict=True)] for plan in zip(*coded, strict=True)]
+        reached = {}
+        if original is not None:
+            reached = {
+                end: self._psnr_db(original, symbols, end) for end in sorted({end for ends in plans for end in ends})
+            }
         files = []
         for ends, parts in zip(plans, payloads, strict=True):
             sizes = [end - first for first, end in zip((0, *ends), ends, strict=False)]
@@ -441,7 +464,7 @@ class Codec:
                 grey=self.grey,
                 fixed_rate=fixed_rate,
                 layers=tuple(Layer(size, payload) for size, payload in zip(sizes, parts, strict=True)),
-                extras=extras,
+                extras=(*extras, psnr_extra([reached[end] for end in ends])) if reached else extras,
                 tile=symbols.tile,
             )
             files.append(write_ohm(file))

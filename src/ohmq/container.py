@@ -31,6 +31,8 @@ __all__ = [
     "LayerInfo",
     "OhmFile",
     "join_tiles",
+    "psnr_extra",
+    "psnr_table",
     "read_extra",
     "read_header",
     "read_ohm",
@@ -51,6 +53,7 @@ MAX_TILE = 256
 """Latent positions of a tile, each side: bounds what a reader needs for one."""
 _FIXED_RATE, _GREY, _EXTRAS, _TILED = 1, 2, 4, 8
 _VARINT_BYTES = 5
+_NO_ERROR = 0xFFFF
 _FREE_TYPES = 64
 """Extras of this type and above may be ignored."""
 
@@ -62,6 +65,7 @@ class ExtraType(IntEnum):
     EXIF = 2
     ICC = 3
     XMP = 4
+    PSNR = 5
 
 
 @dataclass(frozen=True)
@@ -192,7 +196,7 @@ def _header(
     return bytes(header + struct.pack(">I", zlib.crc32(header)))
 
 
-def _extras_error(width: int, height: int, extras: Sequence[ExtraInfo]) -> str | None:
+def _extras_error(width: int, height: int, num_layers: int, extras: Sequence[ExtraInfo]) -> str | None:
     """What is wrong with the extras of a picture, if anything."""
     types = [extra.type for extra in extras]
     if types != sorted(set(types)):
@@ -202,6 +206,10 @@ def _extras_error(width: int, height: int, extras: Sequence[ExtraInfo]) -> str |
         limit = 4096 + 2 * width * height if extra.type == ExtraType.ALPHA else MAX_EXTRA_BYTES
         if extra.length > limit:
             return f"an extra of type {extra.type} with {extra.length} bytes; it has at most {limit}"
+        if extra.type == ExtraType.PSNR and not (
+            extra.length % 2 == 0 and num_layers <= extra.length // 2 <= MAX_LAYERS
+        ):
+            return f"a PSNR table of {extra.length} bytes; it has 2 for each of {num_layers} layers or more"
     return None
 
 
@@ -234,7 +242,7 @@ def write_ohm(file: OhmFile) -> bytes:
             raise ValueError(
                 f"an extra of type {extra.type}; known are {[*map(int, ExtraType)]}, free {_FREE_TYPES} and above"
             )
-    if error := _extras_error(file.width, file.height, extras):
+    if error := _extras_error(file.width, file.height, len(file.layers), extras):
         raise ValueError(error)
     infos = [LayerInfo(layer.channels, len(layer.payload), zlib.crc32(layer.payload)) for layer in file.layers]
     flags = _FIXED_RATE * bool(file.fixed_rate) | _GREY * bool(file.grey)
@@ -325,7 +333,7 @@ def read_header(data: bytes) -> HeaderInfo:
         raise BitstreamError(f"the header says a layer of more than {MAX_PAYLOAD} bytes")
     if flags & _TILED and not 1 <= tile <= MAX_TILE:
         raise BitstreamError(f"the header says tiles of {tile} positions; a tile has 1 to {MAX_TILE} each side")
-    if error := _extras_error(width, height, extras):
+    if error := _extras_error(width, height, len(layers), extras):
         raise BitstreamError(f"the header says {error}")
     unknown = [extra.type for extra in extras if extra.type < _FREE_TYPES and extra.type not in set(ExtraType)]
     if unknown:
@@ -418,6 +426,7 @@ def truncate_ohm(
     fraction: float | None = None,
     max_bytes: int | None = None,
     bpp: float | None = None,
+    psnr: float | None = None,
 ) -> bytes:
     """Cut a file to its leading layers, without decoding it; extras stay. Exactly one limit is given.
 
@@ -428,6 +437,7 @@ def truncate_ohm(
         fraction: keep the most layers that hold at most this part of the file's channels, rounded up to whole channels.
         max_bytes: keep the most layers whose file has at most so many bytes.
         bpp: keep the most layers whose file has at most so many bits per pixel.
+        psnr: keep the fewest layers that have at least so many dB by the file's PSNR table.
 
     Returns:
         A whole file.
@@ -436,11 +446,13 @@ def truncate_ohm(
         ValueError: not exactly one limit, or not even one layer satisfies it; the message says the smallest possible.
         BitstreamError: as `read_ohm`.
     """
-    if sum(limit is not None for limit in (num_layers, channels, fraction, max_bytes, bpp)) != 1:
-        raise ValueError("give exactly one of num_layers, channels, fraction, max_bytes and bpp")
+    if sum(limit is not None for limit in (num_layers, channels, fraction, max_bytes, bpp, psnr)) != 1:
+        raise ValueError("give exactly one of num_layers, channels, fraction, max_bytes, bpp and psnr")
     file = read_ohm(data)
     header = read_header(data)
     layers, pixels = header.layers, header.width * header.height
+    if psnr is not None:
+        num_layers = _layers_of_psnr(data, psnr)
     if num_layers is not None and not 1 <= num_layers <= len(layers):
         raise ValueError(f"num_layers is {num_layers}; this file can keep 1 to {len(layers)} layers")
     if fraction is not None:
@@ -472,6 +484,53 @@ def truncate_ohm(
         f"{asked}max_bytes is {max_bytes}; the first layer alone makes a file of {size} bytes "
         f"({8 * size / pixels:.4g} bpp), the smallest possible"
     )
+
+
+def _layers_of_psnr(data: bytes, psnr: float) -> int:
+    """The fewest layers that reach so many dB by the table in the file."""
+    if not math.isfinite(psnr):
+        raise ValueError(f"psnr is {psnr}; it must be a number of dB")
+    values = psnr_table(data)
+    if values is None:
+        raise ValueError("the file has no PSNR table; compress writes one with --psnr-table (psnr_table=True)")
+    for count, value in enumerate(values, start=1):
+        if value >= psnr:
+            return count
+    raise ValueError(f"psnr is {psnr}; the file reaches {max(values):.2f} dB")
+
+
+def psnr_table(data: bytes) -> tuple[float, ...] | None:
+    """The PSNR of the picture after each layer of a file, in dB, rounded down to hundredths.
+
+    Args:
+        data: the file, or at least its header and extras.
+
+    Returns:
+        inf where nothing differs; None for a file without such a table.
+
+    Raises:
+        BitstreamError: as `read_header` and `read_extra`.
+    """
+    header = read_header(data)
+    start = header.header_bytes
+    for info in header.extras:
+        if info.type == ExtraType.PSNR:
+            body = read_extra(info, data[start : start + info.length]).body
+            found = struct.unpack(f">{len(body) // 2}H", body)[: len(header.layers)]
+            return tuple(math.inf if value == _NO_ERROR else value / 100 for value in found)
+        start += info.length
+    return None
+
+
+def psnr_extra(values: Sequence[float]) -> Extra:
+    """The extra that keeps the PSNR of the picture after each layer.
+
+    Example:
+        >>> psnr_extra([27.129, math.inf]).body.hex()
+        '0a98ffff'
+    """
+    kept = [_NO_ERROR if math.isinf(value) else min(max(0, math.floor(value * 100)), _NO_ERROR - 1) for value in values]
+    return Extra(ExtraType.PSNR, struct.pack(f">{len(kept)}H", *kept))
 
 
 def join_tiles(payloads: Sequence[bytes]) -> bytes:

@@ -40,6 +40,7 @@ OPTIONS = (
     "fixed_rate",
     "flatten",
     "keep_metadata",
+    "psnr_table",
     "tile",
 )
 

@@ -21,7 +21,7 @@ from small_models import make_model
 import ohmq
 from ohmq.cli import cli, main
 from ohmq.codec import load
-from ohmq.container import read_ohm
+from ohmq.container import psnr_table, read_ohm
 from ohmq.metrics import psnr_db
 from ohmq.model_file import freeze, save_model
 
@@ -591,6 +591,30 @@ def test_truncate_to_bpp_and_fraction(run: Run, model: Path, tmp_path: Path) -> 
         assert told.code == 1
         assert "a.ohm" in told.err and words in told.err
     assert files(tmp_path) == ["a.ohm", "b.ohm"]
+
+
+def test_cut_to_a_psnr(run: Run, model: Path, tmp_path: Path) -> None:
+    assert run("compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model, "--psnr-table").code == 0
+    table = psnr_table(Path("a.ohm").read_bytes())
+    assert table is not None
+    told = run("info", "a.ohm")
+    assert "PSNR table 12 bytes" in told.out
+    rows = told.out.splitlines()[-6:]
+    assert [float(row.split()[-1]) for row in rows] == [round(value, 2) for value in table]
+    shown = json.loads(run("info", "a.ohm", "--json").out)["results"][0]["layers"]
+    assert [row["psnr_db"] for row in shown] == list(table)
+    goal = sorted(table)[3]
+    assert run("truncate", "a.ohm", "-o", "b.ohm", "--psnr", goal).code == 0
+    assert max(psnr_table(Path("b.ohm").read_bytes()) or ()) >= goal
+    for arguments, words in (
+        (("a.ohm", "--psnr", 90), "the file reaches"),
+        (("plain.ohm", "--psnr", 9), "--psnr-table"),
+    ):
+        run("compress", DIGITS / "digit_3_a.png", "-o", "plain.ohm", "-m", model, "--force")
+        told = run("truncate", *arguments, "-o", "c.ohm")
+        assert told.code == 1
+        assert words in told.err
+    assert not Path("c.ohm").exists()
 
 
 def test_progressive_pictures(run: Run, model: Path, tmp_path: Path) -> None:

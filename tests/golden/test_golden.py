@@ -9,7 +9,7 @@ from PIL import Image
 from reference_decoder import reference_file, reference_mask
 
 from ohmq.codec import Codec
-from ohmq.container import read_header, read_ohm, write_ohm
+from ohmq.container import psnr_table, read_header, read_ohm, write_ohm
 from ohmq.extras import METADATA
 from ohmq.model_file import load_model
 
@@ -23,6 +23,7 @@ def test_there_is_one_of_every_kind() -> None:
         for model in ("context", "integer", "photo", "static")
         for kind in ("cut", "fixed", "layers", "one", "tiles")
     } | {f"{model}_{kind}" for model in ("context", "photo") for kind in ("alpha", "metadata")} | {
+        "context_table",
         "photo_grid",
         "photo_gridfixed",
     }
@@ -50,3 +51,12 @@ def test_golden(path: Path) -> None:
     if path.stem.endswith(("layers", "one", "grid")):  # writing again gives the same bytes
         again = codec.encode(symbols, file.num_channels, layers=len(file.layers))
         assert again == data
+
+
+def test_the_psnr_table() -> None:
+    data = (FOLDER / "context_table.ohm").read_bytes()
+    ((kind, body),) = reference_file(data)["extras"]
+    assert (kind, len(body)) == (5, 6)
+    entries = [int.from_bytes(body[2 * n : 2 * n + 2], "big") / 100 for n in range(3)]
+    assert psnr_table(data) == tuple(entries)
+    assert entries == sorted(entries)

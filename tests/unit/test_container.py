@@ -1,4 +1,5 @@
 import dataclasses
+import math
 import struct
 import zlib
 from dataclasses import replace
@@ -11,6 +12,8 @@ from ohmq.container import (
     Layer,
     OhmFile,
     join_tiles,
+    psnr_extra,
+    psnr_table,
     read_header,
     read_ohm,
     split_tiles,
@@ -55,6 +58,33 @@ def test_extras_cost_their_index_and_nothing_else() -> None:
     crc = struct.pack(">I", zlib.crc32(b"<x/>")).hex()
     head = bytes.fromhex("934f484d0107aabbccdd1cc801011002d8932aac" + "010404" + crc)
     assert write_ohm(file) == head + struct.pack(">I", zlib.crc32(head)) + b"<x/>hi"
+
+
+def test_psnr_table() -> None:
+    layers = tuple(Layer(1, bytes([n])) for n in range(4))
+    table = psnr_extra([20.0, 25.559, 31.0, math.inf])
+    assert table.body.hex() == "07d009fb0c1cffff"
+    data = write_ohm(replace(FILE, layers=layers, extras=(Extra(ExtraType.XMP, b"<x/>"), table)))
+    assert psnr_table(data) == (20.0, 25.55, 31.0, math.inf)
+    for goal, count in ((-1, 1), (20, 1), (20.01, 2), (25.55, 2), (25.56, 3), (99, 4)):
+        cut = truncate_ohm(data, psnr=goal)
+        assert cut == truncate_ohm(data, num_layers=count)
+        assert psnr_table(cut) == (20.0, 25.55, 31.0, math.inf)[:count]
+    assert psnr_table(truncate_ohm(data, num_layers=3)[:-2]) == (20.0, 25.55, 31.0)  # a file that ends early
+    with pytest.raises(ValueError, match=r"reaches 31\.00 dB"):
+        truncate_ohm(truncate_ohm(data, num_layers=3), psnr=31.01)
+    with pytest.raises(ValueError, match="no PSNR table"):
+        truncate_ohm(write_ohm(replace(FILE, layers=layers)), psnr=20)
+    for goal in (math.nan, math.inf):
+        with pytest.raises(ValueError, match="a number of dB"):
+            truncate_ohm(data, psnr=goal)
+    for body in (b"", b"\0\0", bytes(6), bytes(9), bytes(512)):
+        with pytest.raises(ValueError, match="PSNR table"):
+            write_ohm(replace(FILE, layers=layers, extras=(Extra(ExtraType.PSNR, body),)))
+    damaged = bytearray(data)
+    damaged[read_header(data).header_bytes + 5] ^= 1
+    with pytest.raises(ChecksumError):
+        psnr_table(bytes(damaged))
 
 
 def test_overhead_of_one_digit_with_one_layer() -> None:
@@ -147,7 +177,10 @@ def test_the_extras_index_is_checked() -> None:
         (b"\x01" + entry(b"\x01", b"\xa3\x21"), BitstreamError, "4259 bytes; it has at most 4258"),
         (b"\x01" + entry(b"\x04", b"\x81\x80\x80\x08"), BitstreamError, "at most 16777216"),
         (b"\x01" + entry(b"\x00"), UnsupportedVersionError, "type 0"),
-        (b"\x01" + entry(b"\x05"), UnsupportedVersionError, "type 5, which this release does not know"),
+        (b"\x01" + entry(b"\x06"), UnsupportedVersionError, "type 6, which this release does not know"),
+        (b"\x01" + entry(b"\x05"), BitstreamError, "a PSNR table of 0 bytes"),
+        (b"\x01" + entry(b"\x05", b"\x03"), BitstreamError, "a PSNR table of 3 bytes"),
+        (b"\x01" + entry(b"\x05", b"\x80\x04"), BitstreamError, "a PSNR table of 512 bytes"),
         (b"\x01" + entry(b"\x3f"), UnsupportedVersionError, "type 63"),
     ):
         with pytest.raises(error, match=words):

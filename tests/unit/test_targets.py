@@ -13,7 +13,7 @@ from PIL import Image
 
 import ohmq
 from ohmq.codec import Codec, load, load_for
-from ohmq.container import read_header, read_ohm, truncate_ohm
+from ohmq.container import psnr_table, read_header, read_ohm, truncate_ohm
 from ohmq.errors import BitstreamError, ChecksumError, NotOhmFileError, TruncatedFileError, UnreachableTargetError
 from ohmq.images import ImageConversionWarning
 from ohmq.metrics import psnr_db
@@ -274,3 +274,26 @@ def test_the_codec_of_a_file(photo_codec: Codec, context_codec: Codec, crop: Ima
     with pytest.raises(NotOhmFileError):
         load_for(b"GIF89a")
     assert read_ohm(truncate_ohm(data, num_layers=1)).num_channels == 6
+
+
+@pytest.mark.parametrize("arguments", [{}, {"layers": 3}, {"bpp": 1.0}, {"bpp": 1.0, "layers": 2}, {"tile": 2}])
+def test_cut_to_a_psnr_without_a_model(photo_codec: Codec, crop: Image.Image, arguments: dict[str, float]) -> None:
+    data = photo_codec.compress(crop, psnr_table=True, **arguments)  # type: ignore[arg-type]
+    table = psnr_table(data)
+    assert table is not None
+    layers = read_header(data).layers
+    assert len(table) == len(layers)
+    ends = np.cumsum([layer.channels for layer in layers])
+    reached = [psnr_db(np.asarray(crop), np.asarray(photo_codec.decompress(data, channels=int(end)))) for end in ends]
+    assert table == pytest.approx([int(value * 100) / 100 for value in reached], abs=0.011)
+    goal = table[len(table) // 2]
+    cut = truncate_ohm(data, psnr=goal)
+    assert psnr_db(np.asarray(crop), np.asarray(photo_codec.decompress(cut))) >= goal
+    assert len(read_header(cut).layers) == next(n for n, value in enumerate(table, start=1) if value >= goal)
+    if "bpp" in arguments:
+        assert 8 * len(data) <= crop.width * crop.height
+
+
+def test_a_psnr_table_of_what_is_not_seen(photo_codec: Codec) -> None:
+    clear = Image.new("RGBA", (20, 20), (200, 10, 10, 0))
+    assert set(psnr_table(photo_codec.compress(clear, psnr_table=True)) or ()) == {float("inf")}

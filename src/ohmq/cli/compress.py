@@ -30,6 +30,7 @@ class _Compress:
     fixed_rate: bool
     flatten: bool
     keep_metadata: bool
+    psnr_table: bool
     max_pixels: int
     tile: int | None
     force: bool
@@ -60,6 +61,7 @@ class _Compress:
         colours, extras = split_extras(picture)
         symbols = self.codec.analyse(colours, max_pixels=self.max_pixels, tile=self.tile)
         options: dict[str, Any] = {"layers": self.layers, "fixed_rate": self.fixed_rate, "extras": extras}
+        options["original"] = picture if self.psnr_table else None
         pixels = symbols.width * symbols.height
         count, reached = self.count, {}
         limit = int(self.bpp * pixels / 8) if self.bpp is not None else self.max_bytes
@@ -105,6 +107,7 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float | N
 @click.option("--fixed-rate", is_flag=True, help="No entropy coder: the size depends on the picture's size only.")
 @click.option("--flatten", is_flag=True, help="Lay transparent images onto white; default: keep their mask exactly.")
 @click.option("--keep-metadata", is_flag=True, help="Keep EXIF, XMP and an sRGB profile; default: drop them.")
+@click.option("--psnr-table", is_flag=True, help="Keep the PSNR of each layer in the file, for truncate --psnr.")
 @click.option("-j", "--jobs", "processes", type=click.IntRange(1), default=1, show_default=True, help="Files at once.")
 @click.option("--max-pixels", type=click.IntRange(1), default=2**27, show_default=True, help="Refuse larger images.")
 @click.option(
@@ -125,6 +128,7 @@ def command(
     fixed_rate: bool,
     flatten: bool,
     keep_metadata: bool,
+    psnr_table: bool,
     processes: int,
     max_pixels: int,
     tile: int | None,
@@ -135,7 +139,19 @@ def command(
     if sum(target is not None for target in (fraction, channels, bpp, max_bytes, psnr)) > 1:
         raise click.UsageError("give only one of --fraction, --channels, --bpp, --max-bytes and --psnr")
     work = _Compress(
-        model, channels, bpp, max_bytes, psnr, layers, fixed_rate, flatten, keep_metadata, max_pixels, tile, force
+        model,
+        channels,
+        bpp,
+        max_bytes,
+        psnr,
+        layers,
+        fixed_rate,
+        flatten,
+        keep_metadata,
+        psnr_table,
+        max_pixels,
+        tile,
+        force,
     )
     codec = work.codec
     if tile and not codec.takes_tiles:

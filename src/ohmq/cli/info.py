@@ -1,5 +1,6 @@
 """``ohmq info``: reads headers with the standard library alone."""
 
+import math
 from typing import Any
 
 import click
@@ -13,7 +14,13 @@ def _name(kind: int) -> str:
     """What an extra is."""
     from ohmq.container import ExtraType
 
-    names = {ExtraType.ALPHA: "mask", ExtraType.EXIF: "EXIF", ExtraType.ICC: "ICC profile", ExtraType.XMP: "XMP"}
+    names = {
+        ExtraType.ALPHA: "mask",
+        ExtraType.EXIF: "EXIF",
+        ExtraType.ICC: "ICC profile",
+        ExtraType.XMP: "XMP",
+        ExtraType.PSNR: "PSNR table",
+    }
     return {int(known): name for known, name in names.items()}.get(kind, f"type {kind}")
 
 
@@ -22,7 +29,7 @@ def _name(kind: int) -> str:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def command(inputs: tuple[str, ...], as_json: bool) -> int:
     """Show what .ohm files hold: size, model, layers; without a model."""
-    from ohmq.container import read_header
+    from ohmq.container import psnr_table, read_header
     from ohmq.errors import BitstreamError, OhmqError
 
     def work(job: Job) -> dict[str, Any]:
@@ -32,10 +39,17 @@ def command(inputs: tuple[str, ...], as_json: bool) -> int:
         except BitstreamError as error:
             raise OhmqError(f"{job.source}: {error}") from error
         pixels = header.width * header.height
-        rows, channels, size = [], 0, header.header_bytes + header.extras_bytes
+        rows: list[dict[str, Any]] = []
+        channels, size = 0, header.header_bytes + header.extras_bytes
         for layer in header.layers:
             channels, size = channels + layer.channels, size + layer.length
             rows.append({"channels": channels, "payload_bytes": layer.length, "bytes": size, "bpp": 8 * size / pixels})
+        try:
+            table = psnr_table(data) or ()
+        except BitstreamError:  # a file that ends early, or is damaged behind its header
+            table = ()
+        for row, value in zip(rows, table, strict=False):
+            row["psnr_db"] = value if value < math.inf else None
         result = {
             "version": header.version,
             "model_id": header.model_id.hex(),
@@ -63,10 +77,12 @@ def command(inputs: tuple[str, ...], as_json: bool) -> int:
             if header.extras:
                 listed = ", ".join(f"{_name(extra.type)} {extra.length:,} bytes" for extra in header.extras)
                 click.echo(f"  beside the layers, in every cut: {listed}")
-            click.echo("  layer  channels  payload bytes  file cut here  bpp")
+            click.echo("  layer  channels  payload bytes  file cut here  bpp" + "    PSNR dB" * bool(table))
             for number, row in enumerate(rows, start=1):
+                reached = f"  {table[number - 1]:7.2f}" if table else ""
                 click.echo(
-                    f"  {number:5d}  {row['channels']:8d}  {row['payload_bytes']:13,d}  {row['bytes']:13,d}  {row['bpp']:.3f}"
+                    f"  {number:5d}  {row['channels']:8d}  {row['payload_bytes']:13,d}  {row['bytes']:13,d}  "
+                    f"{row['bpp']:.3f}{reached}"
                 )
         return result
 

@@ -18,6 +18,7 @@ __all__ = ["command"]
 @click.option("--fraction", type=click.FloatRange(0, 1), help="Keep at most this part of the file's channels.")
 @click.option("--max-bytes", type=click.IntRange(1), help="Keep the layers that fit in so many bytes.")
 @click.option("--bpp", type=float, help="Keep the layers that fit in so many bits per pixel.")
+@click.option("--psnr", type=float, help="Keep the fewest layers that reach so many dB, by the file's PSNR table.")
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 @click.option("--json", "as_json", is_flag=True, help="Results as JSON.")
 def command(
@@ -28,6 +29,7 @@ def command(
     fraction: float | None,
     max_bytes: int | None,
     bpp: float | None,
+    psnr: float | None,
     force: bool,
     as_json: bool,
 ) -> int:
@@ -37,9 +39,9 @@ def command(
     from ohmq.files import write_atomically
 
     limits: dict[str, Any] = {"num_layers": layers, "channels": channels, "fraction": fraction}
-    limits |= {"max_bytes": max_bytes, "bpp": bpp}
+    limits |= {"max_bytes": max_bytes, "bpp": bpp, "psnr": psnr}
     if sum(limit is not None for limit in limits.values()) != 1:
-        raise click.UsageError("give exactly one of --layers, --channels, --fraction, --max-bytes and --bpp")
+        raise click.UsageError("give exactly one of --layers, --channels, --fraction, --max-bytes, --bpp and --psnr")
     jobs = place_outputs(find_files(inputs, (".ohm",)), output, ".ohm")
 
     def work(job: Job) -> dict[str, Any]:
