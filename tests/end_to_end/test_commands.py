@@ -1,6 +1,7 @@
 """The commands, run as a user would: real files in, real files out, one clear line when something is wrong."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -20,8 +21,10 @@ from small_models import make_model
 
 import ohmq
 from ohmq.cli import cli, main
+from ohmq.cli.common import Job, run_jobs
 from ohmq.codec import load
 from ohmq.container import psnr_table, read_ohm
+from ohmq.errors import OhmqError
 from ohmq.metrics import psnr_db
 from ohmq.model_file import freeze, save_model
 
@@ -548,6 +551,26 @@ def test_a_process_that_is_killed_is_told(model: Path, tmp_path: Path) -> None:
     assert started.returncode == 1
     assert err == "ohmq: a process was killed, perhaps for want of memory; try fewer --jobs\n"
     assert not Path(f"/proc/{workers[1]}").exists()
+
+
+class TerminatedWhenSent:
+    """Part of a result; the process that sends it gets SIGTERM meanwhile."""
+
+    def __reduce__(self) -> tuple[type[int], tuple[()]]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return int, ()
+
+
+def terminated_when_sent(job: Job) -> dict[str, object]:
+    return {"bytes": TerminatedWhenSent()}
+
+
+def test_a_process_ends_on_sigterm_outside_a_job() -> None:
+    # The pool catches SystemExit there; a process that stayed would be waited for without end.
+    jobs = [Job(Path(str(number)), Path(str(number))) for number in range(4)]
+    with pytest.raises(OhmqError, match="a process was killed"):
+        run_jobs(jobs, terminated_when_sent, "", quiet=True, processes=2)
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes in /proc")

@@ -212,12 +212,14 @@ def _inherited(threads: int) -> Iterator[None]:
 
 
 _work: Work | None = None
+_busy = False
+"""Whether this process is at a job, which may have a partial file to remove."""
 
 
 def _start_process(work: Work) -> None:
     global _work
     _work = work
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # unwinds: partial files are removed
+    signal.signal(signal.SIGTERM, _terminate)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -231,10 +233,21 @@ def _end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def _terminate(number: int, frame: Any) -> None:
+    if _busy:
+        sys.exit(128 + number)  # unwinds: partial files are removed
+    os._exit(128 + number)  # outside a job the pool would catch SystemExit, and the process would stay
+
+
 def _attempt_in_process(job: Job) -> dict[str, Any]:
+    global _busy
     assert _work is not None
     try:
-        return _attempt(job, _work)
+        _busy = True
+        try:
+            return _attempt(job, _work)
+        finally:
+            _busy = False
     except SystemExit as stop:
         os._exit(stop.code if isinstance(stop.code, int) else 1)
 

@@ -45,6 +45,11 @@ _MODEL_KEYS = ("quantizer", "channels_min", "channels_max", "num_symbols", "prio
 @click.option("--devices", help="As Lightning takes it: a number, or auto.")
 @click.option("--num-nodes", type=int)
 @click.option("--cpu", is_flag=True, default=None, help="Never use an accelerator.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    help="Of the photo networks' convolutions; auto: bfloat16 where the hardware has it.",
+)
 @click.option("--seed", type=int)
 @click.option("--description", help="Free text, kept in the checkpoint.")
 @click.option("--start-from", help="Photo model (shipped name or model file) to train on from, with a new schedule.")

@@ -79,11 +79,22 @@ def _zero(layer: nn.Module) -> None:
         nn.init.zeros_(parameter)
 
 
+def _follow(path: nn.Module, x: Tensor, bfloat16: bool) -> Tensor:
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=bfloat16):
+        out: Tensor = path(x)
+    return out.float()
+
+
 class PhotoAnalysis(nn.Module):
-    """Block transform plus a convolutional path that starts at zero: (B, 3, H, W) -> (B, D, H / 16, W / 16)."""
+    """Block transform plus a convolutional path that starts at zero: (B, 3, H, W) -> (B, D, H / 16, W / 16).
+
+    Attributes:
+        low_precision: the path computes in bfloat16, for training where the hardware is faster at it; False for coding.
+    """
 
     def __init__(self, latent: int, wide: int, wider: int) -> None:
         super().__init__()
+        self.low_precision = False
         self.block = nn.Parameter(block_filters(latent)[0])
         last = nn.Conv2d(wider, latent, 3, stride=2, padding=1)
         _zero(last)
@@ -100,14 +111,17 @@ class PhotoAnalysis(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The latent, in units of `GREY_LEVELS`."""
-        return functional.conv2d(x, self.block, stride=BLOCK) + self.path(x * CONVOLUTION_SCALE)
+        return functional.conv2d(x, self.block, stride=BLOCK) + _follow(
+            self.path, x * CONVOLUTION_SCALE, self.low_precision
+        )
 
 
 class PhotoSynthesis(nn.Module):
-    """The way back: (B, D, h, w) -> (B, 3, 16 h, 16 w)."""
+    """The way back: (B, D, h, w) -> (B, 3, 16 h, 16 w); ``low_precision`` as in `PhotoAnalysis`."""
 
     def __init__(self, latent: int, wide: int, wider: int) -> None:
         super().__init__()
+        self.low_precision = False
         self.block = nn.Parameter(block_filters(latent)[0])
         last = nn.Conv2d(wide, 48, 3, padding=1)
         _zero(last)
@@ -123,7 +137,9 @@ class PhotoSynthesis(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         """The normalised picture."""
-        return functional.conv_transpose2d(y, self.block, stride=BLOCK) + self.path(y * LATENT_SCALE)
+        return functional.conv_transpose2d(y, self.block, stride=BLOCK) + _follow(
+            self.path, y * LATENT_SCALE, self.low_precision
+        )
 
 
 class ChannelGain(nn.Module):

@@ -39,6 +39,8 @@ class TrainOptions:
         num_workers: processes that load images (folders of photos; MNIST stays in memory).
         devices, num_nodes: as Lightning's Trainer takes them.
         cpu: never use an accelerator.
+        precision: of the photo networks' convolutions while they train: "float32", "bfloat16", or "auto", the latter where
+            the hardware multiplies it. All else, validation and the exported weights are float32.
         seed: of everything random.
         output_dir: where logs and checkpoints go.
         description: free text, kept in the checkpoint.
@@ -72,6 +74,7 @@ class TrainOptions:
     devices: int | str = "auto"
     num_nodes: int = 1
     cpu: bool = False
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = 0
     output_dir: Path = Path("runs/ohmq")
     description: str = ""
@@ -95,6 +98,8 @@ class TrainOptions:
             raise ConfigError(f"initialisation is {self.initialisation!r}; choose 'published', 'scalar' or 'vector'")
         if self.schedule not in ("constant", "cosine"):
             raise ConfigError(f"schedule is {self.schedule!r}; choose 'constant' or 'cosine'")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise ConfigError(f"precision is {self.precision!r}; choose 'auto', 'float32' or 'bfloat16'")
         if self.start_from and not isinstance(self.model, PhotoConfig):
             raise ConfigError("training starts from a model file for the photo family only; use --ckpt to resume a run")
         if isinstance(self.model, PhotoConfig):
@@ -161,13 +166,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "photo": {
         "model": PhotoConfig(),
-        "epochs": 34,
+        "epochs": 44,
         "batch_size": 4,
         "crop_size": 192,
         "learning_rate": 2e-3,
         "weight_decay": 0.0,
         "schedule": "cosine",
-        "ema_decay": 0.998,
+        "ema_decay": 0.999,
         "clip_norm": 1.0,
         "num_val_samples": 10,
         "val_every": 4,

@@ -12,7 +12,7 @@ from ohmq.errors import ConfigError
 from ohmq.evaluation.bd_rate import bd_rate
 from ohmq.evaluation.results import Curve
 from ohmq.models import CompressionModel, PhotoIntegerModel, PhotoModel
-from ohmq.models.photo import GREY_LEVELS
+from ohmq.models.photo import GREY_LEVELS, PhotoAnalysis, PhotoSynthesis
 from ohmq.training.module import TrainingModule
 from ohmq.training.options import TrainOptions
 
@@ -46,6 +46,14 @@ def rate_distortion(rate: Tensor, error: Tensor, value: Tensor) -> Tensor:
     return (rate + distortion) * (0.15 * value**-0.35)
 
 
+def has_bfloat16(cpu: bool) -> bool:
+    """Whether training, on the processor alone or where it would run, gets bfloat16 products in hardware."""
+    if torch.cuda.is_available() and not cpu:
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # not in every torch that we support
+    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
+
+
 class PhotoModule(TrainingModule):
     """Rate–distortion training of the photo codec: each image one prefix of the channels, with its own lambda.
 
@@ -77,6 +85,10 @@ class PhotoModule(TrainingModule):
         self.rates_bpp: Tensor
         self.lambdas: Tensor
         self.keep_average(model)
+        if options.precision == "bfloat16" or (options.precision == "auto" and has_bfloat16(options.cpu)):
+            for part in model.modules():
+                if isinstance(part, PhotoAnalysis | PhotoSynthesis):
+                    part.low_precision = True
 
     @property
     def final_model(self) -> PhotoModel | PhotoIntegerModel:

@@ -184,7 +184,7 @@ class _Progress:
     def of(cls, path: Path, options: TrainOptions) -> "_Progress":
         record = read_checkpoint(path)["ohmq"]
         wanted, found = options.to_dict(), record["options"]
-        free = {"description", "num_workers", "devices", "num_nodes", "cpu", "log_interval", "val_every"}
+        free = {"description", "num_workers", "devices", "num_nodes", "cpu", "log_interval", "val_every", "precision"}
         # A run may be made longer or shorter on the way; the schedule then follows the new length.
         free |= {"epochs", "grow_epochs"} if bool(found["grow_epochs"]) == bool(wanted["grow_epochs"]) else set()
         fixed = set(wanted) - free
