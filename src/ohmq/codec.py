@@ -56,6 +56,7 @@ from ohmq.windows import WINDOW, Window, windows
 
 __all__ = [
     "DEFAULT_TILE",
+    "EFFORT_STEPS",
     "TILE_ABOVE",
     "ByteSource",
     "Codec",
@@ -73,6 +74,10 @@ TILE_ABOVE = 2**23
 """Pictures of more pixels are coded in tiles; compressing one of so many in one piece takes 1.7 GiB, twice as many twice that."""
 DEFAULT_TILE = 128
 """Latent positions of a tile, each side: 2048 pixels."""
+EFFORT_STEPS = (0, 6, 20)
+"""Steps of the search at each effort."""
+SEARCH_WINDOW = 64
+"""Latent positions, each side, of what is searched at a time: 1024 pixels."""
 
 
 class Symbols(NamedTuple):
@@ -113,6 +118,13 @@ class Networks(Protocol):
 
     def pixels(self, symbols: NDArray[np.int64], channels: int, /) -> NDArray[np.uint8]:
         """And back, from the first ``channels`` channels."""
+
+    def searched(self, tiles: NDArray[np.uint8], channels: int, slope: float, steps: int, /) -> NDArray[np.int64]:
+        """As `symbols` of one tile, after a search for a lower rate + slope * distortion of the first ``channels``.
+
+        Raises:
+            ConfigError: these networks cannot be searched.
+        """
 
 
 class CodingModel(Protocol):
@@ -172,6 +184,7 @@ class Codec:
         self.cut_points = self.config.cut_points
         self.grey = self.config.image_channels == 1
         self.takes_tiles = isinstance(self.config, PhotoConfig)
+        self.searches = self.takes_tiles and self.config.quantizer == "ohm"
 
     def channels_for(self, fraction: float) -> int:
         """Channels that a fraction of the adaptive range stands for."""
@@ -272,6 +285,7 @@ class Codec:
         psnr_table: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         tile: int | None = None,
+        effort: int = 0,
     ) -> bytes:
         """Compress an image into the bytes of an ``.ohm`` file.
 
@@ -296,12 +310,15 @@ class Codec:
             max_pixels: larger images are refused.
             tile: for photo models, code in tiles of so many latent positions (of 16 pixels) each side, 1 to 256, or in
                 one piece (0); default: tiles of 128 for pictures of more than 2^23 pixels, which bounds the memory.
+            effort: 0, 1 or 2: how long to search for symbols that cost less for what they give, see `search`; decoding
+                takes the same time. For photo models with OHM and without fixed_rate.
 
         Returns:
             The file.
 
         Raises:
             ValueError: arguments out of range, or more than one target.
+            ConfigError: an effort, and a model that cannot search.
             UnreachableTargetError: the smallest file is larger than bpp or max_bytes allow, or psnr is out of reach.
             UnsupportedImageError: an image that cannot be coded.
 
@@ -321,12 +338,94 @@ class Codec:
         if bpp is not None:
             max_bytes = int(bpp * symbols.width * symbols.height / 8)
         given_to: dict[str, Any] = {"layers": layers, "fixed_rate": fixed_rate, "extras": extras}
+        if effort:
+            symbols = self.search(picture, symbols, effort, channels=count, max_bytes=max_bytes, psnr=psnr, **given_to)
         given_to["original"] = picture if psnr_table else None
         if max_bytes is not None:
             return self.encode_within(symbols, max_bytes, **given_to)
         if psnr is not None:
             count = self.reach_psnr(picture, symbols, psnr).channels
         return self.encode(symbols, count, **given_to)
+
+    def search(
+        self,
+        picture: Image.Image,
+        symbols: Symbols,
+        effort: int,
+        *,
+        channels: int | None = None,
+        max_bytes: int | None = None,
+        psnr: float | None = None,
+        layers: int | None = None,
+        fixed_rate: bool = False,
+        extras: tuple[Extra, ...] = (),
+    ) -> Symbols:
+        """Symbols of a picture that cost less for what they give, at the place where a target cuts them.
+
+        A bit is worth what it is worth on this picture, between the cut points around that place: rate + slope * distortion
+        falls there, mostly the rate. Shorter prefixes gain less, and may lose. With ``psnr`` the picture still reaches it.
+
+        Args:
+            picture: what `prepare` gave. symbols: what `analyse` gave. effort: 1 or 2, see `EFFORT_STEPS`.
+            channels, max_bytes, psnr: the target; the last one that is not None counts. layers, fixed_rate, extras: as
+                `encode` will get them.
+
+        Raises:
+            UnreachableTargetError: as `encode_within` and `reach_psnr`.
+            ValueError: effort out of range, or with fixed_rate. ConfigError: a model that cannot be searched.
+        """
+        if effort not in range(1, len(EFFORT_STEPS)):
+            raise ValueError(f"effort is {effort}; it must be 0 to {len(EFFORT_STEPS) - 1}")
+        if fixed_rate:
+            raise ValueError(
+                f"effort is {effort}: with a fixed rate, symbols cost the same whatever they are; leave it out"
+            )
+        if not self.searches:
+            raise ConfigError(f"{self.name} is no photo model with OHM: only these can search; leave the effort out")
+        if psnr is not None:
+            channels = self.reach_psnr(picture, symbols, psnr).channels
+        elif max_bytes is not None:
+            file = self.encode_within(symbols, max_bytes, layers=layers, extras=extras)
+            channels = sum(layer.channels for layer in read_header(file).layers)
+        assert channels is not None
+        slope = self._slope(picture, symbols, channels)
+        if not 0 < slope < math.inf:
+            return symbols
+        for factor in (1, 2, 4):
+            found = self._searched(picture, symbols, channels, slope * factor, EFFORT_STEPS[effort])
+            if psnr is None or self._psnr_db(picture, found, channels) >= psnr:
+                return found
+        return symbols
+
+    def _slope(self, picture: Image.Image, symbols: Symbols, channels: int) -> float:
+        """Bits a pixel that one squared grey level is worth, between the cut points around a number of channels."""
+        places = sorted({*self.cut_points, channels})
+        place = places.index(channels)
+        below, above = places[max(0, place - 1)], places[min(place + 1, len(places) - 1)]
+        if below == above:  # a model with one cut point
+            return math.inf
+        layers = read_header(self._encode(symbols, [(below, above)], False, (), None)[0]).layers
+        gained = sum(
+            255**2 * 10 ** (-self._psnr_db(picture, symbols, end) / 10) * sign
+            for end, sign in ((below, 1), (above, -1))
+        )
+        return 8 * layers[1].length / (symbols.width * symbols.height) / gained if gained > 0 else math.inf
+
+    def _searched(
+        self, picture: Image.Image, symbols: Symbols, channels: int, slope: float, steps_each: int
+    ) -> Symbols:
+        colours = split_extras(picture)[0]
+        values = symbols.values.copy()
+        rows, columns = values.shape[1:3]
+        halo = max(self.networks.analysis_halo, self.networks.synthesis_halo)
+        for window in steps(windows(rows, columns, SEARCH_WINDOW), "search"):
+            outer = window.widened(halo, rows, columns)
+            inner = window.within(outer)
+            pixels = np.asarray(colours.crop(_box(outer, symbols.width, symbols.height)))
+            tiles = _tiles(pixels, (outer.shape[0] * BLOCK, outer.shape[1] * BLOCK))
+            found = self.networks.searched(tiles, channels, slope, steps_each)
+            values[:, window.rows, window.columns] = found[:, inner.rows, inner.columns]
+        return symbols._replace(values=values)
 
     def compress_batch(self, images: Any, **arguments: Any) -> list[bytes]:
         """The ``.ohm`` files of several images, which may differ in size.

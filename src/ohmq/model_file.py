@@ -82,7 +82,7 @@ class FrozenModel:
     @cached_property
     def networks(self) -> TorchNetworks:
         """The network as a codec uses it."""
-        return TorchNetworks(self.model)
+        return TorchNetworks(self.model, lambda: thaw(self))
 
 
 def freeze(model: CompressionModel, name: str = "model", provenance: dict[str, Any] | None = None) -> FrozenModel:
@@ -187,7 +187,8 @@ def thaw(frozen: FrozenModel) -> PhotoModel:
     Raises:
         ConfigError: a model of another family or quantizer.
     """
-    model = build_model(frozen.config)
+    with torch.random.fork_rng(devices=[]):  # the random numbers of its first weights are nobody's business
+        model = build_model(frozen.config)
     if not isinstance(model, PhotoModel) or model.prior is None or not isinstance(frozen.prior, FrozenChoicePrior):
         raise ConfigError(f"{frozen.name} is no photo model with OHM: training can go on from such a model file only")
     model.load_state_dict(frozen.model.state_dict(), strict=False)

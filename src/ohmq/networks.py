@@ -1,5 +1,6 @@
 """A model's networks as the codec uses them: from pixels to symbols and back, in numpy arrays."""
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -10,7 +11,8 @@ from torch import nn
 
 from ohmq.models.base import CompressionModel
 from ohmq.models.config import BLOCK
-from ohmq.models.photo import ChannelGain
+from ohmq.models.photo import ChannelGain, PhotoModel
+from ohmq.search import search_latent
 
 __all__ = ["TorchNetworks", "analysis_halo", "synthesis_halo"]
 
@@ -23,11 +25,18 @@ class TorchNetworks:
     """The networks of a model, run by torch.
 
     Args:
-        model: in evaluation mode.
+        model: in evaluation mode. thawed: gives a photo model with gradients and a prior of its own, for `searched`.
     """
 
-    def __init__(self, model: CompressionModel) -> None:
-        self.model = model
+    def __init__(self, model: CompressionModel, thawed: Callable[[], PhotoModel]) -> None:
+        self.model, self._thaw = model, thawed
+
+    @cached_property
+    def _searchable(self) -> PhotoModel:
+        model = self._thaw().requires_grad_(False).eval()
+        for part in (model.analysis_transform, model.synthesis_transform):
+            part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model
 
     @cached_property
     def analysis_halo(self) -> int:
@@ -64,6 +73,15 @@ class TorchNetworks:
                 decoded = self.model.reconstruct(torch.from_numpy(symbols[start : start + AT_ONCE]), channels)
                 out.append(decoded.mul(255).round().to(torch.uint8).numpy())
         return np.concatenate(out)
+
+    def searched(self, tiles: NDArray[np.uint8], channels: int, slope: float, steps: int) -> NDArray[np.int64]:
+        """The symbols of one tile of a photo model with OHM after `search_latent`; shapes as `symbols`."""
+        with torch.inference_mode(False):  # whatever the caller's mode: gradients are needed here
+            model = self._searchable
+            images = model.normalise(torch.from_numpy(tiles).float() / 255)
+            images = images.contiguous(memory_format=torch.channels_last)
+            latent = search_latent(model, images, channels, slope, steps)
+            return np.asarray(model.latent_symbols(latent).numpy())
 
 
 def analysis_halo(transform: nn.Module) -> int:

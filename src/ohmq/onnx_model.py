@@ -120,6 +120,14 @@ class OnnxNetworks:
         pictures = np.concatenate([self._run("synthesis", plane[None]) for plane in planes])
         return np.round(pictures * 255).astype(np.uint8)
 
+    def searched(self, tiles: NDArray[np.uint8], channels: int, slope: float, steps: int, /) -> NDArray[np.int64]:
+        """Not possible.
+
+        Raises:
+            ConfigError: always: these graphs have no gradients.
+        """
+        raise ConfigError("the ONNX runtime cannot search; use the torch runtime, or leave the effort out")
+
 
 @dataclass(frozen=True)
 class OnnxModel:

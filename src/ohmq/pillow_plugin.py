@@ -42,6 +42,7 @@ OPTIONS = (
     "keep_metadata",
     "psnr_table",
     "tile",
+    "effort",
 )
 
 _lock = threading.Lock()

@@ -29,7 +29,7 @@ from ohmq.metrics import psnr_db
 from ohmq.model_file import freeze, save_model
 
 ROOT = Path(__file__).parents[2]
-DIGITS = ROOT / "examples" / "digits"
+DIGITS, PHOTOS = ROOT / "examples" / "digits", ROOT / "examples" / "photos"
 
 
 class Result(NamedTuple):
@@ -638,6 +638,29 @@ def test_cut_to_a_psnr(run: Run, model: Path, tmp_path: Path) -> None:
         assert told.code == 1
         assert words in told.err
     assert not Path("c.ohm").exists()
+
+
+def test_effort(run: Run, model: Path) -> None:
+    with picture(PHOTOS / "chelsea.png") as image:
+        image.convert("RGB").crop((100, 60, 180, 124)).save("a.png")
+        codec, crop = load("photo"), image.convert("RGB").crop((100, 60, 180, 124))
+    for target, arguments in (
+        (("--channels", 72), {"channels": 72}),
+        (("--bpp", 0.9), {"bpp": 0.9}),
+        (("--psnr", 28), {"psnr": 28}),
+    ):
+        assert run("compress", "a.png", "-o", "a.ohm", "--effort", 1, "--force", *target).code == 0
+        assert Path("a.ohm").read_bytes() == codec.compress(crop, effort=1, **arguments), target  # type: ignore[arg-type]
+    Path("a.ohm").unlink()
+    for arguments, words in (
+        (("--effort", 3), "0<=x<=2"),
+        (("--effort", 1, "--fixed-rate"), "leave one out"),
+        (("--effort", 1, "-m", model), "no photo model"),
+    ):
+        told = run("compress", "a.png", "-o", "a.ohm", *arguments)
+        assert told.code == 2
+        assert words in told.err
+    assert not Path("a.ohm").exists()
 
 
 def test_progressive_pictures(run: Run, model: Path, tmp_path: Path) -> None:

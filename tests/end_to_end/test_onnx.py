@@ -17,7 +17,7 @@ from small_models import make_codec, photo_picture
 import ohmq
 from ohmq.cli import main
 from ohmq.codec import load
-from ohmq.errors import ModelFileError
+from ohmq.errors import ConfigError, ModelFileError
 from ohmq.model_file import save_model
 from ohmq.onnx_model import export_onnx
 
@@ -53,6 +53,8 @@ def test_the_same_symbols_and_pixels(name: str, tmp_path: Path) -> None:
         assert codec.decompress(other.compress(picture)).size == (width, height)
     if name == "photo":
         picture = photo_picture(90, 75, 5)
+        with pytest.raises(ConfigError, match="cannot search"):
+            other.compress(picture, channels=9, effort=1)
         data = codec.compress(picture, tile=2)
         one, two = (np.asarray(c.decompress(data), int) for c in (codec, other))
         assert np.abs(one - two).max() <= 1

@@ -13,6 +13,8 @@ from PIL import Image
 from ohmq.cli import main
 from ohmq.codec import load
 from ohmq.errors import ConfigError
+from ohmq.models import PhotoConfig
+from ohmq.training import photo
 from ohmq.training.options import TrainOptions, preset
 from ohmq.training.photos import CropLoader, photo_files, photo_folder
 from ohmq.training.run import train
@@ -125,9 +127,55 @@ def test_two_processes_have_the_loss_of_one(photos: Path, tmp_path: Path) -> Non
     for name, more in (("one", []), ("two", ["--devices", "2"])):
         command = [sys.executable, "-m", "ohmq", "train", "--preset", "photo", "--data", str(photos), "-o", name]
         command += ["--cpu", "--epochs", "1", "--batch-size", "2", "--crop-size", "64", "--log-interval", "1", *more]
+        command += ["--precision", "float32"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400)
         assert done.returncode == 0, done.stderr
         with (tmp_path / name / "logs_train" / "metrics.csv").open() as file:
             losses[name] = [float(row["train_loss"]) for row in csv.DictReader(file) if row["train_loss"]]
     assert len(losses["one"]) == 3
     assert losses["two"] == pytest.approx(losses["one"], rel=1e-4)
+
+
+def small_run(photos: Path, output: Path, **changes: object) -> TrainOptions:
+    model = PhotoConfig(channels_max=40, latent_channels=24, wide=8, wider=12, context_hidden=8, context_projection=4)
+    settings = {"crop_size": 64, "batch_size": 2, "epochs": 2, "val_every": 1, "log_interval": 1, "cpu": True}
+    settings |= {"data_base_path": photos, "output_dir": output, "model": model, **changes}
+    return TrainOptions(**{**preset("photo"), **settings})  # type: ignore[arg-type]
+
+
+def logged(folder: Path, column: str) -> list[float]:
+    with (folder / "logs_train" / "metrics.csv").open() as file:
+        return [float(row[column]) for row in csv.DictReader(file) if row[column]]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # the trainer tells of its processes and folders
+def test_training_in_bfloat16(photos: Path, tmp_path: Path) -> None:
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        last = train(small_run(photos, tmp_path / precision, precision=precision))
+        losses[precision] = logged(tmp_path / precision, "train_loss")
+        weights = torch.load(last, weights_only=False)["state_dict"]
+        assert {value.dtype for key, value in weights.items() if "transform" in key} == {torch.float32}
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
+    with pytest.raises(ConfigError, match="precision is 'half'"):
+        small_run(photos, tmp_path, precision="half")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # the trainer tells of its processes and folders
+def test_a_run_that_diverges_stops_and_goes_on_with_a_smaller_rate(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(photo, "WATCHED_STEPS", 4)  # an epoch has 3
+    monkeypatch.setattr(photo, "DIVERGED", 1.0)  # every mean that is not a new least
+    with pytest.raises(
+        ConfigError, match=r"diverged at step \d+: the mean loss of 4 steps rose.*smaller learning rate"
+    ):
+        train(small_run(photos, tmp_path / "run", epochs=30, learning_rate=0.5))
+    monkeypatch.undo()
+    last = tmp_path / "run" / "last.ckpt"
+    epochs = torch.load(last, weights_only=False)["epoch"] + 2
+    resumed = train(small_run(photos, tmp_path / "run", epochs=epochs, learning_rate=1e-3), resume=last)
+    saved = torch.load(resumed, weights_only=False)
+    assert max(saved["lr_schedulers"][0]["base_lrs"]) == pytest.approx(5e-3)
+    assert max(group["lr"] for group in saved["optimizer_states"][0]["param_groups"]) <= 5e-3

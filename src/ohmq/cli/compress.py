@@ -33,6 +33,7 @@ class _Compress:
     psnr_table: bool
     max_pixels: int
     tile: int | None
+    effort: int
     force: bool
 
     @cached_property
@@ -61,10 +62,14 @@ class _Compress:
         colours, extras = split_extras(picture)
         symbols = self.codec.analyse(colours, max_pixels=self.max_pixels, tile=self.tile)
         options: dict[str, Any] = {"layers": self.layers, "fixed_rate": self.fixed_rate, "extras": extras}
-        options["original"] = picture if self.psnr_table else None
         pixels = symbols.width * symbols.height
         count, reached = self.count, {}
         limit = int(self.bpp * pixels / 8) if self.bpp is not None else self.max_bytes
+        if self.effort:
+            symbols = self.codec.search(
+                picture, symbols, self.effort, channels=count, max_bytes=limit, psnr=self.psnr, **options
+            )
+        options["original"] = picture if self.psnr_table else None
         if self.psnr is not None:
             count, reached["psnr_db"] = self.codec.reach_psnr(picture, symbols, self.psnr)
         if limit is not None:
@@ -103,6 +108,13 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float | N
 @click.option("--bpp", type=float, callback=_finite, help="Or: the largest file of so many bits per pixel.")
 @click.option("--max-bytes", type=click.IntRange(1), help="Or: the largest file of so many bytes.")
 @click.option("--psnr", type=float, callback=_finite, help="Or: the smallest file that decodes to so many dB.")
+@click.option(
+    "--effort",
+    type=click.IntRange(0, 2),
+    default=0,
+    show_default=True,
+    help="Search for smaller files: slower, and decoded as fast.",
+)
 @click.option("--layers", type=click.IntRange(1), help="At most so many places to cut the file (default: all).")
 @click.option("--fixed-rate", is_flag=True, help="No entropy coder: the size depends on the picture's size only.")
 @click.option("--flatten", is_flag=True, help="Lay transparent images onto white; default: keep their mask exactly.")
@@ -124,6 +136,7 @@ def command(
     bpp: float | None,
     max_bytes: int | None,
     psnr: float | None,
+    effort: int,
     layers: int | None,
     fixed_rate: bool,
     flatten: bool,
@@ -151,11 +164,16 @@ def command(
         psnr_table,
         max_pixels,
         tile,
+        effort,
         force,
     )
     codec = work.codec
     if tile and not codec.takes_tiles:
         raise click.UsageError(f"--tile {tile}: {codec.name} has tiles of its own; leave it out")
+    if effort and fixed_rate:
+        raise click.UsageError("--effort and --fixed-rate: the size does not depend on the symbols; leave one out")
+    if effort and not codec.searches:
+        raise click.UsageError(f"--effort {effort}: {codec.name} is no photo model with OHM; leave it out")
     if bpp is max_bytes is psnr is None:
         work.count = channels if channels is not None else codec.channels_for(1.0 if fraction is None else fraction)
         if not 1 <= work.count <= codec.num_channels:

@@ -216,11 +216,15 @@ class PhotoModel(_PhotoFamily):
 
     def forward(self, images: Tensor, active: Tensor) -> ModelOutput:
         """Reconstruct images from the first ``active`` channels of each, (B,), in descending order."""
+        return self.reconstructed(self.analysis_transform(images), active)
+
+    def reconstructed(self, latent: Tensor, active: Tensor) -> ModelOutput:
+        """What `forward` gives of images whose latent this is, (B, D, h, w); gradients reach it."""
         if (active.diff() > 0).any():
             raise ValueError("the photo model trains on batches in descending order of active channels")
         prior, quantizer = self.prior, self.quantizer
         assert prior is not None
-        z = self.analysis_transform(images).permute(0, 2, 3, 1)
+        z = latent.permute(0, 2, 3, 1)
         y, start = torch.zeros_like(z), 0
         done: list[Tensor] = []  # latents of images whose channels are all used, the last first
         bits = []
@@ -247,15 +251,19 @@ class PhotoModel(_PhotoFamily):
             y = y + values @ quantizer.directions[channels]
             start += size
         y = torch.cat([y, *reversed(done)])
-        latent = (y + quantizer.output_bias).permute(0, 3, 1, 2)
         total = torch.stack(bits).sum(0) if bits else y.new_zeros(len(y))
-        return ModelOutput(self.synthesis_transform(latent), total)
+        return ModelOutput(self.synthesis_transform((y + quantizer.output_bias).permute(0, 3, 1, 2)), total)
 
     @torch.no_grad()
     def symbols(self, images: Tensor) -> Tensor:
         """Symbols of normalised images, all channels; shape (batch, h, w, C), int64."""
+        return self.latent_symbols(self.analysis_transform(images))
+
+    @torch.no_grad()
+    def latent_symbols(self, latent: Tensor) -> Tensor:
+        """Symbols of a latent (batch, D, h, w), all channels; shape (batch, h, w, C), int64."""
         quantizer = self.quantizer
-        z = self.analysis_transform(images).permute(0, 2, 3, 1)
+        z = latent.permute(0, 2, 3, 1)
         rows = z.reshape(-1, z.shape[-1])
         out = torch.empty(len(rows), self.config.channels_max, dtype=torch.int64)
         for begin in range(0, len(rows), ROWS_AT_ONCE):

@@ -169,7 +169,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "epochs": 44,
         "batch_size": 4,
         "crop_size": 192,
-        "learning_rate": 2e-3,
+        "learning_rate": 1.2e-3,
         "weight_decay": 0.0,
         "schedule": "cosine",
         "ema_decay": 0.999,

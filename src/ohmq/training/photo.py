@@ -1,6 +1,7 @@
 """Training of the photo codec."""
 
 import math
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ RATE_FACTORS = {  # learning rates relative to the networks': what the warm star
 }
 TYPICAL_DISTORTION, LEAST_DISTORTION = 0.45, 0.01
 """m and epsilon of the loss, in bits a pixel: the mean of lambda D in a trained model, and where it stops to weigh more."""
+WATCHED_STEPS, DIVERGED = 40, 3.0
+"""Training stops when the mean loss of so many steps is so many times its least; a resumed run starts to watch anew."""
 VALIDATION_CUTS = 6
 ALL_CHANNELS_EVERY = 4
 """One image in so many trains all channels; the others a prefix whose log rate is drawn uniformly."""
@@ -84,6 +87,8 @@ class PhotoModule(TrainingModule):
         self.register_buffer("lambdas", lambdas)
         self.rates_bpp: Tensor
         self.lambdas: Tensor
+        self.recent: deque[float] = deque(maxlen=WATCHED_STEPS)
+        self.least = math.inf
         self.keep_average(model)
         if options.precision == "bfloat16" or (options.precision == "auto" and has_bfloat16(options.cpu)):
             for part in model.modules():
@@ -105,6 +110,7 @@ class PhotoModule(TrainingModule):
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
                 groups.setdefault(RATE_FACTORS.get(name, 1.0), []).append(parameter)
+        self.factors = sorted(groups)
         parameters = [{"params": p, "lr": self.learning_rate * factor} for factor, p in sorted(groups.items())]
         return self.scheduled(torch.optim.Adam(parameters, weight_decay=self.options.weight_decay))
 
@@ -125,9 +131,32 @@ class PhotoModule(TrainingModule):
         """The loss of a batch of crops in [0, 1]."""
         images = self.model.normalise(batch).contiguous(memory_format=torch.channels_last)
         loss, rate, error = self._loss(self.model, images, self.draw_channels(len(images)))
+        self._watch(float(loss.detach()))
         self.log("loss", loss, prog_bar=True, logger=False)
         self.log_dict({"train_loss": loss, "train_mse": error, "train_rate_bpp": rate}, on_step=True, sync_dist=True)
         return loss
+
+    def _watch(self, loss: float) -> None:
+        self.recent.append(loss)
+        if len(self.recent) < WATCHED_STEPS:
+            return
+        mean = sum(self.recent) / WATCHED_STEPS
+        self.least = min(self.least, mean)
+        if not mean < DIVERGED * self.least:
+            raise ConfigError(
+                f"training diverged at step {self.global_step}: the mean loss of {WATCHED_STEPS} steps rose from "
+                f"{self.least:.3g} to {mean:.3g}; resume from the last checkpoint with a smaller learning rate"
+            )
+
+    def on_train_start(self) -> None:
+        """A resumed run takes the learning rate of its options, not that of the checkpoint."""
+        for optimizer in self.trainer.optimizers:
+            for group, factor in zip(optimizer.param_groups, self.factors, strict=True):
+                before = group.get("initial_lr", group["lr"])
+                group["lr"] *= self.learning_rate * factor / before
+                group["initial_lr"] = self.learning_rate * factor
+        for config in self.trainer.lr_scheduler_configs:
+            config.scheduler.base_lrs = [self.learning_rate * factor for factor in self.factors]
 
     def _loss(self, model: CompressionModel, images: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         output = model(images, active)

@@ -187,6 +187,7 @@ class _Progress:
         free = {"description", "num_workers", "devices", "num_nodes", "cpu", "log_interval", "val_every", "precision"}
         # A run may be made longer or shorter on the way; the schedule then follows the new length.
         free |= {"epochs", "grow_epochs"} if bool(found["grow_epochs"]) == bool(wanted["grow_epochs"]) else set()
+        free |= {"learning_rate"} if isinstance(options.model, PhotoConfig) else set()
         fixed = set(wanted) - free
         changed = [f"{key} was {found.get(key)!r}, now {wanted[key]!r}" for key in sorted(fixed)
                    if found.get(key) != wanted[key]]  # fmt: skip
