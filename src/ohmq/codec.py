@@ -56,7 +56,7 @@ from ohmq.windows import WINDOW, Window, windows
 
 __all__ = [
     "DEFAULT_TILE",
-    "EFFORT_STEPS",
+    "EFFORTS",
     "TILE_ABOVE",
     "ByteSource",
     "Codec",
@@ -74,8 +74,8 @@ TILE_ABOVE = 2**23
 """Pictures of more pixels are coded in tiles; compressing one of so many in one piece takes 1.7 GiB, twice as many twice that."""
 DEFAULT_TILE = 128
 """Latent positions of a tile, each side: 2048 pixels."""
-EFFORT_STEPS = (0, 6, 20)
-"""Steps of the search at each effort."""
+EFFORTS = ((0, 0.0), (6, 0.04), (20, 0.02))
+"""Steps of the search at each effort, and the size of the first one; see `ohmq.search.search_latent`."""
 SEARCH_WINDOW = 64
 """Latent positions, each side, of what is searched at a time: 1024 pixels."""
 
@@ -119,7 +119,9 @@ class Networks(Protocol):
     def pixels(self, symbols: NDArray[np.int64], channels: int, /) -> NDArray[np.uint8]:
         """And back, from the first ``channels`` channels."""
 
-    def searched(self, tiles: NDArray[np.uint8], channels: int, slope: float, steps: int, /) -> NDArray[np.int64]:
+    def searched(
+        self, tiles: NDArray[np.uint8], channels: int, slope: float, steps: int, size: float, /
+    ) -> NDArray[np.int64]:
         """As `symbols` of one tile, after a search for a lower rate + slope * distortion of the first ``channels``.
 
         Raises:
@@ -366,7 +368,7 @@ class Codec:
         falls there, mostly the rate. Shorter prefixes gain less, and may lose. With ``psnr`` the picture still reaches it.
 
         Args:
-            picture: what `prepare` gave. symbols: what `analyse` gave. effort: 1 or 2, see `EFFORT_STEPS`.
+            picture: what `prepare` gave. symbols: what `analyse` gave. effort: 1 or 2, see `EFFORTS`.
             channels, max_bytes, psnr: the target; the last one that is not None counts. layers, fixed_rate, extras: as
                 `encode` will get them.
 
@@ -374,8 +376,8 @@ class Codec:
             UnreachableTargetError: as `encode_within` and `reach_psnr`.
             ValueError: effort out of range, or with fixed_rate. ConfigError: a model that cannot be searched.
         """
-        if effort not in range(1, len(EFFORT_STEPS)):
-            raise ValueError(f"effort is {effort}; it must be 0 to {len(EFFORT_STEPS) - 1}")
+        if effort not in range(1, len(EFFORTS)):
+            raise ValueError(f"effort is {effort}; it must be 0 to {len(EFFORTS) - 1}")
         if fixed_rate:
             raise ValueError(
                 f"effort is {effort}: with a fixed rate, symbols cost the same whatever they are; leave it out"
@@ -392,7 +394,7 @@ class Codec:
         if not 0 < slope < math.inf:
             return symbols
         for factor in (1, 2, 4):
-            found = self._searched(picture, symbols, channels, slope * factor, EFFORT_STEPS[effort])
+            found = self._searched(picture, symbols, channels, slope * factor, effort)
             if psnr is None or self._psnr_db(picture, found, channels) >= psnr:
                 return found
         return symbols
@@ -411,9 +413,7 @@ class Codec:
         )
         return 8 * layers[1].length / (symbols.width * symbols.height) / gained if gained > 0 else math.inf
 
-    def _searched(
-        self, picture: Image.Image, symbols: Symbols, channels: int, slope: float, steps_each: int
-    ) -> Symbols:
+    def _searched(self, picture: Image.Image, symbols: Symbols, channels: int, slope: float, effort: int) -> Symbols:
         colours = split_extras(picture)[0]
         values = symbols.values.copy()
         rows, columns = values.shape[1:3]
@@ -423,7 +423,7 @@ class Codec:
             inner = window.within(outer)
             pixels = np.asarray(colours.crop(_box(outer, symbols.width, symbols.height)))
             tiles = _tiles(pixels, (outer.shape[0] * BLOCK, outer.shape[1] * BLOCK))
-            found = self.networks.searched(tiles, channels, slope, steps_each)
+            found = self.networks.searched(tiles, channels, slope, *EFFORTS[effort])
             values[:, window.rows, window.columns] = found[:, inner.rows, inner.columns]
         return symbols._replace(values=values)
 

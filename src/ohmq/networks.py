@@ -74,13 +74,15 @@ class TorchNetworks:
                 out.append(decoded.mul(255).round().to(torch.uint8).numpy())
         return np.concatenate(out)
 
-    def searched(self, tiles: NDArray[np.uint8], channels: int, slope: float, steps: int) -> NDArray[np.int64]:
+    def searched(
+        self, tiles: NDArray[np.uint8], channels: int, slope: float, steps: int, size: float
+    ) -> NDArray[np.int64]:
         """The symbols of one tile of a photo model with OHM after `search_latent`; shapes as `symbols`."""
         with torch.inference_mode(False):  # whatever the caller's mode: gradients are needed here
             model = self._searchable
             images = model.normalise(torch.from_numpy(tiles).float() / 255)
             images = images.contiguous(memory_format=torch.channels_last)
-            latent = search_latent(model, images, channels, slope, steps)
+            latent = search_latent(model, images, channels, slope, steps, size)
             return np.asarray(model.latent_symbols(latent).numpy())
 
 

@@ -120,7 +120,9 @@ class OnnxNetworks:
         pictures = np.concatenate([self._run("synthesis", plane[None]) for plane in planes])
         return np.round(pictures * 255).astype(np.uint8)
 
-    def searched(self, tiles: NDArray[np.uint8], channels: int, slope: float, steps: int, /) -> NDArray[np.int64]:
+    def searched(
+        self, tiles: NDArray[np.uint8], channels: int, slope: float, steps: int, size: float, /
+    ) -> NDArray[np.int64]:
         """Not possible.
 
         Raises:

@@ -9,11 +9,8 @@ from ohmq.models.photo import GREY_LEVELS, PhotoModel
 
 __all__ = ["search_latent"]
 
-STEP = 0.02
-"""Adam's first step, in units of the latent."""
 
-
-def search_latent(model: PhotoModel, images: Tensor, channels: int, slope: float, steps: int) -> Tensor:
+def search_latent(model: PhotoModel, images: Tensor, channels: int, slope: float, steps: int, size: float) -> Tensor:
     """Move the latent of one picture to where its first ``channels`` channels cost less R + slope * D.
 
     The estimates of training are made small by Adam: gradients pass the quantizer as they do in training, and the networks
@@ -21,7 +18,8 @@ def search_latent(model: PhotoModel, images: Tensor, channels: int, slope: float
 
     Args:
         model: as `thaw` gives it, without gradients of its own. images: one normalised picture, (1, 3, H, W).
-        channels: of a prefix. slope: bits a pixel that one squared grey level is worth. steps: of Adam.
+        channels: of a prefix. slope: bits a pixel that one squared grey level is worth. steps: of Adam. size: of the first
+            step, in units of the latent; it falls to zero by a cosine.
 
     Shape:
         Returns: the latent, (1, D, H / 16, W / 16).
@@ -32,7 +30,7 @@ def search_latent(model: PhotoModel, images: Tensor, channels: int, slope: float
     with torch.no_grad():
         start = model.analysis_transform(images)
     latent = start.clone().requires_grad_()
-    optimizer = torch.optim.Adam([latent], STEP, betas=(0.9, 0.9))
+    optimizer = torch.optim.Adam([latent], size, betas=(0.9, 0.9))
     best, least = start, math.inf
     active = torch.tensor([channels])
     for step in range(steps + 1):
@@ -46,6 +44,6 @@ def search_latent(model: PhotoModel, images: Tensor, channels: int, slope: float
             break
         (latent.grad,) = torch.autograd.grad(cost, latent)
         for group in optimizer.param_groups:
-            group["lr"] = STEP * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+            group["lr"] = size * (0.5 + 0.5 * math.cos(math.pi * step / steps))
         optimizer.step()
     return best
