@@ -79,7 +79,7 @@ def test_targets_are_kept(codec: Codec, crop: Image.Image) -> None:
 def test_window_by_window(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ohmq.codec, "SEARCH_WINDOW", 4)
     with Image.open(PHOTOS / "coffee.png") as image:
-        picture = image.convert("RGB").crop((60, 60, 190, 150))
+        picture = image.convert("RGB").crop((60, 60, 150, 130))
     channels = codec.cut_points[7]
     slope = codec._slope(picture, codec.analyse(picture), channels)
     costs = []
