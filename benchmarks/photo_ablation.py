@@ -27,7 +27,7 @@ from ohmq.evaluation.results import command_line
 from ohmq.files import write_atomically
 from ohmq.models import CompressionModel, PhotoConfig, PhotoIntegerModel, PhotoModel, build_model
 from ohmq.models.photo import BLOCK
-from ohmq.priors import ChoicePrior
+from ohmq.priors import ChoicePrior, ChosenTables
 from ohmq.training import photo_start
 from ohmq.training.options import PRESETS
 from ohmq.training.photo import RATE_FACTORS, rate_distortion
@@ -45,10 +45,8 @@ FIXED_CHANNELS = 9
 class StaticTables(ChoicePrior):
     """The same tables everywhere: no context."""
 
-    def forward(self, group: int, latent: Tensor, own: Tensor, values: Tensor) -> Tensor:
-        start = sum(self.group_sizes[:group])
-        logits = self.logits[start : start + own.shape[-1], : self.alphabets[group]]
-        return torch.log_softmax(logits, -1).expand(*own.shape, -1)
+    def forward(self, group: int, latent: Tensor, own: Tensor, values: Tensor | None) -> ChosenTables:
+        return super().forward(group, latent, own, values)._replace(coefficients=None)
 
 
 @dataclasses.dataclass

@@ -60,6 +60,8 @@ __all__ = [
 
 MODEL_FORMAT = 1
 CHECKPOINT_FORMAT = 1
+HALF_ROWS = ("project", "directions")
+"""Tensors of the photo quantizer that are kept in half precision."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class FrozenModel:
         name: for messages. config: its configuration. model: the network, in evaluation mode.
         prior: the integer prior; None for a model without a quantizer. model_id: 4 bytes that name the tables and
             weights: the same id, the same decoding. provenance: how it was trained, JSON-ready.
+        tensors: weights and tables as a model file has them.
     """
 
     name: str
@@ -78,6 +81,7 @@ class FrozenModel:
     prior: FrozenPrior | FrozenChoicePrior | None
     model_id: bytes
     provenance: dict[str, Any] = field(default_factory=dict)
+    tensors: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def networks(self) -> TorchNetworks:
@@ -108,12 +112,14 @@ def freeze(model: CompressionModel, name: str = "model", provenance: dict[str, A
 def _weights(model: CompressionModel) -> dict[str, NDArray[Any]]:
     parts = {"analysis_transform": model.analysis_transform, "synthesis_transform": model.synthesis_transform}
     parts["quantizer"] = model.quantizer
-    # The photo transforms are kept in half precision: half the file, and no measurable difference.
-    half = (
-        () if not isinstance(model, PhotoModel | PhotoIntegerModel) else ("analysis_transform", "synthesis_transform")
-    )
+    # Photo models are kept in half precision but for scalars a symbol: half the file, and no measurable difference.
+    photo = isinstance(model, PhotoModel | PhotoIntegerModel)
     return {
-        f"{part}.{key}": (value.half() if part in half else value).detach().cpu().contiguous().numpy()
+        f"{part}.{key}": (value.half() if photo and (part != "quantizer" or key in HALF_ROWS) else value)
+        .detach()
+        .cpu()
+        .contiguous()
+        .numpy()
         for part, module in parts.items()
         for key, value in module.state_dict().items()
     }
@@ -247,7 +253,7 @@ def _assemble(
     model.eval().requires_grad_(False)
     prior = integer_prior(name, config, tables)
     tensors = {**weights, **{f"prior.{key}": value for key, value in tables.items()}}
-    return FrozenModel(name, config, model, prior, _model_id(config, tensors), provenance)
+    return FrozenModel(name, config, model, prior, _model_id(config, tensors), provenance, tensors)
 
 
 def _model_id(config: ModelConfig, tensors: Mapping[str, NDArray[Any]]) -> bytes:
@@ -266,16 +272,13 @@ def save_model(frozen: FrozenModel, path: Path, *, force: bool = False) -> None:
     Raises:
         OutputExistsError: path exists and force is not set.
     """
-    tensors = _weights(frozen.model)
-    if frozen.prior is not None:
-        tensors |= {f"prior.{key}": np.asarray(value) for key, value in frozen.prior.tensors.items()}
     header = {
         "format": MODEL_FORMAT,
         "model_id": frozen.model_id.hex(),
         "config": frozen.config.to_dict(),
         "provenance": frozen.provenance,
     }
-    data = safetensors_bytes(tensors, metadata={"ohmq": json.dumps(header, sort_keys=True)})
+    data = safetensors_bytes(dict(frozen.tensors), metadata={"ohmq": json.dumps(header, sort_keys=True)})
     write_atomically(path, data, force=force)
 
 

@@ -9,6 +9,7 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch.nn import functional
 
 from ohmq.entropy.frozen_choice import LEVEL_BITS, SPATIAL_LIMIT, FrozenChoicePrior
 
-__all__ = ["ChoicePrior", "ContextPrior", "FactorizedDensity", "StaticPrior"]
+__all__ = ["ChoicePrior", "ChosenTables", "ContextPrior", "FactorizedDensity", "StaticPrior"]
 
 LIKELIHOOD_FLOOR = 1e-8
 """Added to a probability before its logarithm, as published."""
@@ -193,6 +194,20 @@ class ContextPrior(nn.Module):
         return out.view(positions, batch, self.group_sizes[group], self.num_features)
 
 
+class ChosenTables(NamedTuple):
+    """What `ChoicePrior` gives for a group of channels: ``logits + coefficients · features``.
+
+    Attributes:
+        logits: natural logarithms but for a constant, shape (channels, S).
+        coefficients: on the grid, shape (B, h, w, channels, 2); None: the same table everywhere.
+        features: shape (channels, S, 2).
+    """
+
+    logits: Tensor
+    coefficients: Tensor | None
+    features: Tensor
+
+
 class ChoicePrior(nn.Module):
     r"""Prior of scalar OHM symbols that chooses one of a channel's tables, given all that is decoded already.
 
@@ -216,8 +231,7 @@ class ChoicePrior(nn.Module):
         alphabets: symbols of each group's channels, at most num_symbols; None: all. interlaced_groups: as above.
 
     Shape:
-        forward(group, latent, own, values): (B, h, w, D), (B, h, w, channels) twice -> natural-log probabilities
-        (B, h, w, channels, symbols of the group).
+        forward(group, latent, own, values): (B, h, w, D), (B, h, w, channels) twice -> `ChosenTables`.
 
     Raises:
         ValueError: group_sizes does not sum to C.
@@ -260,28 +274,28 @@ class ChoicePrior(nn.Module):
             _context_network(9 * projection, hidden_channels, 2 * size) for size in self.group_sizes[1:]
         )
 
-    def forward(self, group: int, latent: Tensor, own: Tensor, values: Tensor) -> Tensor:
-        """Log probabilities of a group's symbols.
+    def forward(self, group: int, latent: Tensor, own: Tensor, values: Tensor | None) -> ChosenTables:
+        """The tables of a group's symbols.
 
         Args:
-            group: which. latent: the sum of earlier codewords. own: w · latent for the group's channels. values: of the
-                group's own codewords; what an interlaced channel sees of them is what is decoded before.
+            group: which. latent: the sum of earlier codewords. own: w · latent for the group's channels. values: of an
+                interlaced group's own codewords, of which a channel sees what is decoded before; else None.
         """
         start = sum(self.group_sizes[:group])
         channels = slice(start, start + own.shape[-1])
         alphabet = self.alphabets[group]
-        logits = self.logits[channels, :alphabet]
-        if group or self.interlaced_groups:
-            u = self.coefficients(group, latent, own) if group else own.new_zeros(*own.shape, 2)
-            if group < self.interlaced_groups:
-                u = u + self.spatial_coefficients(values * self.own_scale[channels], self.spatial[channels])
-            # No gradient beyond the grid: passed through there, it drives the networks' weights without bound.
-            levels = FrozenChoicePrior.levels(group < self.interlaced_groups)
-            lowest, highest = torch.tensor(levels, dtype=u.dtype, device=u.device).T / 2**LEVEL_BITS
-            u = u.clamp(lowest, highest)
-            chosen = u + ((u * 2**LEVEL_BITS).round() / 2**LEVEL_BITS - u).detach()
-            logits = logits + torch.einsum("...ck,csk->...cs", chosen, self.features[channels, :alphabet])
-        return torch.log_softmax(logits, -1).expand(*own.shape, -1)
+        logits, features = self.logits[channels, :alphabet], self.features[channels, :alphabet]
+        if not (group or self.interlaced_groups):
+            return ChosenTables(logits, None, features)
+        u = self.coefficients(group, latent, own) if group else own.new_zeros(*own.shape, 2)
+        if group < self.interlaced_groups:
+            assert values is not None
+            u = u + self.spatial_coefficients(values * self.own_scale[channels], self.spatial[channels])
+        # No gradient beyond the grid: passed through there, it drives the networks' weights without bound.
+        levels = FrozenChoicePrior.levels(group < self.interlaced_groups)
+        lowest, highest = torch.tensor(levels, dtype=u.dtype, device=u.device).T / 2**LEVEL_BITS
+        u = u.clamp(lowest, highest)
+        return ChosenTables(logits, u + ((u * 2**LEVEL_BITS).round() / 2**LEVEL_BITS - u).detach(), features)
 
     def coefficients(self, group: int, latent: Tensor, own: Tensor) -> Tensor:
         """The two coefficients of each channel before rounding, shape (B, h, w, channels, 2)."""

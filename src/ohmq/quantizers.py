@@ -27,6 +27,8 @@ __all__ = [
 
 BLOCK_ELEMENTS = 512 * 256
 """Activations worked on at a time: 512 KiB of float32, which stays in the second-level cache."""
+SCALAR_BLOCK_ELEMENTS = 2**18
+"""The same for scalar channels, all channels of a group together."""
 LOG_2 = math.log(2)
 
 
@@ -375,17 +377,86 @@ class OneHotMax(nn.Module):
 
 
 class ScalarChoice(NamedTuple):
-    """What `DirectionalOneHotMax.choose` gives.
+    """What `DirectionalOneHotMax.quantize` gives.
 
     Attributes:
-        assignment: one-hot, gradient of the softmax, shape (rows, channels, S).
-        symbols: shape (rows, channels), int64.
         values: the codewords' places along their directions, shape (rows, channels).
+        bits: ideal code length of each symbol, shape (rows, channels).
     """
 
-    assignment: Tensor
-    symbols: Tensor
     values: Tensor
+    bits: Tensor
+
+
+class _ScalarChoiceFunction(torch.autograd.Function):
+    """Choose symbols of scalar channels and count their bits, block by block, the alphabet as the first axis.
+
+    Inputs: projected (N, C), centres, values, logits (C, S), tau (C,), coefficients (N, C, 2) and features (C, S, 2), or
+    None for the same table everywhere. The gradient of a choice is that of softmax(-tau |projected - centre|).
+    """
+
+    @staticmethod
+    def forward(ctx, projected, centres, values, tau, logits, coefficients, features):  # type: ignore[no-untyped-def]
+        chosen, bits = torch.empty_like(projected), torch.empty_like(projected)
+        symbols, lengths = [], []
+        for part in _scalar_blocks(*projected.shape, centres.shape[1]):
+            nearest = (projected[part] - centres.T[:, None]).abs_().argmin(0, keepdim=True)
+            log_p = logits.T[:, None]
+            if coefficients is not None:
+                first, second = features.permute(2, 1, 0)[:, :, None]
+                log_p = torch.addcmul(log_p, coefficients[part, :, 0], first)
+                log_p.addcmul_(coefficients[part, :, 1], second)
+            log_p = torch.log_softmax(log_p, 0)
+            chosen[part] = values.T.gather(0, nearest[0])
+            bits[part] = log_p.expand(-1, *nearest.shape[1:]).gather(0, nearest)[0]
+            symbols.append(nearest)
+            lengths.append(log_p)
+        ctx.save_for_backward(projected, centres, values, tau, coefficients, features, *symbols, *lengths)
+        return chosen, bits.mul_(-1 / LOG_2)
+
+    @staticmethod
+    def backward(ctx, grad_chosen, grad_bits):  # type: ignore[no-untyped-def]
+        projected, centres, values, tau, coefficients, features, *blocks = ctx.saved_tensors
+        symbols, lengths = blocks[: len(blocks) // 2], blocks[len(blocks) // 2 :]
+        grad_projected, columns = torch.empty_like(projected), centres.T[:, None]
+        grad_centres, grad_values, grad_logits, grad_first, grad_second = (
+            torch.zeros_like(centres.T) for _ in range(5)
+        )
+        grad_coefficients = None if coefficients is None else torch.empty_like(coefficients)
+        need_tau = ctx.needs_input_grad[3]
+        grad_tau = torch.zeros_like(tau)
+        grad_nats = grad_bits / LOG_2
+        blocks = _scalar_blocks(*projected.shape, centres.shape[1])
+        for part, nearest, log_p in zip(blocks, symbols, lengths, strict=True):
+            through_value, through_bits = grad_chosen[part], grad_nats[part]
+            distance = projected[part] - columns
+            sign = distance.sign()
+            scores = distance.abs_().mul_(-tau)
+            choice = torch.softmax(scores, 0)
+            gradient = torch.addcmul(through_value * values.T[:, None], log_p, through_bits, value=-1)
+            gradient.sub_((choice * gradient).sum(0)).mul_(choice)
+            if need_tau:
+                grad_tau += (gradient * scores).sum((0, 1)) / tau
+            gradient.mul_(sign).mul_(-tau)
+            grad_projected[part] = gradient.sum(0)
+            grad_centres -= gradient.sum(1)
+            grad_values.scatter_add_(0, nearest[0], through_value)
+            # bits = -log2 p[symbol]: the gradient of the logits is (p - one hot) / ln 2.
+            of_logits = log_p.exp() * through_bits
+            of_logits.scatter_add_(0, nearest, -through_bits[None])
+            grad_logits += of_logits.sum(1)
+            if coefficients is not None:
+                for k, total in enumerate((grad_first, grad_second)):
+                    total += (of_logits * coefficients[part, :, k]).sum(1)
+                    grad_coefficients[part, :, k] = (of_logits * features[:, :, k].T[:, None]).sum(0)
+        grad_features = None if features is None else torch.stack([grad_first.T, grad_second.T], -1)
+        grads = (grad_centres.T, grad_values.T, grad_tau if need_tau else None, grad_logits.T)
+        return (grad_projected, *grads, grad_coefficients, grad_features)
+
+
+def _scalar_blocks(rows: int, channels: int, num_symbols: int) -> list[slice]:
+    step = max(1, SCALAR_BLOCK_ELEMENTS // (channels * num_symbols))
+    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
 class DirectionalOneHotMax(nn.Module):
@@ -426,19 +497,42 @@ class DirectionalOneHotMax(nn.Module):
         self.log_temperature = nn.Parameter(torch.full((num_channels,), math.log(6.0)))
         self.output_bias = nn.Parameter(torch.zeros(latent_channels))
 
-    def choose(self, projected: Tensor, channels: slice, num_symbols: int | None = None) -> ScalarChoice:
-        """Choose among the first ``num_symbols`` symbols (None: all); gradients pass through the softmax.
+    @torch.no_grad()
+    def nearest_values(self, projected: Tensor, channels: slice, num_symbols: int | None = None) -> Tensor:
+        """The codewords' places that `quantize` would choose, without gradients; shape as projected."""
+        centres, values = self.centres[channels, :num_symbols], self.values[channels, :num_symbols]
+        symbols = (projected[..., None] - centres).abs_().argmin(-1)
+        return values.T.gather(0, symbols.flatten(0, -2)).view_as(projected)
+
+    def quantize(
+        self,
+        projected: Tensor,
+        channels: slice,
+        logits: Tensor,
+        coefficients: Tensor | None = None,
+        features: Tensor | None = None,
+    ) -> ScalarChoice:
+        """Choose among the first S symbols; gradients pass through the softmax.
+
+        Args:
+            projected: w · (what is to be quantized). channels: which.
+            logits, coefficients, features: the tables, natural logarithms but for a constant:
+                ``logits + coefficients · features``; without coefficients the same everywhere.
 
         Shape:
-            projected: w · (what is to be quantized), (rows, channels).
+            projected: (..., channels). logits: (channels, S). coefficients: (..., channels, 2). features: (channels, S, 2).
         """
-        centres, values = self.centres[channels, :num_symbols], self.values[channels, :num_symbols]
-        distance = (projected[..., None] - centres).abs()
-        soft = torch.softmax(-distance * self.log_temperature[channels].exp()[:, None], -1)
-        symbols = distance.argmin(-1)
-        one_hot = torch.zeros_like(soft).scatter_(-1, symbols[..., None], 1.0)
-        assignment = (one_hot - soft).detach() + soft
-        return ScalarChoice(assignment, symbols, (assignment * values).sum(-1))
+        num_symbols = logits.shape[1]
+        values, bits = _ScalarChoiceFunction.apply(
+            projected.flatten(0, -2),
+            self.centres[channels, :num_symbols],
+            self.values[channels, :num_symbols],
+            self.log_temperature[channels].exp(),
+            logits,
+            None if coefficients is None else coefficients.flatten(0, -3),
+            features,
+        )
+        return ScalarChoice(values.view_as(projected), bits.view_as(projected))
 
     @torch.no_grad()
     def codeword_sum(self, symbols: Tensor, channels: slice) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from ohmq.losses import rate_distortion_loss
 from ohmq.models import MnistConfig, build_model
 from ohmq.quantizers import (
+    DirectionalOneHotMax,
     Identity,
     IntegerRounding,
     OneHotMax,
@@ -131,6 +132,43 @@ def test_refinement_quantizes_what_is_left() -> None:
     symbols = quantizer.symbols(latent, (1, 1))
     assert (symbols - 4).flatten().tolist() == [2, 3]
     assert quantizer.dequantize(symbols, 2).item() == pytest.approx(2.3)
+
+
+@pytest.mark.parametrize("context", [False, True])
+@pytest.mark.parametrize("block", [1, 40, 10_000])
+def test_scalar_channels_equal_the_literal_formulation(
+    context: bool, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values, bits and all gradients, of a straight-through softmax written out with autograd."""
+    monkeypatch.setattr("ohmq.quantizers.SCALAR_BLOCK_ELEMENTS", block)
+    torch.manual_seed(block)
+    quantizer = DirectionalOneHotMax(6, 7, 3).double()
+    with torch.no_grad():
+        quantizer.centres.add_(torch.randn_like(quantizer.centres) / 4)
+        quantizer.values.add_(torch.randn_like(quantizer.values) / 4)
+        quantizer.log_temperature.fill_(0.7)
+    used, size = slice(1, 5), 5
+    projected, logits, u, features = (
+        torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        for shape in ((2, 3, 4, 4), (4, size), (2, 3, 4, 4, 2), (4, size, 2))
+    )
+    inputs = [projected, logits, quantizer.centres, quantizer.values, quantizer.log_temperature]
+    inputs += [u, features] if context else []
+    centres, values = quantizer.centres[used, :size], quantizer.values[used, :size]
+    distance = (projected[..., None] - centres).abs()
+    soft = torch.softmax(-distance * quantizer.log_temperature[used].exp()[:, None], -1)
+    assignment = (symbols_to_one_hot(distance.argmin(-1), size) - soft).detach() + soft
+    tables = logits + torch.einsum("...ck,csk->...cs", u, features) if context else logits
+    wanted = (assignment * values).sum(-1), -(assignment * torch.log_softmax(tables, -1)).sum(-1) / math.log(2)
+    found = quantizer.quantize(projected, used, logits, *((u, features) if context else ()))
+    assert torch.allclose(quantizer.nearest_values(projected, used, size), found.values)
+    weights = [torch.randn_like(projected) for _ in wanted]
+    gradients = []
+    for output in (wanted, found):
+        total = sum((part * weight).sum() for part, weight in zip(output, weights, strict=True))
+        gradients.append(torch.autograd.grad(total, inputs))
+    for ours, theirs in zip((*found, *gradients[1]), (*wanted, *gradients[0]), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-12)
 
 
 def test_one_hot_round_trip() -> None:

@@ -239,15 +239,15 @@ class PhotoModel(_PhotoFamily):
             channels = slice(start, start + used)
             project = quantizer.project[channels]
             own = functional.linear(y, project)
-            choice = quantizer.choose(functional.linear(z, project) - own, channels, alphabet)
-            log_p = prior(group, y, own, choice.values)
-            spent, values = (choice.assignment * log_p).sum(-1), choice.values
+            projected = functional.linear(z, project) - own
+            seen = quantizer.nearest_values(projected, channels, alphabet) if group < prior.interlaced_groups else None
+            values, spent = quantizer.quantize(projected, channels, *prior(group, y, own, seen))
             if int(active[images_left - 1]) < start + used:  # some images end in the middle of the group
                 inside = (torch.arange(start, start + used, device=z.device) < active[:images_left, None])[
                     :, None, None
                 ]
                 spent, values = spent * inside, values * inside
-            bits.append(functional.pad(spent.flatten(1).sum(1) / -math.log(2), (0, len(active) - images_left)))
+            bits.append(functional.pad(spent.flatten(1).sum(1), (0, len(active) - images_left)))
             y = y + values @ quantizer.directions[channels]
             start += size
         y = torch.cat([y, *reversed(done)])

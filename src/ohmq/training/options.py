@@ -166,16 +166,16 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "photo": {
         "model": PhotoConfig(),
-        "epochs": 44,
+        "epochs": 40,
         "batch_size": 4,
-        "crop_size": 192,
+        "crop_size": 160,
         "learning_rate": 1.2e-3,
         "weight_decay": 0.0,
         "schedule": "cosine",
         "ema_decay": 0.999,
         "clip_norm": 1.0,
         "num_val_samples": 10,
-        "val_every": 4,
+        "val_every": 5,
     },
 }
 PRESETS["photo-int"] = {

@@ -112,7 +112,7 @@ class PhotoModule(TrainingModule):
                 groups.setdefault(RATE_FACTORS.get(name, 1.0), []).append(parameter)
         self.factors = sorted(groups)
         parameters = [{"params": p, "lr": self.learning_rate * factor} for factor, p in sorted(groups.items())]
-        return self.scheduled(torch.optim.Adam(parameters, weight_decay=self.options.weight_decay))
+        return self.scheduled(torch.optim.Adam(parameters, weight_decay=self.options.weight_decay, fused=True))
 
     def draw_channels(self, batch: int) -> Tensor:
         """How many channels each of this process's images trains: one in `ALL_CHANNELS_EVERY` all, the others spread evenly.
