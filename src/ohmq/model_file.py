@@ -359,7 +359,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return dict(contents)
 
 
-def _from_checkpoint(path: Path) -> FrozenModel:
+def model_of_checkpoint(path: Path) -> tuple[CompressionModel, dict[str, Any]]:
+    """The model of a checkpoint, with the averaged weights where there are any, and all its contents.
+
+    Raises:
+        ModelFileError: as `read_checkpoint`; or one of the warm start.
+    """
     contents = read_checkpoint(path)
     record, state = contents["ohmq"], contents["state_dict"]
     if record["stage"] == "warm_start":
@@ -367,6 +372,12 @@ def _from_checkpoint(path: Path) -> FrozenModel:
     model = build_model(config_from_dict(record["model"]))
     prefix = "averaged.module." if any(key.startswith("averaged.module.") for key in state) else "model."
     model.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+    return model, contents
+
+
+def _from_checkpoint(path: Path) -> FrozenModel:
+    model, contents = model_of_checkpoint(path)
+    record = contents["ohmq"]
     provenance = {
         **{key: record[key] for key in ("ohmq", "command", "description", "options", "stage")},
         "epoch": contents["epoch"],

@@ -1,6 +1,7 @@
 """`ohmq experiments`, run as a user would."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,6 +84,26 @@ def test_runs_test_export_and_are_skipped_when_done(mnist_folder: Path, tmp_path
     _, error = run([*command, "--epochs", "1"], tmp_path, code=1)
     assert "small: failed: out/results/small/rate_distortion.json holds another run" in error
     assert "epochs was 2, now 1" in error
+
+
+def test_one_that_starts_from_another_runs_after_it(mnist_folder: Path, tmp_path: Path) -> None:
+    base, few = "mnist-ohm-c0-16-lambda0.95-0.999", "mnist-ohm-c0-8-lambda0.95-0.999"
+    command = ["run", few, "--epochs", "2", "--data", str(mnist_folder), "-o", "out", "--cpu"]
+    output, _ = run(command, tmp_path)
+    assert [line.split()[1] for line in output.splitlines()] == [f"{base}:", f"{few}:"]
+    folder = tmp_path / "out" / "runs" / few
+    assert (tmp_path / "out" / "runs" / base / "warm_start.ckpt").exists()
+    assert not (folder / "warm_start.ckpt").exists()
+    result = ResultFile.read(tmp_path / "out" / "results" / few / "rate_distortion.json")
+    assert result.extra["experiment"]["options"]["start_from"] == base
+    assert [point.channels for point in result.points] == list(range(1, 9))
+
+    shutil.rmtree(folder)
+    shutil.rmtree(tmp_path / "out" / "results" / few)
+    (tmp_path / "out" / "runs" / base / "train.ckpt").unlink()
+    output, error = run(command, tmp_path, code=1)
+    assert f"{base}: done before" in output
+    assert f"{few}: failed: it starts from {base}, which is not trained" in error
 
 
 def test_an_interrupted_run_goes_on(mnist_folder: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from ohmq.training.options import TrainOptions, preset
 
 GRID = [(low, high, c, 16) for low, high in ((0.95, 0.999), (0.9, 0.999), (0.85, 0.9)) for c in (0, 8)]
 GRID += [(0.95, 0.999, 0, 8), (0.95, 0.999, 0, 32)]
+BASE = "mnist-ohm-c0-16-lambda0.95-0.999"
 MINIMAL = 'group = "mnist-grid"\ndescription = "mine"\ntest = "mnist"\n[model]\nfamily = "mnist"\n'
 
 
@@ -42,7 +43,11 @@ def test_the_published_grid(quantizer: str, low: float, high: float, least: int,
     assert experiment.published == (experiment.name if has_curve else "")
     recipe = TrainOptions(**preset(f"mnist-{quantizer[:3]}"))
     assert options.schedule == recipe.schedule
-    assert (options.epochs, options.batch_size, options.learning_rate) == (66, 256, recipe.learning_rate)
+    assert (options.batch_size, options.learning_rate) == (256, recipe.learning_rate)
+    if quantizer == "ohm" and experiment.name != BASE:
+        assert (options.start_from, options.epochs, options.grow_epochs) == (BASE, 12, 2)
+    else:
+        assert (options.start_from, options.epochs) == ("", 66)
 
 
 def test_the_shipped_models_are_experiments() -> None:
@@ -79,7 +84,7 @@ def test_photo_runs_are_as_published() -> None:
 
 
 def test_scaling_keeps_proportions() -> None:
-    experiment = load_experiment("mnist-ohm-c0-16-lambda0.9-0.999")
+    experiment = load_experiment(BASE)
     half = experiment.scaled(33)
     assert (half.epochs, half.grow_epochs, half.warm_start_epochs, half.val_every) == (33, 3, 12, 5)
     assert experiment.scaled(2).grow_epochs == 1
@@ -90,6 +95,8 @@ def test_scaling_keeps_proportions() -> None:
 def test_names_patterns_and_files(tmp_path: Path) -> None:
     assert [e.name for e in find_experiments(["photo", "mnist-none-*", "photo"])] == ["photo", "mnist-none-c32"]
     assert len(find_experiments(["*"])) == len(experiment_names())
+    others = ["mnist-ohm-c0-8-lambda0.95-0.999", "mnist-ohm-c8-16-lambda0.85-0.9"]
+    assert [e.name for e in find_experiments(others)] == [BASE, *others]  # what they start from comes first
     (tmp_path / "own.toml").write_text(MINIMAL)
     (own,) = find_experiments([str(tmp_path / "own.toml")])
     assert (own.name, own.options) == ("own", TrainOptions())
@@ -123,6 +130,11 @@ def test_names_patterns_and_files(tmp_path: Path) -> None:
         ("fixed_rate = 'yes'\n" + MINIMAL, "choose true or false"),
         (MINIMAL.partition("[model]")[0], r"a \[model\] table"),
         (MINIMAL.replace("[model]", "[model"), "experiment own: "),
+        (
+            MINIMAL + "refinement = true\n[train]\ninitialisation = 'vector'\nstart_from = 'mine'\n",
+            "start_from is 'mine'",
+        ),
+        (MINIMAL + "[train]\nstart_from = 'photo'\n", "for digits with OHM and refinement"),
         ("model = 3\n", r"\[model\] must be a table"),
     ],
 )

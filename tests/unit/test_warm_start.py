@@ -11,7 +11,7 @@ from ohmq.errors import ConfigError
 from ohmq.models import MnistConfig, build_model
 from ohmq.quantizers import OneHotMax
 from ohmq.training.options import TrainOptions
-from ohmq.training.run import grow_symbols
+from ohmq.training.resize import grow_symbols, resize_channels
 from ohmq.training.warm_start import ScalarBottleneck, VectorBottleneck
 
 
@@ -85,6 +85,45 @@ def test_a_grown_model_codes_almost_as_before(images: torch.Tensor) -> None:
     quantizer = grown.quantizer
     assert isinstance(quantizer, OneHotMax)
     assert len(torch.unique(quantizer.codewords[0].detach(), dim=0)) == 40
+
+
+@pytest.mark.parametrize("channels", [3, 5, 8])
+def test_a_model_with_other_channels_codes_as_before(images: torch.Tensor, channels: int) -> None:
+    model, bottleneck = vector_model(images)
+    bottleneck.transfer(model.normalise(images))
+    torch.manual_seed(0)
+    for network in model.prior.networks:  # type: ignore[union-attr]
+        torch.nn.init.normal_(network[-1].weight, std=0.1)  # as if trained
+    config = dataclasses.replace(model.config, channels_min=1, channels_max=channels)
+    resized = resize_channels(model, config, images)
+    assert resized.config == config
+    kept = min(channels, 5)
+    normalised = model.normalise(images)
+    with torch.no_grad():
+        for count in (1, kept):
+            active = torch.full((len(images),), count)
+            before, after = model(normalised, active), resized(normalised, active)
+            assert torch.equal(before.reconstruction, after.reconstruction)
+            assert torch.allclose(before.bits, after.bits)
+    if channels > 5:
+        # The new channels quantize what is left, at about the bits of their counted symbols.
+        symbols = resized.symbols(normalised).flatten(0, 2)
+        counted = sum(float(np.log2(len(symbols) / np.bincount(c)[c]).sum()) for c in symbols.T[5:].numpy())
+        with torch.no_grad():
+            latent = resized.analysis_transform(normalised).relu()
+            errors = [
+                (resized.quantizer.dequantize(resized.symbols(normalised), n) - latent).square().mean() for n in (5, 8)
+            ]
+            more = resized(normalised, torch.full((len(images),), 8)).bits.sum() - after.bits.sum()
+        assert errors[1] < 0.6 * errors[0]
+        assert float(more) == pytest.approx(counted, rel=0.05)
+
+
+def test_other_channels_of_another_model_are_refused(images: torch.Tensor) -> None:
+    model, _ = vector_model(images)
+    for changes in ({"num_symbols": 8}, {"context_hidden": 16}, {"context_group": 2}, {"prior": "static"}):
+        with pytest.raises(ConfigError, match="another configuration"):
+            resize_channels(model, dataclasses.replace(model.config, **changes), images)  # type: ignore[arg-type]
 
 
 def test_what_cannot_start_or_grow_is_refused() -> None:

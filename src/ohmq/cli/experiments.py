@@ -111,6 +111,7 @@ def run_command(
     """Train, export and test experiments: names, patterns, or TOML files of your own.
 
     What is done is skipped; what was interrupted goes on from its last checkpoint. One that fails does not stop the others.
+    One that others start from is run before them.
     """
     from ohmq.experiments import find_experiments
     from ohmq.training.run import is_first_process
@@ -161,8 +162,14 @@ def _run(
     folder = output_dir / "runs" / experiment.name
     last, model_path = folder / "last.ckpt", folder / f"{experiment.name}.safetensors"
     options = dataclasses.replace(options, **machine, output_dir=folder, description=experiment.name)
+    start = None
+    if options.start_from and not last.exists():
+        # What its transforms learned with the small alphabet; this run's alphabet grows again.
+        start = output_dir / "runs" / options.start_from / ("train.ckpt" if options.grow_epochs else "last.ckpt")
+        if not start.exists():
+            raise ConfigError(f"it starts from {options.start_from}, which is not trained: there is no {start}")
     with contextlib.redirect_stdout(sys.stderr):  # progress bars: standard output is for one line an experiment
-        checkpoint = train(options, resume=last if last.exists() else None)
+        checkpoint = train(options, resume=last if last.exists() else None, start=start)
     if not is_first_process():
         return ""
     save_model(resolve_model(checkpoint), model_path, force=True)

@@ -97,6 +97,8 @@ def experiment_names() -> tuple[str, ...]:
 def find_experiments(patterns: Sequence[str]) -> list[Experiment]:
     """Experiments by name, by pattern (``mnist-ohm-*``) or by a TOML file of one's own; in order, each once.
 
+    One that others start from (``start_from``) comes before them, also if it is not asked for.
+
     Raises:
         ConfigError: a name or pattern that fits nothing, or a file that cannot be used.
     """
@@ -108,6 +110,8 @@ def find_experiments(patterns: Sequence[str]) -> list[Experiment]:
             raise ConfigError(f"no experiment {pattern!r}; `ohmq experiments list` shows all")
         for name in names:
             experiment = load_experiment(name)
+            if experiment.name not in found and (start := experiment.options.start_from):
+                found.setdefault(start, load_experiment(start))
             found.setdefault(experiment.name, experiment)
     return list(found.values())
 
@@ -188,6 +192,8 @@ def _parse(name: str, content: dict[str, Any]) -> Experiment:
     if published and published not in published_names():
         raise ConfigError(f"published is {published!r}; known curves: {', '.join(published_names())}")
     options = TrainOptions(**settings)
+    if options.start_from and options.start_from not in experiment_names():
+        raise ConfigError(f"start_from is {options.start_from!r}; name an experiment (`ohmq experiments list`)")
     fixed_rate = content.get("fixed_rate", False)
     if not isinstance(fixed_rate, bool):
         raise ConfigError(f"fixed_rate is {fixed_rate!r}; choose true or false")

@@ -118,10 +118,10 @@ class CodecModule(TrainingModule):
         return module
 
     def configure_optimizers(self) -> Any:
-        """Adam; after a warm start, OHM's rows and codewords take smaller steps, priors larger ones."""
+        """Adam; after a warm start or another model, OHM's rows and codewords take smaller steps, priors larger ones."""
         quantizer, prior = self.model.quantizer, self.model.prior
         scale = {id(p): 1.0 for p in self.model.parameters()}
-        if self.options.warm_starts:
+        if self.options.starts_as_codec:
             # All codewords of a position share one gradient: with Adam they would step together, C times too far.
             assert isinstance(quantizer, OneHotMax)
             scale |= {id(p): 0.1 for p in quantizer.parameters()}

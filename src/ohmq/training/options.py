@@ -45,7 +45,8 @@ class TrainOptions:
         output_dir: where logs and checkpoints go.
         description: free text, kept in the checkpoint.
         test_sets: image folders evaluated after training.
-        start_from: a photo model (shipped name, model file) whose weights training starts from; "": the warm start.
+        start_from: what training starts from in place of the warm start: a photo model (shipped name, model file), or a
+            checkpoint of an OHM model for digits with refinement, of any number of channels. "": nothing.
     """
 
     model: ModelConfig = field(default_factory=MnistConfig)
@@ -100,8 +101,12 @@ class TrainOptions:
             raise ConfigError(f"schedule is {self.schedule!r}; choose 'constant' or 'cosine'")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ConfigError(f"precision is {self.precision!r}; choose 'auto', 'float32' or 'bfloat16'")
-        if self.start_from and not isinstance(self.model, PhotoConfig):
-            raise ConfigError("training starts from a model file for the photo family only; use --ckpt to resume a run")
+        digits = isinstance(self.model, MnistConfig) and self.model.quantizer == "ohm" and self.model.refinement
+        if self.start_from and not (digits or isinstance(self.model, PhotoConfig)):
+            raise ConfigError(
+                "training starts from another model for the photo family, and for digits with OHM and refinement; use "
+                "--ckpt to resume a run"
+            )
         if isinstance(self.model, PhotoConfig):
             if self.crop_size < 32 or self.crop_size % 16:
                 raise ConfigError(f"crop_size is {self.crop_size}; the photo model needs a multiple of 16 from 32 on")
@@ -120,10 +125,17 @@ class TrainOptions:
             )
 
     @property
+    def starts_as_codec(self) -> bool:
+        """Whether OHM works already when it is first trained."""
+        return self.warm_starts or bool(self.start_from)
+
+    @property
     def warm_starts(self) -> bool:
         """Whether a warm start comes first."""
         if isinstance(self.model, PhotoConfig):
             return False  # its warm start takes no training
+        if self.start_from:
+            return False
         return self.model.quantizer == "ohm" and self.initialisation != "published" and self.warm_start_epochs > 0
 
     def to_dict(self) -> dict[str, Any]:

@@ -15,14 +15,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor, nn
+from torch import Tensor
 
 import ohmq
 from ohmq.datasets import Split, load_mnist
 from ohmq.errors import ConfigError
 from ohmq.evaluation.classic import classic_curve
 from ohmq.evaluation.results import command_line
-from ohmq.model_file import CHECKPOINT_FORMAT, read_checkpoint, resolve_model, thaw
+from ohmq.model_file import CHECKPOINT_FORMAT, model_of_checkpoint, read_checkpoint, resolve_model, thaw
 from ohmq.models import (
     CompressionModel,
     MnistConfig,
@@ -33,7 +33,6 @@ from ohmq.models import (
     build_model,
 )
 from ohmq.models.photo import BLOCK
-from ohmq.priors import ContextPrior, StaticPrior
 from ohmq.quantizers import OneHotMax
 from ohmq.training.data import ArrayLoader
 from ohmq.training.module import CodecModule, TrainingModule, WarmStartModule
@@ -41,8 +40,9 @@ from ohmq.training.options import TrainOptions
 from ohmq.training.photo import PhotoModule
 from ohmq.training.photo_start import design_photo_codec, start_integer_model, start_photo_model
 from ohmq.training.photos import CropLoader, WholePhotos, photo_files, photo_folder
+from ohmq.training.resize import grow_symbols, resize_channels
 
-__all__ = ["grow_symbols", "is_first_process", "train"]
+__all__ = ["is_first_process", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,11 +54,12 @@ def is_first_process() -> bool:
     return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
-def train(options: TrainOptions, *, resume: Path | None = None) -> Path:
+def train(options: TrainOptions, *, resume: Path | None = None, start: Path | None = None) -> Path:
     """Train a model.
 
     Args:
         options: the run. resume: a checkpoint of it to go on from; None: start at the beginning.
+        start: where the checkpoint lies that ``options.start_from`` names; None: that is its path.
 
     Returns:
         The last checkpoint, ``output_dir/last.ckpt``.
@@ -68,6 +69,9 @@ def train(options: TrainOptions, *, resume: Path | None = None) -> Path:
         SystemExit: stopped by SIGTERM or SIGINT; a checkpoint is written.
     """
     seed_everything(options.seed, workers=True, verbose=False)
+    # A sharp softmax is full of numbers below 1e-38, and products with them take ten times as long: they count as zero.
+    # Threads that torch made before this line keep them.
+    torch.set_flush_denormal(True)
     options.output_dir.mkdir(parents=True, exist_ok=True)
     if isinstance(options.model, PhotoConfig):
         return _train_photo(options, resume)
@@ -78,6 +82,9 @@ def train(options: TrainOptions, *, resume: Path | None = None) -> Path:
     started = time.monotonic() - done.seconds
     stages = _stages(options)
     model: CompressionModel | None = None
+    if options.start_from and not done.stage:
+        found, _ = model_of_checkpoint(start or Path(options.start_from))
+        model = resize_channels(found, stages[0].model, data.sample())
     last = options.output_dir / "last.ckpt"
     for index, stage in enumerate(stages):
         if done.stage and index < [s.name for s in stages].index(done.stage):
@@ -194,92 +201,6 @@ class _Progress:
         if changed:
             raise ConfigError(f"{path} is a checkpoint of another run: {'; '.join(changed)}; start a new output_dir")
         return cls(record["stage"], path, record.get("seconds", 0.0))
-
-
-GROWN_SHARE = 0.002
-"""Share of a channel's symbols that are new ones just after growing."""
-
-
-@torch.no_grad()
-def grow_symbols(model: CompressionModel, num_symbols: int, images: Tensor) -> CompressionModel:
-    """The same model with a larger alphabet.
-
-    New codewords lie half-way between old ones and latents of the images that these represent badly. They start as rare
-    symbols, so that the model codes almost as before; training finds out which are worth their bits.
-
-    Args:
-        model: an OHM model with refinement. num_symbols: the new S.
-        images: in [0, 1], shape (N, image_channels, H, W).
-    """
-    quantizer, old_prior = model.quantizer, model.prior
-    assert isinstance(quantizer, OneHotMax)
-    assert isinstance(old_prior, StaticPrior | ContextPrior)
-    grown = build_model(dataclasses.replace(model.config, num_symbols=num_symbols))
-    new, prior = grown.quantizer, grown.prior
-    assert isinstance(new, OneHotMax)
-    assert isinstance(prior, StaticPrior | ContextPrior)
-    channels, old, dim = quantizer.weight.shape
-    grown.analysis_transform.load_state_dict(model.analysis_transform.state_dict())
-    grown.synthesis_transform.load_state_dict(model.synthesis_transform.state_dict())
-    new.output_bias.copy_(quantizer.output_bias)
-    new.inverse_temperature.copy_(quantizer.inverse_temperature)
-    latent = model.analysis_transform(model.normalise(images)).relu()
-    rest = latent.permute(0, 2, 3, 1).reshape(-1, dim) - quantizer.output_bias
-    nearest = torch.empty(channels, num_symbols - old, dtype=torch.int64)
-    rarity = torch.empty(channels, num_symbols - old)
-    for c in range(channels):
-        activation = torch.addmm(quantizer.bias[c], rest + quantizer.output_bias, quantizer.weight[c].T).abs()
-        best, symbols = activation.min(1)
-        left = rest - quantizer.codewords[c][symbols]
-        error = left.square().sum(1)
-        picked = torch.multinomial(error, num_symbols - old, replacement=len(error) < num_symbols - old)
-        added = rest[picked] - left[picked] / 2  # half of the way: later channels expect something to be left
-        # After the vector start an activation is about scale * (squared distance - squared latent) + offset.
-        distance = error - rest.square().sum(1)
-        centred = distance - distance.mean()
-        scale = ((best - best.mean()) * centred).sum() / centred.square().sum()
-        offset = best.mean() - scale * distance.mean()
-        squares = added.square().sum(1)
-        candidate = scale * (squares - 2 * rest @ added.T) + offset
-        lift = -candidate.amin(0).clamp_max(0)  # activations stay positive: the smallest is the nearest to zero
-        rivals = (candidate + lift).min(1)
-        margin = (best - rivals.values).quantile(1 - GROWN_SHARE).clamp_min(0)
-        taken = rivals.values + margin < best
-        count = torch.bincount(rivals.indices[taken], minlength=len(added)).float()
-        new.codewords[c] = torch.cat([quantizer.codewords[c], added])
-        new.weight[c] = torch.cat([quantizer.weight[c], -2 * scale * added])
-        bias = scale * (squares + 2 * added @ quantizer.output_bias) + offset + lift + margin
-        new.bias[c] = torch.cat([quantizer.bias[c], bias])
-        nearest[c] = torch.cdist(added, quantizer.codewords[c]).argmin(1)
-        rarity[c] = -((count + 0.05) / len(rest)).log()
-        rest = torch.where(taken[:, None], rest - added[rivals.indices], left)
-    _grow_static(old_prior, prior, rarity)
-    if isinstance(prior, ContextPrior) and isinstance(old_prior, ContextPrior):
-        prior.networks.load_state_dict(old_prior.networks.state_dict())
-        prior.input_scale.copy_(old_prior.input_scale)
-        copied = old_prior.features[torch.arange(channels)[:, None], nearest]
-        prior.features.copy_(torch.cat([old_prior.features, copied], 1))
-    return grown
-
-
-def _grow_static(old: StaticPrior | ContextPrior, new: StaticPrior | ContextPrior, rarity: Tensor) -> None:
-    """Copy a static prior; new symbols have the given negative log probabilities, shape (C, new symbols)."""
-    source, target = (p.static if isinstance(p, ContextPrior) else p for p in (old, new))
-    target.network[0].load_state_dict(source.network[0].state_dict())
-    target.inverse_temperature.copy_(source.inverse_temperature)
-    channels = source.num_channels
-    before, after = source.network[2], target.network[2]
-    assert isinstance(before, nn.Conv2d)
-    assert isinstance(after, nn.Conv2d)
-    assert before.bias is not None
-    assert after.bias is not None
-    weight = before.weight.view(channels, source.num_symbols, -1)
-    after.weight.copy_(torch.cat([weight, weight.new_zeros(*rarity.shape, weight.shape[2])], 1).view_as(after.weight))
-    # The old scores are not normalised: what is added is in proportion to their smallest sum at any position.
-    scores = source.network(rarity.new_ones(1, 1, 3, 3)).view(channels, source.num_symbols, 9).abs()
-    total = torch.logsumexp(-scores * source.inverse_temperature[:, None, None], 1).amin(1)
-    added = (rarity - total[:, None]).clamp_min(0.01) / source.inverse_temperature[:, None]
-    after.bias.copy_(torch.cat([before.bias.view(channels, -1), added], 1).flatten())
 
 
 class _Digits:

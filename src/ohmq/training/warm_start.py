@@ -12,7 +12,7 @@ from ohmq.models import CompressionModel, ModelOutput
 from ohmq.priors import ContextPrior, FactorizedDensity, StaticPrior
 from ohmq.quantizers import OneHotMax
 
-__all__ = ["ScalarBottleneck"]
+__all__ = ["ScalarBottleneck", "VectorBottleneck", "set_nearest_codewords"]
 
 
 class ScalarBottleneck(nn.Module):
@@ -179,19 +179,36 @@ class VectorBottleneck(nn.Module):
         for c in range(quantizer.num_channels):
             extra = _sample(residual, max(0, quantizer.num_symbols - self.num_codewords))
             start = torch.cat([self.codewords[c], extra])[: quantizer.num_symbols]
-            codewords, index = _lloyd(residual, start, rounds=8)
-            offset = residual.square().sum(1).max() * 1.3
-            quantizer.codewords[c] = codewords
-            quantizer.weight[c] = -2 * codewords
-            # Channels see the latent minus earlier codewords: the centre, which the output bias adds, is still in it.
-            quantizer.bias[c] = codewords.square().sum(1) + offset + 2 * codewords @ self.centre
-            quantizer.inverse_temperature[c] = _temperature(_distances(residual, codewords), sharpness)
-            counts[c] = torch.bincount(index, minlength=quantizer.num_symbols)
-            residual = residual - codewords[index]
+            counts[c], residual = set_nearest_codewords(quantizer, c, residual, start, sharpness)
         if isinstance(self.model.prior, ContextPrior):
             self.model.prior.initialise_from_counts(counts, float((rows - self.centre).std()))
         elif isinstance(self.model.prior, StaticPrior):
             self.model.prior.initialise_from_counts(counts)
+
+
+@torch.no_grad()
+def set_nearest_codewords(
+    quantizer: OneHotMax, channel: int, residual: Tensor, start: Tensor | None = None, sharpness: float = 0.8
+) -> tuple[Tensor, Tensor]:
+    """Set a channel of a quantizer with refinement to the nearest of S codewords, the k-means of what it quantizes.
+
+    Args:
+        quantizer: its output bias is set already. channel: which. residual: latents less the output bias and the
+            codewords of earlier channels, shape (rows, D). start: codewords to begin with, shape (S, D); None: some of the rows.
+        sharpness: mean of the largest softmax weight, which sets the channel's inverse temperature.
+
+    Returns:
+        How often each symbol occurs, shape (S,), and what the channel leaves, shape as residual.
+    """
+    start = _sample(residual, quantizer.num_symbols) if start is None else start
+    codewords, index = _lloyd(residual, start, rounds=8)
+    offset = residual.square().sum(1).max() * 1.3
+    quantizer.codewords[channel] = codewords
+    quantizer.weight[channel] = -2 * codewords
+    # Channels see the latent minus earlier codewords: the output bias is still in it.
+    quantizer.bias[channel] = codewords.square().sum(1) + offset + 2 * codewords @ quantizer.output_bias
+    quantizer.inverse_temperature[channel] = _temperature(_distances(residual, codewords), sharpness)
+    return torch.bincount(index, minlength=len(codewords)), residual - codewords[index]
 
 
 def _sample(rows: Tensor, count: int) -> Tensor:
