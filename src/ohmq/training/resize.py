@@ -112,11 +112,12 @@ def resize_channels(model: CompressionModel, config: ModelConfig, images: Tensor
     Raises:
         ConfigError: configurations that differ in more, or other groups of channels.
     """
-    same = dataclasses.replace(model.config, channels_min=config.channels_min, channels_max=config.channels_max)
-    if same != config or not (config.quantizer == "ohm" and config.refinement):
-        raise ConfigError(
-            f"a start of another configuration: it has {model.config.to_dict()}, wanted {config.to_dict()}"
-        )
+    found, wanted = model.config.to_dict(), config.to_dict()
+    free = ("channels_min", "channels_max")
+    changed = [f"{key} is {found.get(key)!r}, not {value!r}" for key, value in wanted.items()
+               if key not in free and found.get(key) != value]  # fmt: skip
+    if changed:
+        raise ConfigError(f"what training starts from has another configuration: {'; '.join(changed)}")
     resized = build_model(config)
     old, new, old_prior, prior = model.quantizer, resized.quantizer, model.prior, resized.prior
     assert isinstance(old, OneHotMax)
