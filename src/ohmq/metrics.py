@@ -78,18 +78,34 @@ def psnr_db_batch(reference: Pixels, decoded: Pixels) -> Floats:
         return 10 * np.log10(255**2 / np.array(errors, np.float64))
 
 
+FILTER_ROWS = 16
+"""Rows filtered at a time: they stay in cache."""
+
+
 def _filter(maps: Floats) -> Floats:
     """Gaussian means over the windows inside each map, (H, W, ...) to (H - 10, W - 10, ...)."""
     weights = np.exp(-np.square(np.arange(WINDOW) - WINDOW // 2) / (2 * SIGMA**2))
     weights /= weights.sum()
-    for axis in (0, 1):
-        maps = maps.swapaxes(0, axis)
-        size = len(maps) - WINDOW + 1
-        total = maps[:size] * weights[0]
-        for shift in range(1, WINDOW):
-            total += maps[shift : shift + size] * weights[shift]
-        maps = total.swapaxes(0, axis)
-    return maps
+    height, width = maps.shape[0] - WINDOW + 1, maps.shape[1] - WINDOW + 1
+    means = np.empty((height, width, *maps.shape[2:]))
+    rows = np.empty((FILTER_ROWS, *maps.shape[1:]))
+    product = np.empty_like(rows)
+    for start in range(0, height, FILTER_ROWS):
+        count = min(FILTER_ROWS, height - start)
+        for shift, weight in enumerate(weights):
+            _add(maps[start + shift : start + shift + count], weight, rows[:count], product, first=shift == 0)
+        for shift, weight in enumerate(weights):
+            target = means[start : start + count]
+            _add(rows[:count, shift : shift + width], weight, target, product, first=shift == 0)
+    return means
+
+
+def _add(values: Floats, weight: float, total: Floats, product: Floats, *, first: bool) -> None:
+    """total += weight * values, or = for the first; product is room to work in."""
+    if first:
+        np.multiply(values, weight, out=total)
+    else:
+        total += np.multiply(values, weight, out=product[: values.shape[0], : values.shape[1]])
 
 
 class _Similarity(NamedTuple):
@@ -101,9 +117,10 @@ class _Similarity(NamedTuple):
 
 def _similarity(x: Floats, y: Floats) -> _Similarity:
     """Structural similarity of images in 0..255, (H, W, N, C), over the windows inside the image."""
-    mean_x, mean_y, xx, yy, xy = (_filter(maps) for maps in (x, y, x * x, y * y, x * y))
-    contrast_structure = (2 * (xy - mean_x * mean_y) + C2) / (xx - mean_x**2 + yy - mean_y**2 + C2)
-    luminance = (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1)
+    mean_x, mean_y, squares, xy = (_filter(maps) for maps in (x, y, x * x + y * y, x * y))
+    means, mean_squares = mean_x * mean_y, mean_x**2 + mean_y**2
+    contrast_structure = (2 * (xy - means) + C2) / (squares - mean_squares + C2)
+    luminance = (2 * means + C1) / (mean_squares + C1)
     return _Similarity((luminance * contrast_structure).mean((0, 1)), contrast_structure.mean((0, 1)))
 
 
