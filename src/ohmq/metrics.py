@@ -101,7 +101,7 @@ def _filter(maps: Floats) -> Floats:
 
 
 def _add(values: Floats, weight: float, total: Floats, product: Floats, *, first: bool) -> None:
-    """total += weight * values, or = for the first; product is room to work in."""
+    """Add weight * values to total, or set it to that; product is room to work in."""
     if first:
         np.multiply(values, weight, out=total)
     else:
