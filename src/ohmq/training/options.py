@@ -178,7 +178,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "photo": {
         "model": PhotoConfig(),
-        "epochs": 40,
+        "epochs": 86,
         "batch_size": 4,
         "crop_size": 160,
         "learning_rate": 1.2e-3,
