@@ -112,7 +112,15 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         streams = capsys.readouterr()
         return int(stop.value.code or 0), streams.out, streams.err
 
-    command = (str(RESULTS), "-o", str(tmp_path / "plots"), "--figure", "lambda-c0", "--figure", "lambda-c8")
+    command = (
+        str(RESULTS / "mnist-ohm"),
+        "-o",
+        str(tmp_path / "plots"),
+        "--figure",
+        "lambda-c0",
+        "--figure",
+        "lambda-c8",
+    )
     code, output, error = run(*command)
     assert code == 0
     assert "lambda-c8: not drawn" in output
