@@ -59,7 +59,7 @@ def train(options: TrainOptions, *, resume: Path | None = None, start: Path | No
 
     Args:
         options: the run. resume: a checkpoint of it to go on from; None: start at the beginning.
-        start: where the checkpoint lies that ``options.start_from`` names; None: that is its path.
+        start: where the model lies that ``options.start_from`` names; None: that is its path, or a shipped name.
 
     Returns:
         The last checkpoint, ``output_dir/last.ckpt``.
@@ -69,12 +69,12 @@ def train(options: TrainOptions, *, resume: Path | None = None, start: Path | No
         SystemExit: stopped by SIGTERM or SIGINT; a checkpoint is written.
     """
     seed_everything(options.seed, workers=True, verbose=False)
-    # A sharp softmax is full of numbers below 1e-38, and products with them take ten times as long: they count as zero.
+    # A sharp softmax is full of numbers below 1e-38, and a product with one takes many times as long: they count as zero.
     # Threads that torch made before this line keep them.
     torch.set_flush_denormal(True)
     options.output_dir.mkdir(parents=True, exist_ok=True)
     if isinstance(options.model, PhotoConfig):
-        return _train_photo(options, resume)
+        return _train_photo(options, resume, start)
     data = _Digits(options) if isinstance(options.model, MnistConfig) else _Photos(options)
     if data.count < options.batch_size:
         logger.warning("only %d training images: the batch size becomes that", data.count)
@@ -121,7 +121,7 @@ DESIGN_CROPS, DESIGN_CROP = 256, 128
 """Crops of training photos that the warm start of the photo codec looks at, and their side."""
 
 
-def _train_photo(options: TrainOptions, resume: Path | None) -> Path:
+def _train_photo(options: TrainOptions, resume: Path | None, start: Path | None) -> Path:
     photos = _Photos(options)
     done = _Progress.of(resume, options) if resume else _Progress("", None)
     started = time.monotonic() - done.seconds
@@ -131,7 +131,7 @@ def _train_photo(options: TrainOptions, resume: Path | None) -> Path:
     design = design_photo_codec(sample, options.model)
     model: PhotoModel | PhotoIntegerModel
     if options.start_from:
-        frozen = resolve_model(options.start_from)
+        frozen = resolve_model(start or options.start_from)
         if frozen.config != design.config:
             raise ConfigError(f"{options.start_from} has another configuration than these photos and options give")
         model = thaw(frozen)
