@@ -2,7 +2,7 @@
 
 import errno
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 from ohmq.errors import OutputExistsError, OutputWriteError
@@ -43,14 +43,10 @@ def write_atomically(path: Path, data: bytes, *, force: bool = False) -> None:
     check_output(path, force=force)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".ohmq-", suffix=".part")
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
+        temporary = path.parent / f".ohmq-{secrets.token_hex(8)}.part"
+        try:  # from before there is a file: whoever is stopped anywhere inside leaves none
+            with temporary.open("xb") as file:
                 file.write(data)
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)
             _put_in_place(temporary, path, force)
         finally:
             temporary.unlink(missing_ok=True)

@@ -19,12 +19,13 @@ import pytest
 from PIL import Image
 from small_models import make_model
 
-import ohmq
+import ohmq.files
 from ohmq.cli import cli, main
 from ohmq.cli.common import Job, run_jobs
 from ohmq.codec import load
 from ohmq.container import psnr_table, read_ohm
 from ohmq.errors import OhmqError
+from ohmq.files import write_atomically
 from ohmq.metrics import psnr_db
 from ohmq.model_file import freeze, save_model
 
@@ -571,6 +572,30 @@ def test_a_process_ends_on_sigterm_outside_a_job() -> None:
     with pytest.raises(OhmqError, match="a process was killed"):
         run_jobs(jobs, terminated_when_sent, "", quiet=True, processes=2)
     assert not multiprocessing.active_children()
+
+
+def terminated_twice(job: Job) -> dict[str, object]:
+    """Writes a file; gets SIGTERM while it does, and again while it removes what it had written."""
+    remove = Path.unlink
+
+    def stop(*arguments: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def stop_again(self: Path, missing_ok: bool = False) -> None:
+        stop()
+        remove(self, missing_ok=missing_ok)
+
+    ohmq.files._put_in_place = stop  # in a process of its own
+    Path.unlink = stop_again  # type: ignore[method-assign]
+    write_atomically(job.target, b"part")
+    return {}
+
+
+def test_a_second_sigterm_does_not_stop_the_clearing_up(tmp_path: Path) -> None:
+    jobs = [Job(tmp_path / name, tmp_path, target=tmp_path / "out" / name) for name in ("a", "b")]
+    with pytest.raises(OhmqError, match="a process was killed"):
+        run_jobs(jobs, terminated_twice, "", quiet=True, processes=2)
+    assert not files(tmp_path / "out")
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes in /proc")

@@ -43,9 +43,12 @@ def test_the_published_grid(quantizer: str, low: float, high: float, least: int,
     assert experiment.published == (experiment.name if has_curve else "")
     recipe = TrainOptions(**preset(f"mnist-{quantizer[:3]}"))
     assert options.schedule == recipe.schedule
-    assert (options.batch_size, options.learning_rate) == (256, recipe.learning_rate)
-    if quantizer == "ohm" and experiment.name != BASE:
-        assert (options.start_from, options.epochs, options.grow_epochs) == (BASE, 12, 2)
+    assert options.batch_size == 256
+    assert options.learning_rate == (2e-3 if (quantizer, least) == ("ohm", 8) else recipe.learning_rate)
+    start = {BASE: "", BASE.replace("c0", "c8"): BASE}.get(experiment.name, BASE.replace("c0", f"c{least}"))
+    if quantizer == "ohm" and start:
+        epochs = 66 if start == BASE and least == 8 else 24 if least == 8 else 12
+        assert (options.start_from, options.epochs) == (start, epochs)
     else:
         assert (options.start_from, options.epochs) == ("", 66)
 
@@ -96,10 +99,15 @@ def test_names_patterns_and_files(tmp_path: Path) -> None:
     assert [e.name for e in find_experiments(["photo", "mnist-none-*", "photo"])] == ["photo", "mnist-none-c32"]
     assert len(find_experiments(["*"])) == len(experiment_names())
     others = ["mnist-ohm-c0-8-lambda0.95-0.999", "mnist-ohm-c8-16-lambda0.85-0.9"]
-    assert [e.name for e in find_experiments(others)] == [BASE, *others]  # what they start from comes first
+    middle = "mnist-ohm-c8-16-lambda0.95-0.999"
+    assert [e.name for e in find_experiments(others)] == [BASE, others[0], middle, others[1]]  # starts come first
     (tmp_path / "own.toml").write_text(MINIMAL)
     (own,) = find_experiments([str(tmp_path / "own.toml")])
     assert (own.name, own.options) == ("own", TrainOptions())
+    again = (files("ohmq.experiments") / f"{middle}.toml").read_text().replace(BASE, middle)
+    (tmp_path / f"{middle}.toml").write_text(again)
+    with pytest.raises(ConfigError, match="starts from itself"):
+        find_experiments([str(tmp_path / f"{middle}.toml")])
     for name in ("nothing", "nothing-*"):
         with pytest.raises(ConfigError, match="experiments list"):
             find_experiments([name])

@@ -234,6 +234,8 @@ def _end_with_parent() -> None:
 
 
 def _terminate(number: int, frame: Any) -> None:
+    # The pool sends another one as soon as a process has ended; that would stop the unwinding.
+    signal.signal(number, signal.SIG_IGN)
     if _busy:
         sys.exit(128 + number)  # unwinds: partial files are removed
     os._exit(128 + number)  # outside a job the pool would catch SystemExit, and the process would stay

@@ -100,7 +100,7 @@ def find_experiments(patterns: Sequence[str]) -> list[Experiment]:
     One that others start from (``start_from``) comes before them, also if it is not asked for.
 
     Raises:
-        ConfigError: a name or pattern that fits nothing, or a file that cannot be used.
+        ConfigError: a name or pattern that fits nothing, a file that cannot be used, or runs that start from one another.
     """
     found: dict[str, Experiment] = {}
     for pattern in patterns:
@@ -109,10 +109,13 @@ def find_experiments(patterns: Sequence[str]) -> list[Experiment]:
         elif not (names := fnmatch.filter(experiment_names(), pattern)):
             raise ConfigError(f"no experiment {pattern!r}; `ohmq experiments list` shows all")
         for name in names:
-            experiment = load_experiment(name)
-            if experiment.name not in found and (start := experiment.options.start_from):
-                found.setdefault(start, load_experiment(start))
-            found.setdefault(experiment.name, experiment)
+            line = [load_experiment(name)]
+            while start := line[0].options.start_from:
+                if start in (experiment.name for experiment in line):
+                    raise ConfigError(f"experiment {start} starts from itself; give one of its line another start_from")
+                line.insert(0, load_experiment(start))
+            for experiment in line:
+                found.setdefault(experiment.name, experiment)
     return list(found.values())
 
 
