@@ -233,10 +233,10 @@ class PriorState:
         """Take the symbols of a portion; nothing to learn here before the channel is complete."""
 
     def advance(self, symbols: Array) -> None:
-        """Take the symbols of the current channel, shape (rows, 1), and go to the next channel."""
+        """Take the symbols of the current channel, shape (1, rows), and go to the next channel."""
         prior, c = self.prior, self.channel
         if prior.is_context:
-            self._partial += prior.codewords[c][symbols[:, 0]]
+            self._partial += prior.codewords[c][symbols[0]]
         self.channel += 1
         if self.channel == self._group_start + prior.group_sizes[self._group]:
             self._group_start, self._group = self.channel, self._group + 1

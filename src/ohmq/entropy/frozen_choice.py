@@ -8,6 +8,7 @@ import bisect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from ohmq.entropy.frozen import CHUNK_ROWS, VALUE_BITS, WEIGHT_BITS, Array, Portion, exp2_weights, neighbour_rows
@@ -26,8 +27,9 @@ SPATIAL_LIMIT = 8
 """Features of neighbours' symbols are clipped to so many steps."""
 RUN_SYMBOLS = 2**18
 """Symbols whose tables are held at a time."""
-_DIAGONAL, _DIRECT = ((-1, -1), (-1, 1), (1, -1), (1, 1)), ((-1, 0), (1, 0), (0, -1), (0, 1))
-_LIMIT = 2**52
+_NEIGHBOURS = {1: (0, 2, 6, 8), 2: (1, 3, 5, 7)}
+"""Which of the nine around a row the second and the third pass look at: those of earlier passes."""
+_LIMIT = 2**40
 _FAR = 2**20
 """What is larger than this is cut off to it: no grid and no feature reaches so far."""
 
@@ -63,9 +65,8 @@ class FrozenChoicePrior:
         self.num_channels, self.num_symbols = self.tensors["logits"].shape
         if sum(self.group_sizes) != self.num_channels:
             raise ValueError(f"tables of {self.num_channels} channels do not fit groups {self.group_sizes}")
-        self.values, self.directions, self.project = (
-            self.tensors[name].astype(np.float64) for name in ("values", "directions", "project")
-        )
+        self.values = self.tensors["values"].astype(np.float64)
+        self.directions, self.project = (_scaled(self.tensors[name]) for name in ("directions", "project"))
         self.own, self.places, self.spatial = (
             self.tensors[name].astype(np.int32) for name in ("own", "places", "spatial")
         )
@@ -76,21 +77,21 @@ class FrozenChoicePrior:
         interlaced = sum(self.group_sizes[:interlaced_groups])
         if self.places.shape != (interlaced, self.num_symbols) or self.spatial.shape != (interlaced, 2, 2, 4):
             raise ValueError(f"the tables of {interlaced} interlaced channels have another shape")
+        # All of these sums are multiples of 2^-12: exact below 2^40 as integers are below 2^52.
         bound = np.abs(self.values).max(1) @ np.abs(self.directions)
         self._check(bound.max())
-        self._check(bound.max() * np.abs(self.project).sum(1).max())
+        self._check((bound.max() + 1) * np.abs(self.project).sum(1).max())
         self.layers: list[list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = []
         for group in range(1, len(self.group_sizes)):
             names = [f"projection.{group}", *(f"network.{group}.{layer}" for layer in range(3))]
-            parts = [
-                (self.tensors[f"{name}.weight"].astype(np.float64), self.tensors[f"{name}.bias"].astype(np.float64))
-                for name in names
-            ]
-            largest = bound.max() / 2**WEIGHT_BITS + 1
+            parts = [(_scaled(self.tensors[f"{name}.weight"]), _scaled(self.tensors[f"{name}.bias"])) for name in names]
+            largest = bound.max() + 1
             for weight, bias in parts:
-                largest = float((np.abs(weight).sum(1) * largest + np.abs(bias)).max())
+                largest = float((np.abs(weight).sum(1) * largest + np.abs(bias)).max()) + 1
                 self._check(largest)
-                largest = largest / 2**WEIGHT_BITS + 1
+            weight, bias = parts[-1]  # first coefficients of all channels, then second ones
+            by_coefficient = np.arange(len(bias)).reshape(-1, 2).T.ravel()
+            parts[-1] = np.ascontiguousarray(weight[by_coefficient]), bias[by_coefficient, None]
             self.layers.append(parts)
         self._tables: dict[int, NDArray[np.float64]] = {}
 
@@ -139,15 +140,18 @@ class ChoiceState:
     def __init__(self, prior: FrozenChoicePrior, tiles: int, height: int, width: int) -> None:
         self.prior, self.height, self.width, self.rows = prior, height, width, tiles * height * width
         self.channel = 0
-        self._neighbours = neighbour_rows(tiles, height, width)
+        self._tiles = tiles
         self._latent = np.zeros((self.rows, prior.directions.shape[1]))
         self._rounded = np.empty_like(self._latent)
         self._group, self._group_start = 0, 0
         self._taken = np.empty((prior.group_sizes[0], self.rows))
         self._parts: tuple[NDArray[np.int32], NDArray[np.int32]] | None = None
         row, column = np.arange(height)[:, None] % 2, np.arange(width) % 2
-        self._pass = np.tile(np.where(row == column, row, 2).ravel(), tiles)
-        self._places = np.zeros((0, self.rows), np.int32)
+        passes = np.tile(np.where(row == column, row, 2).ravel(), tiles)
+        self._passes = [np.flatnonzero(passes == number) for number in range(3)]
+        around = neighbour_rows(tiles, height, width)
+        self._near = {n: np.ascontiguousarray(around[self._passes[n]][:, at].T) for n, at in _NEIGHBOURS.items()}
+        self._places = np.zeros((0, self.rows + 1), np.int32)
 
     @property
     def _interlaced(self) -> bool:
@@ -163,61 +167,67 @@ class ChoiceState:
             self._parts = self._coefficients()
         first = self.channel - self._group_start
         own, network = (part[:, first : first + channels] for part in self._parts)
-        self._places = np.zeros((channels if self._interlaced else 0, self.rows), np.int32)
+        self._places = np.zeros((channels if self._interlaced else 0, self.rows + 1), np.int32)  # 0 beyond the border
         step = max(1, RUN_SYMBOLS // self.rows)
-        for number in range(3 if self._interlaced else 1):
-            rows = np.flatnonzero(self._pass == number) if self._interlaced else np.arange(self.rows)
+        for number, rows in enumerate(self._passes if self._interlaced else [np.arange(self.rows)]):
             if rows.size == 0:
                 continue
             for start in range(0, channels, step):
                 part = slice(start, min(start + step, channels))
-                added = self._spatial(number, part) if number else 0
-                chosen = self._table_numbers(own[:, part] + added, network[:, part])
+                o, u = own[:, part], network[:, part]
+                if self._interlaced:
+                    o, u = o.take(rows, 2), u.take(rows, 2)
+                    if number:
+                        o += self._spatial(number, part)
                 each = rows.reshape(pictures, -1)
-                yield Portion(0, part, each, self._picture_tables(each, self.channel + start, chosen))
+                chosen = self._table_numbers(o, u).reshape(-1, *each.shape)
+                yield Portion(0, part, each, self._picture_tables(self.channel + start, chosen))
 
-    def _picture_tables(
-        self, rows: NDArray[np.int64], channel: int, chosen: NDArray[np.int32]
-    ) -> Callable[[int], tuple[Array, Array | None]]:
+    def _picture_tables(self, channel: int, chosen: NDArray[np.int32]) -> Callable[[int], tuple[Array, Array | None]]:
         tables = [self.prior.channel_tables(channel + i) for i in range(len(chosen))]
 
         def of(number: int) -> tuple[Array, None]:
-            each = rows.shape[1]
+            each = chosen.shape[2]
             out = np.empty((len(tables) * each, tables[0].shape[1]))
             for i, table in enumerate(tables):
-                np.take(table, chosen[i, rows[number]], 0, out=out[i * each : (i + 1) * each], mode="clip")
+                np.take(table, chosen[i, number], 0, out=out[i * each : (i + 1) * each], mode="clip")
             return out, None
 
         return of
 
     def learn(self, portion: Portion, symbols: Array) -> None:
-        """Take the symbols of a portion, those of all rows and channels in shape (rows, channels)."""
+        """Take the symbols of a portion, those of all channels and rows in shape (channels, rows)."""
         if self._interlaced:
             rows = portion.rows.reshape(-1)
             for i in range(portion.channels.start, portion.channels.stop):
-                self._places[i, rows] = self.prior.places[self.channel + i].take(symbols[rows, i])
+                self._places[i, rows] = self.prior.places[self.channel + i].take(symbols[i].take(rows))
 
     def advance(self, symbols: Array) -> None:
-        """Take the symbols of the next channels, shape (rows, channels), and go on to those after them."""
+        """Take the symbols of the next channels, shape (channels, rows), and go on to those after them."""
         prior = self.prior
         first = self.channel - self._group_start
-        for i, values in enumerate(symbols.T):
+        for i, values in enumerate(symbols):
             np.take(prior.values[self.channel + i], values, out=self._taken[first + i], mode="clip")
-        self.channel += symbols.shape[1]
+        self.channel += len(symbols)
         if self._group_start + len(self._taken) == self.channel < prior.num_channels:
-            self._latent += self._taken.T @ prior.directions[self._group_start : self.channel]
+            directions = prior.directions[self._group_start : self.channel]
+            self._latent += np.matmul(self._taken.T, directions, out=self._rounded)
             self._group_start, self._group, self._parts = self.channel, self._group + 1, None
             self._taken = np.empty((prior.group_sizes[self._group], self.rows))
 
     def _table_numbers(self, own: NDArray[np.int32], network: NDArray[np.int32]) -> NDArray[np.int32]:
         """The tables that coefficients choose; each (2, channels, rows), returns (channels, rows)."""
-        half, shift = 1 << (VALUE_BITS - LEVEL_BITS - 1), VALUE_BITS - LEVEL_BITS
-        levels = self.prior.levels(self._interlaced)
-        first, second = (
-            np.clip(((own[k] >> WEIGHT_BITS) + network[k] + half) >> shift, low, high) - low
-            for k, (low, high) in enumerate(levels)
-        )
-        return first * (levels[1][1] - levels[1][0] + 1) + second
+        (low, high), (low_second, high_second) = self.prior.levels(self._interlaced)
+        x = own >> WEIGHT_BITS
+        x += network
+        x += 1 << (VALUE_BITS - LEVEL_BITS - 1)
+        x >>= VALUE_BITS - LEVEL_BITS
+        first, second = x[0].clip(low, high, out=x[0]), x[1].clip(low_second, high_second, out=x[1])
+        first -= low
+        first *= high_second - low_second + 1
+        first += second
+        first -= low_second
+        return first
 
     def _coefficients(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """What the channels' own coefficients and the network say of the group, each (2, channels, rows)."""
@@ -226,24 +236,32 @@ class ChoiceState:
         if self._group == 0:
             return np.zeros((2, size, self.rows), np.int32), np.zeros((2, size, self.rows), np.int32)
         channels = slice(self._group_start, self._group_start + size)
-        latent = _scaled(self._latent, self._rounded)
+        latent = np.floor(self._latent, out=self._rounded)
         (weight, bias), *layers = prior.layers[self._group - 1]
-        seen = np.zeros((self.rows + 1, len(weight)))  # the last row stands for beyond the border
+        # Neighbours in a row lie one after the other: three runs of three positions around each one.
+        tiles, height, width, seen = self._tiles, self.height, self.width, len(weight)
+        padded = np.zeros((tiles, height + 2, width + 2, seen))
         x = latent @ weight.T
         x += bias
-        _scaled(x, seen[:-1])
-        network = np.empty((2, size, self.rows), np.int32)
-        for start in range(0, self.rows, CHUNK_ROWS):
-            part = slice(start, min(start + CHUNK_ROWS, self.rows))
-            x = seen[self._neighbours[part]].reshape(-1, layers[0][0].shape[1])
-            for layer, (weight, bias) in enumerate(layers):
+        np.floor(x.reshape(tiles, height, width, seen), out=padded[:, 1:-1, 1:-1])
+        a, b, c, d = padded.strides
+        around = as_strided(padded, (tiles, height, width, 3, 3 * seen), (a, b, c, b, d), writeable=False)
+        network = np.empty((2 * size, tiles, height, width), np.int32)
+        for part in _chunks(tiles, height, width):
+            x = around[part].reshape(-1, 9 * seen)
+            for weight, bias in layers[:2]:
                 x = x @ weight.T
                 x += bias
-                x = _scaled(np.maximum(x, 0, out=x) if layer < 2 else x, x)
-            network[:, :, part] = x.clip(-_FAR, _FAR, out=x).reshape(-1, size, 2).transpose(2, 1, 0)
-        x = prior.project[channels] @ latent.T
-        phi = self._own_features(_scaled(x, x))
-        return _weighted(phi, prior.own[channels]), network
+                np.floor(np.maximum(x, 0, out=x), out=x)
+            weight, bias = layers[2]
+            y = weight @ x.T
+            y += bias
+            np.floor(y, out=y).clip(-_FAR, _FAR, out=y)
+            place = network[:, *part]
+            place[:] = y.reshape(place.shape)
+        own = prior.project[channels] @ latent.T
+        phi = self._own_features(np.floor(own, out=own))
+        return _weighted(phi, prior.own[channels]), network.reshape(2, size, -1)
 
     def _own_features(self, own: NDArray[np.float64]) -> list[NDArray[np.int32]]:
         """The four features of each channel's own coefficient, each (channels, rows)."""
@@ -260,30 +278,40 @@ class ChoiceState:
         return [feature.reshape(len(own), -1) for feature in features]
 
     def _spatial(self, number: int, part: slice) -> NDArray[np.int32]:
-        """What symbols of earlier passes add for some channels of the run, shape (2, channels, rows)."""
-        known = self._grid((self._pass < number).astype(np.int32))
-        places = self._grid(self._places[part]) * known
-        offsets = _DIAGONAL if number == 1 else _DIRECT
-        there = [_shifted(known, offset) for offset in offsets]
-        around = [_shifted(places, offset) for offset in offsets]
-        weight = 12 // np.maximum(sum(there), 1)
-        mean = sum(around) * weight // 12
-        magnitude = sum(np.abs(x) for x in around) * weight // 12
-        deviation = sum(np.abs(x - mean) * y for x, y in zip(around, there, strict=True)) * weight // 12
+        """What symbols of earlier passes add for some channels of the run at the rows of a pass, (2, channels, rows)."""
+        places, near = self._places[part], self._near[number]
+        there = near < self.rows
+        around = [places.take(rows, 1) for rows in near]
+        weight = (12 // np.maximum(there.sum(0), 1)).astype(np.int32)
+        mean, magnitude = sum(around) * weight, sum(np.abs(x) for x in around) * weight
+        mean //= 12
+        magnitude //= 12
+        deviation = sum(np.abs(x - mean) * y for x, y in zip(around, there, strict=True)) * weight
+        deviation //= 12
         limit = SPATIAL_LIMIT << VALUE_BITS
-        phi = [np.full_like(mean, 1 << VALUE_BITS), *(np.clip(x, -limit, limit) for x in (mean, magnitude, deviation))]
-        weights = self.prior.spatial[self.channel + part.start : self.channel + part.stop, number - 1]
-        return _weighted([feature.reshape(len(weights), -1) for feature in phi], weights)
+        phi = [
+            np.full_like(mean, 1 << VALUE_BITS),
+            *(x.clip(-limit, limit, out=x) for x in (mean, magnitude, deviation)),
+        ]
+        return _weighted(phi, self.prior.spatial[self.channel + part.start : self.channel + part.stop, number - 1])
 
     def _grid(self, rows: NDArray[np.int32]) -> NDArray[np.int32]:
         """(..., rows) as (..., tiles, h, w)."""
         return rows.reshape(*rows.shape[:-1], -1, self.height, self.width)
 
 
-def _scaled(x: NDArray[np.float64], out: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sums of products at the scale of values, rounded down."""
-    np.multiply(x, 2.0**-WEIGHT_BITS, out=out)
-    return np.floor(out, out=out)
+def _scaled(integers: Array) -> NDArray[np.float64]:
+    """Integers divided by 2^12: sums of products with them need no division, and are as exact."""
+    return integers.astype(np.float64) * 2.0**-WEIGHT_BITS
+
+
+def _chunks(tiles: int, height: int, width: int) -> Iterator[tuple[slice, slice]]:
+    """Tiles and lines of them, of about `CHUNK_ROWS` rows together."""
+    lines = min(height, max(1, CHUNK_ROWS // width))
+    several = max(1, CHUNK_ROWS // (height * width))
+    for first in range(0, tiles, several):
+        for line in range(0, height, lines):
+            yield slice(first, first + several), slice(line, line + lines)
 
 
 def _weighted(features: Sequence[NDArray[np.int32]], weights: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -303,15 +331,4 @@ def _sum_of_neighbours(x: NDArray[np.int32]) -> NDArray[np.int32]:
     out[..., :-1, :] += x[..., 1:, :]
     out[..., :, 1:] += x[..., :, :-1]
     out[..., :, :-1] += x[..., :, 1:]
-    return out
-
-
-def _shifted(x: NDArray[np.int32], offset: tuple[int, int]) -> NDArray[np.int32]:
-    """The neighbour at an offset, zero beyond the border; shape (..., h, w)."""
-    out = np.zeros_like(x)
-    (to_row, from_row), (to_column, from_column) = (
-        (slice(max(0, -step), size - max(0, step)), slice(max(0, step), size - max(0, -step)))
-        for step, size in zip(offset, x.shape[-2:], strict=True)
-    )
-    out[..., to_row, to_column] = x[..., from_row, from_column]
     return out

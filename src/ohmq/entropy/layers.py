@@ -48,7 +48,7 @@ def encode_layers(
         return EncodedBatch([part.payloads[0] for part in parts], longest.ideal_bits, seconds)
     pictures, tiles, height, width, _ = symbols.shape
     state = prior.begin(pictures * tiles, height, width)
-    flat = symbols.reshape(pictures * tiles * height * width, -1)
+    flat = _by_channel(symbols, max(ends[-1] for ends in plans))
     out: list[list[list[bytes]]] = [[[] for _ in range(pictures)] for _ in plans]
     encoders = [[SymbolEncoder() for _ in range(pictures)] for _ in plans]
     last = max(ends[-1] for ends in plans)
@@ -58,11 +58,11 @@ def encode_layers(
         wanted = [plan for plan, ends in enumerate(plans) if channel < ends[-1]]
         clock = time.perf_counter()
         run = slice(channel, channel + state.run(_next_end(plans, channel) - channel))
-        values = flat[:, run].astype(np.int32)
+        values = flat[run]
         for portion in state.portions(pictures, run.stop - run.start):
             for number, rows in enumerate(portion.rows):
                 picture = portion.first + number
-                chosen = values[rows, portion.channels].T.reshape(-1)
+                chosen = values[portion.channels].take(rows, 1).reshape(-1)
                 tables, index = portion.tables(number)
                 seconds[wanted] += time.perf_counter() - clock
                 if measure:
@@ -110,7 +110,7 @@ def verify_layers(
         return np.concatenate([verify_layers(prior, symbols, [ends], [part]) for ends, part in parts])
     pictures, tiles, height, width, _ = symbols.shape
     state = prior.begin(pictures * tiles, height, width)
-    flat = symbols.reshape(pictures * tiles * height * width, -1)
+    flat = _by_channel(symbols, max(ends[-1] for ends in plans))
     seconds = np.zeros(len(plans))
     decoders: dict[tuple[int, int], SymbolDecoder] = {}
     last = max(ends[-1] for ends in plans)
@@ -123,11 +123,11 @@ def verify_layers(
                 decoders |= {(plan, p): SymbolDecoder(payloads[plan][p][layer]) for p in range(pictures)}
         clock = time.perf_counter()
         run = slice(channel, channel + state.run(_next_end(plans, channel) - channel))
-        values = flat[:, run].astype(np.int32)
+        values = flat[run]
         for portion in state.portions(pictures, run.stop - run.start):
             for number, rows in enumerate(portion.rows):
                 picture = portion.first + number
-                expected = values[rows, portion.channels].T.reshape(-1)
+                expected = values[portion.channels].take(rows, 1).reshape(-1)
                 tables, index = portion.tables(number)
                 seconds[wanted] += time.perf_counter() - clock
                 for plan in wanted:
@@ -166,23 +166,26 @@ def decode_layers(
     state = prior.begin(tiles, height, width)
     first = 0 if known is None else known.shape[-1]
     if known is not None:
-        before = known.reshape(tiles * height * width, first)
+        before = _by_channel(known, first)
         while state.channel < first:
-            state.advance(before[:, state.channel : state.channel + state.run(first - state.channel)])
-    out = np.empty((tiles * height * width, ends[-1] - first if ends else 0), np.int64)
+            state.advance(before[state.channel : state.channel + state.run(first - state.channel)])
+    out = np.empty((ends[-1] - first if ends else 0, tiles * height * width), np.int32)
     for payload, end in zip(payloads, ends, strict=True):
         decoder = SymbolDecoder(payload)
         while state.channel < end:
-            run = slice(state.channel, state.channel + state.run(end - state.channel))
-            values = np.empty((len(out), run.stop - run.start), np.int32)
-            for portion in state.portions(1, run.stop - run.start):
+            values = out[state.channel - first :][: state.run(end - state.channel)]
+            for portion in state.portions(1, len(values)):
                 rows, channels = portion.rows[0], portion.channels
                 decoded = decoder.decode(*portion.tables(0), len(rows) * (channels.stop - channels.start))
-                values[rows, channels] = decoded.reshape(-1, len(rows)).T
+                values[channels, rows] = decoded.reshape(-1, len(rows))
                 state.learn(portion, values)
             state.advance(values)
-            out[:, run.start - first : run.stop - first] = values
-    return out.reshape(tiles, height, width, -1)
+    return out.T.astype(np.int64, order="C").reshape(tiles, height, width, -1)
+
+
+def _by_channel(symbols: Array, channels: int) -> NDArray[np.int32]:
+    """The first channels of symbols (..., C), shape (channels, rows)."""
+    return symbols.reshape(-1, symbols.shape[-1])[:, :channels].T.astype(np.int32, order="C")
 
 
 def _next_end(plans: Sequence[Sequence[int]], channel: int) -> int:
