@@ -1,6 +1,7 @@
 """Training of the photo codec, run as a user would, on pictures that the test draws."""
 
 import csv
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 from ohmq.cli import main
 from ohmq.codec import load
 from ohmq.errors import ConfigError
+from ohmq.metrics import psnr_db
 from ohmq.models import PhotoConfig
 from ohmq.training import photo
 from ohmq.training.options import TrainOptions, preset
@@ -179,3 +181,31 @@ def test_a_run_that_diverges_stops_and_goes_on_with_a_smaller_rate(
     saved = torch.load(resumed, weights_only=False)
     assert max(saved["lr_schedulers"][0]["base_lrs"]) == pytest.approx(5e-3)
     assert max(group["lr"] for group in saved["optimizer_states"][0]["param_groups"]) <= 5e-3
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # the trainer tells of its processes and folders
+def test_training_goes_on_with_more_channels(photos: Path, tmp_path: Path) -> None:
+    first = small_run(photos, tmp_path / "first")
+    last = train(first)
+    before = load(last)
+    more = dataclasses.replace(first.model, channels_max=52)
+    options = dataclasses.replace(first, model=more, start_from=str(last), learning_rate=1e-12)
+    after = load(train(dataclasses.replace(options, output_dir=tmp_path / "second")))
+    config, held = after.config, before.config
+    assert isinstance(config, PhotoConfig)
+    assert config.group_sizes[: len(held.group_sizes)] == held.group_sizes
+    assert (sum(config.group_sizes), sum(config.group_sizes[len(held.group_sizes) :])) == (52, 12)
+    assert config.cut_points == (*held.cut_points, 52)
+    with Image.open(photos / "openimages" / "train" / "0.png") as image:
+        files = [codec.compress(image, channels=40) for codec in (before, after)]
+        old, new = (codec.decompress(file) for codec, file in zip((before, after), files, strict=True))
+        assert psnr_db(np.asarray(old), np.asarray(new)) > 50  # the first channels are as they were
+        assert len(files[0]) == pytest.approx(len(files[1]), abs=8)
+        best = after.decompress(after.compress(image, channels=52))
+        assert psnr_db(np.asarray(best), np.asarray(image)) > psnr_db(np.asarray(new), np.asarray(image))
+    for changed, message in (
+        ({"model": dataclasses.replace(more, wide=12)}, "another configuration: wide is 8, not 12"),
+        ({"model": dataclasses.replace(more, channels_max=39)}, "give more channels"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            train(dataclasses.replace(options, output_dir=tmp_path / "third", **changed))

@@ -143,7 +143,7 @@ class PhotoConfig(ModelConfig):
         context_projection: channels of each neighbour that the context networks see.
     """
 
-    channels_max: int = 920
+    channels_max: int = 1000
     num_symbols: int = 17
     prior: PriorName = "context"
     refinement: bool = True

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ohmq.errors import ConfigError
+from ohmq.models import build_model
 from ohmq.models.config import PhotoConfig
 from ohmq.models.photo import (
     BLOCK,
@@ -26,7 +28,15 @@ from ohmq.models.photo import (
 )
 from ohmq.priors import FactorizedDensity
 
-__all__ = ["DEAD_ZONE", "PASSES", "PhotoDesign", "design_photo_codec", "start_integer_model", "start_photo_model"]
+__all__ = [
+    "DEAD_ZONE",
+    "PASSES",
+    "PhotoDesign",
+    "design_photo_codec",
+    "extend_photo_model",
+    "start_integer_model",
+    "start_photo_model",
+]
 
 PASSES = (120.0, 56.0, 26.0, 12.0)
 """Quantizer steps of the passes over a coefficient, in grey levels."""
@@ -159,12 +169,12 @@ def _order(candidates: list[list[_Pass]], count: int) -> tuple[list[_Pass], list
     return order[:count], slopes[:count]
 
 
-def _groups(coefficients: list[int]) -> tuple[int, ...]:
-    """Group sizes: they grow, and no coefficient is in a group twice, as its second pass needs the first."""
+def _groups(coefficients: list[int], before: int = 0) -> tuple[int, ...]:
+    """Sizes of groups after so many: they grow, and no coefficient is in a group twice, as its second pass needs the first."""
     sizes: list[int] = []
     current: set[int] = set()
     for coefficient in coefficients:
-        limit = GROUP_LIMITS[min(len(sizes), len(GROUP_LIMITS) - 1)]
+        limit = GROUP_LIMITS[min(before + len(sizes), len(GROUP_LIMITS) - 1)]
         if coefficient in current or len(current) >= limit:
             sizes.append(len(current))
             current = set()
@@ -172,7 +182,7 @@ def _groups(coefficients: list[int]) -> tuple[int, ...]:
     return (*sizes, len(current))
 
 
-def _alphabets(passes: list[_Pass], groups: tuple[int, ...], largest: int) -> tuple[int, ...]:
+def _alphabets(passes: Sequence[_Pass], groups: tuple[int, ...], largest: int) -> tuple[int, ...]:
     """The alphabet of each group: the smallest that clips next to nothing of its channels."""
     probabilities = torch.stack([p.probabilities for p in passes]).split(groups)
 
@@ -244,6 +254,54 @@ def start_photo_model(model: PhotoModel, design: PhotoDesign) -> None:
     quantizer.log_temperature.copy_((SHARPNESS / steps).log())
     prior.own_scale.copy_(1 / steps)
     prior.input_scale.fill_(LATENT_SCALE)
+
+
+@torch.no_grad()
+def extend_photo_model(model: PhotoModel, design: PhotoDesign) -> tuple[PhotoModel, PhotoDesign]:
+    """A trained model with more channels: those it has, unchanged, then further passes of a design in groups of their own.
+
+    Args:
+        model: what has fewer channels. design: made from the photos that the model was trained on, with more channels.
+
+    Returns:
+        The new model, and the design with its groups, alphabets and cut points.
+
+    Raises:
+        ConfigError: a design that does not begin with the model's channels.
+    """
+    held, wanted = model.config, design.config
+    assert isinstance(held, PhotoConfig)
+    found = ("channels_max", "groups", "alphabets", "cuts", "interlaced_groups")
+    changed = [f"{key} is {value!r}, not {getattr(wanted, key)!r}" for key, value in held.to_dict().items()
+               if key not in found and value != wanted.to_dict()[key]]  # fmt: skip
+    if changed:
+        raise ConfigError(f"what training starts from has another configuration: {'; '.join(changed)}")
+    coefficients = [p.coefficient for p in design.passes]
+    count = held.channels_max
+    if not count < len(coefficients) or model.quantizer.project.abs().argmax(1).tolist() != coefficients[:count]:
+        raise ConfigError(
+            f"{len(coefficients)} channels for these photos do not begin with the {count} of the model that training "
+            "starts from; give more channels, and the photos that it was trained on"
+        )
+    further = _groups(coefficients[count:], len(held.group_sizes))
+    config = dataclasses.replace(
+        wanted,
+        groups=held.group_sizes + further,
+        alphabets=held.group_symbols + _alphabets(design.passes[count:], further, wanted.num_symbols),
+        cuts=(*held.cut_points, len(coefficients)),
+        interlaced_groups=held.interlaced_groups,
+    )
+    design = dataclasses.replace(design, config=config)
+    extended = build_model(config)
+    assert isinstance(extended, PhotoModel)
+    start_photo_model(extended, design)
+    state = extended.state_dict()
+    for name, value in model.state_dict().items():
+        if value.dim():
+            state[name][: len(value)] = value  # channel by channel; what has another first axis is as long as before
+        else:
+            state[name].copy_(value)
+    return extended, design
 
 
 def _centres(num_symbols: int) -> Tensor:

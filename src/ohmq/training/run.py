@@ -38,7 +38,7 @@ from ohmq.training.data import ArrayLoader
 from ohmq.training.module import CodecModule, TrainingModule, WarmStartModule
 from ohmq.training.options import TrainOptions
 from ohmq.training.photo import PhotoModule
-from ohmq.training.photo_start import design_photo_codec, start_integer_model, start_photo_model
+from ohmq.training.photo_start import design_photo_codec, extend_photo_model, start_integer_model, start_photo_model
 from ohmq.training.photos import CropLoader, WholePhotos, photo_files, photo_folder
 from ohmq.training.resize import grow_symbols, resize_channels
 
@@ -131,10 +131,9 @@ def _train_photo(options: TrainOptions, resume: Path | None, start: Path | None)
     design = design_photo_codec(sample, options.model)
     model: PhotoModel | PhotoIntegerModel
     if options.start_from:
-        frozen = resolve_model(start or options.start_from)
-        if frozen.config != design.config:
-            raise ConfigError(f"{options.start_from} has another configuration than these photos and options give")
-        model = thaw(frozen)
+        model = thaw(resolve_model(start or options.start_from))
+        if model.config != design.config:
+            model, design = extend_photo_model(model, design)
     else:
         built = build_model(design.config)
         if isinstance(built, PhotoIntegerModel):
