@@ -93,7 +93,7 @@ class FrozenChoicePrior:
             by_coefficient = np.arange(len(bias)).reshape(-1, 2).T.ravel()
             parts[-1] = np.ascontiguousarray(weight[by_coefficient]), bias[by_coefficient, None]
             self.layers.append(parts)
-        self._tables: dict[int, NDArray[np.float64]] = {}
+        self._tables: dict[int, NDArray[np.float32]] = {}
 
     @staticmethod
     def _check(largest: float) -> None:
@@ -117,7 +117,7 @@ class FrozenChoicePrior:
         """Start coding the symbols of ``tiles`` latents of the same size."""
         return ChoiceState(self, tiles, height, width)
 
-    def channel_tables(self, channel: int) -> NDArray[np.float64]:
+    def channel_tables(self, channel: int) -> NDArray[np.float32]:
         """The tables of a channel, the levels of the second coefficient running fastest.
 
         Shape:
@@ -188,7 +188,7 @@ class ChoiceState:
 
         def of(number: int) -> tuple[Array, None]:
             each = chosen.shape[2]
-            out = np.empty((len(tables) * each, tables[0].shape[1]))
+            out = np.empty((len(tables) * each, tables[0].shape[1]), np.float32)
             for i, table in enumerate(tables):
                 np.take(table, chosen[i, number], 0, out=out[i * each : (i + 1) * each], mode="clip")
             return out, None

@@ -2,7 +2,7 @@
 
 constriction turns float probabilities p into fixed-point frequencies floor(cumsum * scale) + i with
 scale = (2^24 - S) / sum(p). Given frequency - 1 as p, whose sum is 2^24 - S, the scale is exactly 1 and our integers
-come back unchanged. `docs/file-format.md` describes the bytes.
+come back unchanged; float32 holds all of them. `docs/file-format.md` describes the bytes.
 """
 
 from collections.abc import Iterator
@@ -149,21 +149,20 @@ def _model(table: Array) -> Any:
     return _Categorical(_probabilities(table)[0], perfect=False, lazy=False)
 
 
-def prepare_tables(tables: Array) -> NDArray[np.float64]:
+def prepare_tables(tables: Array) -> NDArray[np.float32]:
     """Frequency tables in the form that constriction takes, checked once: for tables that are used often.
 
     Shape:
-        tables: (..., S), int64, positive, rows sum to 2^24. Returns: the same, float64.
+        tables: (..., S), int64, positive, rows sum to 2^24. Returns: the same, float32.
 
     Raises:
         ValueError: other tables.
     """
     size = tables.shape[1]
-    probabilities: NDArray[np.float64] = np.subtract(tables, 1, dtype=np.float64)
-    if size < 2 or probabilities.min() < 0 or (probabilities.sum(-1) != 2**PRECISION_BITS - size).any():
+    if size < 2 or tables.min() < 1 or (tables.sum(-1) != 2**PRECISION_BITS).any():
         raise ValueError(f"frequency tables must have at least 2 symbols, be positive and sum to 2^{PRECISION_BITS}")
-    return probabilities
+    return (tables - 1).astype(np.float32)
 
 
-def _probabilities(tables: Array) -> NDArray[np.float64]:
+def _probabilities(tables: Array) -> NDArray[np.float32]:
     return tables if tables.dtype.kind == "f" else prepare_tables(tables)
