@@ -240,7 +240,9 @@ def _assemble(
     tables: Mapping[str, NDArray[Any]],
     provenance: dict[str, Any],
 ) -> FrozenModel:
-    with torch.device("meta"):  # no memory, no time and no random numbers for weights that are replaced
+    # No memory, no time and no random numbers for weights that are replaced. Arithmetic there would import torch's compiler,
+    # which takes longer than torch itself: what modules compute to start from, they compute in numpy.
+    with torch.device("meta"):
         model = build_model(config)
     state = {key: torch.from_numpy(np.array(value)) for key, value in weights.items()}
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items() if not key.startswith("prior.")}

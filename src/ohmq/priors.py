@@ -11,7 +11,9 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -150,24 +152,30 @@ class ContextPrior(nn.Module):
         self.networks = nn.ModuleList(
             _context_network(9 * latent_channels, hidden_channels, num_features * size) for size in self.group_sizes[1:]
         )
-        self.features = nn.Parameter(self.symbol_features(torch.ones(num_channels)))
+        self.features = nn.Parameter(self.symbol_features(np.ones(num_channels, np.float32)))
         self.register_buffer("input_scale", torch.ones(()))
         self.input_scale: Tensor
 
-    def symbol_features(self, spread: Tensor) -> Tensor:
+    def symbol_features(self, spread: NDArray[np.float32]) -> Tensor:
         """Features to start from: value, square, magnitude, zero, sign and one, in units of each channel's spread.
 
         Shape:
             spread: (C,), standard deviation of the symbols. Returns: (C, S, K).
         """
-        level = (torch.arange(self.num_symbols) - self.num_symbols // 2).float()
-        scaled = (level[None] / spread[:, None].clamp_min(0.3)).clamp(-4, 4)
-        one_hot = [(level == i).float().expand_as(scaled) for i in (0, -1, 1)]
-        columns = [scaled, scaled.square() / 4, scaled.abs() / 2, one_hot[0], level.sign().expand_as(scaled)]
-        columns += [one_hot[1], one_hot[2], (scaled * 3).sin(), (scaled * 3).cos()]
+        level = (np.arange(self.num_symbols) - self.num_symbols // 2).astype(np.float32)
+        scaled = (level / spread[:, None].clip(0.3)).clip(-4, 4)
+        one_hot = [np.broadcast_to(level == i, scaled.shape) for i in (0, -1, 1)]
+        columns = [
+            scaled,
+            np.square(scaled) / 4,
+            np.abs(scaled) / 2,
+            one_hot[0],
+            np.broadcast_to(np.sign(level), scaled.shape),
+        ]
+        columns += [one_hot[1], one_hot[2], np.sin(scaled * 3), np.cos(scaled * 3)]
         if self.num_features > len(columns):
             raise ValueError(f"num_features is {self.num_features}; at most {len(columns)} are defined")
-        return torch.stack(columns[: self.num_features], -1)
+        return torch.tensor(np.stack(columns[: self.num_features], -1, dtype=np.float32, casting="unsafe"))
 
     @torch.no_grad()
     def initialise_from_counts(self, counts: Tensor, latent_scale: float) -> None:
@@ -180,7 +188,7 @@ class ContextPrior(nn.Module):
         level = torch.arange(self.num_symbols) - self.num_symbols // 2
         p = counts / counts.sum(-1, keepdim=True)
         spread = ((p * level.square()).sum(-1) - (p * level).sum(-1).square()).clamp_min(0).sqrt()
-        self.features.copy_(self.symbol_features(spread))
+        self.features.copy_(self.symbol_features(spread.cpu().numpy()))
         self.input_scale.fill_(1 / max(latent_scale, 1e-6))
 
     def coefficients(self, group: int, partial: Tensor, height: int, width: int) -> Tensor:
@@ -255,14 +263,14 @@ class ChoicePrior(nn.Module):
         self.group_sizes = tuple(group_sizes)
         self.alphabets = tuple(alphabets or (num_symbols,) * len(self.group_sizes))
         self.interlaced_groups = interlaced_groups
-        features = torch.zeros(num_channels, num_symbols, 2)
+        features = np.zeros((num_channels, num_symbols, 2), np.float32)
         start = 0
         for size, alphabet in zip(self.group_sizes, self.alphabets, strict=True):
-            level = (torch.arange(alphabet) - alphabet // 2).float().clamp(-4, 4)
-            features[start : start + size, :alphabet] = torch.stack([-0.7 * level.abs(), 0.5 * level], -1)
+            level = (np.arange(alphabet) - alphabet // 2).clip(-4, 4)
+            features[start : start + size, :alphabet] = np.stack([-0.7 * np.abs(level), 0.5 * level], -1)
             start += size
         self.logits = nn.Parameter(torch.zeros(num_channels, num_symbols))
-        self.features = nn.Parameter(features)
+        self.features = nn.Parameter(torch.tensor(features))
         self.own = nn.Parameter(torch.zeros(num_channels, 2, 4))
         self.spatial = nn.Parameter(torch.zeros(sum(self.group_sizes[:interlaced_groups]), 2, 2, 4))
         self.register_buffer("own_scale", torch.ones(num_channels))

@@ -491,9 +491,9 @@ class DirectionalOneHotMax(nn.Module):
         self.num_channels, self.num_symbols, self.latent_channels = num_channels, num_symbols, latent_channels
         self.project = nn.Parameter(nn.init.orthogonal_(torch.empty(num_channels, latent_channels)))
         self.directions = nn.Parameter(self.project.detach().clone())
-        levels = torch.arange(num_symbols, dtype=torch.float32) - num_symbols // 2
-        self.centres = nn.Parameter(levels.repeat(num_channels, 1))
-        self.values = nn.Parameter(levels.repeat(num_channels, 1))
+        levels = [[float(symbol - num_symbols // 2) for symbol in range(num_symbols)]] * num_channels
+        self.centres = nn.Parameter(torch.tensor(levels))
+        self.values = nn.Parameter(torch.tensor(levels))
         self.log_temperature = nn.Parameter(torch.full((num_channels,), math.log(6.0)))
         self.output_bias = nn.Parameter(torch.zeros(latent_channels))
 

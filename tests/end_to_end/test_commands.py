@@ -415,6 +415,22 @@ def test_help_and_version_load_nothing_heavy() -> None:
     assert f"version {ohmq.__version__}" in done.stdout
 
 
+@pytest.mark.parametrize("name", ["photo", "mnist-ohm", "mnist-int"])
+def test_coding_does_not_load_the_compiler_of_torch(tmp_path: Path, name: str) -> None:
+    source = PHOTOS / "chelsea.png" if name == "photo" else DIGITS / "digit_3_a.png"
+    lines = [["compress", str(source), "-o", "a.ohm", "-m", name], ["decompress", "a.ohm", "-o", "a.png"]]
+    program = (
+        "import sys; from ohmq.cli import main\n"
+        f"for line in {lines!r}:\n"
+        "    try: main(line)\n"
+        "    except SystemExit as stop: assert stop.code == 0, line\n"
+        "slow = {'torch._dynamo', 'sympy', 'lightning', 'matplotlib', 'scipy'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {slow}' if slow else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_reader_that_has_enough_is_no_error(run: Run, model: Path, tmp_path: Path) -> None:
     assert run("compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model).code == 0
     command = [sys.executable, "-m", "ohmq", "info", "a.ohm"]

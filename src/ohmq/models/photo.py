@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -36,11 +37,11 @@ def block_filters(count: int) -> tuple[Tensor, list[Filter]]:
     Shape:
         Returns: (count, 3, 16, 16), and what each filter is.
     """
-    frequency, place = torch.arange(BLOCK)[:, None].double(), torch.arange(BLOCK)[None].double()
-    cosine = torch.cos(math.pi * (place + 0.5) * frequency / BLOCK) * math.sqrt(2 / BLOCK)
+    frequency, place = np.arange(BLOCK)[:, None], np.arange(BLOCK)  # not in torch: see `ohmq.model_file`
+    cosine = np.cos(math.pi * (place + 0.5) * frequency / BLOCK) * math.sqrt(2 / BLOCK)
     cosine[0] /= math.sqrt(2)
-    colours = torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]]).double()
-    colours /= colours.norm(dim=1, keepdim=True)
+    colours = np.array([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]])
+    colours /= np.linalg.norm(colours, axis=1, keepdims=True)
     found = []
     for c in range(3):
         for u in range(BLOCK):
@@ -50,7 +51,7 @@ def block_filters(count: int) -> tuple[Tensor, list[Filter]]:
                 found.append((cost, Filter(c, u, v)))
     chosen = [item for _, item in sorted(found)[:count]]
     bank = [colours[c][:, None, None] * (cosine[u][:, None] * cosine[v][None]) for c, u, v in chosen]
-    return torch.stack(bank).float(), chosen
+    return torch.tensor(np.stack(bank), dtype=torch.float32), chosen
 
 
 class ResidualBlock(nn.Module):
