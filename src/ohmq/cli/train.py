@@ -52,8 +52,9 @@ _MODEL_KEYS = ("quantizer", "channels_min", "channels_max", "num_symbols", "prio
 )
 @click.option("--seed", type=int)
 @click.option("--description", help="Free text, kept in the checkpoint.")
-@click.option("--start-from", help="Train on from another model, with a new schedule: a photo model (shipped name or "
-              "model file), or a checkpoint of OHM for digits with refinement, of any number of channels.")  # fmt: skip
+@click.option("--start-from", help="Train on from another model, with a new schedule: a photo model (shipped name, "
+              "model file or checkpoint) of as many channels or fewer, or a checkpoint of OHM for digits with refinement, "
+              "of any number of channels.")  # fmt: skip
 @click.option("--ckpt", type=click.Path(path_type=Path), help="Resume from this checkpoint.")
 @click.option("--resume", is_flag=True, help="Resume from OUTPUT_DIR/last.ckpt if it is there.")
 def command(preset_name: str | None, ckpt: Path | None, resume: bool, **given: Any) -> None:

@@ -48,11 +48,13 @@ def encode_layers(
         return EncodedBatch([part.payloads[0] for part in parts], longest.ideal_bits, seconds)
     pictures, tiles, height, width, _ = symbols.shape
     state = prior.begin(pictures * tiles, height, width)
-    flat = _by_channel(symbols, max(ends[-1] for ends in plans))
     out: list[list[list[bytes]]] = [[[] for _ in range(pictures)] for _ in plans]
     encoders = [[SymbolEncoder() for _ in range(pictures)] for _ in plans]
     last = max(ends[-1] for ends in plans)
     bits, seconds = np.zeros((pictures, last)), np.zeros(len(plans))
+    clock = time.perf_counter()
+    flat = _by_channel(symbols, last)
+    seconds += time.perf_counter() - clock
     while state.channel < last:
         channel = state.channel
         wanted = [plan for plan, ends in enumerate(plans) if channel < ends[-1]]
@@ -110,10 +112,10 @@ def verify_layers(
         return np.concatenate([verify_layers(prior, symbols, [ends], [part]) for ends, part in parts])
     pictures, tiles, height, width, _ = symbols.shape
     state = prior.begin(pictures * tiles, height, width)
-    flat = _by_channel(symbols, max(ends[-1] for ends in plans))
     seconds = np.zeros(len(plans))
     decoders: dict[tuple[int, int], SymbolDecoder] = {}
     last = max(ends[-1] for ends in plans)
+    flat = _by_channel(symbols, last)
     while state.channel < last:
         channel = state.channel
         wanted = [plan for plan, ends in enumerate(plans) if channel < ends[-1]]

@@ -45,8 +45,9 @@ class TrainOptions:
         output_dir: where logs and checkpoints go.
         description: free text, kept in the checkpoint.
         test_sets: image folders evaluated after training.
-        start_from: what training starts from in place of the warm start: a photo model (shipped name, model file), or a
-            checkpoint of an OHM model for digits with refinement, of any number of channels. "": nothing.
+        start_from: what training starts from in place of the warm start: a photo model (shipped name, model file or
+            checkpoint) of as many channels or fewer, or a checkpoint of an OHM model for digits with refinement, of any
+            number of channels. "": nothing.
     """
 
     model: ModelConfig = field(default_factory=MnistConfig)

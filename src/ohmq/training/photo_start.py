@@ -267,7 +267,7 @@ def extend_photo_model(model: PhotoModel, design: PhotoDesign) -> tuple[PhotoMod
         The new model, and the design with its groups, alphabets and cut points.
 
     Raises:
-        ConfigError: a design that does not begin with the model's channels.
+        ConfigError: a design of another configuration, or that does not begin with the model's channels.
     """
     held, wanted = model.config, design.config
     assert isinstance(held, PhotoConfig)
