@@ -205,7 +205,23 @@ def test_training_goes_on_with_more_channels(photos: Path, tmp_path: Path) -> No
         assert psnr_db(np.asarray(best), np.asarray(image)) > psnr_db(np.asarray(new), np.asarray(image))
     for changed, message in (
         ({"model": dataclasses.replace(more, wide=12)}, "another configuration: wide is 8, not 12"),
-        ({"model": dataclasses.replace(more, channels_max=39)}, "give more channels"),
+        ({"model": dataclasses.replace(more, channels_max=39)}, "--channels-max 40 keeps them all"),
     ):
         with pytest.raises(ConfigError, match=message):
             train(dataclasses.replace(options, output_dir=tmp_path / "third", **changed))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # the trainer tells of its processes and folders
+def test_training_goes_on_with_other_photos(photos: Path, tmp_path: Path) -> None:
+    last = train(small_run(photos, tmp_path / "first"))
+    rng = np.random.default_rng(8)
+    for path in (photos / "openimages").rglob("*.png"):
+        noise = rng.integers(0, 256, (80, 96, 3), np.uint8)  # its coefficients come in another order
+        (tmp_path / "noise" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise).save(tmp_path / "noise" / path.parent.name / path.name)
+    options = small_run(tmp_path / "noise", tmp_path / "second", start_from=str(last))
+    assert load(train(options)).config == load(last).config
+    assert load(train(small_run(tmp_path / "noise", tmp_path / "third"))).config != load(last).config
+    more = dataclasses.replace(options.model, channels_max=52)
+    with pytest.raises(ConfigError, match="give the photos that it was trained on"):
+        train(dataclasses.replace(options, model=more, output_dir=tmp_path / "fourth"))

@@ -258,16 +258,20 @@ def start_photo_model(model: PhotoModel, design: PhotoDesign) -> None:
 
 @torch.no_grad()
 def extend_photo_model(model: PhotoModel, design: PhotoDesign) -> tuple[PhotoModel, PhotoDesign]:
-    """A trained model with more channels: those it has, unchanged, then further passes of a design in groups of their own.
+    """A trained model to train on from: as it is, or with more channels if the design has more.
+
+    Its channels stay as they are; further ones follow, as passes of the design in groups of their own.
 
     Args:
-        model: what has fewer channels. design: made from the photos that the model was trained on, with more channels.
+        model: what is trained already. design: of the photos to train on; to get more channels, those that the model was
+            trained on.
 
     Returns:
-        The new model, and the design with its groups, alphabets and cut points.
+        The model, and the design with its groups, alphabets and cut points. Rates and lambdas of its prefixes stay those of
+        the design.
 
     Raises:
-        ConfigError: a design of another configuration, or that does not begin with the model's channels.
+        ConfigError: a design of another configuration, of fewer channels, or of more that do not begin with the model's.
     """
     held, wanted = model.config, design.config
     assert isinstance(held, PhotoConfig)
@@ -278,10 +282,17 @@ def extend_photo_model(model: PhotoModel, design: PhotoDesign) -> tuple[PhotoMod
         raise ConfigError(f"what training starts from has another configuration: {'; '.join(changed)}")
     coefficients = [p.coefficient for p in design.passes]
     count = held.channels_max
-    if not count < len(coefficients) or model.quantizer.project.abs().argmax(1).tolist() != coefficients[:count]:
+    if count == len(coefficients):
+        return model, dataclasses.replace(design, config=held)
+    if count > len(coefficients):
+        raise ConfigError(
+            f"the model that training starts from has {count} channels, more than {len(coefficients)}: "
+            f"--channels-max {count} keeps them all"
+        )
+    if model.quantizer.project.abs().argmax(1).tolist() != coefficients[:count]:
         raise ConfigError(
             f"{len(coefficients)} channels for these photos do not begin with the {count} of the model that training "
-            "starts from; give more channels, and the photos that it was trained on"
+            "starts from: for more channels give the photos that it was trained on"
         )
     further = _groups(coefficients[count:], len(held.group_sizes))
     config = dataclasses.replace(

@@ -131,9 +131,7 @@ def _train_photo(options: TrainOptions, resume: Path | None, start: Path | None)
     design = design_photo_codec(sample, options.model)
     model: PhotoModel | PhotoIntegerModel
     if options.start_from:
-        model = thaw(resolve_model(start or options.start_from))
-        if model.config != design.config:
-            model, design = extend_photo_model(model, design)
+        model, design = extend_photo_model(thaw(resolve_model(start or options.start_from)), design)
     else:
         built = build_model(design.config)
         if isinstance(built, PhotoIntegerModel):
