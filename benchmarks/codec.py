@@ -111,9 +111,9 @@ def flops_per_pixel(codec: Codec) -> tuple[float, float]:
         counts.append(counter.get_total_flops() / side**2)
     prior = codec.prior
     assert isinstance(prior, FrozenChoicePrior)
-    networks = 2 * sum(weight.size for layers in prior.layers for weight, _ in layers)
+    networks = 2 * sum(part.size for layers in prior.layers for part in layers)
     # w · z or w · y of each channel, and the sum of codewords, once for the transform's side and once for the prior.
-    products = 2 * (prior.project.size + prior.directions.size)
+    products = 4 * prior.directions.size
     tables = (networks + products) / 16**2
     return counts[0] + products / 16**2 + tables, counts[1] + prior.directions.size * 2 / 16**2 + tables
 

@@ -62,6 +62,10 @@ MODEL_FORMAT = 1
 CHECKPOINT_FORMAT = 1
 HALF_ROWS = ("project", "directions")
 """Tensors of the photo quantizer that are kept in half precision."""
+DROPPED_BITS = {"directions": 4, "project": 5, "projection": 3, "network": 5}
+"""Last bits of the choice prior's weights that are zero: with them its sums rarely need more than the 24 bits of float32."""
+LEAST_ENTRY = 40 / 2**WEIGHT_BITS
+"""Entries of the choice prior's directions below this do not count where no earlier channel has a larger one."""
 
 
 @dataclass(frozen=True)
@@ -166,8 +170,8 @@ def _choice_tensors(model: CompressionModel, prior: ChoicePrior) -> dict[str, ND
         "features": _fixed(_numpy(prior.features) / math.log(2) / 2**LEVEL_BITS, LOGIT_BITS),
         "exp2": exp2_table(quantizer.num_symbols).astype(np.int32),
         "values": _fixed(_numpy(quantizer.values), VALUE_BITS),
-        "directions": _fixed(_numpy(quantizer.directions), WEIGHT_BITS),
-        "project": _fixed(project, WEIGHT_BITS),
+        "directions": _fixed(_few_new(_numpy(quantizer.directions), prior), WEIGHT_BITS, DROPPED_BITS["directions"]),
+        "project": _fixed(project, WEIGHT_BITS, DROPPED_BITS["project"]),
         "own": _fixed(_numpy(prior.own), WEIGHT_BITS),
         "spatial": _fixed(_numpy(prior.spatial), WEIGHT_BITS),
     }
@@ -176,14 +180,27 @@ def _choice_tensors(model: CompressionModel, prior: ChoicePrior) -> dict[str, ND
         _numpy(quantizer.values[:interlaced]) * _numpy(prior.own_scale[:interlaced, None]), VALUE_BITS
     )
     for group, (projection, network) in enumerate(zip(prior.projections, prior.networks, strict=True), start=1):
-        weight = _numpy(projection.weight) * float(prior.input_scale)
-        tensors[f"projection.{group}.weight"] = _fixed(weight, WEIGHT_BITS)
-        tensors[f"projection.{group}.bias"] = _fixed(_numpy(projection.bias), WEIGHT_BITS + VALUE_BITS)
         layers = [layer for layer in network.children() if isinstance(layer, nn.Linear)]
-        for index, layer in enumerate(layers):
-            tensors[f"network.{group}.{index}.weight"] = _fixed(_numpy(layer.weight), WEIGHT_BITS)
-            tensors[f"network.{group}.{index}.bias"] = _fixed(_numpy(layer.bias), WEIGHT_BITS + VALUE_BITS)
+        named = {f"projection.{group}": (projection, float(prior.input_scale))}
+        named |= {f"network.{group}.{index}": (layer, 1.0) for index, layer in enumerate(layers)}
+        for name, (layer, scale) in named.items():
+            dropped = DROPPED_BITS[name.partition(".")[0]]
+            tensors[f"{name}.weight"] = _fixed(_numpy(layer.weight) * scale, WEIGHT_BITS, dropped)
+            tensors[f"{name}.bias"] = _fixed(_numpy(layer.bias), WEIGHT_BITS + VALUE_BITS, dropped)
     return {name: _narrow(value) for name, value in tensors.items()}
+
+
+def _few_new(directions: NDArray[np.float64], prior: ChoicePrior) -> NDArray[np.float64]:
+    """Directions (C, D) without what alone would bring in a coefficient: early groups then look at few."""
+    out = directions.copy()
+    touched = np.zeros(directions.shape[1], bool)
+    start = 0
+    for size in prior.group_sizes:
+        group = out[start : start + size]
+        touched |= (np.abs(group) >= LEAST_ENTRY).any(0)
+        group[:, ~touched] = 0
+        start += size
+    return out
 
 
 @torch.no_grad()
@@ -226,8 +243,9 @@ def _numpy(tensor: Any) -> NDArray[np.float64]:
     return tensor.detach().cpu().double().numpy()
 
 
-def _fixed(values: NDArray[np.float64], bits: int) -> NDArray[np.int32]:
-    scaled = np.round(values * 2.0**bits)
+def _fixed(values: NDArray[np.float64], bits: int, dropped: int = 0) -> NDArray[np.int32]:
+    """Integers with so many fraction bits, the last ``dropped`` of them zero."""
+    scaled = np.round(values * 2.0 ** (bits - dropped)) * 2.0**dropped
     if not np.isfinite(scaled).all() or np.abs(scaled).max(initial=0) >= 2**31:
         raise ValueError("a value of the prior does not fit its fixed-point format; the training diverged")
     return scaled.astype(np.int32)

@@ -302,6 +302,7 @@ def check_by_the_page(codec: Codec, symbols: NDArray[np.integer], payload: bytes
     assert isinstance(config, PhotoConfig)
     assert config.interlaced_groups < len(config.groups)
     assert len(set(config.alphabets)) > 1
+    assert codec.prior.live[1] < codec.prior.live[2] < codec.prior.directions.shape[1]  # early groups see few
     channel = 0
     for group, size in enumerate(codec.prior.group_sizes):
         raw = {place: [[(0, 0)] * 2 for _ in range(size)] for place in places}
