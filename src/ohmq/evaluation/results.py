@@ -217,11 +217,14 @@ def command_line(argv: Sequence[str] | None = None) -> str:
     Example:
         >>> command_line(["/usr/bin/ohmq", "evaluate", "/home/me/digits"])
         'ohmq evaluate digits'
+        >>> command_line(["/usr/lib/ohmq/__main__.py", "info"])
+        'python -m ohmq info'
     """
     parts = sys.argv if argv is None else argv
-    return " ".join(
-        Path(part).name if number == 0 or Path(part).is_absolute() else part for number, part in enumerate(parts)
-    )
+    names = [Path(part).name if number == 0 or Path(part).is_absolute() else part for number, part in enumerate(parts)]
+    if names[0] == "__main__.py":
+        names[0] = "python -m ohmq"
+    return " ".join(names)
 
 
 def average_row(rows: Sequence[ImageRow]) -> ImageRow:
