@@ -291,9 +291,11 @@ class ChoiceState:
     def learn(self, portion: Portion, symbols: Array) -> None:
         """Take the symbols of a portion, those of all channels and rows in shape (channels, rows)."""
         if self._interlaced:
-            rows, part = portion.rows.reshape(-1), portion.channels
+            part = portion.channels
             places = self.prior.places[self.channel + part.start : self.channel + part.stop]
-            self._places[part, rows] = np.take_along_axis(places, symbols[part].take(rows, 1).astype(np.int64), 1)
+            index = symbols[part] + (np.arange(len(places)) * places.shape[1])[:, None]
+            # Rows of later passes get whatever stands there: nobody looks at them before their turn.
+            self._places[part, :-1] = places.ravel().take(index, mode="clip")
 
     def advance(self, symbols: Array) -> None:
         """Take the symbols of the next channels, shape (channels, rows), and go on to those after them."""
@@ -373,12 +375,11 @@ class ChoiceState:
     def _spatial(self, number: int, part: slice) -> NDArray[np.int32]:
         """What symbols of earlier passes add for some channels of the run at the rows of a pass, (2, channels, rows)."""
         places, (near, there, weight) = self._places[part], self._near[number]
-        around = [places.take(rows, 1) for rows in near]
-        mean, magnitude = sum(around) * weight, sum(np.abs(x) for x in around) * weight
-        mean //= 12
-        magnitude //= 12
-        deviation = sum(np.abs(x - mean) * y for x, y in zip(around, there, strict=True)) * weight
-        deviation //= 12
+        around = places.take(near, 1)  # (channels, neighbours, rows)
+        mean = around.sum(1, dtype=np.int32) * weight // 12
+        magnitude = np.abs(around).sum(1, dtype=np.int32) * weight // 12
+        around -= mean[:, None]
+        deviation = (np.abs(around, out=around) * there).sum(1, dtype=np.int32) * weight // 12
         limit = SPATIAL_LIMIT << VALUE_BITS
         phi = [
             np.full_like(mean, 1 << VALUE_BITS),
