@@ -62,8 +62,9 @@ MODEL_FORMAT = 1
 CHECKPOINT_FORMAT = 1
 HALF_ROWS = ("project", "directions")
 """Tensors of the photo quantizer that are kept in half precision."""
-DROPPED_BITS = {"directions": 4, "project": 5, "projection": 3, "network": 5}
-"""Last bits of the choice prior's weights that are zero: with them its sums rarely need more than the 24 bits of float32."""
+NETWORK_BITS = (13, 11, 13)
+"""Bits of the sum of a row's |weights| in the choice prior's networks, by layer; smaller steps are rounded away. Their inputs,
+on photographs, then seldom make a sum of more than the 24 bits of float32."""
 LEAST_ENTRY = 40 / 2**WEIGHT_BITS
 """Entries of the choice prior's directions below this do not count where no earlier channel has a larger one."""
 
@@ -164,14 +165,17 @@ def _prior_tensors(model: CompressionModel) -> dict[str, NDArray[Any]]:
 def _choice_tensors(model: CompressionModel, prior: ChoicePrior) -> dict[str, NDArray[Any]]:
     quantizer = model.quantizer
     assert isinstance(quantizer, DirectionalOneHotMax)
+    values = _fixed(_numpy(quantizer.values), VALUE_BITS)
+    largest = np.abs(values).max(1).astype(np.float64)
+    directions = _fixed_rows(_few_new(_numpy(quantizer.directions), prior).T, largest, 24)[0].T
     project = _numpy(quantizer.project) * _numpy(prior.own_scale)[:, None]
     tensors = {
         "logits": _fixed(_numpy(torch.log_softmax(prior.logits, -1)) / math.log(2), LOGIT_BITS),
         "features": _fixed(_numpy(prior.features) / math.log(2) / 2**LEVEL_BITS, LOGIT_BITS),
         "exp2": exp2_table(quantizer.num_symbols).astype(np.int32),
-        "values": _fixed(_numpy(quantizer.values), VALUE_BITS),
-        "directions": _fixed(_few_new(_numpy(quantizer.directions), prior), WEIGHT_BITS, DROPPED_BITS["directions"]),
-        "project": _fixed(project, WEIGHT_BITS, DROPPED_BITS["project"]),
+        "values": values,
+        "directions": directions,
+        "project": _fixed(project, WEIGHT_BITS),
         "own": _fixed(_numpy(prior.own), WEIGHT_BITS),
         "spatial": _fixed(_numpy(prior.spatial), WEIGHT_BITS),
     }
@@ -181,12 +185,19 @@ def _choice_tensors(model: CompressionModel, prior: ChoicePrior) -> dict[str, ND
     )
     for group, (projection, network) in enumerate(zip(prior.projections, prior.networks, strict=True), start=1):
         layers = [layer for layer in network.children() if isinstance(layer, nn.Linear)]
-        named = {f"projection.{group}": (projection, float(prior.input_scale))}
-        named |= {f"network.{group}.{index}": (layer, 1.0) for index, layer in enumerate(layers)}
-        for name, (layer, scale) in named.items():
-            dropped = DROPPED_BITS[name.partition(".")[0]]
-            tensors[f"{name}.weight"] = _fixed(_numpy(layer.weight) * scale, WEIGHT_BITS, dropped)
-            tensors[f"{name}.bias"] = _fixed(_numpy(layer.bias), WEIGHT_BITS + VALUE_BITS, dropped)
+        start = sum(prior.group_sizes[:group])
+        channels = slice(start, start + prior.group_sizes[group])
+        reach = largest[:start] @ np.abs(directions[:start]) / 2**WEIGHT_BITS + 1  # of what these channels see
+        tensors["project"][channels] = _fixed_rows(project[channels], reach, 24)[0]
+        parts: list[tuple[str, Any, float, NDArray[np.float64], int]] = [
+            (f"projection.{group}", projection, float(prior.input_scale), reach, 25)
+        ]
+        for index, (layer, room) in enumerate(zip(layers, NETWORK_BITS, strict=True)):
+            parts.append((f"network.{group}.{index}", layer, 1.0, np.ones(layer.in_features), room))
+        for name, layer, scale, inputs, room in parts:
+            weight, step = _fixed_rows(_numpy(layer.weight) * scale, inputs, room)
+            tensors[f"{name}.weight"] = weight
+            tensors[f"{name}.bias"] = _fixed(_numpy(layer.bias) / step, WEIGHT_BITS + VALUE_BITS) * step
     return {name: _narrow(value) for name, value in tensors.items()}
 
 
@@ -243,12 +254,31 @@ def _numpy(tensor: Any) -> NDArray[np.float64]:
     return tensor.detach().cpu().double().numpy()
 
 
-def _fixed(values: NDArray[np.float64], bits: int, dropped: int = 0) -> NDArray[np.int32]:
-    """Integers with so many fraction bits, the last ``dropped`` of them zero."""
-    scaled = np.round(values * 2.0 ** (bits - dropped)) * 2.0**dropped
+def _fixed(values: NDArray[np.float64], bits: int) -> NDArray[np.int32]:
+    scaled = np.round(values * 2.0**bits)
     if not np.isfinite(scaled).all() or np.abs(scaled).max(initial=0) >= 2**31:
         raise ValueError("a value of the prior does not fit its fixed-point format; the training diverged")
     return scaled.astype(np.int32)
+
+
+def _fixed_rows(
+    rows: NDArray[np.float64], inputs: NDArray[np.float64], room: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Rows of weights in fixed point, each in steps so coarse that its products with some inputs sum to few bits.
+
+    Args:
+        rows: (out, in). inputs: the largest of each input, (in,). room: bits of a sum, in steps.
+
+    Returns:
+        The weights, multiples of their row's step, and the steps, powers of two, (out,).
+    """
+    step = np.ones(len(rows), np.int32)
+    while True:
+        weights = _fixed(rows / step[:, None], WEIGHT_BITS) * step[:, None]
+        wide = np.abs(weights) @ inputs >= 0.99 * 2**room * step  # what the reader computes may be a little more
+        if not wide.any():
+            return weights, step
+        step[wide] *= 2
 
 
 def _assemble(

@@ -9,8 +9,11 @@ import torch
 from PIL import Image
 
 from ohmq.codec import Codec, load
+from ohmq.entropy import frozen_choice
+from ohmq.entropy.frozen_choice import Affine, FrozenChoicePrior
 from ohmq.entropy.layers import encode_layers
 from ohmq.model_file import load_model, save_model
+from ohmq.models import PhotoConfig
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 
@@ -74,3 +77,28 @@ def test_odd_pictures(codec: Codec, size: tuple[int, int], mode: str) -> None:
     decoded = codec.decompress(codec.compress(image))
     assert (decoded.size, decoded.mode) == (size, "RGB")
     assert psnr_db(image.convert("RGB"), decoded) > 27
+
+
+def test_the_shipped_model_codes_in_float32_and_as_in_float64(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[type] = []
+    choose = Affine.exact_type
+
+    def watched(self: Affine, bound: float) -> type:
+        chosen.append(choose(self, bound))
+        return chosen[-1]
+
+    symbols = codec.analyse(photo("coffee.png")).values[None]
+    plan = [codec.layer_ends(codec.num_channels)]
+    with monkeypatch.context() as patch:
+        patch.setattr(Affine, "exact_type", watched)
+        narrow = encode_layers(codec.prior, symbols, plan).payloads
+    assert chosen.count(np.float32) >= 0.9 * len(chosen)
+    monkeypatch.setattr(frozen_choice, "_FLOAT32_INTEGERS", 0)
+    prior, config = codec.prior, codec.config
+    assert isinstance(prior, FrozenChoicePrior)
+    assert isinstance(config, PhotoConfig)
+    wide = FrozenChoicePrior(
+        prior.tensors, prior.group_sizes, config.group_symbols, prior.interlaced_groups, config.cut_points
+    )
+    assert wide.latent_type is np.float64
+    assert encode_layers(wide, symbols, plan).payloads == narrow

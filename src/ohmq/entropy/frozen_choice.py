@@ -87,8 +87,8 @@ class FrozenChoicePrior:
         self.live = np.searchsorted(first_group[order], np.arange(len(ends))).tolist()
         sums = Affine(directions[:, order].T)
         largest_values = np.abs(self.tensors["values"].astype(np.float64)).max(1)
-        latent_bound = sums.bound(largest_values)
-        self.latent_type = sums.exact_type(latent_bound)
+        latent_bounds = sums.bounds(largest_values)
+        self.latent_type = sums.exact_type(latent_bounds)
         self.values: NDArray[Any] = self.tensors["values"].astype(self.latent_type)
         self.directions = sums.weight(self.latent_type).T
         self.layers: list[list[Affine]] = []
@@ -105,16 +105,16 @@ class FrozenChoicePrior:
             weights[3], biases[3] = weights[3][by_coefficient], biases[3][by_coefficient]
             parts = [Affine(weight, bias) for weight, bias in zip(weights, biases, strict=True)]
             project = Affine(self.tensors["project"][start:end, live])
-            project.bound(latent_bound + 1)
-            bound = latent_bound
+            largest = latent_bounds.max(initial=0)
+            project.bounds(largest + 1)
             for part in parts:
-                bound = part.bound(bound + 1)
+                largest = part.bounds(largest + 1).max(initial=0)
             reach = largest_values[:start] @ np.abs(self.directions[:start, : len(live)].astype(np.float64)) + 1
-            narrow = all(x.exact_type(x.bound(reach)) is np.float32 for x in (parts[0], project))
+            narrow = all(x.exact_type(x.bounds(reach)) is np.float32 for x in (parts[0], project))
             self.layers.append(parts)
             self.projects.append(project)
             self.reaches.append(reach if narrow else None)
-        self._tables: dict[int, NDArray[np.float32]] = {}
+        self._tables: dict[tuple[int, int], NDArray[np.float32]] = {}
 
     def segment_end(self, channel: int) -> int:
         """The first end of a group or cut point above a channel."""
@@ -133,21 +133,24 @@ class FrozenChoicePrior:
         """Start coding the symbols of ``tiles`` latents of the same size."""
         return ChoiceState(self, tiles, height, width)
 
-    def channel_tables(self, channel: int) -> NDArray[np.float32]:
-        """The tables of a channel, the levels of the second coefficient running fastest.
+    def channel_tables(self, channels: slice) -> NDArray[np.float32]:
+        """The tables of some channels of a group, one channel after the other, the levels of the second coefficient running
+        fastest.
 
         Shape:
-            Returns: (128 or, interlaced, 512; alphabet of the channel), as `ohmq.entropy.prepare_tables` gives them.
+            Returns: (channels * 128 or, interlaced, * 512; alphabet of the group), as `ohmq.entropy.prepare_tables` gives
+            them.
         """
-        if channel not in self._tables:
-            first, second = (np.arange(low, high + 1) for low, high in self.levels(channel < len(self.places)))
-            alphabet = self.alphabets[channel]
-            logits = self.tensors["logits"][channel, :alphabet].astype(np.int64)
-            features = self.tensors["features"][channel, :alphabet].astype(np.int64)
-            whole = logits + first[:, None, None] * features[:, 0] + second[:, None] * features[:, 1]
+        key = channels.start, channels.stop
+        if key not in self._tables:
+            first, second = (np.arange(low, high + 1) for low, high in self.levels(channels.start < len(self.places)))
+            alphabet = self.alphabets[channels.start]
+            logits = self.tensors["logits"][channels, None, None, :alphabet].astype(np.int64)
+            features = self.tensors["features"][channels, None, None, :alphabet].astype(np.int64)
+            whole = logits + first[:, None, None] * features[..., 0] + second[:, None] * features[..., 1]
             weights = exp2_weights(whole.reshape(-1, alphabet), self.tensors["exp2"].astype(np.int64))
-            self._tables[channel] = prepare_tables(frequencies_from_weights(weights))
-        return self._tables[channel]
+            self._tables[key] = prepare_tables(frequencies_from_weights(weights))
+        return self._tables[key]
 
 
 class Affine:
@@ -162,9 +165,9 @@ class Affine:
         self._bias = np.zeros(len(weight), np.int32) if bias is None else bias.astype(np.int32)
         self._magnitude = np.abs(self._scaled(self._weight, np.float32))
         self._bias_magnitude = np.abs(self._scaled(self._bias, np.float32))
-        # What all weights are multiples of, sums are as well: they need so many bits less.
-        bits = int(np.bitwise_or.reduce(self._weight, None)) | int(np.bitwise_or.reduce(self._bias, None))
-        self._float32_limit = _FLOAT32_INTEGERS * max(bits & -bits, 1) * 2.0**-WEIGHT_BITS
+        # What all weights of a row are multiples of, its sum is as well: it needs so many bits less.
+        bits = np.bitwise_or.reduce(self._weight, 1).astype(np.int64) | self._bias
+        self._float32_limits = _FLOAT32_INTEGERS * np.maximum(bits & -bits, 1) * 2.0**-WEIGHT_BITS
         self._parts: dict[type, tuple[NDArray[Any], NDArray[Any]]] = {}
 
     @staticmethod
@@ -176,8 +179,8 @@ class Affine:
         """The number of weights."""
         return self._weight.size
 
-    def bound(self, largest: NDArray[Any] | float) -> float:
-        """What no |W x + b| exceeds.
+    def bounds(self, largest: NDArray[Any] | float) -> NDArray[Any]:
+        """What no |W x + b| exceeds, shape (out,).
 
         Args:
             largest: of |x|, shape (in,), or for all.
@@ -186,15 +189,15 @@ class Affine:
             ValueError: sums might not be exact even in float64.
         """
         sums = self._magnitude @ largest if isinstance(largest, np.ndarray) else self._magnitude.sum(1) * largest
-        bound = float((sums + self._bias_magnitude).max()) * 1.001  # the sums here are rounded
+        bounds: NDArray[Any] = (sums + self._bias_magnitude) * 1.001  # the sums here are rounded
         # Multiples of 2^-12: exact below 2^40 as integers are below 2^52.
-        if not bound < _LIMIT:
+        if not bounds.max(initial=0) < _LIMIT:
             raise ValueError("the choice prior could leave the range of exact integers")
-        return bound
+        return bounds
 
-    def exact_type(self, bound: float) -> type:
-        """The smaller type in which sums up to a bound are exact, in whatever order they are taken."""
-        return np.float32 if bound < self._float32_limit else np.float64
+    def exact_type(self, bounds: NDArray[Any]) -> type:
+        """The smaller type in which sums up to such bounds are exact, in whatever order they are taken."""
+        return np.float32 if (bounds < self._float32_limits).all() else np.float64
 
     def weight(self, kind: type) -> NDArray[Any]:
         """W as such numbers."""
@@ -205,21 +208,22 @@ class Affine:
             self._parts[kind] = self._scaled(self._weight, kind), self._scaled(self._bias, kind)
         return self._parts[kind]
 
-    def __call__(self, x: NDArray[Any], bound: float) -> NDArray[Any]:
-        """W x + b for each row x, of which ``bound`` is the bound; shape (rows, in) -> (rows, out)."""
-        weight, bias = self._as(self.exact_type(bound))
+    def __call__(self, x: NDArray[Any], largest: NDArray[Any]) -> NDArray[Any]:
+        """W x + b for each row x, ``largest`` as `bounds` takes it; shape (rows, in) -> (rows, out)."""
+        weight, bias = self._as(self.exact_type(self.bounds(largest)))
         y = x.astype(weight.dtype, copy=False) @ weight.T
         y += bias
         return y
 
-    def integers(self, x: NDArray[Any], bound: float) -> NDArray[np.int32]:
+    def integers(self, x: NDArray[Any], largest: NDArray[Any]) -> NDArray[np.int32]:
         """The same, rounded down and cut off to 2^20; shape (rows, in) -> (out, rows)."""
-        weight, bias = self._as(self.exact_type(bound))
+        bounds = self.bounds(largest)
+        weight, bias = self._as(self.exact_type(bounds))
         y = weight @ x.astype(weight.dtype, copy=False).T
         if self._bias_magnitude.any():
             y += bias[:, None]
         np.floor(y, out=y)
-        if bound > _FAR:
+        if bounds.max(initial=0) > _FAR:
             np.maximum(np.minimum(y, _FAR, out=y), -_FAR, out=y)
         return y.astype(np.int32)
 
@@ -277,14 +281,13 @@ class ChoiceState:
                 yield Portion(0, part, each, self._picture_tables(self.channel + start, chosen))
 
     def _picture_tables(self, channel: int, chosen: NDArray[np.int32]) -> Callable[[int], tuple[Array, Array | None]]:
-        tables = [self.prior.channel_tables(channel + i) for i in range(len(chosen))]
+        tables = self.prior.channel_tables(slice(channel, channel + len(chosen)))
+        first = np.arange(len(chosen))[:, None] * (len(tables) // len(chosen))
 
         def of(number: int) -> tuple[Array, None]:
-            each = chosen.shape[2]
-            out = np.empty((len(tables) * each, tables[0].shape[1]), np.float32)
-            for i, table in enumerate(tables):
-                np.take(table, chosen[i, number], 0, out=out[i * each : (i + 1) * each], mode="clip")
-            return out, None
+            places = (chosen[:, number] + first).reshape(-1)
+            out = np.empty((len(places), tables.shape[1]), np.float32)
+            return np.take(tables, places, 0, out=out, mode="clip"), None
 
         return of
 
@@ -293,16 +296,15 @@ class ChoiceState:
         if self._interlaced:
             part = portion.channels
             places = self.prior.places[self.channel + part.start : self.channel + part.stop]
-            index = symbols[part] + (np.arange(len(places)) * places.shape[1])[:, None]
             # Rows of later passes get whatever stands there: nobody looks at them before their turn.
-            self._places[part, :-1] = places.ravel().take(index, mode="clip")
+            self._places[part, :-1] = places.take(_places(symbols[part], places), mode="clip")
 
     def advance(self, symbols: Array) -> None:
         """Take the symbols of the next channels, shape (channels, rows), and go on to those after them."""
         prior = self.prior
         first = self.channel - self._group_start
-        for i, values in enumerate(symbols):
-            np.take(prior.values[self.channel + i], values, out=self._taken[first + i], mode="clip")
+        values = prior.values[self.channel : self.channel + len(symbols)]
+        np.take(values, _places(symbols, values), out=self._taken[first : first + len(symbols)], mode="clip")
         self.channel += len(symbols)
         if self._group_start + len(self._taken) == self.channel < prior.num_channels:
             self._group += 1
@@ -339,7 +341,7 @@ class ChoiceState:
             largest = np.maximum(latent.max(0), -latent.min(0))
         # Neighbours in a row lie one after the other: three runs of three positions around each one.
         tiles, height, width = self._tiles, self.height, self.width
-        seen = projection(latent, projection.bound(largest))
+        seen = projection(latent, largest)
         largest_seen = np.tile(np.abs(np.floor(seen, out=seen)).max(0), 9)
         padded = np.zeros((tiles, height + 2, width + 2, seen.shape[1]), seen.dtype)
         padded[:, 1:-1, 1:-1] = seen.reshape(tiles, height, width, -1)
@@ -349,13 +351,13 @@ class ChoiceState:
         for part in _chunks(tiles, height, width):
             x, reach = around[part].reshape(-1, len(largest_seen)), largest_seen
             for layer in layers:
-                x = layer(x, layer.bound(reach))
+                x = layer(x, reach)
                 np.floor(np.maximum(x, 0, out=x), out=x)
                 reach = x.max(0)
             place = network[:, *part]
-            place[:] = last.integers(x, last.bound(reach)).reshape(place.shape)
+            place[:] = last.integers(x, reach).reshape(place.shape)
         project = prior.projects[self._group - 1]
-        phi = self._own_features(project.integers(latent, project.bound(largest)))
+        phi = self._own_features(project.integers(latent, largest))
         return _weighted(phi, prior.own[channels]), network.reshape(2, size, -1)
 
     def _own_features(self, own: NDArray[np.int32]) -> list[NDArray[np.int32]]:
@@ -390,6 +392,11 @@ class ChoiceState:
     def _grid(self, rows: NDArray[np.int32]) -> NDArray[np.int32]:
         """(..., rows) as (..., tiles, h, w)."""
         return rows.reshape(*rows.shape[:-1], -1, self.height, self.width)
+
+
+def _places(symbols: Array, tables: Array) -> NDArray[np.int64]:
+    """Where in tables (channels, S), all in a row, the entries of symbols (channels, rows) stand."""
+    return symbols + (np.arange(len(tables)) * tables.shape[1])[:, None]
 
 
 def _first_nonzero(rows: Array) -> NDArray[np.int64]:
