@@ -30,7 +30,7 @@ from ohmq.entropy.frozen import (
     FrozenPrior,
     exp2_table,
 )
-from ohmq.entropy.frozen_choice import LEVEL_BITS, FrozenChoicePrior
+from ohmq.entropy.frozen_choice import FEATURE_LIMITS, LEVEL_BITS, FrozenChoicePrior
 from ohmq.errors import ConfigError, ModelFileError
 from ohmq.files import write_atomically
 from ohmq.models import (
@@ -176,10 +176,14 @@ def _choice_tensors(model: CompressionModel, prior: ChoicePrior) -> dict[str, ND
         "values": values,
         "directions": directions,
         "project": _fixed(project, WEIGHT_BITS),
-        "own": _fixed(_numpy(prior.own), WEIGHT_BITS),
-        "spatial": _fixed(_numpy(prior.spatial), WEIGHT_BITS),
     }
     interlaced = len(prior.spatial)
+    own, spatial = _numpy(prior.own), np.zeros((len(values), 2, 2, 4))
+    spatial[:interlaced] = _numpy(prior.spatial)
+    features = np.concatenate([own, *np.moveaxis(spatial, 1, 0)], 2)  # (C, 2, 12): they are summed up together
+    features = _fixed_rows(features.reshape(-1, 12), FEATURE_LIMITS, 24)[0].reshape(features.shape)
+    tensors["own"] = features[..., :4]
+    tensors["spatial"] = np.stack([features[:interlaced, :, 4:8], features[:interlaced, :, 8:]], 1)
     tensors["places"] = _fixed(
         _numpy(quantizer.values[:interlaced]) * _numpy(prior.own_scale[:interlaced, None]), VALUE_BITS
     )
@@ -197,7 +201,8 @@ def _choice_tensors(model: CompressionModel, prior: ChoicePrior) -> dict[str, ND
         for name, layer, scale, inputs, room in parts:
             weight, step = _fixed_rows(_numpy(layer.weight) * scale, inputs, room)
             tensors[f"{name}.weight"] = weight
-            tensors[f"{name}.bias"] = _fixed(_numpy(layer.bias) / step, WEIGHT_BITS + VALUE_BITS) * step
+            bias = _fixed(_numpy(layer.bias) / step, WEIGHT_BITS + VALUE_BITS) * step
+            tensors[f"{name}.bias"] = _fixed(bias, 0)
     return {name: _narrow(value) for name, value in tensors.items()}
 
 
@@ -254,7 +259,7 @@ def _numpy(tensor: Any) -> NDArray[np.float64]:
     return tensor.detach().cpu().double().numpy()
 
 
-def _fixed(values: NDArray[np.float64], bits: int) -> NDArray[np.int32]:
+def _fixed(values: NDArray[Any], bits: int) -> NDArray[np.int32]:
     scaled = np.round(values * 2.0**bits)
     if not np.isfinite(scaled).all() or np.abs(scaled).max(initial=0) >= 2**31:
         raise ValueError("a value of the prior does not fit its fixed-point format; the training diverged")
@@ -263,7 +268,7 @@ def _fixed(values: NDArray[np.float64], bits: int) -> NDArray[np.int32]:
 
 def _fixed_rows(
     rows: NDArray[np.float64], inputs: NDArray[np.float64], room: int
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Rows of weights in fixed point, each in steps so coarse that its products with some inputs sum to few bits.
 
     Args:
@@ -271,13 +276,16 @@ def _fixed_rows(
 
     Returns:
         The weights, multiples of their row's step, and the steps, powers of two, (out,).
+
+    Raises:
+        ValueError: weights that do not fit.
     """
-    step = np.ones(len(rows), np.int32)
+    step = np.ones(len(rows), np.int64)
     while True:
         weights = _fixed(rows / step[:, None], WEIGHT_BITS) * step[:, None]
         wide = np.abs(weights) @ inputs >= 0.99 * 2**room * step  # what the reader computes may be a little more
         if not wide.any():
-            return weights, step
+            return _fixed(weights, 0), step
         step[wide] *= 2
 
 

@@ -498,11 +498,22 @@ class DirectionalOneHotMax(nn.Module):
         self.output_bias = nn.Parameter(torch.zeros(latent_channels))
 
     @torch.no_grad()
+    def nearest(self, projected: Tensor, channels: slice, num_symbols: int | None = None) -> Tensor:
+        """The symbols of the nearest centres among the first S, the argmin of |activations|; shape as projected, int64."""
+        centres, order = self.centres[channels, :num_symbols].double().sort(-1)
+        place = torch.zeros_like(projected, dtype=torch.uint8 if centres.shape[1] <= 256 else torch.int64)
+        for middle in ((centres[:, 1:] + centres[:, :-1]) / 2).to(projected.dtype).T:
+            place += projected > middle
+        symbols = place.long()
+        if (order.diff() > 0).all():
+            return symbols
+        return order.T.gather(0, symbols.flatten(0, -2)).view_as(symbols)
+
+    @torch.no_grad()
     def nearest_values(self, projected: Tensor, channels: slice, num_symbols: int | None = None) -> Tensor:
         """The codewords' places that `quantize` would choose, without gradients; shape as projected."""
-        centres, values = self.centres[channels, :num_symbols], self.values[channels, :num_symbols]
-        symbols = (projected[..., None] - centres).abs_().argmin(-1)
-        return values.T.gather(0, symbols.flatten(0, -2)).view_as(projected)
+        symbols = self.nearest(projected, channels, num_symbols)
+        return self.values[channels, :num_symbols].T.gather(0, symbols.flatten(0, -2)).view_as(projected)
 
     def quantize(
         self,
@@ -541,9 +552,8 @@ class DirectionalOneHotMax(nn.Module):
         Shape:
             symbols: (..., channels), int64. Returns: (..., D).
         """
-        values = self.values[channels]
-        places = symbols + torch.arange(len(values)) * self.num_symbols
-        return values.reshape(-1)[places] @ self.directions[channels]
+        values = self.values[channels].T.gather(0, symbols.flatten(0, -2)).view(symbols.shape)
+        return values @ self.directions[channels]
 
 
 def _check_active(num_active: int, num_channels: int) -> None:

@@ -28,6 +28,8 @@ INTERLACED_LEVELS = ((-8, 7), (-16, 15))
 """The same for interlaced channels: neighbours predict a symbol's value, not only its spread."""
 SPATIAL_LIMIT = 8
 """Features of neighbours' symbols are clipped to so many steps."""
+FEATURE_LIMITS = np.array([512, 512, 256, 256, *2 * [256, 2048, 2048, 2048]])
+"""The largest features: of a channel's own coefficient, then of neighbours' symbols in the second and the third pass."""
 RUN_SYMBOLS = 2**18
 """Symbols whose tables are held at a time."""
 _NEIGHBOURS = {1: (0, 2, 6, 8), 2: (1, 3, 5, 7)}
@@ -69,16 +71,21 @@ class FrozenChoicePrior:
         self.num_channels, self.num_symbols = self.tensors["logits"].shape
         if sum(self.group_sizes) != self.num_channels:
             raise ValueError(f"tables of {self.num_channels} channels do not fit groups {self.group_sizes}")
-        self.own, self.places, self.spatial = (
-            self.tensors[name].astype(np.int32) for name in ("own", "places", "spatial")
-        )
-        # Four products of each with features of at most 2^9, 2^20 and 2^11 must fit 32 bits together.
         for name, limit in (("own", 2**18), ("places", 2**24), ("spatial", 2**16)):
             if np.abs(self.tensors[name].astype(np.int64)).max(initial=0) >= limit:
                 raise ValueError(f"the prior's tensor {name} holds values of {limit} or more")
         interlaced = sum(self.group_sizes[:interlaced_groups])
-        if self.places.shape != (interlaced, self.num_symbols) or self.spatial.shape != (interlaced, 2, 2, 4):
+        own, places, spatial = (self.tensors[name] for name in ("own", "places", "spatial"))
+        if places.shape != (interlaced, self.num_symbols) or spatial.shape != (interlaced, 2, 2, 4):
             raise ValueError(f"the tables of {interlaced} interlaced channels have another shape")
+        features = Affine(
+            np.concatenate([own, *np.moveaxis(_of_all_channels(spatial, len(own)), 1, 0)], 2).reshape(-1, 12)
+        )
+        self.feature_type = features.exact_type(features.bounds(FEATURE_LIMITS))
+        if np.abs(places).max(initial=0) >= 2**20:  # sums of four, exact after a division by three
+            self.feature_type = np.float64
+        self.own, self.spatial = (x.astype(self.feature_type) * 2.0**-WEIGHT_BITS for x in (own, spatial))
+        self.places: NDArray[Any] = places.astype(self.feature_type)
         # Coefficients that no earlier channel touches are zero: in the order in which they come, the first so many suffice.
         ends = np.cumsum(self.group_sizes).tolist()
         directions = self.tensors["directions"]
@@ -99,10 +106,6 @@ class FrozenChoicePrior:
             names = [f"projection.{group}", *(f"network.{group}.{layer}" for layer in range(3))]
             weights, biases = ([self.tensors[f"{name}.{kind}"] for name in names] for kind in ("weight", "bias"))
             weights[0] = weights[0][:, live]
-            by_coefficient = (
-                np.arange(len(biases[3])).reshape(-1, 2).T.ravel()
-            )  # the first of all channels, then the second
-            weights[3], biases[3] = weights[3][by_coefficient], biases[3][by_coefficient]
             parts = [Affine(weight, bias) for weight, bias in zip(weights, biases, strict=True)]
             project = Affine(self.tensors["project"][start:end, live])
             largest = latent_bounds.max(initial=0)
@@ -215,7 +218,7 @@ class Affine:
         y += bias
         return y
 
-    def integers(self, x: NDArray[Any], largest: NDArray[Any]) -> NDArray[np.int32]:
+    def integers(self, x: NDArray[Any], largest: NDArray[Any]) -> NDArray[np.float32]:
         """The same, rounded down and cut off to 2^20; shape (rows, in) -> (out, rows)."""
         bounds = self.bounds(largest)
         weight, bias = self._as(self.exact_type(bounds))
@@ -224,8 +227,8 @@ class Affine:
             y += bias[:, None]
         np.floor(y, out=y)
         if bounds.max(initial=0) > _FAR:
-            np.maximum(np.minimum(y, _FAR, out=y), -_FAR, out=y)
-        return y.astype(np.int32)
+            np.clip(y, -_FAR, _FAR, out=y)
+        return y.astype(np.float32, copy=False)
 
 
 class ChoiceState:
@@ -238,7 +241,7 @@ class ChoiceState:
         self._latent: NDArray[Any] = np.zeros((self.rows, prior.directions.shape[1]), prior.latent_type)
         self._group, self._group_start = 0, 0
         self._taken: NDArray[Any] = np.empty((prior.group_sizes[0], self.rows), prior.latent_type)
-        self._parts: tuple[NDArray[np.int32], NDArray[np.int32]] | None = None
+        self._parts: tuple[NDArray[Any], NDArray[np.float32]] | None = None
         row, column = np.arange(height)[:, None] % 2, np.arange(width) % 2
         passes = np.tile(np.where(row == column, row, 2).ravel(), tiles)
         self._passes = [np.flatnonzero(passes == number) for number in range(3)]
@@ -246,9 +249,9 @@ class ChoiceState:
         self._near = {}
         for number, at in _NEIGHBOURS.items():
             near = np.ascontiguousarray(around[self._passes[number]][:, at].T)
-            there = (near < self.rows).astype(np.int32)
-            self._near[number] = near, there, (12 // np.maximum(there.sum(0), 1)).astype(np.int32)
-        self._places = np.zeros((0, self.rows + 1), np.int32)
+            there: NDArray[Any] = (near < self.rows).astype(prior.feature_type)
+            self._near[number] = near, there, np.maximum(there.sum(0), 1)
+        self._places: NDArray[Any] = np.zeros((0, self.rows + 1), prior.feature_type)
 
     @property
     def _interlaced(self) -> bool:
@@ -263,15 +266,15 @@ class ChoiceState:
         if self._parts is None:
             self._parts = self._coefficients()
         first = self.channel - self._group_start
-        own, network = (part[:, first : first + channels] for part in self._parts)
-        self._places = np.zeros((channels if self._interlaced else 0, self.rows + 1), np.int32)  # 0 beyond the border
+        own, network = (part[first : first + channels] for part in self._parts)
+        self._places = np.zeros((channels if self._interlaced else 0, self.rows + 1), self.prior.feature_type)
         step = max(1, RUN_SYMBOLS // self.rows)
         for number, rows in enumerate(self._passes if self._interlaced else [np.arange(self.rows)]):
             if rows.size == 0:
                 continue
             for start in range(0, channels, step):
                 part = slice(start, min(start + step, channels))
-                o, u = own[:, part], network[:, part]
+                o, u = own[part], network[part]
                 if self._interlaced:
                     o, u = o.take(rows, 2), u.take(rows, 2)
                     if number:
@@ -313,26 +316,29 @@ class ChoiceState:
             self._group_start, self._parts = self.channel, None
             self._taken = np.empty((prior.group_sizes[self._group], self.rows), prior.latent_type)
 
-    def _table_numbers(self, own: NDArray[np.int32], network: NDArray[np.int32]) -> NDArray[np.int32]:
-        """The tables that coefficients choose; each (2, channels, rows), returns (channels, rows)."""
+    def _table_numbers(self, own: NDArray[Any], network: NDArray[np.float32]) -> NDArray[np.int32]:
+        """The tables that coefficients choose; each (channels, 2, rows), returns (channels, rows)."""
         (low, high), (low_second, high_second) = self.prior.levels(self._interlaced)
-        x = own >> WEIGHT_BITS
+        x = np.floor(own)
         x += network
-        x += 1 << (VALUE_BITS - LEVEL_BITS - 1)
-        x >>= VALUE_BITS - LEVEL_BITS
-        first, second = _cut_off(x[0], low, high), _cut_off(x[1], low_second, high_second)
-        first -= low
-        first *= high_second - low_second + 1
+        x += 2.0 ** (VALUE_BITS - LEVEL_BITS - 1)
+        x *= 2.0 ** (LEVEL_BITS - VALUE_BITS)
+        np.floor(x, out=x)
+        first, second = x[:, 0], x[:, 1]
+        np.clip(first, low, high, out=first)
+        np.clip(second, low_second, high_second, out=second)
+        seconds = high_second - low_second + 1
+        first *= seconds
         first += second
-        first -= low_second
-        return first
+        first -= low * seconds + low_second
+        return first.astype(np.int32)
 
-    def _coefficients(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """What the channels' own coefficients and the network say of the group, each (2, channels, rows)."""
+    def _coefficients(self) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """What the channels' own coefficients and the network say of the group, each (channels, 2, rows)."""
         prior = self.prior
         size = prior.group_sizes[self._group]
         if self._group == 0:
-            return np.zeros((2, size, self.rows), np.int32), np.zeros((2, size, self.rows), np.int32)
+            return np.zeros((size, 2, self.rows), prior.feature_type), np.zeros((size, 2, self.rows), np.float32)
         channels = slice(self._group_start, self._group_start + size)
         latent = np.floor(self._latent[:, : prior.live[self._group]])
         projection, *layers, last = prior.layers[self._group - 1]
@@ -347,49 +353,55 @@ class ChoiceState:
         padded[:, 1:-1, 1:-1] = seen.reshape(tiles, height, width, -1)
         a, b, c, d = padded.strides
         around = as_strided(padded, (tiles, height, width, 3, 3 * seen.shape[1]), (a, b, c, b, d), writeable=False)
-        network = np.empty((2 * size, tiles, height, width), np.int32)
+        network = np.empty((2 * size, tiles, height, width), np.float32)
         for part in _chunks(tiles, height, width):
             x, reach = around[part].reshape(-1, len(largest_seen)), largest_seen
             for layer in layers:
                 x = layer(x, reach)
-                np.floor(np.maximum(x, 0, out=x), out=x)
+                np.floor(np.clip(x, 0, np.inf, out=x), out=x)
                 reach = x.max(0)
             place = network[:, *part]
             place[:] = last.integers(x, reach).reshape(place.shape)
         project = prior.projects[self._group - 1]
-        phi = self._own_features(project.integers(latent, largest))
-        return _weighted(phi, prior.own[channels]), network.reshape(2, size, -1)
+        features = self._own_features(project.integers(latent, largest))
+        return prior.own[channels] @ features, network.reshape(size, 2, -1)
 
-    def _own_features(self, own: NDArray[np.int32]) -> list[NDArray[np.int32]]:
-        """The four features of each channel's own coefficient, each (channels, rows)."""
+    def _own_features(self, own: NDArray[np.float32]) -> NDArray[Any]:
+        """The four features of each channel's own coefficient, (channels, 4, rows)."""
         one, two = 1 << VALUE_BITS, 2 << VALUE_BITS
+        features: NDArray[Any] = np.empty((len(own), 4, self.rows), self.prior.feature_type)
+        out = self._grid(features)
         grid = self._grid(own)
-        magnitude = np.abs(grid)
-        around, magnitude_around = _sum_of_neighbours(grid) >> 2, _sum_of_neighbours(magnitude) >> 2
-        features = [
-            np.minimum(magnitude, two, out=magnitude),
-            np.minimum(magnitude_around, two, out=magnitude_around),
-            _cut_off(grid, -one, one),
-            _cut_off(around, -one, one),
-        ]
-        return [feature.reshape(len(own), -1) for feature in features]
+        around = _quarter_of_neighbours(grid)
+        np.clip(grid, -one, one, out=out[:, 2])
+        np.clip(around, -one, one, out=out[:, 3])
+        magnitude = np.abs(grid, out=grid)
+        around = _quarter_of_neighbours(magnitude)
+        np.clip(magnitude, 0, two, out=out[:, 0])
+        np.clip(around, 0, two, out=out[:, 1])
+        return features
 
-    def _spatial(self, number: int, part: slice) -> NDArray[np.int32]:
-        """What symbols of earlier passes add for some channels of the run at the rows of a pass, (2, channels, rows)."""
-        places, (near, there, weight) = self._places[part], self._near[number]
-        around = places.take(near, 1)  # (channels, neighbours, rows)
-        mean = around.sum(1, dtype=np.int32) * weight // 12
-        magnitude = np.abs(around).sum(1, dtype=np.int32) * weight // 12
+    def _spatial(self, number: int, part: slice) -> NDArray[Any]:
+        """What symbols of earlier passes add for some channels of the run at the rows of a pass, (channels, 2, rows)."""
+        near, there, count = self._near[number]
+        around = self._places[part].take(near, 1)  # (channels, neighbours, rows)
+        features: NDArray[Any] = np.empty((len(around), 4, around.shape[2]), self.prior.feature_type)
+        features[:, 0] = 1 << VALUE_BITS
+        mean, magnitude, deviation = (features[:, i] for i in (1, 2, 3))
+        # A quotient of such integers that is none itself is too far from the next one to be rounded to it.
+        np.floor(np.divide(around.sum(1), count, out=mean), out=mean)
+        np.floor(np.divide(np.abs(around).sum(1), count, out=magnitude), out=magnitude)
         around -= mean[:, None]
-        deviation = (np.abs(around, out=around) * there).sum(1, dtype=np.int32) * weight // 12
+        np.abs(around, out=around)
+        around *= there
+        np.floor(np.divide(around.sum(1), count, out=deviation), out=deviation)
         limit = SPATIAL_LIMIT << VALUE_BITS
-        phi = [
-            np.full_like(mean, 1 << VALUE_BITS),
-            *(_cut_off(x, -limit, limit) for x in (mean, magnitude, deviation)),
-        ]
-        return _weighted(phi, self.prior.spatial[self.channel + part.start : self.channel + part.stop, number - 1])
+        np.clip(features, -limit, limit, out=features)
+        first = self.channel + part.start
+        weighted: NDArray[Any] = self.prior.spatial[first : first + len(features), number - 1] @ features
+        return weighted
 
-    def _grid(self, rows: NDArray[np.int32]) -> NDArray[np.int32]:
+    def _grid(self, rows: NDArray[Any]) -> NDArray[Any]:
         """(..., rows) as (..., tiles, h, w)."""
         return rows.reshape(*rows.shape[:-1], -1, self.height, self.width)
 
@@ -405,9 +417,11 @@ def _first_nonzero(rows: Array) -> NDArray[np.int64]:
     return np.where(there.any(0), there.argmax(0), len(rows))
 
 
-def _cut_off(x: NDArray[np.int32], low: int, high: int) -> NDArray[np.int32]:
-    """`numpy.clip` in place, which takes several times as long."""
-    return np.minimum(np.maximum(x, low, out=x), high, out=x)
+def _of_all_channels(spatial: Array, channels: int) -> NDArray[Any]:
+    """With zeros for channels that are not interlaced, (channels, 2, 2, 4)."""
+    out = np.zeros((channels, *spatial.shape[1:]), np.int32)
+    out[: len(spatial)] = spatial
+    return out
 
 
 def _chunks(tiles: int, height: int, width: int) -> Iterator[tuple[slice, slice]]:
@@ -419,21 +433,12 @@ def _chunks(tiles: int, height: int, width: int) -> Iterator[tuple[slice, slice]
             yield slice(first, first + several), slice(line, line + lines)
 
 
-def _weighted(features: Sequence[NDArray[np.int32]], weights: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Sums of features, each (channels, rows), by weights, (channels, 2, features); shape (2, channels, rows)."""
-    total = np.zeros((2, *features[0].shape), np.int32)
-    product = np.empty_like(total[0])
-    for k in range(2):
-        for j, feature in enumerate(features):
-            total[k] += np.multiply(feature, weights[:, k, j, None], out=product)
-    return total
-
-
-def _sum_of_neighbours(x: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The sum of the left, right, upper and lower neighbour, zero beyond the border; shape (..., h, w)."""
+def _quarter_of_neighbours(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A quarter of the sum of the left, right, upper and lower neighbour, zero beyond the border, rounded down; (..., h, w)."""
     out = np.zeros_like(x)
     out[..., 1:, :] = x[..., :-1, :]
     out[..., :-1, :] += x[..., 1:, :]
     out[..., :, 1:] += x[..., :, :-1]
     out[..., :, :-1] += x[..., :, 1:]
-    return out
+    out *= 0.25
+    return np.floor(out, out=out)

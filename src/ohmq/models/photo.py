@@ -273,7 +273,7 @@ class PhotoModel(_PhotoFamily):
             for size, alphabet in zip(self.config.group_sizes, self.config.group_symbols, strict=True):
                 channels = slice(start, start + size)
                 projected = functional.linear(rest, quantizer.project[channels])
-                chosen = (projected[..., None] - quantizer.centres[channels, :alphabet]).abs_().argmin(-1)
+                chosen = quantizer.nearest(projected, channels, alphabet)
                 out[part, channels] = chosen
                 rest -= quantizer.codeword_sum(chosen, channels)
                 start += size
