@@ -1,5 +1,7 @@
 """Products of the choice prior in float32: they must be the integers that plain Python gives."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from small_models import make_photo_model
 
+from ohmq.entropy import frozen_choice
 from ohmq.entropy.frozen_choice import Affine, FrozenChoicePrior
 from ohmq.model_file import freeze
 from ohmq.quantizers import DirectionalOneHotMax
@@ -55,6 +58,15 @@ def test_float32_is_chosen_to_its_last_bit_and_not_beyond() -> None:
         assert affine.exact_type(most + np.eye(2)[row] * ones[row, 0] / 2**12) is np.float64
     x = np.array([[2**24, 1, 0]], np.float64)  # float32 has no 2^24 + 1
     assert affine(x, x[0]).tolist() == [[(2**24 + 1) / 2**12, (2**24 + 1) / 2**9]]
+
+
+def test_a_library_of_fewer_bits_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert frozen_choice.float32_products_are_exact()
+    with monkeypatch.context() as patch, np.errstate(over="ignore", invalid="ignore"):
+        patch.setattr(frozen_choice, "np", SimpleNamespace(random=np.random, float32=np.float16))
+        assert not frozen_choice.float32_products_are_exact.__wrapped__()
+    monkeypatch.setattr(frozen_choice, "float32_products_are_exact", lambda: False)
+    assert Affine(np.array([[1]])).exact_type(np.array([0.0])) is np.float64
 
 
 def test_sums_beyond_the_exact_range_are_refused() -> None:

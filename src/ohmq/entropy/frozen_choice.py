@@ -6,6 +6,7 @@ any order, on any machine, and so give the same.
 """
 
 import bisect
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -156,6 +157,14 @@ class FrozenChoicePrior:
         return self._tables[key]
 
 
+@functools.cache
+def float32_products_are_exact() -> bool:
+    """Whether numpy multiplies matrices of float32 in float32: some libraries can be told to do it in fewer bits."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(-(2**14), 2**14, (96, 64)), rng.integers(-(2**3), 2**3, (64, 160))  # sums below 2^24
+    return bool((x.astype(np.float32) @ y.astype(np.float32) == x @ y).all())
+
+
 class Affine:
     """W x + b for many x, all of them integers, W and b divided by 2^12: sums need no division and are as exact.
 
@@ -200,7 +209,7 @@ class Affine:
 
     def exact_type(self, bounds: NDArray[Any]) -> type:
         """The smaller type in which sums up to such bounds are exact, in whatever order they are taken."""
-        return np.float32 if (bounds < self._float32_limits).all() else np.float64
+        return np.float32 if (bounds < self._float32_limits).all() and float32_products_are_exact() else np.float64
 
     def weight(self, kind: type) -> NDArray[Any]:
         """W as such numbers."""
