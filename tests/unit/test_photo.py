@@ -16,6 +16,7 @@ from small_models import photo_picture as picture
 
 from ohmq.codec import Codec
 from ohmq.container import read_ohm
+from ohmq.entropy import frozen_choice
 from ohmq.entropy.frozen_choice import FrozenChoicePrior
 from ohmq.entropy.layers import encode_layers, verify_layers
 from ohmq.errors import BitstreamError, ConfigError
@@ -175,6 +176,20 @@ def test_threads_and_layers_do_not_change_a_byte(codec: Codec, monkeypatch: pyte
     monkeypatch.setattr("ohmq.entropy.frozen_choice.RUN_SYMBOLS", 20)
     monkeypatch.setattr("ohmq.entropy.frozen_choice.CHUNK_ROWS", 3)
     assert codec.encode(symbols, 24) == expected
+
+
+def test_tables_are_kept_once_whatever_the_size_and_the_layers(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    prior = codec.prior
+    assert isinstance(prior, FrozenChoicePrior)
+    monkeypatch.setattr(frozen_choice, "RUN_SYMBOLS", 24)  # small pictures are coded in runs of several lengths
+    for width in (16, 64, 112):
+        symbols = codec.analyse(np.full((48, width, 3), 90, np.uint8))
+        for layers in (1, 3):
+            data = codec.encode(symbols, codec.num_channels, layers=layers)
+            assert np.array_equal(codec.decode(data)[1].values, symbols.values)
+    assert sum(table.nbytes for table in prior._tables.values()) == sum(
+        4 * alphabet * (512 if channel < len(prior.places) else 128) for channel, alphabet in enumerate(prior.alphabets)
+    )
 
 
 def test_pictures_coded_together_give_the_bytes_of_each_alone(codec: Codec) -> None:

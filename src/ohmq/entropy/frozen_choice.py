@@ -118,7 +118,7 @@ class FrozenChoicePrior:
             self.layers.append(parts)
             self.projects.append(project)
             self.reaches.append(reach if narrow else None)
-        self._tables: dict[tuple[int, int], NDArray[np.float32]] = {}
+        self._tables: dict[int, NDArray[np.float32]] = {}  # of each segment
 
     def segment_end(self, channel: int) -> int:
         """The first end of a group or cut point above a channel."""
@@ -138,23 +138,25 @@ class FrozenChoicePrior:
         return ChoiceState(self, tiles, height, width)
 
     def channel_tables(self, channels: slice) -> NDArray[np.float32]:
-        """The tables of some channels of a group, one channel after the other, the levels of the second coefficient running
-        fastest.
+        """The tables of some channels of a segment, one channel after the other, the levels of the second coefficient running
+        fastest; kept for the whole segment.
 
         Shape:
             Returns: (channels * 128 or, interlaced, * 512; alphabet of the group), as `ohmq.entropy.prepare_tables` gives
             them.
         """
-        key = channels.start, channels.stop
-        if key not in self._tables:
-            first, second = (np.arange(low, high + 1) for low, high in self.levels(channels.start < len(self.places)))
+        number = bisect.bisect_right(self._segment_ends, channels.start)
+        segment = slice(self._segment_ends[number - 1] if number else 0, self._segment_ends[number])
+        first, second = (np.arange(low, high + 1) for low, high in self.levels(channels.start < len(self.places)))
+        if number not in self._tables:
             alphabet = self.alphabets[channels.start]
-            logits = self.tensors["logits"][channels, None, None, :alphabet].astype(np.int64)
-            features = self.tensors["features"][channels, None, None, :alphabet].astype(np.int64)
+            logits = self.tensors["logits"][segment, None, None, :alphabet].astype(np.int64)
+            features = self.tensors["features"][segment, None, None, :alphabet].astype(np.int64)
             whole = logits + first[:, None, None] * features[..., 0] + second[:, None] * features[..., 1]
             weights = exp2_weights(whole.reshape(-1, alphabet), self.tensors["exp2"].astype(np.int64))
-            self._tables[key] = prepare_tables(frequencies_from_weights(weights))
-        return self._tables[key]
+            self._tables[number] = prepare_tables(frequencies_from_weights(weights))
+        each = len(first) * len(second)
+        return self._tables[number][(channels.start - segment.start) * each : (channels.stop - segment.start) * each]
 
 
 @functools.cache
@@ -228,7 +230,7 @@ class Affine:
         return y
 
     def integers(self, x: NDArray[Any], largest: NDArray[Any]) -> NDArray[np.float32]:
-        """The same, rounded down and cut off to 2^20; shape (rows, in) -> (out, rows)."""
+        """The same, rounded down and cut off to 2^20, which float32 holds; shape (rows, in) -> (out, rows)."""
         bounds = self.bounds(largest)
         weight, bias = self._as(self.exact_type(bounds))
         y = weight @ x.astype(weight.dtype, copy=False).T
