@@ -393,6 +393,12 @@ def test_configurations() -> None:
     config = dataclasses.replace(SMALL, groups=(4, 20), cuts=(3, 24))
     assert config_from_dict(config.to_dict()) == config
     assert (config.group_sizes, config.cut_points) == ((4, 20), (3, 24))
+    assert config.to_dict()["analysis_blocks"] == (4, 5)
+    older = {key: value for key, value in config.to_dict().items() if not key.endswith("_blocks")}
+    first = config_from_dict(older)
+    assert isinstance(first, PhotoConfig)
+    assert (first.analysis_blocks, first.synthesis_blocks) == ((2, 3), (2, 3))
+    assert first.to_dict() == older  # so models that were made before keep their id
     alphabets = dataclasses.replace(SMALL, groups=(4, 20), alphabets=(9, 3), interlaced_groups=1)
     assert config_from_dict(alphabets.to_dict()) == alphabets
     assert alphabets.group_symbols == (9, 3)
@@ -402,6 +408,9 @@ def test_configurations() -> None:
             dataclasses.replace(SMALL, **wrong)
     with pytest.raises(ConfigError, match="interlaced"):
         dataclasses.replace(SMALL, interlaced_groups=2)
+    for wrong in ({"analysis_blocks": (2,)}, {"synthesis_blocks": (2, -1)}):
+        with pytest.raises(ConfigError, match="two numbers of blocks"):
+            dataclasses.replace(SMALL, **wrong)
     for wrong in ({"groups": (4, 4)}, {"cuts": (5, 3, 24)}, {"cuts": (5,)}, {"latent_channels": 769}):
         with pytest.raises(ConfigError):
             dataclasses.replace(SMALL, **wrong)

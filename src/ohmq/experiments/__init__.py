@@ -179,7 +179,8 @@ def _parse(name: str, content: dict[str, Any]) -> Experiment:
         model = content["model"]
         _check_keys("[model]", model, model if isinstance(model, dict) else ())  # which are known: config_from_dict
         _check_kinds("[model]", model, FAMILIES.get(model.get("family"), MnistConfig)())
-        settings["model"] = config_from_dict(model)
+        defaults = FAMILIES[model["family"]]().to_dict() if model.get("family") in FAMILIES else {}
+        settings["model"] = config_from_dict(defaults | model)
     if "model" not in settings:
         raise ConfigError("a [model] table with at least its family is missing, or a preset in [train]")
     for key, value in train.items():

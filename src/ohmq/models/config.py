@@ -12,6 +12,9 @@ __all__ = ["BLOCK", "FAMILIES", "MnistConfig", "ModelConfig", "OpenImagesConfig"
 BLOCK = 16
 """Pixels of a block of a photograph, each side: the stride of the latent."""
 
+FIRST_BLOCKS = {"analysis_blocks": (2, 3), "synthesis_blocks": (2, 3)}
+"""Residual blocks of photo models whose configuration does not state them."""
+
 QuantizerName = Literal["ohm", "integer", "none"]
 PriorName = Literal["static", "context"]
 
@@ -135,6 +138,7 @@ class PhotoConfig(ModelConfig):
     Attributes:
         latent_channels: D, coefficients of the block transform that are kept.
         wide, wider: channels of the convolutions at a quarter and an eighth of the resolution.
+        analysis_blocks, synthesis_blocks: residual blocks of each transform at a quarter and an eighth.
         groups: channels of each group, sum channels_max; found by the warm start, as are
         alphabets: symbols of the channels of each group, odd, at most num_symbols; empty: num_symbols for all.
         cuts: numbers of channels at which a file may be cut.
@@ -151,6 +155,8 @@ class PhotoConfig(ModelConfig):
     latent_channels: int = 320
     wide: int = 96
     wider: int = 160
+    analysis_blocks: tuple[int, int] = (4, 5)
+    synthesis_blocks: tuple[int, int] = (4, 3)
     groups: tuple[int, ...] = ()
     alphabets: tuple[int, ...] = ()
     cuts: tuple[int, ...] = ()
@@ -159,7 +165,7 @@ class PhotoConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("groups", "alphabets", "cuts"):
+        for name in ("groups", "alphabets", "cuts", "analysis_blocks", "synthesis_blocks"):
             object.__setattr__(self, name, tuple(int(value) for value in getattr(self, name)))
         if self.quantizer == "none":
             raise ConfigError("the photo family has the quantizers 'ohm' and 'integer'")
@@ -182,8 +188,17 @@ class PhotoConfig(ModelConfig):
             raise ConfigError(
                 f"interlaced_groups is {self.interlaced_groups}; there are {len(self.group_sizes)} groups"
             )
+        for name in ("analysis_blocks", "synthesis_blocks"):
+            blocks = getattr(self, name)
+            if len(blocks) != 2 or min(blocks) < 0:
+                raise ConfigError(f"{name} is {list(blocks)}; it must be two numbers of blocks, at least 0")
         if not 1 <= self.latent_channels <= 768:
             raise ConfigError(f"latent_channels is {self.latent_channels}; a 16x16 block of 3 colours has 1 to 768")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As of every family, without numbers of blocks that are `FIRST_BLOCKS`: the ids of older models stay as they are."""
+        values = super().to_dict()
+        return {key: value for key, value in values.items() if FIRST_BLOCKS.get(key) != value}
 
     @property
     def group_sizes(self) -> tuple[int, ...]:
@@ -218,6 +233,8 @@ def config_from_dict(values: dict[str, Any]) -> ModelConfig:
     family = values.pop("family", None)
     if family not in FAMILIES:
         raise ConfigError(f"unknown model family {family!r}; this release knows {', '.join(FAMILIES)}")
+    if family == "photo":
+        values = FIRST_BLOCKS | values
     known = {field.name for field in dataclasses.fields(FAMILIES[family])}
     if unknown := sorted(set(values) - known):
         raise ConfigError(f"unknown keys in the {family} configuration: {', '.join(unknown)}; known: {sorted(known)}")

@@ -93,8 +93,9 @@ class PhotoAnalysis(nn.Module):
         low_precision: the path computes in bfloat16, for training where the hardware is faster at it; False for coding.
     """
 
-    def __init__(self, latent: int, wide: int, wider: int) -> None:
+    def __init__(self, config: PhotoConfig) -> None:
         super().__init__()
+        latent, wide, wider = config.latent_channels, config.wide, config.wider
         self.low_precision = False
         self.block = nn.Parameter(block_filters(latent)[0])
         last = nn.Conv2d(wider, latent, 3, stride=2, padding=1)
@@ -103,9 +104,9 @@ class PhotoAnalysis(nn.Module):
             nn.Conv2d(3, wide // 2, 5, stride=2, padding=2),
             nn.ReLU(),
             nn.Conv2d(wide // 2, wide, 3, stride=2, padding=1),
-            *(ResidualBlock(wide) for _ in range(2)),
+            *(ResidualBlock(wide) for _ in range(config.analysis_blocks[0])),
             nn.Conv2d(wide, wider, 3, stride=2, padding=1),
-            *(ResidualBlock(wider) for _ in range(3)),
+            *(ResidualBlock(wider) for _ in range(config.analysis_blocks[1])),
             last,
             ResidualBlock(latent),
         )
@@ -120,8 +121,9 @@ class PhotoAnalysis(nn.Module):
 class PhotoSynthesis(nn.Module):
     """The way back: (B, D, h, w) -> (B, 3, 16 h, 16 w); ``low_precision`` as in `PhotoAnalysis`."""
 
-    def __init__(self, latent: int, wide: int, wider: int) -> None:
+    def __init__(self, config: PhotoConfig) -> None:
         super().__init__()
+        latent, wide, wider = config.latent_channels, config.wide, config.wider
         self.low_precision = False
         self.block = nn.Parameter(block_filters(latent)[0])
         last = nn.Conv2d(wide, 48, 3, padding=1)
@@ -129,9 +131,9 @@ class PhotoSynthesis(nn.Module):
         self.path = nn.Sequential(
             ResidualBlock(latent),
             nn.ConvTranspose2d(latent, wider, 4, stride=2, padding=1),
-            *(ResidualBlock(wider) for _ in range(3)),
+            *(ResidualBlock(wider) for _ in range(config.synthesis_blocks[1])),
             nn.ConvTranspose2d(wider, wide, 4, stride=2, padding=1),
-            *(ResidualBlock(wide) for _ in range(2)),
+            *(ResidualBlock(wide) for _ in range(config.synthesis_blocks[0])),
             last,
             nn.PixelShuffle(4),
         )
@@ -175,8 +177,8 @@ class PhotoIntegerModel(_PhotoFamily):
         channels = config.channels_max
         super().__init__(
             config,
-            nn.Sequential(PhotoAnalysis(channels, config.wide, config.wider), ChannelGain(channels)),
-            nn.Sequential(ChannelGain(channels), PhotoSynthesis(channels, config.wide, config.wider)),
+            nn.Sequential(PhotoAnalysis(config), ChannelGain(channels)),
+            nn.Sequential(ChannelGain(channels), PhotoSynthesis(config)),
             IntegerRounding(channels, config.num_symbols),
             FactorizedDensity(channels),
         )
@@ -200,8 +202,8 @@ class PhotoModel(_PhotoFamily):
         dim, channels, symbols = config.latent_channels, config.channels_max, config.num_symbols
         super().__init__(
             config,
-            PhotoAnalysis(dim, config.wide, config.wider),
-            PhotoSynthesis(dim, config.wide, config.wider),
+            PhotoAnalysis(config),
+            PhotoSynthesis(config),
             DirectionalOneHotMax(channels, symbols, dim),
             ChoicePrior(
                 channels,

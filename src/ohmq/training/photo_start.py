@@ -24,6 +24,7 @@ from ohmq.models.photo import (
     ChannelGain,
     PhotoIntegerModel,
     PhotoModel,
+    ResidualBlock,
     block_filters,
 )
 from ohmq.priors import FactorizedDensity
@@ -56,6 +57,7 @@ LOWEST_RATE_BPP = 0.05
 """Estimated rate of the first cut point."""
 DENSITY_STEPS = 400
 """Steps of Adam that fit the twin's densities to the untrained latents."""
+_BLOCKS, _TRANSFORMS = ("analysis_blocks", "synthesis_blocks"), ("analysis_transform", "synthesis_transform")
 SHARPNESS = 6.0
 """Inverse temperature times step: softer ones train faster at first and ruin the codec later."""
 
@@ -258,9 +260,10 @@ def start_photo_model(model: PhotoModel, design: PhotoDesign) -> None:
 
 @torch.no_grad()
 def extend_photo_model(model: PhotoModel, design: PhotoDesign) -> tuple[PhotoModel, PhotoDesign]:
-    """A trained model to train on from: as it is, or with more channels if the design has more.
+    """A trained model to train on from: as it is, or with more channels and residual blocks if the design has more.
 
-    Its channels stay as they are; further ones follow, as passes of the design in groups of their own.
+    What it has stays as it is. Further channels follow, as passes of the design in groups of their own; further blocks come
+    after the others of their resolution and start at zero.
 
     Args:
         model: what is trained already. design: of the photos to train on; to get more channels, those that the model was
@@ -271,19 +274,24 @@ def extend_photo_model(model: PhotoModel, design: PhotoDesign) -> tuple[PhotoMod
         the design.
 
     Raises:
-        ConfigError: a design of another configuration, of fewer channels, or of more that do not begin with the model's.
+        ConfigError: a design of another configuration, of fewer channels or blocks, or of more channels that do not begin
+            with the model's.
     """
     held, wanted = model.config, design.config
     assert isinstance(held, PhotoConfig)
-    found = ("channels_max", "groups", "alphabets", "cuts", "interlaced_groups")
+    found = ("channels_max", "groups", "alphabets", "cuts", "interlaced_groups", *_BLOCKS)
     changed = [f"{key} is {value!r}, not {getattr(wanted, key)!r}" for key, value in held.to_dict().items()
                if key not in found and value != wanted.to_dict()[key]]  # fmt: skip
+    changed += [f"{key} is {getattr(held, key)!r}, more than {getattr(wanted, key)!r}" for key in _BLOCKS
+                if any(a > b for a, b in zip(getattr(held, key), getattr(wanted, key), strict=True))]  # fmt: skip
     if changed:
         raise ConfigError(f"what training starts from has another configuration: {'; '.join(changed)}")
     coefficients = [p.coefficient for p in design.passes]
     count = held.channels_max
+    blocks = {key: getattr(wanted, key) for key in _BLOCKS}
     if count == len(coefficients):
-        return model, dataclasses.replace(design, config=held)
+        config = dataclasses.replace(held, **blocks)
+        return _with_blocks(model, config), dataclasses.replace(design, config=config)
     if count > len(coefficients):
         raise ConfigError(
             f"the model that training starts from has {count} channels, more than {len(coefficients)}: "
@@ -294,6 +302,7 @@ def extend_photo_model(model: PhotoModel, design: PhotoDesign) -> tuple[PhotoMod
             f"{len(coefficients)} channels for these photos do not begin with the {count} of the model that training "
             "starts from: for more channels give the photos that it was trained on"
         )
+    model = _with_blocks(model, dataclasses.replace(held, **blocks))
     further = _groups(coefficients[count:], len(held.group_sizes))
     config = dataclasses.replace(
         wanted,
@@ -313,6 +322,27 @@ def extend_photo_model(model: PhotoModel, design: PhotoDesign) -> tuple[PhotoMod
         else:
             state[name].copy_(value)
     return extended, design
+
+
+def _with_blocks(model: PhotoModel, config: PhotoConfig) -> PhotoModel:
+    """The model with the residual blocks of a configuration that is otherwise its own."""
+    if config == model.config:
+        return model
+    larger = build_model(config)
+    assert isinstance(larger, PhotoModel)
+    for name, part in model.named_children():
+        if name not in _TRANSFORMS:
+            getattr(larger, name).load_state_dict(part.state_dict())
+    for name in _TRANSFORMS:
+        before, after = getattr(model, name), getattr(larger, name)
+        after.block.copy_(before.block)
+        places = iter(after.path)
+        for layer in before.path:
+            place = next(places)
+            while isinstance(place, ResidualBlock) and not isinstance(layer, ResidualBlock):
+                place = next(places)  # past further blocks
+            place.load_state_dict(layer.state_dict())
+    return larger
 
 
 def _centres(num_symbols: int) -> Tensor:
