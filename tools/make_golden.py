@@ -43,16 +43,16 @@ def extra_files(codec: Codec, image: Image.Image) -> dict[str, bytes]:
 
 def main() -> None:
     """Write models, files, and what they decode to."""
-    for name in (*CONFIGS, "photo"):
+    for name in (*CONFIGS, "photo", "neighbours"):  # the last one: a photo model with networks of neighbours' symbols
         model = FOLDER / f"{name}.safetensors"
-        codec = load(model) if model.exists() else make_codec(name)
+        codec = load(model) if model.exists() else make_codec("photo" if name == "neighbours" else name)
         if not model.exists():
             save_model(codec.frozen, model)
         digits = ROOT / "examples" / "digits"
         image = Image.open(digits / "digit_3_a.png").convert("L")
         wide = Image.new("L", (45, 31), 20)
         wide.paste(image, (9, 2))
-        if name == "photo":  # whole pictures, whose sides are not multiples of a block
+        if name in ("photo", "neighbours"):  # whole pictures, whose sides are not multiples of a block
             image, wide = photo_picture(50, 70, 1), photo_picture(33, 17, 2)
         files = {
             "layers": codec.compress(image),
@@ -68,6 +68,8 @@ def main() -> None:
         if name == "photo":  # the latent of one picture in tiles
             files["grid"] = codec.compress(image, tile=3)
             files["gridfixed"] = codec.compress(image, tile=2, layers=2, fixed_rate=True)
+        if name == "neighbours":
+            files = {kind: files[kind] for kind in ("layers", "tiles", "cut")}
         for kind, data in files.items():
             target = FOLDER / f"{name}_{kind}.ohm"
             if target.exists():

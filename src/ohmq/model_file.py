@@ -30,7 +30,7 @@ from ohmq.entropy.frozen import (
     FrozenPrior,
     exp2_table,
 )
-from ohmq.entropy.frozen_choice import FEATURE_LIMITS, LEVEL_BITS, FrozenChoicePrior
+from ohmq.entropy.frozen_choice import LEVEL_BITS, SPATIAL_LIMIT, FrozenChoicePrior, feature_limits
 from ohmq.errors import ConfigError, ModelFileError
 from ohmq.files import write_atomically
 from ohmq.models import (
@@ -177,13 +177,25 @@ def _choice_tensors(model: CompressionModel, prior: ChoicePrior) -> dict[str, ND
         "directions": directions,
         "project": _fixed(project, WEIGHT_BITS),
     }
-    interlaced = len(prior.spatial)
-    own, spatial = _numpy(prior.own), np.zeros((len(values), 2, 2, 4))
-    spatial[:interlaced] = _numpy(prior.spatial)
-    features = np.concatenate([own, *np.moveaxis(spatial, 1, 0)], 2)  # (C, 2, 12): they are summed up together
-    features = _fixed_rows(features.reshape(-1, 12), FEATURE_LIMITS, 24)[0].reshape(features.shape)
+    interlaced, networks = len(prior.spatial), prior.neighbours
+    outs = _numpy(networks.out) if networks is not None else np.zeros((interlaced, 2, 2, 0))
+    spatial = np.zeros((len(values), 2, 2, 4 + outs.shape[3]))
+    spatial[:interlaced] = np.concatenate([_numpy(prior.spatial), outs], 3)
+    features = np.concatenate([_numpy(prior.own), *np.moveaxis(spatial, 1, 0)], 2)  # they are summed up together
+    features = _fixed_rows(features.reshape(-1, features.shape[2]), feature_limits(outs.shape[3]), 24)[0].reshape(
+        features.shape
+    )
     tensors["own"] = features[..., :4]
-    tensors["spatial"] = np.stack([features[:interlaced, :, 4:8], features[:interlaced, :, 8:]], 1)
+    spatial = np.stack(np.split(features[:interlaced, :, 4:], 2, 2), 1)
+    tensors["spatial"] = spatial[..., :4]
+    if networks is not None:
+        tensors["neighbour.out"] = spatial[..., 4:]
+        weight = _numpy(networks.weight)
+        largest_places = np.full(4, SPATIAL_LIMIT << VALUE_BITS, np.float64)
+        rows, step = _fixed_rows(weight.reshape(-1, 4), largest_places, 23)
+        tensors["neighbour.weight"] = rows.reshape(weight.shape)
+        bias = _fixed(_numpy(networks.bias).reshape(-1) / step, WEIGHT_BITS + VALUE_BITS) * step
+        tensors["neighbour.bias"] = _fixed(bias, 0).reshape(weight.shape[:3])
     tensors["places"] = _fixed(
         _numpy(quantizer.values[:interlaced]) * _numpy(prior.own_scale[:interlaced, None]), VALUE_BITS
     )
@@ -237,6 +249,10 @@ def thaw(frozen: FrozenModel) -> PhotoModel:
     prior.features.copy_(tensors["features"] * (math.log(2) * 2**LEVEL_BITS / 2**LOGIT_BITS))
     prior.own.copy_(tensors["own"] / 2**WEIGHT_BITS)
     prior.spatial.copy_(tensors["spatial"] / 2**WEIGHT_BITS)
+    if prior.neighbours is not None:
+        prior.neighbours.weight.copy_(tensors["neighbour.weight"] / 2**WEIGHT_BITS)
+        prior.neighbours.bias.copy_(tensors["neighbour.bias"] / 2 ** (WEIGHT_BITS + VALUE_BITS))
+        prior.neighbours.out.copy_(tensors["neighbour.out"] / 2**WEIGHT_BITS)
     project = quantizer.project.double()
     prior.own_scale.copy_((tensors["project"] * project).sum(1) / 2**WEIGHT_BITS / project.square().sum(1))
     prior.input_scale.fill_(LATENT_SCALE)

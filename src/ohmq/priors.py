@@ -216,6 +216,39 @@ class ChosenTables(NamedTuple):
     features: Tensor
 
 
+class NeighbourNetworks(nn.Module):
+    """A network of one hidden layer for each interlaced channel and for its second and third pass; see `ChoicePrior`.
+
+    Args:
+        num_channels: I, interlaced channels. hidden: units of each.
+
+    Shape:
+        forward(values, channels): symbols' values in steps (B, h, w, channels), which they are of the I -> (B, h, w, channels, 2).
+    """
+
+    def __init__(self, num_channels: int, hidden: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_channels, 2, hidden, 4))
+        self.bias = nn.Parameter(torch.zeros(num_channels, 2, hidden))
+        self.out = nn.Parameter(torch.zeros(num_channels, 2, 2, hidden))
+        nn.init.uniform_(self.weight, -0.5, 0.5)
+
+    def forward(self, values: Tensor, channels: slice) -> Tensor:
+        """What is added to the two coefficients."""
+        batch, height, width, count = values.shape
+        which = passes(height, width).to(values.device).flatten()
+        values = values.clamp(-SPATIAL_LIMIT, SPATIAL_LIMIT)
+        added = values.new_zeros(count, 2, batch, height * width)
+        for number, offsets in enumerate((DIAGONAL, DIRECT)):  # all of them belong to earlier passes
+            rows = (which == number + 1).nonzero()[:, 0]
+            around = shifted(values, offsets).view(4, batch, height * width, count)[:, :, rows]
+            hidden = self.weight[channels, number] @ around.permute(3, 0, 1, 2).reshape(count, 4, -1)
+            hidden = (hidden + self.bias[channels, number, :, None]).clamp(0, SPATIAL_LIMIT)
+            out = self.out[channels, number] @ hidden
+            added = added.index_copy(3, rows, out.view(count, 2, batch, -1))
+        return added.permute(2, 3, 0, 1).reshape(batch, height, width, count, 2)
+
+
 class ChoicePrior(nn.Module):
     r"""Prior of scalar OHM symbols that chooses one of a channel's tables, given all that is decoded already.
 
@@ -231,12 +264,15 @@ class ChoicePrior(nn.Module):
 
     The channels of the first ``interlaced_groups`` groups are coded in three passes over the positions (`passes`); in the
     second and third, four features of the channel's own symbols at neighbours of earlier passes are added: one, their
-    mean, mean magnitude and mean absolute deviation.
+    mean, mean magnitude and mean absolute deviation; and what a small network of the channel makes of these four symbols:
+
+    $$ \sum_h o_{c,h}\,\min(8, \mathrm{ReLU}(\textstyle\sum_n w_{c,h,n} v_{c,n} + b_{c,h})) $$
 
     Args:
         num_channels: C. num_symbols: S. latent_channels: D. group_sizes: channels of each group, sum C.
         projection: channels that a network sees of each neighbour. hidden_channels: its width.
         alphabets: symbols of each group's channels, at most num_symbols; None: all. interlaced_groups: as above.
+        neighbour_hidden: hidden units of an interlaced channel's own network; 0: it has none.
 
     Shape:
         forward(group, latent, own, values): (B, h, w, D), (B, h, w, channels) twice -> `ChosenTables`.
@@ -256,6 +292,7 @@ class ChoicePrior(nn.Module):
         *,
         alphabets: Sequence[int] | None = None,
         interlaced_groups: int = 0,
+        neighbour_hidden: int = 0,
     ) -> None:
         super().__init__()
         if sum(group_sizes) != num_channels or min(group_sizes) < 1:
@@ -272,7 +309,9 @@ class ChoicePrior(nn.Module):
         self.logits = nn.Parameter(torch.zeros(num_channels, num_symbols))
         self.features = nn.Parameter(torch.tensor(features))
         self.own = nn.Parameter(torch.zeros(num_channels, 2, 4))
-        self.spatial = nn.Parameter(torch.zeros(sum(self.group_sizes[:interlaced_groups]), 2, 2, 4))
+        interlaced = sum(self.group_sizes[:interlaced_groups])
+        self.spatial = nn.Parameter(torch.zeros(interlaced, 2, 2, 4))
+        self.neighbours = NeighbourNetworks(interlaced, neighbour_hidden) if neighbour_hidden else None
         self.register_buffer("own_scale", torch.ones(num_channels))
         self.register_buffer("input_scale", torch.ones(()))
         self.own_scale: Tensor
@@ -298,7 +337,10 @@ class ChoicePrior(nn.Module):
         u = self.coefficients(group, latent, own) if group else own.new_zeros(*own.shape, 2)
         if group < self.interlaced_groups:
             assert values is not None
-            u = u + self.spatial_coefficients(values * self.own_scale[channels], self.spatial[channels])
+            values = values.detach() * self.own_scale[channels]
+            u = u + self.spatial_coefficients(values, self.spatial[channels])
+            if self.neighbours is not None:
+                u = u + self.neighbours(values, channels)
         # No gradient beyond the grid: passed through there, it drives the networks' weights without bound.
         levels = FrozenChoicePrior.levels(group < self.interlaced_groups)
         lowest, highest = torch.tensor(levels, dtype=u.dtype, device=u.device).T / 2**LEVEL_BITS
@@ -332,7 +374,6 @@ class ChoicePrior(nn.Module):
         Shape:
             values: (B, h, w, C), in steps. weights: (C, pass 1 or 2, coefficient, feature). Returns: (B, h, w, C, 2).
         """
-        values = values.detach()
         which = passes(values.shape[1], values.shape[2]).to(values.device)[..., None]
         out = torch.zeros(*values.shape, 2, dtype=values.dtype, device=values.device)
         for number, offsets in ((1, DIAGONAL), (2, DIRECT)):

@@ -141,7 +141,7 @@ def test_two_processes_have_the_loss_of_one(photos: Path, tmp_path: Path) -> Non
 def small_run(photos: Path, output: Path, **changes: object) -> TrainOptions:
     model = PhotoConfig(
         channels_max=40, latent_channels=24, wide=8, wider=12, context_hidden=8, context_projection=4,
-        analysis_blocks=(1, 2), synthesis_blocks=(0, 1),
+        analysis_blocks=(1, 2), synthesis_blocks=(0, 1), neighbour_hidden=0,
     )  # fmt: skip
     settings = {"crop_size": 64, "batch_size": 2, "epochs": 2, "val_every": 1, "log_interval": 1, "cpu": True}
     settings |= {"data_base_path": photos, "output_dir": output, "model": model, **changes}
@@ -187,11 +187,13 @@ def test_a_run_that_diverges_stops_and_goes_on_with_a_smaller_rate(
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # the trainer tells of its processes and folders
-def test_training_goes_on_with_more_channels_and_blocks(photos: Path, tmp_path: Path) -> None:
+def test_training_goes_on_with_a_larger_model(photos: Path, tmp_path: Path) -> None:
     first = small_run(photos, tmp_path / "first")
     last = train(first)
     before = load(last)
-    more = dataclasses.replace(first.model, channels_max=52, analysis_blocks=(2, 2), synthesis_blocks=(1, 3))
+    more = dataclasses.replace(
+        first.model, channels_max=52, analysis_blocks=(2, 2), synthesis_blocks=(1, 3), neighbour_hidden=3
+    )
     options = dataclasses.replace(first, model=more, start_from=str(last), learning_rate=1e-12)
     after = load(train(dataclasses.replace(options, output_dir=tmp_path / "second")))
     config, held = after.config, before.config
@@ -199,7 +201,7 @@ def test_training_goes_on_with_more_channels_and_blocks(photos: Path, tmp_path: 
     assert config.group_sizes[: len(held.group_sizes)] == held.group_sizes
     assert (sum(config.group_sizes), sum(config.group_sizes[len(held.group_sizes) :])) == (52, 12)
     assert config.cut_points == (*held.cut_points, 52)
-    assert (config.analysis_blocks, config.synthesis_blocks) == ((2, 2), (1, 3))
+    assert (config.analysis_blocks, config.synthesis_blocks, config.neighbour_hidden) == ((2, 2), (1, 3), 3)
     with Image.open(photos / "openimages" / "train" / "0.png") as image:
         files = [codec.compress(image, channels=40) for codec in (before, after)]
         old, new = (codec.decompress(file) for codec, file in zip((before, after), files, strict=True))

@@ -39,8 +39,9 @@ def make_codec(name: str) -> Codec:
 
 
 PHOTO = PhotoConfig(
-    channels_max=24, latent_channels=12, num_symbols=9, wide=8, wider=12, context_projection=3, context_hidden=5
-)
+    channels_max=24, latent_channels=12, num_symbols=9, wide=8, wider=12, context_projection=3, context_hidden=5,
+    neighbour_hidden=3,
+)  # fmt: skip
 
 
 def photo_picture(height: int, width: int, seed: int = 0) -> Image.Image:
@@ -73,5 +74,8 @@ def make_photo_model() -> PhotoModel:
             network[4].bias.normal_(std=0.5)  # type: ignore[index]
         built.prior.own.normal_(std=0.5)
         built.prior.spatial.normal_(std=0.2)
+        assert built.prior.neighbours is not None
+        built.prior.neighbours.bias.normal_(std=0.5)
+        built.prior.neighbours.out.normal_(std=0.3)
         built.synthesis_transform.path[-2].weight.normal_(std=0.01)  # type: ignore[index]
     return built

@@ -119,6 +119,9 @@ def test_every_parameter_gets_a_gradient(model: PhotoModel) -> None:
         "prior.own",
         "prior.logits",
         "prior.spatial",
+        "prior.neighbours.weight",
+        "prior.neighbours.bias",
+        "prior.neighbours.out",
     ):
         assert trained.get_parameter(name).grad.abs().sum() > 0, name  # type: ignore[union-attr]
 
@@ -306,12 +309,15 @@ def check_by_the_page(codec: Codec, symbols: NDArray[np.integer], payload: bytes
     def spatial(c: int, place: tuple[int, int], known: dict[tuple[int, int], int], number: int) -> list[int]:
         offsets = ((-1, -1), (-1, 1), (1, -1), (1, 1)) if number == 1 else ((-1, 0), (1, 0), (0, -1), (0, 1))
         near = [known[n] for n in ((place[0] + a, place[1] + b) for a, b in offsets) if n in known]
-        weight = 12 // len(near)
-        mean = sum(near) * weight // 12
-        magnitude = sum(map(abs, near)) * weight // 12
-        deviation = sum(abs(n - mean) for n in near) * weight // 12
+        third = 12 // len(near)
+        mean = sum(near) * third // 12
+        magnitude = sum(map(abs, near)) * third // 12
+        deviation = sum(abs(n - mean) for n in near) * third // 12
         phi = [256, *(cut(x, -2048, 2048) for x in (mean, magnitude, deviation))]
-        return [product(tensors["spatial"][c][number - 1][k], phi) for k in (0, 1)]
+        four = [cut(known.get((place[0] + a, place[1] + b), 0), -2048, 2048) for a, b in offsets]
+        weight, bias, out = (tensors[f"neighbour.{name}"][c][number - 1] for name in ("weight", "bias", "out"))
+        hidden = [cut(product(row, four, b) >> 12, 0, 2048) for row, b in zip(weight, bias, strict=True)]
+        return [product(tensors["spatial"][c][number - 1][k], phi) + product(out[k], hidden) for k in (0, 1)]
 
     config = codec.config
     assert isinstance(config, PhotoConfig)
@@ -387,6 +393,9 @@ def test_impossible_priors_are_refused(codec: Codec) -> None:
         FrozenChoicePrior(huge, codec.config.group_sizes, codec.config.group_symbols, 2)
     with pytest.raises(ValueError, match="interlaced"):
         FrozenChoicePrior(tensors, codec.config.group_sizes, codec.config.group_symbols, 1)
+    fewer = {**tensors, "neighbour.out": tensors["neighbour.out"][..., 1:]}
+    with pytest.raises(ValueError, match="networks of 4 interlaced channels"):
+        FrozenChoicePrior(fewer, codec.config.group_sizes, codec.config.group_symbols, 2)
 
 
 def test_configurations() -> None:
@@ -411,6 +420,12 @@ def test_configurations() -> None:
     for wrong in ({"analysis_blocks": (2,)}, {"synthesis_blocks": (2, -1)}):
         with pytest.raises(ConfigError, match="two numbers of blocks"):
             dataclasses.replace(SMALL, **wrong)
-    for wrong in ({"groups": (4, 4)}, {"cuts": (5, 3, 24)}, {"cuts": (5,)}, {"latent_channels": 769}):
+    for wrong in (
+        {"groups": (4, 4)},
+        {"cuts": (5, 3, 24)},
+        {"cuts": (5,)},
+        {"latent_channels": 769},
+        {"neighbour_hidden": 65},
+    ):
         with pytest.raises(ConfigError):
             dataclasses.replace(SMALL, **wrong)

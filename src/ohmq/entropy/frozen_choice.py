@@ -19,7 +19,15 @@ from ohmq.entropy.frozen import CHUNK_ROWS, VALUE_BITS, WEIGHT_BITS, Array, Port
 from ohmq.entropy.range_coder import prepare_tables
 from ohmq.entropy.tables import frequencies_from_weights
 
-__all__ = ["INTERLACED_LEVELS", "LEVELS", "LEVEL_BITS", "SPATIAL_LIMIT", "ChoiceState", "FrozenChoicePrior"]
+__all__ = [
+    "INTERLACED_LEVELS",
+    "LEVELS",
+    "LEVEL_BITS",
+    "SPATIAL_LIMIT",
+    "ChoiceState",
+    "FrozenChoicePrior",
+    "feature_limits",
+]
 
 LEVEL_BITS = 2
 """Fraction bits of a coefficient's grid: quarters."""
@@ -29,11 +37,10 @@ INTERLACED_LEVELS = ((-8, 7), (-16, 15))
 """The same for interlaced channels: neighbours predict a symbol's value, not only its spread."""
 SPATIAL_LIMIT = 8
 """Features of neighbours' symbols are clipped to so many steps."""
-FEATURE_LIMITS = np.array([512, 512, 256, 256, *2 * [256, 2048, 2048, 2048]])
-"""The largest features: of a channel's own coefficient, then of neighbours' symbols in the second and the third pass."""
+_NEIGHBOURS_LIMIT = SPATIAL_LIMIT << VALUE_BITS
 RUN_SYMBOLS = 2**18
 """Symbols whose tables are held at a time."""
-_NEIGHBOURS = {1: (0, 2, 6, 8), 2: (1, 3, 5, 7)}
+_NEIGHBOURS = {1: (0, 2, 6, 8), 2: (1, 7, 3, 5)}
 """Which of the nine around a row the second and the third pass look at: those of earlier passes."""
 _LIMIT = 2**40
 _FLOAT32_INTEGERS = 2**24
@@ -46,8 +53,9 @@ class FrozenChoicePrior:
 
     Args:
         tensors: "logits" (C, S), "features" (C, S, 2), "exp2" (1024,), "values" (C, S), "directions" (C, D), "project"
-            (C, D), "own" (C, 2, 4), for the interlaced channels "places" (channels, S) and "spatial" (channels, 2, 2, 4),
-            and for each group g >= 1 "projection.g.weight" (P, D), "projection.g.bias" (P,) and
+            (C, D), "own" (C, 2, 4), for the I interlaced channels "places" (I, S) and "spatial" (I, 2, 2, 4), where they have
+            networks of H hidden units "neighbour.weight" (I, 2, H, 4), "neighbour.bias" (I, 2, H) and "neighbour.out"
+            (I, 2, 2, H), and for each group g >= 1 "projection.g.weight" (P, D), "projection.g.bias" (P,) and
             for each layer l of 0, 1, 2 "network.g.l.weight" (out, in) and "network.g.l.bias" (out,).
         group_sizes: channels of each group. group_symbols: the alphabet size of each group.
         interlaced_groups: leading groups whose channels are coded in three passes over the positions.
@@ -72,20 +80,33 @@ class FrozenChoicePrior:
         self.num_channels, self.num_symbols = self.tensors["logits"].shape
         if sum(self.group_sizes) != self.num_channels:
             raise ValueError(f"tables of {self.num_channels} channels do not fit groups {self.group_sizes}")
-        for name, limit in (("own", 2**18), ("places", 2**24), ("spatial", 2**16)):
+        hidden = self.tensors.get("neighbour.weight", np.zeros((0, 0, 0))).shape[2]
+        for name, shape in (("weight", (hidden, 4)), ("bias", (hidden,)), ("out", (2, hidden))):
+            self.tensors.setdefault(f"neighbour.{name}", np.zeros((len(self.tensors["places"]), 2, *shape), np.int16))
+        for name, limit in (("own", 2**18), ("places", 2**24), ("spatial", 2**16), ("neighbour.out", 2**16)):
             if np.abs(self.tensors[name].astype(np.int64)).max(initial=0) >= limit:
                 raise ValueError(f"the prior's tensor {name} holds values of {limit} or more")
         interlaced = sum(self.group_sizes[:interlaced_groups])
         own, places, spatial = (self.tensors[name] for name in ("own", "places", "spatial"))
         if places.shape != (interlaced, self.num_symbols) or spatial.shape != (interlaced, 2, 2, 4):
             raise ValueError(f"the tables of {interlaced} interlaced channels have another shape")
-        features = Affine(
-            np.concatenate([own, *np.moveaxis(_of_all_channels(spatial, len(own)), 1, 0)], 2).reshape(-1, 12)
-        )
-        self.feature_type = features.exact_type(features.bounds(FEATURE_LIMITS))
+        weight, bias, out = (self.tensors[f"neighbour.{name}"] for name in ("weight", "bias", "out"))
+        if (weight.shape, bias.shape, out.shape) != tuple(
+            (interlaced, 2, *x) for x in ((hidden, 4), (hidden,), (2, hidden))
+        ):
+            raise ValueError(f"the networks of {interlaced} interlaced channels have another shape")
+        spatial = np.concatenate([spatial, out], -1)
+        together = np.concatenate([own, *np.moveaxis(_of_all_channels(spatial, len(own)), 1, 0)], 2)
+        features = Affine(together.reshape(-1, together.shape[2]))
+        self.feature_type = features.exact_type(features.bounds(feature_limits(hidden)))
+        neighbours = Affine(weight.reshape(-1, 4), bias.reshape(-1))
+        if neighbours.exact_type(neighbours.bounds(float(_NEIGHBOURS_LIMIT))) is np.float64:
+            self.feature_type = np.float64
         if np.abs(places).max(initial=0) >= 2**20:  # sums of four, exact after a division by three
             self.feature_type = np.float64
-        self.own, self.spatial = (x.astype(self.feature_type) * 2.0**-WEIGHT_BITS for x in (own, spatial))
+        self.own, self.spatial, self.neighbour_weight, self.neighbour_bias = (
+            x.astype(self.feature_type) * self.feature_type(2.0**-WEIGHT_BITS) for x in (own, spatial, weight, bias)
+        )
         self.places: NDArray[Any] = places.astype(self.feature_type)
         # Coefficients that no earlier channel touches are zero: in the order in which they come, the first so many suffice.
         ends = np.cumsum(self.group_sizes).tolist()
@@ -396,9 +417,18 @@ class ChoiceState:
         """What symbols of earlier passes add for some channels of the run at the rows of a pass, (channels, 2, rows)."""
         near, there, count = self._near[number]
         around = self._places[part].take(near, 1)  # (channels, neighbours, rows)
-        features: NDArray[Any] = np.empty((len(around), 4, around.shape[2]), self.prior.feature_type)
+        first = self.channel + part.start
+        channels = slice(first, first + len(around))
+        weights = self.prior.spatial[channels, number - 1]
+        features: NDArray[Any] = np.empty((len(around), weights.shape[2], around.shape[2]), self.prior.feature_type)
         features[:, 0] = 1 << VALUE_BITS
         mean, magnitude, deviation = (features[:, i] for i in (1, 2, 3))
+        if weights.shape[2] > 4:
+            seen = np.clip(around, -_NEIGHBOURS_LIMIT, _NEIGHBOURS_LIMIT)
+            np.matmul(self.prior.neighbour_weight[channels, number - 1], seen, out=features[:, 4:])
+            features[:, 4:] += self.prior.neighbour_bias[channels, number - 1, :, None]
+            np.floor(features[:, 4:], out=features[:, 4:])
+            np.clip(features[:, 4:], 0, _NEIGHBOURS_LIMIT, out=features[:, 4:])
         # A quotient of such integers that is none itself is too far from the next one to be rounded to it.
         np.floor(np.divide(around.sum(1), count, out=mean), out=mean)
         np.floor(np.divide(np.abs(around).sum(1), count, out=magnitude), out=magnitude)
@@ -406,10 +436,8 @@ class ChoiceState:
         np.abs(around, out=around)
         around *= there
         np.floor(np.divide(around.sum(1), count, out=deviation), out=deviation)
-        limit = SPATIAL_LIMIT << VALUE_BITS
-        np.clip(features, -limit, limit, out=features)
-        first = self.channel + part.start
-        weighted: NDArray[Any] = self.prior.spatial[first : first + len(features), number - 1] @ features
+        np.clip(features[:, :4], -_NEIGHBOURS_LIMIT, _NEIGHBOURS_LIMIT, out=features[:, :4])
+        weighted: NDArray[Any] = weights @ features
         return weighted
 
     def _grid(self, rows: NDArray[Any]) -> NDArray[Any]:
@@ -428,8 +456,14 @@ def _first_nonzero(rows: Array) -> NDArray[np.int64]:
     return np.where(there.any(0), there.argmax(0), len(rows))
 
 
+def feature_limits(hidden: int) -> NDArray[np.int64]:
+    """The largest features: of a channel's own coefficient, then of neighbours' symbols in the second and the third pass."""
+    neighbours = [1 << VALUE_BITS, *(3 + hidden) * [_NEIGHBOURS_LIMIT]]
+    return np.array([2 << VALUE_BITS, 2 << VALUE_BITS, 1 << VALUE_BITS, 1 << VALUE_BITS, *2 * neighbours])
+
+
 def _of_all_channels(spatial: Array, channels: int) -> NDArray[Any]:
-    """With zeros for channels that are not interlaced, (channels, 2, 2, 4)."""
+    """With zeros for channels that are not interlaced, (channels, 2, 2, features)."""
     out = np.zeros((channels, *spatial.shape[1:]), np.int32)
     out[: len(spatial)] = spatial
     return out

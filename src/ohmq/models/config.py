@@ -12,8 +12,8 @@ __all__ = ["BLOCK", "FAMILIES", "MnistConfig", "ModelConfig", "OpenImagesConfig"
 BLOCK = 16
 """Pixels of a block of a photograph, each side: the stride of the latent."""
 
-FIRST_BLOCKS = {"analysis_blocks": (2, 3), "synthesis_blocks": (2, 3)}
-"""Residual blocks of photo models whose configuration does not state them."""
+UNSTATED: dict[str, Any] = {"analysis_blocks": (2, 3), "synthesis_blocks": (2, 3), "neighbour_hidden": 0}
+"""What photo models have whose configuration does not state it: it was not variable when they were made."""
 
 QuantizerName = Literal["ohm", "integer", "none"]
 PriorName = Literal["static", "context"]
@@ -145,6 +145,7 @@ class PhotoConfig(ModelConfig):
         interlaced_groups: leading groups whose channels are coded in three passes over the positions, the tables of the
             second and third also chosen from the channel's own symbols at neighbours.
         context_projection: channels of each neighbour that the context networks see.
+        neighbour_hidden: hidden units of each interlaced channel's own network, which sees its symbols at four neighbours.
     """
 
     channels_max: int = 1000
@@ -162,6 +163,7 @@ class PhotoConfig(ModelConfig):
     cuts: tuple[int, ...] = ()
     interlaced_groups: int = 0
     context_projection: int = 32
+    neighbour_hidden: int = 8
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -192,13 +194,15 @@ class PhotoConfig(ModelConfig):
             blocks = getattr(self, name)
             if len(blocks) != 2 or min(blocks) < 0:
                 raise ConfigError(f"{name} is {list(blocks)}; it must be two numbers of blocks, at least 0")
+        if not 0 <= self.neighbour_hidden <= 64:
+            raise ConfigError(f"neighbour_hidden is {self.neighbour_hidden}; it must lie in 0 to 64")
         if not 1 <= self.latent_channels <= 768:
             raise ConfigError(f"latent_channels is {self.latent_channels}; a 16x16 block of 3 colours has 1 to 768")
 
     def to_dict(self) -> dict[str, Any]:
-        """As of every family, without numbers of blocks that are `FIRST_BLOCKS`: the ids of older models stay as they are."""
+        """As of every family, without what is as in `UNSTATED`: the ids of older models stay as they are."""
         values = super().to_dict()
-        return {key: value for key, value in values.items() if FIRST_BLOCKS.get(key) != value}
+        return {key: value for key, value in values.items() if key not in UNSTATED or value != UNSTATED[key]}
 
     @property
     def group_sizes(self) -> tuple[int, ...]:
@@ -234,7 +238,7 @@ def config_from_dict(values: dict[str, Any]) -> ModelConfig:
     if family not in FAMILIES:
         raise ConfigError(f"unknown model family {family!r}; this release knows {', '.join(FAMILIES)}")
     if family == "photo":
-        values = FIRST_BLOCKS | values
+        values = UNSTATED | values
     known = {field.name for field in dataclasses.fields(FAMILIES[family])}
     if unknown := sorted(set(values) - known):
         raise ConfigError(f"unknown keys in the {family} configuration: {', '.join(unknown)}; known: {sorted(known)}")

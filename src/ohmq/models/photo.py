@@ -214,6 +214,7 @@ class PhotoModel(_PhotoFamily):
                 config.context_hidden,
                 alphabets=config.group_symbols,
                 interlaced_groups=config.interlaced_groups,
+                neighbour_hidden=config.neighbour_hidden,
             ),
         )
 

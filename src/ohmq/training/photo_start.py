@@ -260,10 +260,10 @@ def start_photo_model(model: PhotoModel, design: PhotoDesign) -> None:
 
 @torch.no_grad()
 def extend_photo_model(model: PhotoModel, design: PhotoDesign) -> tuple[PhotoModel, PhotoDesign]:
-    """A trained model to train on from: as it is, or with more channels and residual blocks if the design has more.
+    """A trained model to train on from: as it is, or larger if the design is.
 
-    What it has stays as it is. Further channels follow, as passes of the design in groups of their own; further blocks come
-    after the others of their resolution and start at zero.
+    What it has stays as it is. Further channels follow, as passes of the design in groups of their own; further residual
+    blocks come after the others of their resolution and start at zero, as do networks of neighbours' symbols.
 
     Args:
         model: what is trained already. design: of the photos to train on; to get more channels, those that the model was
@@ -280,18 +280,17 @@ def extend_photo_model(model: PhotoModel, design: PhotoDesign) -> tuple[PhotoMod
     held, wanted = model.config, design.config
     assert isinstance(held, PhotoConfig)
     found = ("channels_max", "groups", "alphabets", "cuts", "interlaced_groups", *_BLOCKS)
-    changed = [f"{key} is {value!r}, not {getattr(wanted, key)!r}" for key, value in held.to_dict().items()
-               if key not in found and value != wanted.to_dict()[key]]  # fmt: skip
+    changed = [f"{key} is {value!r}, not {getattr(wanted, key)!r}" for key, value in dataclasses.asdict(held).items()
+               if key not in found and value != getattr(wanted, key) and (key, value) != ("neighbour_hidden", 0)]  # fmt: skip
     changed += [f"{key} is {getattr(held, key)!r}, more than {getattr(wanted, key)!r}" for key in _BLOCKS
                 if any(a > b for a, b in zip(getattr(held, key), getattr(wanted, key), strict=True))]  # fmt: skip
     if changed:
         raise ConfigError(f"what training starts from has another configuration: {'; '.join(changed)}")
     coefficients = [p.coefficient for p in design.passes]
     count = held.channels_max
-    blocks = {key: getattr(wanted, key) for key in _BLOCKS}
+    larger = dataclasses.replace(held, **{key: getattr(wanted, key) for key in ("neighbour_hidden", *_BLOCKS)})
     if count == len(coefficients):
-        config = dataclasses.replace(held, **blocks)
-        return _with_blocks(model, config), dataclasses.replace(design, config=config)
+        return _enlarged(model, larger), dataclasses.replace(design, config=larger)
     if count > len(coefficients):
         raise ConfigError(
             f"the model that training starts from has {count} channels, more than {len(coefficients)}: "
@@ -302,7 +301,7 @@ def extend_photo_model(model: PhotoModel, design: PhotoDesign) -> tuple[PhotoMod
             f"{len(coefficients)} channels for these photos do not begin with the {count} of the model that training "
             "starts from: for more channels give the photos that it was trained on"
         )
-    model = _with_blocks(model, dataclasses.replace(held, **blocks))
+    model = _enlarged(model, larger)
     further = _groups(coefficients[count:], len(held.group_sizes))
     config = dataclasses.replace(
         wanted,
@@ -324,15 +323,16 @@ def extend_photo_model(model: PhotoModel, design: PhotoDesign) -> tuple[PhotoMod
     return extended, design
 
 
-def _with_blocks(model: PhotoModel, config: PhotoConfig) -> PhotoModel:
-    """The model with the residual blocks of a configuration that is otherwise its own."""
+def _enlarged(model: PhotoModel, config: PhotoConfig) -> PhotoModel:
+    """The model with the residual blocks and the neighbours' networks of a configuration that is otherwise its own."""
     if config == model.config:
         return model
     larger = build_model(config)
     assert isinstance(larger, PhotoModel)
     for name, part in model.named_children():
         if name not in _TRANSFORMS:
-            getattr(larger, name).load_state_dict(part.state_dict())
+            place = getattr(larger, name)
+            place.load_state_dict(place.state_dict() | part.state_dict())
     for name in _TRANSFORMS:
         before, after = getattr(model, name), getattr(larger, name)
         after.block.copy_(before.block)
