@@ -223,7 +223,8 @@ class NeighbourNetworks(nn.Module):
         num_channels: I, interlaced channels. hidden: units of each.
 
     Shape:
-        forward(values, channels): symbols' values in steps (B, h, w, channels), which they are of the I -> (B, h, w, channels, 2).
+        forward(values, channels): symbols' values in steps (B, h, w, channels), and which of the I they are ->
+            (B, h, w, channels, 2).
     """
 
     def __init__(self, num_channels: int, hidden: int) -> None:
