@@ -181,21 +181,20 @@ def _choice_tensors(model: CompressionModel, prior: ChoicePrior) -> dict[str, ND
     outs = _numpy(networks.out) if networks is not None else np.zeros((interlaced, 2, 2, 0))
     spatial = np.zeros((len(values), 2, 2, 4 + outs.shape[3]))
     spatial[:interlaced] = np.concatenate([_numpy(prior.spatial), outs], 3)
-    features = np.concatenate([_numpy(prior.own), *np.moveaxis(spatial, 1, 0)], 2)  # they are summed up together
-    features = _fixed_rows(features.reshape(-1, features.shape[2]), feature_limits(outs.shape[3]), 24)[0].reshape(
-        features.shape
-    )
+    together = np.concatenate([_numpy(prior.own), *np.moveaxis(spatial, 1, 0)], 2)  # they are summed up together
+    limits = feature_limits(outs.shape[3]).astype(np.float64)
+    features = _fixed_rows(together.reshape(-1, together.shape[2]), limits, 24)[0].reshape(together.shape)
     tensors["own"] = features[..., :4]
-    spatial = np.stack(np.split(features[:interlaced, :, 4:], 2, 2), 1)
-    tensors["spatial"] = spatial[..., :4]
+    fixed = np.stack(np.split(features[:interlaced, :, 4:], 2, 2), 1)
+    tensors["spatial"] = fixed[..., :4]
     if networks is not None:
-        tensors["neighbour.out"] = spatial[..., 4:]
-        weight = _numpy(networks.weight)
+        tensors["neighbour.out"] = fixed[..., 4:]
+        rows = _numpy(networks.weight)
         largest_places = np.full(4, SPATIAL_LIMIT << VALUE_BITS, np.float64)
-        rows, step = _fixed_rows(weight.reshape(-1, 4), largest_places, 23)
-        tensors["neighbour.weight"] = rows.reshape(weight.shape)
+        weight, step = _fixed_rows(rows.reshape(-1, 4), largest_places, 23)
+        tensors["neighbour.weight"] = weight.reshape(rows.shape)
         bias = _fixed(_numpy(networks.bias).reshape(-1) / step, WEIGHT_BITS + VALUE_BITS) * step
-        tensors["neighbour.bias"] = _fixed(bias, 0).reshape(weight.shape[:3])
+        tensors["neighbour.bias"] = _fixed(bias, 0).reshape(rows.shape[:3])
     tensors["places"] = _fixed(
         _numpy(quantizer.values[:interlaced]) * _numpy(prior.own_scale[:interlaced, None]), VALUE_BITS
     )
