@@ -19,9 +19,10 @@ from ohmq.container import read_ohm
 from ohmq.entropy import frozen_choice
 from ohmq.entropy.frozen_choice import FrozenChoicePrior
 from ohmq.entropy.layers import encode_layers, verify_layers
-from ohmq.errors import BitstreamError, ConfigError
+from ohmq.errors import BitstreamError, ConfigError, ModelFileError
 from ohmq.model_file import freeze, load_model, save_model, thaw
 from ohmq.models import PhotoConfig, PhotoIntegerModel, PhotoModel, build_model, config_from_dict
+from ohmq.models.integer_prior import integer_prior
 from ohmq.models.photo import block_filters
 from ohmq.training.photo_start import PhotoDesign, design_photo_codec, start_integer_model, start_photo_model
 
@@ -396,6 +397,9 @@ def test_impossible_priors_are_refused(codec: Codec) -> None:
     fewer = {**tensors, "neighbour.out": tensors["neighbour.out"][..., 1:]}
     with pytest.raises(ValueError, match="networks of 4 interlaced channels"):
         FrozenChoicePrior(fewer, codec.config.group_sizes, codec.config.group_symbols, 2)
+    without = {key: value for key, value in tensors.items() if not key.startswith("neighbour")}
+    with pytest.raises(ModelFileError, match="networks of 0 hidden units, not 3"):
+        integer_prior("this", codec.config, without)
 
 
 def test_configurations() -> None:

@@ -37,7 +37,7 @@ INTERLACED_LEVELS = ((-8, 7), (-16, 15))
 """The same for interlaced channels: neighbours predict a symbol's value, not only its spread."""
 SPATIAL_LIMIT = 8
 """Features of neighbours' symbols are clipped to so many steps."""
-_NEIGHBOURS_LIMIT = SPATIAL_LIMIT << VALUE_BITS
+_LARGEST_PLACE = SPATIAL_LIMIT << VALUE_BITS
 RUN_SYMBOLS = 2**18
 """Symbols whose tables are held at a time."""
 _NEIGHBOURS = {1: (0, 2, 6, 8), 2: (1, 7, 3, 5)}
@@ -80,9 +80,9 @@ class FrozenChoicePrior:
         self.num_channels, self.num_symbols = self.tensors["logits"].shape
         if sum(self.group_sizes) != self.num_channels:
             raise ValueError(f"tables of {self.num_channels} channels do not fit groups {self.group_sizes}")
-        hidden = self.tensors.get("neighbour.weight", np.zeros((0, 0, 0))).shape[2]
-        for name, shape in (("weight", (hidden, 4)), ("bias", (hidden,)), ("out", (2, hidden))):
-            self.tensors.setdefault(f"neighbour.{name}", np.zeros((len(self.tensors["places"]), 2, *shape), np.int16))
+        if "neighbour.weight" not in self.tensors:
+            for name, shape in (("weight", (0, 4)), ("bias", (0,)), ("out", (2, 0))):
+                self.tensors[f"neighbour.{name}"] = np.zeros((len(self.tensors["places"]), 2, *shape), np.int16)
         for name, limit in (("own", 2**18), ("places", 2**24), ("spatial", 2**16), ("neighbour.out", 2**16)):
             if np.abs(self.tensors[name].astype(np.int64)).max(initial=0) >= limit:
                 raise ValueError(f"the prior's tensor {name} holds values of {limit} or more")
@@ -91,16 +91,16 @@ class FrozenChoicePrior:
         if places.shape != (interlaced, self.num_symbols) or spatial.shape != (interlaced, 2, 2, 4):
             raise ValueError(f"the tables of {interlaced} interlaced channels have another shape")
         weight, bias, out = (self.tensors[f"neighbour.{name}"] for name in ("weight", "bias", "out"))
-        if (weight.shape, bias.shape, out.shape) != tuple(
-            (interlaced, 2, *x) for x in ((hidden, 4), (hidden,), (2, hidden))
-        ):
+        self.neighbour_hidden = hidden = weight.shape[2]
+        wanted = ((interlaced, 2, *shape) for shape in ((hidden, 4), (hidden,), (2, hidden)))
+        if (weight.shape, bias.shape, out.shape) != tuple(wanted):
             raise ValueError(f"the networks of {interlaced} interlaced channels have another shape")
         spatial = np.concatenate([spatial, out], -1)
         together = np.concatenate([own, *np.moveaxis(_of_all_channels(spatial, len(own)), 1, 0)], 2)
         features = Affine(together.reshape(-1, together.shape[2]))
         self.feature_type = features.exact_type(features.bounds(feature_limits(hidden)))
         neighbours = Affine(weight.reshape(-1, 4), bias.reshape(-1))
-        if neighbours.exact_type(neighbours.bounds(float(_NEIGHBOURS_LIMIT))) is np.float64:
+        if neighbours.exact_type(neighbours.bounds(float(_LARGEST_PLACE))) is np.float64:
             self.feature_type = np.float64
         if np.abs(places).max(initial=0) >= 2**20:  # sums of four, exact after a division by three
             self.feature_type = np.float64
@@ -424,11 +424,11 @@ class ChoiceState:
         features[:, 0] = 1 << VALUE_BITS
         mean, magnitude, deviation = (features[:, i] for i in (1, 2, 3))
         if weights.shape[2] > 4:
-            seen = np.clip(around, -_NEIGHBOURS_LIMIT, _NEIGHBOURS_LIMIT)
+            seen = np.clip(around, -_LARGEST_PLACE, _LARGEST_PLACE)
             np.matmul(self.prior.neighbour_weight[channels, number - 1], seen, out=features[:, 4:])
             features[:, 4:] += self.prior.neighbour_bias[channels, number - 1, :, None]
             np.floor(features[:, 4:], out=features[:, 4:])
-            np.clip(features[:, 4:], 0, _NEIGHBOURS_LIMIT, out=features[:, 4:])
+            np.clip(features[:, 4:], 0, _LARGEST_PLACE, out=features[:, 4:])
         # A quotient of such integers that is none itself is too far from the next one to be rounded to it.
         np.floor(np.divide(around.sum(1), count, out=mean), out=mean)
         np.floor(np.divide(np.abs(around).sum(1), count, out=magnitude), out=magnitude)
@@ -436,7 +436,7 @@ class ChoiceState:
         np.abs(around, out=around)
         around *= there
         np.floor(np.divide(around.sum(1), count, out=deviation), out=deviation)
-        np.clip(features[:, :4], -_NEIGHBOURS_LIMIT, _NEIGHBOURS_LIMIT, out=features[:, :4])
+        np.clip(features[:, :4], -_LARGEST_PLACE, _LARGEST_PLACE, out=features[:, :4])
         weighted: NDArray[Any] = weights @ features
         return weighted
 
@@ -458,7 +458,7 @@ def _first_nonzero(rows: Array) -> NDArray[np.int64]:
 
 def feature_limits(hidden: int) -> NDArray[np.int64]:
     """The largest features: of a channel's own coefficient, then of neighbours' symbols in the second and the third pass."""
-    neighbours = [1 << VALUE_BITS, *(3 + hidden) * [_NEIGHBOURS_LIMIT]]
+    neighbours = [1 << VALUE_BITS, *(3 + hidden) * [_LARGEST_PLACE]]
     return np.array([2 << VALUE_BITS, 2 << VALUE_BITS, 1 << VALUE_BITS, 1 << VALUE_BITS, *2 * neighbours])
 
 

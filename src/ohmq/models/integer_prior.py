@@ -32,6 +32,8 @@ def integer_prior(
             prior = FrozenChoicePrior(
                 tables, config.group_sizes, config.group_symbols, config.interlaced_groups, config.cut_points
             )
+            if prior.neighbour_hidden != config.neighbour_hidden:
+                raise ValueError(f"networks of {prior.neighbour_hidden} hidden units, not {config.neighbour_hidden}")
         else:
             prior = FrozenPrior(tables, config.group_sizes)
     except (KeyError, ValueError, IndexError) as error:
