@@ -351,7 +351,9 @@ def save_model(frozen: FrozenModel, path: Path, *, force: bool = False) -> None:
         "config": frozen.config.to_dict(),
         "provenance": frozen.provenance,
     }
-    data = safetensors_bytes(dict(frozen.tensors), metadata={"ohmq": json.dumps(header, sort_keys=True)})
+    # It writes the memory of an array as it lies, whatever the array's view of it.
+    tensors = {key: np.ascontiguousarray(value) for key, value in frozen.tensors.items()}
+    data = safetensors_bytes(tensors, metadata={"ohmq": json.dumps(header, sort_keys=True)})
     write_atomically(path, data, force=force)
 
 

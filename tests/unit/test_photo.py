@@ -256,6 +256,19 @@ def test_a_reloaded_model_codes_the_same(codec: Codec, tmp_path: Path) -> None:
     assert np.array_equal(again.decompress(data), codec.decompress(data))
 
 
+def test_large_weights_survive_the_file(tmp_path: Path) -> None:
+    model = make_photo_model()
+    assert model.prior is not None
+    with torch.no_grad():
+        model.prior.own[0, 0, 3] = 9  # no int16
+    frozen = freeze(model, "large")
+    save_model(frozen, tmp_path / "large.safetensors")
+    again = load_model(tmp_path / "large.safetensors")
+    assert again.tensors["prior.own"].dtype == np.int32
+    for key, value in frozen.tensors.items():
+        assert np.array_equal(again.tensors[key], value), key
+
+
 def test_training_goes_on_from_a_model_file(codec: Codec, model: PhotoModel) -> None:
     thawed = thaw(codec.frozen)
     image = model.normalise(torch.from_numpy(np.asarray(picture(64, 96, 5)).copy()).permute(2, 0, 1)[None] / 255)
