@@ -209,7 +209,15 @@ def test_training_goes_on_with_a_larger_model(photos: Path, tmp_path: Path) -> N
         assert len(files[0]) == pytest.approx(len(files[1]), abs=8)
         best = after.decompress(after.compress(image, channels=52))
         assert psnr_db(np.asarray(best), np.asarray(image)) > psnr_db(np.asarray(new), np.asarray(image))
+    only = dataclasses.replace(options, output_dir=tmp_path / "only", only="prior.neighbours", learning_rate=0.01)
+    state, begun = (load(train(only)).frozen.tensors, after.frozen.tensors)
+    changed = {name for name in state if not np.array_equal(state[name], begun[name])}
+    assert changed >= {"prior.neighbour.weight", "prior.neighbour.out"}
+    assert changed <= {
+        f"prior.{name}" for name in ("neighbour.weight", "neighbour.bias", "neighbour.out", "own", "spatial")
+    }
     for changed, message in (
+        ({"only": "priors"}, "no parameter that is trained begins so; the parts are analysis_transform"),
         ({"model": dataclasses.replace(more, wide=12)}, "another configuration: wide is 8, not 12"),
         ({"model": dataclasses.replace(more, channels_max=39)}, "--channels-max 40 keeps them all"),
         (

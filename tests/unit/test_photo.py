@@ -419,11 +419,13 @@ def test_configurations() -> None:
     config = dataclasses.replace(SMALL, groups=(4, 20), cuts=(3, 24))
     assert config_from_dict(config.to_dict()) == config
     assert (config.group_sizes, config.cut_points) == ((4, 20), (3, 24))
-    assert config.to_dict()["analysis_blocks"] == (4, 5)
-    older = {key: value for key, value in config.to_dict().items() if not key.endswith("_blocks")}
+    larger = dataclasses.replace(config, analysis_blocks=(4, 5), neighbour_hidden=7)
+    assert config_from_dict(larger.to_dict()) == larger
+    unstated = ("analysis_blocks", "synthesis_blocks", "neighbour_hidden")
+    older = {key: value for key, value in larger.to_dict().items() if key not in unstated}
     first = config_from_dict(older)
     assert isinstance(first, PhotoConfig)
-    assert (first.analysis_blocks, first.synthesis_blocks) == ((2, 3), (2, 3))
+    assert (first.analysis_blocks, first.synthesis_blocks, first.neighbour_hidden) == ((2, 3), (2, 3), 0)
     assert first.to_dict() == older  # so models that were made before keep their id
     alphabets = dataclasses.replace(SMALL, groups=(4, 20), alphabets=(9, 3), interlaced_groups=1)
     assert config_from_dict(alphabets.to_dict()) == alphabets

@@ -55,6 +55,7 @@ _MODEL_KEYS = ("quantizer", "channels_min", "channels_max", "num_symbols", "prio
 @click.option("--start-from", help="Train on from another model, with a new schedule: a photo model (shipped name, "
               "model file or checkpoint) of as many channels or fewer, or a checkpoint of OHM for digits with refinement, "
               "of any number of channels.")  # fmt: skip
+@click.option("--only", help="Train only the parameters of a photo model whose names begin with this, such as prior.")
 @click.option("--ckpt", type=click.Path(path_type=Path), help="Resume from this checkpoint.")
 @click.option("--resume", is_flag=True, help="Resume from OUTPUT_DIR/last.ckpt if it is there.")
 def command(preset_name: str | None, ckpt: Path | None, resume: bool, **given: Any) -> None:

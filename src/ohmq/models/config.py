@@ -156,8 +156,8 @@ class PhotoConfig(ModelConfig):
     latent_channels: int = 320
     wide: int = 96
     wider: int = 160
-    analysis_blocks: tuple[int, int] = (4, 5)
-    synthesis_blocks: tuple[int, int] = (4, 3)
+    analysis_blocks: tuple[int, int] = (2, 3)
+    synthesis_blocks: tuple[int, int] = (2, 3)
     groups: tuple[int, ...] = ()
     alphabets: tuple[int, ...] = ()
     cuts: tuple[int, ...] = ()

@@ -48,6 +48,7 @@ class TrainOptions:
         start_from: what training starts from in place of the warm start: a photo model (shipped name, model file or
             checkpoint) of as many channels or fewer, or a checkpoint of an OHM model for digits with refinement, of any
             number of channels. "": nothing.
+        only: of a photo model, train only the parameters whose names begin with this. "": all.
     """
 
     model: ModelConfig = field(default_factory=MnistConfig)
@@ -82,6 +83,7 @@ class TrainOptions:
     description: str = ""
     test_sets: tuple[str, ...] = ()
     start_from: str = ""
+    only: str = ""
 
     def __post_init__(self) -> None:
         if len(self.lambdas) != 2:
@@ -100,6 +102,8 @@ class TrainOptions:
             raise ConfigError(f"initialisation is {self.initialisation!r}; choose 'published', 'scalar' or 'vector'")
         if self.schedule not in ("constant", "cosine"):
             raise ConfigError(f"schedule is {self.schedule!r}; choose 'constant' or 'cosine'")
+        if self.only and not isinstance(self.model, PhotoConfig):
+            raise ConfigError(f"only is {self.only!r}; it is for photo models")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ConfigError(f"precision is {self.precision!r}; choose 'auto', 'float32' or 'bfloat16'")
         digits = isinstance(self.model, MnistConfig) and self.model.quantizer == "ohm" and self.model.refinement

@@ -89,11 +89,24 @@ class PhotoModule(TrainingModule):
         self.lambdas: Tensor
         self.recent: deque[float] = deque(maxlen=WATCHED_STEPS)
         self.least = math.inf
+        self._choose_parameters()
         self.keep_average(model)
         if options.precision == "bfloat16" or (options.precision == "auto" and has_bfloat16(options.cpu)):
             for part in model.modules():
                 if isinstance(part, PhotoAnalysis | PhotoSynthesis):
                     part.low_precision = True
+
+    def _choose_parameters(self) -> None:
+        if isinstance(self.model, PhotoModel):
+            self.model.quantizer.log_temperature.requires_grad_(False)
+        for name, parameter in self.model.named_parameters():
+            if not name.startswith(self.options.only):
+                parameter.requires_grad_(False)
+        if not any(parameter.requires_grad for parameter in self.model.parameters()):
+            parts = ", ".join(name for name, _ in self.model.named_children())
+            raise ConfigError(
+                f"only is {self.options.only!r}: no parameter that is trained begins so; the parts are {parts}"
+            )
 
     @property
     def final_model(self) -> PhotoModel | PhotoIntegerModel:
@@ -104,8 +117,6 @@ class PhotoModule(TrainingModule):
 
     def configure_optimizers(self) -> Any:
         """Adam with a factor of the learning rate for what the warm start set."""
-        if isinstance(self.model, PhotoModel):
-            self.model.quantizer.log_temperature.requires_grad_(False)
         groups: dict[float, list[torch.nn.Parameter]] = {}
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
