@@ -30,7 +30,7 @@ from ohmq.entropy.frozen import (
     FrozenPrior,
     exp2_table,
 )
-from ohmq.entropy.frozen_choice import LEVEL_BITS, SPATIAL_LIMIT, FrozenChoicePrior, feature_limits
+from ohmq.entropy.frozen_choice import LARGEST_PLACE, LEVEL_BITS, FrozenChoicePrior, feature_limits
 from ohmq.errors import ConfigError, ModelFileError
 from ohmq.files import write_atomically
 from ohmq.models import (
@@ -182,19 +182,18 @@ def _choice_tensors(model: CompressionModel, prior: ChoicePrior) -> dict[str, ND
     spatial = np.zeros((len(values), 2, 2, 4 + outs.shape[3]))
     spatial[:interlaced] = np.concatenate([_numpy(prior.spatial), outs], 3)
     together = np.concatenate([_numpy(prior.own), *np.moveaxis(spatial, 1, 0)], 2)  # they are summed up together
-    limits = feature_limits(outs.shape[3]).astype(np.float64)
+    limits = feature_limits(outs.shape[3])
     features = _fixed_rows(together.reshape(-1, together.shape[2]), limits, 24)[0].reshape(together.shape)
     tensors["own"] = features[..., :4]
     fixed = np.stack(np.split(features[:interlaced, :, 4:], 2, 2), 1)
     tensors["spatial"] = fixed[..., :4]
     if networks is not None:
         tensors["neighbour.out"] = fixed[..., 4:]
-        rows = _numpy(networks.weight)
-        largest_places = np.full(4, SPATIAL_LIMIT << VALUE_BITS, np.float64)
-        weight, step = _fixed_rows(rows.reshape(-1, 4), largest_places, 23)
-        tensors["neighbour.weight"] = weight.reshape(rows.shape)
-        bias = _fixed(_numpy(networks.bias).reshape(-1) / step, WEIGHT_BITS + VALUE_BITS) * step
-        tensors["neighbour.bias"] = _fixed(bias, 0).reshape(rows.shape[:3])
+        shape = networks.bias.shape
+        weight, bias = _fixed_layer(
+            _numpy(networks.weight).reshape(-1, 4), networks.bias, np.full(4, LARGEST_PLACE), 23
+        )
+        tensors["neighbour.weight"], tensors["neighbour.bias"] = weight.reshape(*shape, 4), bias.reshape(shape)
     tensors["places"] = _fixed(
         _numpy(quantizer.values[:interlaced]) * _numpy(prior.own_scale[:interlaced, None]), VALUE_BITS
     )
@@ -210,10 +209,8 @@ def _choice_tensors(model: CompressionModel, prior: ChoicePrior) -> dict[str, ND
         for index, (layer, room) in enumerate(zip(layers, NETWORK_BITS, strict=True)):
             parts.append((f"network.{group}.{index}", layer, 1.0, np.ones(layer.in_features), room))
         for name, layer, scale, inputs, room in parts:
-            weight, step = _fixed_rows(_numpy(layer.weight) * scale, inputs, room)
-            tensors[f"{name}.weight"] = weight
-            bias = _fixed(_numpy(layer.bias) / step, WEIGHT_BITS + VALUE_BITS) * step
-            tensors[f"{name}.bias"] = _fixed(bias, 0)
+            weight, bias = _fixed_layer(_numpy(layer.weight) * scale, layer.bias, inputs, room)
+            tensors[f"{name}.weight"], tensors[f"{name}.bias"] = weight, bias
     return {name: _narrow(value) for name, value in tensors.items()}
 
 
@@ -282,7 +279,7 @@ def _fixed(values: NDArray[Any], bits: int) -> NDArray[np.int32]:
 
 
 def _fixed_rows(
-    rows: NDArray[np.float64], inputs: NDArray[np.float64], room: int
+    rows: NDArray[np.float64], inputs: NDArray[Any], room: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Rows of weights in fixed point, each in steps so coarse that its products with some inputs sum to few bits.
 
@@ -302,6 +299,14 @@ def _fixed_rows(
         if not wide.any():
             return _fixed(weights, 0), step
         step[wide] *= 2
+
+
+def _fixed_layer(
+    rows: NDArray[np.float64], bias: torch.Tensor, inputs: NDArray[Any], room: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Weights as `_fixed_rows` gives them, and the biases of the rows, multiples of the same steps, (out,)."""
+    weight, step = _fixed_rows(rows, inputs, room)
+    return weight, _fixed(_fixed(_numpy(bias).reshape(-1) / step, WEIGHT_BITS + VALUE_BITS) * step, 0)
 
 
 def _assemble(

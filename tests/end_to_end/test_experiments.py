@@ -77,6 +77,10 @@ def test_runs_test_export_and_are_skipped_when_done(mnist_folder: Path, tmp_path
     assert point.estimated_bpp == point.payload_bpp == pytest.approx(9 * 4 * 4 / 784)
     assert point.file_bpp > point.payload_bpp
 
+    path = tmp_path / "out/results/small/rate_distortion.json"
+    contents = json.loads(path.read_text())
+    del contents["extra"]["experiment"]["options"]["only"]  # as of a release that did not have it
+    path.write_text(json.dumps(contents))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()}
     again, _ = run(command, tmp_path)
     assert all("done before" in line for line in again.splitlines())

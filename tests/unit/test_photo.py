@@ -323,10 +323,10 @@ def check_by_the_page(codec: Codec, symbols: NDArray[np.integer], payload: bytes
     def spatial(c: int, place: tuple[int, int], known: dict[tuple[int, int], int], number: int) -> list[int]:
         offsets = ((-1, -1), (-1, 1), (1, -1), (1, 1)) if number == 1 else ((-1, 0), (1, 0), (0, -1), (0, 1))
         near = [known[n] for n in ((place[0] + a, place[1] + b) for a, b in offsets) if n in known]
-        third = 12 // len(near)
-        mean = sum(near) * third // 12
-        magnitude = sum(map(abs, near)) * third // 12
-        deviation = sum(abs(n - mean) for n in near) * third // 12
+        share = 12 // len(near)
+        mean = sum(near) * share // 12
+        magnitude = sum(map(abs, near)) * share // 12
+        deviation = sum(abs(n - mean) for n in near) * share // 12
         phi = [256, *(cut(x, -2048, 2048) for x in (mean, magnitude, deviation))]
         four = [cut(known.get((place[0] + a, place[1] + b), 0), -2048, 2048) for a, b in offsets]
         weight, bias, out = (tensors[f"neighbour.{name}"][c][number - 1] for name in ("weight", "bias", "out"))

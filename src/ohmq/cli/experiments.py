@@ -207,6 +207,7 @@ def _result(experiment: "Experiment", options: "TrainOptions", output_dir: Path)
         ConfigError: a result of other settings under the same name.
     """
     from ohmq.evaluation.results import ResultFile
+    from ohmq.training.options import recorded_options
 
     path = output_dir / "results" / experiment.name / "rate_distortion.json"
     if not path.exists():
@@ -215,7 +216,7 @@ def _result(experiment: "Experiment", options: "TrainOptions", output_dir: Path)
     record = result.extra.get("experiment")
     if not isinstance(record, dict) or not isinstance(record.get("options"), dict):
         raise ConfigError(f"{path} was not written by `ohmq experiments run`; choose another -o")
-    found = {**record["options"], "fixed_rate": record.get("fixed_rate")}
+    found = {**recorded_options(record["options"]), "fixed_rate": record.get("fixed_rate")}
     wanted = json.loads(json.dumps({**options.to_dict(), "fixed_rate": experiment.fixed_rate}))
     changed = [
         f"{key} was {found.get(key)!r}, now {wanted.get(key)!r}"

@@ -21,6 +21,7 @@ from ohmq.entropy.tables import frequencies_from_weights
 
 __all__ = [
     "INTERLACED_LEVELS",
+    "LARGEST_PLACE",
     "LEVELS",
     "LEVEL_BITS",
     "SPATIAL_LIMIT",
@@ -37,7 +38,8 @@ INTERLACED_LEVELS = ((-8, 7), (-16, 15))
 """The same for interlaced channels: neighbours predict a symbol's value, not only its spread."""
 SPATIAL_LIMIT = 8
 """Features of neighbours' symbols are clipped to so many steps."""
-_LARGEST_PLACE = SPATIAL_LIMIT << VALUE_BITS
+LARGEST_PLACE = SPATIAL_LIMIT << VALUE_BITS
+"""The same in integers; neighbours' symbols and hidden units of their networks are clipped to it as well."""
 RUN_SYMBOLS = 2**18
 """Symbols whose tables are held at a time."""
 _NEIGHBOURS = {1: (0, 2, 6, 8), 2: (1, 7, 3, 5)}
@@ -100,7 +102,7 @@ class FrozenChoicePrior:
         features = Affine(together.reshape(-1, together.shape[2]))
         self.feature_type = features.exact_type(features.bounds(feature_limits(hidden)))
         neighbours = Affine(weight.reshape(-1, 4), bias.reshape(-1))
-        if neighbours.exact_type(neighbours.bounds(float(_LARGEST_PLACE))) is np.float64:
+        if neighbours.exact_type(neighbours.bounds(float(LARGEST_PLACE))) is np.float64:
             self.feature_type = np.float64
         if np.abs(places).max(initial=0) >= 2**20:  # sums of four, exact after a division by three
             self.feature_type = np.float64
@@ -424,11 +426,11 @@ class ChoiceState:
         features[:, 0] = 1 << VALUE_BITS
         mean, magnitude, deviation = (features[:, i] for i in (1, 2, 3))
         if weights.shape[2] > 4:
-            seen = np.clip(around, -_LARGEST_PLACE, _LARGEST_PLACE)
+            seen = np.clip(around, -LARGEST_PLACE, LARGEST_PLACE)
             np.matmul(self.prior.neighbour_weight[channels, number - 1], seen, out=features[:, 4:])
             features[:, 4:] += self.prior.neighbour_bias[channels, number - 1, :, None]
             np.floor(features[:, 4:], out=features[:, 4:])
-            np.clip(features[:, 4:], 0, _LARGEST_PLACE, out=features[:, 4:])
+            np.clip(features[:, 4:], 0, LARGEST_PLACE, out=features[:, 4:])
         # A quotient of such integers that is none itself is too far from the next one to be rounded to it.
         np.floor(np.divide(around.sum(1), count, out=mean), out=mean)
         np.floor(np.divide(np.abs(around).sum(1), count, out=magnitude), out=magnitude)
@@ -436,7 +438,7 @@ class ChoiceState:
         np.abs(around, out=around)
         around *= there
         np.floor(np.divide(around.sum(1), count, out=deviation), out=deviation)
-        np.clip(features[:, :4], -_LARGEST_PLACE, _LARGEST_PLACE, out=features[:, :4])
+        np.clip(features[:, :4], -LARGEST_PLACE, LARGEST_PLACE, out=features[:, :4])
         weighted: NDArray[Any] = weights @ features
         return weighted
 
@@ -458,7 +460,7 @@ def _first_nonzero(rows: Array) -> NDArray[np.int64]:
 
 def feature_limits(hidden: int) -> NDArray[np.int64]:
     """The largest features: of a channel's own coefficient, then of neighbours' symbols in the second and the third pass."""
-    neighbours = [1 << VALUE_BITS, *(3 + hidden) * [_LARGEST_PLACE]]
+    neighbours = [1 << VALUE_BITS, *(3 + hidden) * [LARGEST_PLACE]]
     return np.array([2 << VALUE_BITS, 2 << VALUE_BITS, 1 << VALUE_BITS, 1 << VALUE_BITS, *2 * neighbours])
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ohmq.errors import ConfigError
 from ohmq.models import MnistConfig, ModelConfig, PhotoConfig
 
-__all__ = ["PRESETS", "TrainOptions", "preset"]
+__all__ = ["PRESETS", "TrainOptions", "preset", "recorded_options"]
 
 
 @dataclass(kw_only=True)
@@ -149,6 +149,11 @@ class TrainOptions:
         for name in ("data_base_path", "output_dir", "test_sets"):
             del values[name]
         return {**values, "model": self.model.to_dict(), "lambdas": list(self.lambdas)}
+
+
+def recorded_options(values: dict[str, Any]) -> dict[str, Any]:
+    """What `TrainOptions.to_dict` gave, with the defaults of options that the release which wrote it did not have."""
+    return TrainOptions().to_dict() | values
 
 
 PRESETS: dict[str, dict[str, Any]] = {

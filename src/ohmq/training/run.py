@@ -36,7 +36,7 @@ from ohmq.models.photo import BLOCK
 from ohmq.quantizers import OneHotMax
 from ohmq.training.data import ArrayLoader
 from ohmq.training.module import CodecModule, TrainingModule, WarmStartModule
-from ohmq.training.options import TrainOptions
+from ohmq.training.options import TrainOptions, recorded_options
 from ohmq.training.photo import PhotoModule
 from ohmq.training.photo_start import design_photo_codec, extend_photo_model, start_integer_model, start_photo_model
 from ohmq.training.photos import CropLoader, WholePhotos, photo_files, photo_folder
@@ -187,7 +187,7 @@ class _Progress:
     @classmethod
     def of(cls, path: Path, options: TrainOptions) -> "_Progress":
         record = read_checkpoint(path)["ohmq"]
-        wanted, found = options.to_dict(), record["options"]
+        wanted, found = options.to_dict(), recorded_options(record["options"])
         free = {"description", "num_workers", "devices", "num_nodes", "cpu", "log_interval", "val_every", "precision"}
         # A run may be made longer or shorter on the way; the schedule then follows the new length.
         free |= {"epochs", "grow_epochs"} if bool(found["grow_epochs"]) == bool(wanted["grow_epochs"]) else set()
