@@ -68,9 +68,8 @@ def seconds(work: Callable[[], object]) -> float:
 
 def channels_for_rate(codec: Codec, image: Image.Image, bpp: float) -> int:
     """The most channels, of the cut points, whose file has at most so many bits a pixel."""
-    symbols = codec.analyse(image)
     limit = bpp * image.width * image.height / 8
-    fitting = [n for n in codec.cut_points if len(codec.encode(symbols, n, layers=1)) <= limit]
+    fitting = [n for n in codec.cut_points if len(codec.compress(image, channels=n, layers=1)) <= limit]
     return max(fitting, default=codec.cut_points[0])
 
 
@@ -138,12 +137,12 @@ def main() -> None:
     for bpp in arguments.bpp:
         count = channels_for_rate(codec, image, bpp)
         data = codec.compress(image, channels=count, layers=1)
-        symbols = codec.analyse(image)
+        source = codec.latent(image) if codec.priced else codec.analyse(image)
         work: dict[str, Callable[[], object]] = {
             "rival": lambda: network(pixels),
             "compress": lambda n=count: codec.compress(image, channels=n, layers=1),
             "decompress": lambda d=data: codec.decompress(d),
-            "encode": lambda s=symbols, n=count: codec.encode(s, n, layers=1),
+            "encode": lambda s=source, n=count: codec.encode(s, n, layers=1),
             "decode": lambda d=data: codec.decode(d),
         }
         times: dict[str, list[float]] = {name: [] for name in work}

@@ -83,6 +83,10 @@ def no_interlacing(photos: Tensor) -> Variant:
     return started(dataclasses.replace(design, config=dataclasses.replace(design.config, interlaced_groups=0)))
 
 
+def no_price(photos: Tensor) -> Variant:
+    return started(design_photo_codec(photos, PhotoConfig(priced=False)))
+
+
 def one_pass(photos: Tensor) -> Variant:
     before = photo_start.PASSES
     photo_start.PASSES = (before[1],)
@@ -124,6 +128,7 @@ VARIANTS = {
     "full": full,
     "static tables instead of the context prior": static_tables,
     "no interlaced channels": no_interlacing,
+    "symbols chosen whatever they cost": no_price,
     "one pass a coefficient instead of successive refinement": one_pass,
     "random transforms instead of the warm start": random_start,
     "integer rounding": integer_twin,

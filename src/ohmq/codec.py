@@ -1,11 +1,12 @@
 """Images to ``.ohm`` files and back."""
 
+import bisect
 import dataclasses
 import math
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -37,6 +38,7 @@ from ohmq.entropy import (
 from ohmq.entropy.frozen import FrozenPrior
 from ohmq.entropy.frozen_choice import FrozenChoicePrior
 from ohmq.entropy.layers import decode_layers, encode_layers
+from ohmq.entropy.priced import PricedSymbols
 from ohmq.errors import (
     BitstreamError,
     ChecksumError,
@@ -60,7 +62,9 @@ __all__ = [
     "TILE_ABOVE",
     "ByteSource",
     "Codec",
+    "Coded",
     "CodingModel",
+    "Latent",
     "Networks",
     "Quality",
     "Symbols",
@@ -95,6 +99,34 @@ class Symbols(NamedTuple):
     tile: int = 0
 
 
+class Latent(NamedTuple):
+    """What the symbols of a picture are chosen from, by a photo model that prices its bits.
+
+    Attributes:
+        values: (1, h, w, D), float32. width, height: of the picture, in pixels. tile: as in `Symbols`.
+    """
+
+    values: Array
+    width: int
+    height: int
+    tile: int = 0
+
+
+class Coded(NamedTuple):
+    """What `Codec.compress_picture` gives.
+
+    Attributes:
+        data: the file. channels: how many it has. psnr_db: of the decoded picture; None if it was not needed.
+    """
+
+    data: bytes
+    channels: int
+    psnr_db: float | None
+
+
+Source = Symbols | Latent
+
+
 class Quality(NamedTuple):
     """A number of channels and the PSNR of the picture they decode to, in dB."""
 
@@ -116,13 +148,23 @@ class Networks(Protocol):
     def symbols(self, tiles: NDArray[np.uint8], /) -> NDArray[np.int64]:
         """(T, image_channels, H, W) to (T, h, w, C)."""
 
+    @property
+    def quantizer(self) -> Mapping[str, Array]:
+        """The quantizer's tensors."""
+
+    def latent(self, tiles: NDArray[np.uint8], /) -> NDArray[np.float32]:
+        """Of a photo model: (T, image_channels, H, W) to what is quantized, (T, h, w, D)."""
+
+    def chosen(self, latent: NDArray[np.float32], /) -> NDArray[np.int64]:
+        """Of a photo model with OHM: the symbols of a latent, all channels, nothing priced."""
+
     def pixels(self, symbols: NDArray[np.int64], channels: int, /) -> NDArray[np.uint8]:
         """And back, from the first ``channels`` channels."""
 
     def searched(
         self, tiles: NDArray[np.uint8], channels: int, slope: float, steps: int, size: float, /
-    ) -> NDArray[np.int64]:
-        """As `symbols` of one tile, after a search for a lower rate + slope * distortion of the first ``channels``.
+    ) -> NDArray[np.float32]:
+        """As `latent` of one tile, after a search for a lower rate + slope * distortion of the first ``channels``.
 
         Raises:
             ConfigError: these networks cannot be searched.
@@ -187,6 +229,7 @@ class Codec:
         self.grey = self.config.image_channels == 1
         self.takes_tiles = isinstance(self.config, PhotoConfig)
         self.searches = self.takes_tiles and self.config.quantizer == "ohm"
+        self.priced = isinstance(self.config, PhotoConfig) and self.config.priced
 
     def channels_for(self, fraction: float) -> int:
         """Channels that a fraction of the adaptive range stands for."""
@@ -231,22 +274,49 @@ class Codec:
         """
         return self._analyse(self.prepare(image, flatten=True, max_pixels=max_pixels), tile)
 
+    def latent(self, image: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS, tile: int | None = None) -> Latent:
+        """What the symbols of an image laid onto white are chosen from, once it is known how many channels are coded.
+
+        `encode` takes it in place of symbols; `analyse` gives symbols whose bits have no price. Arguments and errors as
+        there.
+
+        Raises:
+            ConfigError: a model that does not price its bits.
+        """
+        if not self.priced:
+            raise ConfigError(f"{self.name} does not price its bits: use analyse")
+        return self._latent(self.prepare(image, flatten=True, max_pixels=max_pixels), tile)
+
     def _analyse(self, picture: Image.Image, tile: int | None) -> Symbols:
+        side = self._tile_side(*picture.size, tile)
+        values = self._transformed(picture, side, self.networks.symbols, self.num_channels, self._symbol_type(side))
+        return Symbols(values, *picture.size, side)
+
+    def _latent(self, picture: Image.Image, tile: int | None) -> Latent:
+        assert isinstance(self.config, PhotoConfig)
+        side = self._tile_side(*picture.size, tile)
+        depth = self.config.latent_channels
+        return Latent(
+            self._transformed(picture, side, self.networks.latent, depth, np.dtype(np.float32)), *picture.size, side
+        )
+
+    def _transformed(
+        self, picture: Image.Image, side: int, run: Callable[[Array], Array], depth: int, kind: np.dtype[Any]
+    ) -> Array:
+        """What networks make of a picture, (tiles, h, w, depth); window by window if it is coded in tiles."""
         width, height = picture.size
-        side = self._tile_side(width, height, tile)
         if not side:
-            values = self.networks.symbols(_tiles(np.asarray(picture), self.config.tile_shape(height, width)))
-            return Symbols(values, width, height)
+            return run(_tiles(np.asarray(picture), self.config.tile_shape(height, width)))
         _, rows, columns = self.grid(width, height)
-        values = np.empty((1, rows, columns, self.num_channels), self._symbol_type(side))
+        values = np.empty((1, rows, columns, depth), kind)
         halo = self.networks.analysis_halo
         for window in steps(windows(rows, columns, WINDOW), "analysis"):
             outer = window.widened(halo, rows, columns)
             inner = window.within(outer)
             pixels = np.asarray(picture.crop(_box(outer, width, height)))
-            found = self.networks.symbols(_tiles(pixels, (outer.shape[0] * BLOCK, outer.shape[1] * BLOCK)))
+            found = run(_tiles(pixels, (outer.shape[0] * BLOCK, outer.shape[1] * BLOCK)))
             values[:, window.rows, window.columns] = found[:, inner.rows, inner.columns]
-        return Symbols(values, width, height, side)
+        return values
 
     def _tile_side(self, width: int, height: int, tile: int | None) -> int:
         """The side of the tiles of a picture, in positions; 0: none."""
@@ -267,9 +337,21 @@ class Codec:
         Shape:
             images: (N, H, W) or (N, H, W, 3), as the model codes them. Returns: (N, tiles, h, w, C), int64.
         """
+        return self._batch(images, self.networks.symbols)
+
+    def latent_batch(self, images: Array) -> Array:
+        """The latents of uint8 images of one size, of a model that prices its bits: (N, H, W, 3) to (N, 1, h, w, D)."""
+        return self._batch(images, self.networks.latent)
+
+    def _batch(self, images: Array, run: Callable[[Array], Array]) -> Array:
         tiles = [_tiles(image, self.config.tile_shape(*image.shape[:2])) for image in images]
-        symbols = self.networks.symbols(np.concatenate(tiles))
-        return symbols.reshape(len(images), -1, *symbols.shape[1:])
+        found = run(np.concatenate(tiles))
+        return found.reshape(len(images), -1, *found.shape[1:])
+
+    def priced_symbols(self, latent: Array, channels: int) -> PricedSymbols:
+        """What chooses the symbols of latents (pictures, 1, h, w, D) while so many channels are coded."""
+        config = self.config
+        return PricedSymbols(self.networks.quantizer, config.group_sizes, config.group_symbols, latent, channels)
 
     def compress(
         self,
@@ -335,24 +417,49 @@ class Codec:
                 raise ValueError(f"{name} is {value}; it must be positive")
         count = self._count(fraction, channels)
         picture = self.prepare(image, flatten=flatten, keep_metadata=keep_metadata, max_pixels=max_pixels)
-        colours, extras = split_extras(picture)
-        symbols = self._analyse(colours, tile)
         if bpp is not None:
-            max_bytes = int(bpp * symbols.width * symbols.height / 8)
+            max_bytes = int(bpp * picture.width * picture.height / 8)
+        given_to: dict[str, Any] = {"layers": layers, "fixed_rate": fixed_rate, "psnr_table": psnr_table}
+        return self.compress_picture(
+            picture, count, max_bytes=max_bytes, psnr=psnr, tile=tile, effort=effort, **given_to
+        ).data
+
+    def compress_picture(
+        self,
+        picture: Image.Image,
+        channels: int | None = None,
+        *,
+        max_bytes: int | None = None,
+        psnr: float | None = None,
+        layers: int | None = None,
+        fixed_rate: bool = False,
+        psnr_table: bool = False,
+        tile: int | None = None,
+        effort: int = 0,
+    ) -> Coded:
+        """Compress what `prepare` gave; arguments and errors as `compress`, where the last target that is given counts."""
+        colours, extras = split_extras(picture)
         given_to: dict[str, Any] = {"layers": layers, "fixed_rate": fixed_rate, "extras": extras}
+        source: Symbols | Latent
+        source = self._latent(colours, tile) if self.priced and not fixed_rate else self._analyse(colours, tile)
         if effort:
-            symbols = self.search(picture, symbols, effort, channels=count, max_bytes=max_bytes, psnr=psnr, **given_to)
+            source = self.search(picture, source, effort, channels=channels, max_bytes=max_bytes, psnr=psnr, **given_to)
         given_to["original"] = picture if psnr_table else None
-        if max_bytes is not None:
-            return self.encode_within(symbols, max_bytes, **given_to)
+        reached = None
         if psnr is not None:
-            count = self.reach_psnr(picture, symbols, psnr).channels
-        return self.encode(symbols, count, **given_to)
+            channels, reached = self.reach_psnr(picture, source, psnr)
+        if max_bytes is not None and psnr is None:
+            data = self.encode_within(source, max_bytes, **given_to)
+            channels = sum(layer.channels for layer in read_header(data).layers)
+        else:
+            channels = self._count(None, channels)
+            data = self.encode(source, channels, **given_to)
+        return Coded(data, channels, reached)
 
     def search(
         self,
         picture: Image.Image,
-        symbols: Symbols,
+        source: Source,
         effort: int,
         *,
         channels: int | None = None,
@@ -361,16 +468,19 @@ class Codec:
         layers: int | None = None,
         fixed_rate: bool = False,
         extras: tuple[Extra, ...] = (),
-    ) -> Symbols:
+    ) -> Source:
         """Symbols of a picture that cost less for what they give, at the place where a target cuts them.
 
         A bit is worth what it is worth on this picture, between the cut points around that place: rate + slope * distortion
         falls there, mostly the rate. Shorter prefixes gain less, and may lose. With ``psnr`` the picture still reaches it.
 
         Args:
-            picture: what `prepare` gave. symbols: what `analyse` gave. effort: 1 or 2, see `EFFORTS`.
+            picture: what `prepare` gave. source: what `analyse` or `latent` gave. effort: 1 or 2, see `EFFORTS`.
             channels, max_bytes, psnr: the target; the last one that is not None counts. layers, fixed_rate, extras: as
                 `encode` will get them.
+
+        Returns:
+            What source is: symbols, or a latent to choose them from.
 
         Raises:
             UnreachableTargetError: as `encode_within` and `reach_psnr`.
@@ -385,47 +495,49 @@ class Codec:
         if not self.searches:
             raise ConfigError(f"{self.name} is no photo model with OHM: only these can search; leave the effort out")
         if psnr is not None:
-            channels = self.reach_psnr(picture, symbols, psnr).channels
+            channels = self.reach_psnr(picture, source, psnr).channels
         elif max_bytes is not None:
-            file = self.encode_within(symbols, max_bytes, layers=layers, extras=extras)
+            file = self.encode_within(source, max_bytes, layers=layers, extras=extras)
             channels = sum(layer.channels for layer in read_header(file).layers)
         assert channels is not None
-        slope = self._slope(picture, symbols, channels)
+        slope = self._slope(picture, source, channels)
         if not 0 < slope < math.inf:
-            return symbols
+            return source
         for factor in (1, 2, 4):
-            found = self._searched(picture, symbols, channels, slope * factor, effort)
-            if psnr is None or self._psnr_db(picture, found, channels) >= psnr:
+            found = self._searched(picture, source, channels, slope * factor, effort)
+            if psnr is None or self._psnr_db(picture, self._symbols(found, channels), channels) >= psnr:
                 return found
-        return symbols
+        return source
 
-    def _slope(self, picture: Image.Image, symbols: Symbols, channels: int) -> float:
+    def _slope(self, picture: Image.Image, source: Source, channels: int) -> float:
         """Bits a pixel that one squared grey level is worth, between the cut points around a number of channels."""
         places = sorted({*self.cut_points, channels})
         place = places.index(channels)
         below, above = places[max(0, place - 1)], places[min(place + 1, len(places) - 1)]
         if below == above:  # a model with one cut point
             return math.inf
-        layers = read_header(self._encode(symbols, [(below, above)], False, (), None)[0]).layers
-        gained = sum(
-            255**2 * 10 ** (-self._psnr_db(picture, symbols, end) / 10) * sign
-            for end, sign in ((below, 1), (above, -1))
-        )
-        return 8 * layers[1].length / (symbols.width * symbols.height) / gained if gained > 0 else math.inf
+        gained = spent = 0.0
+        for end, sign in ((below, 1), (above, -1)):
+            files, symbols = self._encode(source, [(end,)], False, (), None, keep=True)
+            spent -= sign * 8 * read_header(files[0]).layers[0].length
+            gained += sign * 255**2 * 10 ** (-self._psnr_db(picture, symbols, end) / 10)
+        return spent / (source.width * source.height) / gained if gained > 0 else math.inf
 
-    def _searched(self, picture: Image.Image, symbols: Symbols, channels: int, slope: float, effort: int) -> Symbols:
+    def _searched(self, picture: Image.Image, source: Source, channels: int, slope: float, effort: int) -> Source:
         colours = split_extras(picture)[0]
-        values = symbols.values.copy()
+        values = source.values.copy()
         rows, columns = values.shape[1:3]
         halo = max(self.networks.analysis_halo, self.networks.synthesis_halo)
         for window in steps(windows(rows, columns, SEARCH_WINDOW), "search"):
             outer = window.widened(halo, rows, columns)
             inner = window.within(outer)
-            pixels = np.asarray(colours.crop(_box(outer, symbols.width, symbols.height)))
+            pixels = np.asarray(colours.crop(_box(outer, source.width, source.height)))
             tiles = _tiles(pixels, (outer.shape[0] * BLOCK, outer.shape[1] * BLOCK))
-            found = self.networks.searched(tiles, channels, slope, *EFFORTS[effort])
+            found: Array = self.networks.searched(tiles, channels, slope, *EFFORTS[effort])
+            if isinstance(source, Symbols):
+                found = self.networks.chosen(found)
             values[:, window.rows, window.columns] = found[:, inner.rows, inner.columns]
-        return symbols._replace(values=values)
+        return source._replace(values=values)
 
     def compress_batch(self, images: Any, **arguments: Any) -> list[bytes]:
         """The ``.ohm`` files of several images, which may differ in size.
@@ -441,7 +553,7 @@ class Codec:
 
     def encode(
         self,
-        symbols: Symbols,
+        source: Source,
         channels: int,
         *,
         layers: int | None = None,
@@ -449,17 +561,17 @@ class Codec:
         extras: tuple[Extra, ...] = (),
         original: Image.Image | None = None,
     ) -> bytes:
-        """The ``.ohm`` file of the first ``channels`` channels of symbols.
+        """The ``.ohm`` file of the first ``channels`` channels of symbols, or of those that are chosen from a latent for them.
 
         Args:
-            symbols: of the picture. channels, layers, fixed_rate: as `compress`. extras: as they are. original: what
-                `prepare` gave, for a PSNR table; None: no table.
+            source: what `analyse` or `latent` gave. channels, layers, fixed_rate: as `compress`. extras: as they are.
+            original: what `prepare` gave, for a PSNR table; None: no table.
         """
-        return self._encode(symbols, [self.layer_ends(channels, layers)], fixed_rate, extras, original)[0]
+        return self._encode(source, [self.layer_ends(channels, layers)], fixed_rate, extras, original)[0][0]
 
     def encode_within(
         self,
-        symbols: Symbols,
+        source: Source,
         max_bytes: int,
         *,
         layers: int | None = None,
@@ -469,45 +581,60 @@ class Codec:
     ) -> bytes:
         """The ``.ohm`` file that ends at the highest cut point of which it has at most ``max_bytes`` bytes.
 
-        All cut points are coded in one pass: a file with all layers is coded once and cut.
+        Symbols are coded for all cut points in one pass: a file with all layers is coded once and cut. From a latent they are
+        chosen and coded for some cut points, by bisection.
 
         Raises:
             UnreachableTargetError: not even the first cut point gives so small a file.
         """
-        files: Iterable[bytes]
-        if layers is None:
-            whole = self.encode(symbols, self.num_channels, fixed_rate=fixed_rate, extras=extras, original=original)
+        file = b""
+        if isinstance(source, Latent):
+            fitting: dict[int, bytes] = {}
+
+            def too_large(place: int) -> bool:
+                nonlocal file
+                file = self.encode(source, self.cut_points[place], layers=layers, fixed_rate=fixed_rate,
+                                   extras=extras, original=original)  # fmt: skip
+                if len(file) <= max_bytes:
+                    fitting[place] = file
+                return len(file) > max_bytes
+
+            bisect.bisect_left(range(len(self.cut_points)), True, key=too_large)
+            if fitting:
+                return fitting[max(fitting)]
+            files: Iterable[bytes] = (file,)  # that of the first cut point: it was tried last
+        elif layers is None:
+            whole = self.encode(source, self.num_channels, fixed_rate=fixed_rate, extras=extras, original=original)
             files = (truncate_ohm(whole, num_layers=n) for n in range(len(self.cut_points), 0, -1))
         else:
             plans = [self.layer_ends(point, layers) for point in self.cut_points]
-            files = reversed(self._encode(symbols, plans, fixed_rate, extras, original))
-        file = b""
+            files = reversed(self._encode(source, plans, fixed_rate, extras, original)[0])
         for file in files:
             if len(file) <= max_bytes:
                 return file
-        pixels = symbols.width * symbols.height
+        pixels = source.width * source.height
         beside = sum(len(extra.body) for extra in extras)
         raise UnreachableTargetError(
-            f"the smallest file of this {symbols.width}x{symbols.height} picture has {len(file)} bytes "
+            f"the smallest file of this {source.width}x{source.height} picture has {len(file)} bytes "
             f"({8 * len(file) / pixels:.4g} bpp), more than the {max_bytes} allowed"
             + (f"; {beside} of them are its mask of transparency and metadata" if beside else "")
         )
 
-    def reach_psnr(self, image: Any, symbols: Symbols, psnr: float) -> Quality:
+    def reach_psnr(self, image: Any, source: Source, psnr: float) -> Quality:
         """The first cut point whose decoded picture reaches a PSNR.
 
         The cut points are tried in order, each by decoding its symbols to a picture.
 
         Args:
             image: what `prepare` gave; pixels that its mask makes fully transparent do not count.
-            symbols: the symbols of its colours, all channels. psnr: in dB.
+            source: the symbols of its colours, all channels, or its latent. psnr: in dB.
 
         Raises:
             UnreachableTargetError: no cut point reaches it.
         """
         best = Quality(0, -math.inf)
         for channels in self.cut_points:
-            reached = Quality(channels, self._psnr_db(image, symbols, channels))
+            reached = Quality(channels, self._psnr_db(image, self._symbols(source, channels), channels))
             if reached.psnr_db >= psnr:
                 return reached
             best = max(best, reached, key=lambda quality: quality.psnr_db)
@@ -529,25 +656,47 @@ class Codec:
             count += decoded.size
         return 10 * math.log10(255**2 * count / total) if total else math.inf
 
+    def _symbols(self, source: Source, channels: int) -> Symbols:
+        """The symbols that are coded of so many channels."""
+        if isinstance(source, Symbols):
+            return source
+        return self._encode(source, [(channels,)], False, (), None, keep=True)[1]
+
     def _encode(
         self,
-        symbols: Symbols,
+        source: Source,
         plans: Sequence[tuple[int, ...]],
         fixed_rate: bool,
         extras: tuple[Extra, ...],
         original: Image.Image | None,
-    ) -> list[bytes]:
-        """Files of several ways to divide channels into layers, coded in one pass."""
-        if not symbols.tile:
-            payloads = self._payloads(symbols.values, plans, fixed_rate)
+        *,
+        keep: bool = False,
+    ) -> tuple[list[bytes], Symbols]:
+        """Files of several ways to divide channels into layers, coded in one pass, and their symbols.
+
+        From a latent, symbols are chosen for the number of channels of one plan; they are kept for ``keep`` or an original
+        only: a large picture's take a gigabyte.
+        """
+        priced = isinstance(source, Latent)
+        if priced and fixed_rate:
+            raise ValueError("with a fixed rate bits have no price: encode what analyse gives, not a latent")
+        if not source.tile:
+            payloads, values = self._payloads(source.values, plans, fixed_rate, priced)
         else:
-            rows, columns = symbols.values.shape[1:3]
-            places = windows(rows, columns, symbols.tile)
-            coded = [
-                self._payloads(symbols.values[:, place.rows, place.columns], plans, fixed_rate)
-                for place in steps(places, "entropy coding")
-            ]
+            rows, columns = source.values.shape[1:3]
+            places = windows(rows, columns, source.tile)
+            values = source.values
+            keep = keep or original is not None
+            if priced:
+                values = np.empty((1, rows, columns, plans[0][-1] if keep else 0), self._symbol_type(source.tile))
+            coded = []
+            for place in steps(places, "entropy coding"):
+                part, chosen = self._payloads(source.values[:, place.rows, place.columns], plans, fixed_rate, priced)
+                coded.append(part)
+                if priced and keep:
+                    values[:, place.rows, place.columns] = chosen
             payloads = [[join_tiles(layer) for layer in zip(*plan, strict=True)] for plan in zip(*coded, strict=True)]
+        symbols = Symbols(values, source.width, source.height, source.tile)
         reached = {}
         if original is not None:
             reached = {
@@ -567,13 +716,20 @@ class Codec:
                 tile=symbols.tile,
             )
             files.append(write_ohm(file))
-        return files
+        return files, symbols
 
-    def _payloads(self, values: Array, plans: Sequence[tuple[int, ...]], fixed_rate: bool) -> list[list[bytes]]:
-        """Payloads of symbols (tiles, h, w, C), indexed [plan][layer]."""
+    def _payloads(
+        self, values: Array, plans: Sequence[tuple[int, ...]], fixed_rate: bool, priced: bool
+    ) -> tuple[list[list[bytes]], Array]:
+        """Payloads, indexed [plan][layer], of symbols (tiles, h, w, C), or of a latent (1, h, w, D); and the symbols."""
+        if priced:
+            (ends,) = plans
+            source = self.priced_symbols(values[None], ends[-1])
+            payloads = encode_layers(self.prior, source, plans).payloads
+            return [coded[0] for coded in payloads], source.values()[0]
         if fixed_rate:
-            return [self._encode_fixed(values, ends) for ends in plans]
-        return [coded[0] for coded in encode_layers(self.prior, values[None], plans).payloads]
+            return [self._encode_fixed(values, ends) for ends in plans], values
+        return [coded[0] for coded in encode_layers(self.prior, values[None], plans).payloads], values
 
     def _encode_fixed(self, symbols: Array, ends: tuple[int, ...]) -> list[bytes]:
         payloads = []

@@ -61,6 +61,30 @@ class TorchNetworks:
                 out.append(self.model.symbols(self.model.normalise(batch)).numpy())
         return np.concatenate(out)
 
+    @cached_property
+    def quantizer(self) -> dict[str, NDArray[Any]]:
+        """The quantizer's tensors."""
+        return {name: value.numpy() for name, value in self.model.quantizer.state_dict().items()}
+
+    def latent(self, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The latents of tiles of a photo model, which are not quantized yet.
+
+        Shape:
+            tiles: (T, image_channels, H, W). Returns: (T, h, w, D).
+        """
+        out: list[NDArray[Any]] = []
+        with torch.inference_mode():
+            for start in range(0, len(tiles), AT_ONCE):
+                batch = self.model.normalise(torch.from_numpy(tiles[start : start + AT_ONCE]).float() / 255)
+                out.append(self.model.analysis_transform(batch).permute(0, 2, 3, 1).numpy())
+        return np.concatenate(out)
+
+    def chosen(self, latent: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The symbols of latents of a photo model with OHM, all channels, nothing priced: (T, h, w, D) to (T, h, w, C)."""
+        assert isinstance(self.model, PhotoModel)
+        with torch.inference_mode():
+            return np.asarray(self.model.latent_symbols(torch.from_numpy(latent).permute(0, 3, 1, 2)).numpy())
+
     def pixels(self, symbols: NDArray[np.int64], channels: int) -> NDArray[np.uint8]:
         """What the first ``channels`` channels of symbols decode to.
 
@@ -76,14 +100,14 @@ class TorchNetworks:
 
     def searched(
         self, tiles: NDArray[np.uint8], channels: int, slope: float, steps: int, size: float
-    ) -> NDArray[np.int64]:
-        """The symbols of one tile of a photo model with OHM after `search_latent`; shapes as `symbols`."""
+    ) -> NDArray[np.float32]:
+        """The latent of one tile of a photo model with OHM after `search_latent`; shapes as `latent`."""
         with torch.inference_mode(False):  # whatever the caller's mode: gradients are needed here
             model = self._searchable
             images = model.normalise(torch.from_numpy(tiles).float() / 255)
             images = images.contiguous(memory_format=torch.channels_last)
-            latent = search_latent(model, images, channels, slope, steps, size)
-            return np.asarray(model.latent_symbols(latent).numpy())
+            found = search_latent(model, images, channels, slope, steps, size)
+            return np.asarray(found.permute(0, 2, 3, 1).numpy())
 
 
 def analysis_halo(transform: nn.Module) -> int:

@@ -68,10 +68,18 @@ class OnnxNetworks:
 
     def symbols(self, tiles: NDArray[np.uint8], /) -> NDArray[np.int64]:
         """The symbols of tiles (T, image_channels, H, W), all channels: (T, h, w, C)."""
+        return self.chosen(self.latent(tiles))
+
+    def latent(self, tiles: NDArray[np.uint8], /) -> NDArray[np.float32]:
+        """The latents of tiles (T, image_channels, H, W): (T, h, w, D)."""
         latent = np.concatenate([self._run("analysis", tile[None] / np.float32(255)) for tile in tiles])
-        rows = latent.transpose(0, 2, 3, 1).reshape(-1, latent.shape[1])
+        return latent.transpose(0, 2, 3, 1)
+
+    def chosen(self, latent: NDArray[np.float32], /) -> NDArray[np.int64]:
+        """The symbols of latents, all channels, nothing priced: (T, h, w, D) to (T, h, w, C)."""
+        rows = latent.reshape(-1, latent.shape[-1])
         parts = [self._quantize(rows[start : start + ROWS_AT_ONCE]) for start in range(0, len(rows), ROWS_AT_ONCE)]
-        return np.concatenate(parts).reshape(len(latent), *latent.shape[2:], -1)
+        return np.concatenate(parts).reshape(*latent.shape[:-1], -1)
 
     def _quantize(self, rows: Array) -> NDArray[np.int64]:
         config, tensors = self.config, self.quantizer
@@ -122,7 +130,7 @@ class OnnxNetworks:
 
     def searched(
         self, tiles: NDArray[np.uint8], channels: int, slope: float, steps: int, size: float, /
-    ) -> NDArray[np.int64]:
+    ) -> NDArray[np.float32]:
         """Not possible.
 
         Raises:

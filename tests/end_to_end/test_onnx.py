@@ -43,14 +43,16 @@ def test_the_same_symbols_and_pixels(name: str, tmp_path: Path) -> None:
         picture = photo_picture(height, width, 3)
         picture = picture if name == "photo" else picture.convert("L")
         data = codec.compress(picture)
-        symbols = other.decode(data)[1]
-        assert np.array_equal(symbols.values, codec.decode(data)[1].values)
+        assert other.decode(data)[1].values.tobytes() == codec.decode(data)[1].values.tobytes()
+        symbols = codec.analyse(picture)
         for channels in (1, codec.num_channels // 2, codec.num_channels):
             one, two = (np.asarray(c.synthesise(symbols, channels), int) for c in (codec, other))
             assert np.abs(one - two).max() <= 1
         # Symbols that the other runtime chooses differ where a number lies on a threshold at most.
         assert (other.analyse(picture).values != symbols.values).mean() < 0.001
-        assert codec.decompress(other.compress(picture)).size == (width, height)
+        file = other.compress(picture)
+        assert len(file) == pytest.approx(len(data), rel=0.01, abs=5)
+        assert codec.decompress(file).size == (width, height)
     if name == "photo":
         picture = photo_picture(90, 75, 5)
         with pytest.raises(ConfigError, match="cannot search"):

@@ -1,5 +1,6 @@
 """The photo model: its start, its prior in integers, its codec."""
 
+import copy
 import dataclasses
 import itertools
 from collections.abc import Sequence
@@ -80,6 +81,8 @@ def test_the_started_model_codes_better_with_more_channels(design: PhotoDesign) 
 
 
 def test_coding_reconstructs_what_training_saw(model: PhotoModel) -> None:
+    model = copy.deepcopy(model)
+    model.quantizer.bit_price.zero_()  # with a price: see test_priced.py
     image = torch.from_numpy(np.asarray(picture(64, 80, 7)).copy()).permute(2, 0, 1)[None] / 255
     images = model.normalise(image)
     symbols = model.symbols(images)
@@ -155,6 +158,8 @@ def test_odd_sizes_and_grey_pictures(codec: Codec, size: tuple[int, int]) -> Non
 
 
 def test_the_integer_prior_follows_the_trained_one(codec: Codec, model: PhotoModel) -> None:
+    model = copy.deepcopy(model)
+    model.quantizer.bit_price.zero_()  # with a price: see test_priced.py
     image = picture(128, 128, 12)
     symbols = codec.analyse(image)
     ideal = encode_layers(codec.prior, symbols.values[None], [(24,)], measure=True).ideal_bits.sum()
@@ -419,13 +424,15 @@ def test_configurations() -> None:
     config = dataclasses.replace(SMALL, groups=(4, 20), cuts=(3, 24))
     assert config_from_dict(config.to_dict()) == config
     assert (config.group_sizes, config.cut_points) == ((4, 20), (3, 24))
+    assert not dataclasses.replace(SMALL, quantizer="integer", prior="static", latent_channels=24).priced
     larger = dataclasses.replace(config, analysis_blocks=(4, 5), neighbour_hidden=7)
     assert config_from_dict(larger.to_dict()) == larger
-    unstated = ("analysis_blocks", "synthesis_blocks", "neighbour_hidden")
+    unstated = ("analysis_blocks", "synthesis_blocks", "neighbour_hidden", "priced")
     older = {key: value for key, value in larger.to_dict().items() if key not in unstated}
     first = config_from_dict(older)
     assert isinstance(first, PhotoConfig)
     assert (first.analysis_blocks, first.synthesis_blocks, first.neighbour_hidden) == ((2, 3), (2, 3), 0)
+    assert not first.priced
     assert first.to_dict() == older  # so models that were made before keep their id
     alphabets = dataclasses.replace(SMALL, groups=(4, 20), alphabets=(9, 3), interlaced_groups=1)
     assert config_from_dict(alphabets.to_dict()) == alphabets

@@ -135,9 +135,10 @@ def test_refinement_quantizes_what_is_left() -> None:
 
 
 @pytest.mark.parametrize("context", [False, True])
+@pytest.mark.parametrize("priced", [False, True])
 @pytest.mark.parametrize("block", [1, 40, 10_000])
 def test_scalar_channels_equal_the_literal_formulation(
-    context: bool, block: int, monkeypatch: pytest.MonkeyPatch
+    context: bool, priced: bool, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Values, bits and all gradients, of a straight-through softmax written out with autograd."""
     monkeypatch.setattr("ohmq.quantizers.SCALAR_BLOCK_ELEMENTS", block)
@@ -156,12 +157,18 @@ def test_scalar_channels_equal_the_literal_formulation(
     inputs += [u, features] if context else []
     centres, values = quantizer.centres[used, :size], quantizer.values[used, :size]
     distance = (projected[..., None] - centres).abs()
+    tables = logits + torch.einsum("...ck,csk->...cs", u, features) if context else logits
+    price = torch.rand(2, 3, 4, 4, dtype=torch.float64) * 0.5 if priced else None
+    nearest = distance.argmin(-1)
+    if price is not None:
+        distance = distance - price[..., None] * torch.log_softmax(tables, -1).detach() / math.log(2)
+        assert (distance.argmin(-1) != nearest).any()
     soft = torch.softmax(-distance * quantizer.log_temperature[used].exp()[:, None], -1)
     assignment = (symbols_to_one_hot(distance.argmin(-1), size) - soft).detach() + soft
-    tables = logits + torch.einsum("...ck,csk->...cs", u, features) if context else logits
     wanted = (assignment * values).sum(-1), -(assignment * torch.log_softmax(tables, -1)).sum(-1) / math.log(2)
-    found = quantizer.quantize(projected, used, logits, *((u, features) if context else ()))
-    assert torch.allclose(quantizer.nearest_values(projected, used, size), found.values)
+    found = quantizer.quantize(projected, used, logits, *((u, features) if context else (None, None)), price)
+    if not priced:
+        assert torch.allclose(quantizer.nearest_values(projected, used, size), found.values)
     weights = [torch.randn_like(projected) for _ in wanted]
     gradients = []
     for output in (wanted, found):

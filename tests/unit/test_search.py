@@ -9,7 +9,7 @@ from PIL import Image
 from small_models import make_codec, photo_picture
 
 import ohmq.codec
-from ohmq.codec import Codec, load
+from ohmq.codec import Codec, Latent, load
 from ohmq.container import read_header
 from ohmq.errors import ConfigError, UnreachableTargetError
 from ohmq.metrics import psnr_db
@@ -38,8 +38,7 @@ def quality(codec: Codec, data: bytes, image: Image.Image) -> tuple[float, float
 
 def test_it_pays(codec: Codec, crop: Image.Image) -> None:
     channels = codec.cut_points[6]
-    symbols = codec.analyse(crop)
-    slope = codec._slope(crop, symbols, channels)
+    slope = codec._slope(crop, codec.latent(crop), channels)
     costs = []
     for effort in (0, 1, 2):
         data = codec.compress(crop, channels=channels, effort=effort)
@@ -50,13 +49,13 @@ def test_it_pays(codec: Codec, crop: Image.Image) -> None:
 
 
 def test_the_slope_is_that_of_the_curve_around(codec: Codec, crop: Image.Image) -> None:
-    symbols = codec.analyse(crop)
     cuts = codec.cut_points
-    curve = [quality(codec, codec.encode(symbols, end), crop) for end in cuts]
-    for place in (0, 5, len(cuts) - 1):
-        first, last = max(0, place - 1), min(place + 1, len(cuts) - 1)
-        expected = (curve[last][0] - curve[first][0]) / (curve[first][1] - curve[last][1])
-        assert codec._slope(crop, symbols, cuts[place]) == pytest.approx(expected, rel=0.03)  # layers end elsewhere
+    for source in (codec.analyse(crop), codec.latent(crop)):
+        curve = [quality(codec, codec.encode(source, end, layers=1), crop) for end in cuts]
+        for place in (0, 5, len(cuts) - 1):
+            first, last = max(0, place - 1), min(place + 1, len(cuts) - 1)
+            expected = (curve[last][0] - curve[first][0]) / (curve[first][1] - curve[last][1])
+            assert codec._slope(crop, source, cuts[place]) == pytest.approx(expected, rel=1e-6)
 
 
 def test_targets_are_kept(codec: Codec, crop: Image.Image) -> None:
@@ -81,7 +80,7 @@ def test_window_by_window(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None
     with Image.open(PHOTOS / "coffee.png") as image:
         picture = image.convert("RGB").crop((60, 60, 150, 130))
     channels = codec.cut_points[7]
-    slope = codec._slope(picture, codec.analyse(picture), channels)
+    slope = codec._slope(picture, codec.latent(picture), channels)
     costs = []
     for effort in (0, 1):
         data = codec.compress(picture, channels=channels, effort=effort)
@@ -91,6 +90,8 @@ def test_window_by_window(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None
     tiled = codec.search(picture, codec.analyse(picture, tile=3), 1, channels=channels)
     assert (tiled.tile, tiled.values.dtype) == (3, np.uint8)
     assert np.array_equal(codec.decode(codec.encode(tiled, channels))[1].values, tiled.values[..., :channels])
+    latent = codec.search(picture, codec.latent(picture, tile=3), 1, channels=channels)
+    assert (type(latent), latent.tile, latent.values.dtype) == (Latent, 3, np.float32)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (300, 2)])

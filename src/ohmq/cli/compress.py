@@ -46,8 +46,7 @@ class _Compress:
         return {name: value for name, value in self.__dict__.items() if name != "codec"}
 
     def __call__(self, job: Job) -> dict[str, Any]:
-        from ohmq.container import read_header
-        from ohmq.extras import split_extras
+        from ohmq.container import ExtraType, read_header
         from ohmq.files import check_output, write_atomically
         from ohmq.images import open_image, prepare_image
 
@@ -59,35 +58,24 @@ class _Compress:
         )
         notes = (*loaded.notes, *notes)
         del loaded  # of a large picture, one copy less
-        colours, extras = split_extras(picture)
-        symbols = self.codec.analyse(colours, max_pixels=self.max_pixels, tile=self.tile)
-        options: dict[str, Any] = {"layers": self.layers, "fixed_rate": self.fixed_rate, "extras": extras}
-        pixels = symbols.width * symbols.height
-        count, reached = self.count, {}
+        pixels = picture.width * picture.height
         limit = int(self.bpp * pixels / 8) if self.bpp is not None else self.max_bytes
-        if self.effort:
-            symbols = self.codec.search(
-                picture, symbols, self.effort, channels=count, max_bytes=limit, psnr=self.psnr, **options
-            )
-        options["original"] = picture if self.psnr_table else None
-        if self.psnr is not None:
-            count, reached["psnr_db"] = self.codec.reach_psnr(picture, symbols, self.psnr)
-        if limit is not None:
-            data = self.codec.encode_within(symbols, limit, **options)
-        else:
-            assert count is not None
-            data = self.codec.encode(symbols, count, **options)
+        data, count, reached = self.codec.compress_picture(
+            picture, self.count, max_bytes=limit, psnr=self.psnr, layers=self.layers, fixed_rate=self.fixed_rate,
+            psnr_table=self.psnr_table, tile=self.tile, effort=self.effort,
+        )  # fmt: skip
+        header = read_header(data)
         write_atomically(job.target, data, force=self.force)
         return {
             "output": str(job.target),
             "input_bytes": job.source.stat().st_size,
             "bytes": len(data),
-            "width": symbols.width,
-            "height": symbols.height,
-            "extras_bytes": sum(len(extra.body) for extra in extras),
-            "channels": sum(layer.channels for layer in read_header(data).layers),
+            "width": picture.width,
+            "height": picture.height,
+            "extras_bytes": sum(extra.length for extra in header.extras if extra.type != ExtraType.PSNR),
+            "channels": count,
             "file_bpp": 8 * len(data) / pixels,
-            **reached,
+            **({} if reached is None else {"psnr_db": reached}),
             "seconds": time.perf_counter() - start,
             "notes": list(notes),
         }

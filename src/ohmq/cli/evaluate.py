@@ -20,6 +20,7 @@ __all__ = ["command"]
     help="Give the BD-rate against jpeg, jpeg444, webp, jpeg2000 or avif (measured on the same images, whole files) or a "
     "published curve (payload), such as mnist-ohm-c0-16-lambda0.95-0.999. Repeatable.",
 )
+@click.option("--cut", is_flag=True, help="Code each image once, with all channels, and cut that file.")
 @click.option("-o", "--output-dir", type=click.Path(path_type=Path), help="Write tables and a plot here.")
 @click.option("--json", "as_json", is_flag=True, help="Mean rows as JSON.")
 def command(
@@ -30,6 +31,7 @@ def command(
     limit: int | None,
     fractions: tuple[float, ...],
     against: tuple[str, ...],
+    cut: bool,
     output_dir: Path | None,
     as_json: bool,
 ) -> int:
@@ -60,7 +62,7 @@ def command(
     else:
         images, failed = read_images(inputs, grey=Codec(frozen).grey)
     data = f"MNIST {mnist}" if mnist else ", ".join(inputs)
-    result = evaluate_set(frozen, images[:limit], fractions or (-1,), output_dir, data=data, quiet=as_json)
+    result = evaluate_set(frozen, images[:limit], fractions or (-1,), output_dir, data=data, quiet=as_json, cut=cut)
     for name in against:
         anchor = published.get(name) or classic_curve(name, [pixels for _, pixels in images[:limit]])
         curve = result.curve("file_bpp" if name in CLASSIC_CODECS else "payload_bpp")

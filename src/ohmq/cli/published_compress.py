@@ -37,6 +37,7 @@ def evaluate_set(
     quiet: bool = False,
     per_image: bool = True,
     fixed_rate: bool = False,
+    cut: bool = False,
     extra: Mapping[str, Any] | None = None,
     beside: Sequence[Curve] = (),
 ) -> ResultFile:
@@ -47,7 +48,7 @@ def evaluate_set(
         output_dir: gets fraction_F.csv (a row an image and one 'avg'), rate_distortion.csv, .png and .json, the last when
             all others are there; None: none.
         data: what the images are. plot: draw. quiet: do not print the table. per_image: write fraction_F.csv.
-        fixed_rate: measure fixed-rate files. extra: more that the result file keeps.
+        fixed_rate: measure fixed-rate files. cut: each image coded once, and cut. extra: more that the result file keeps.
         beside: published curves, drawn dotted.
     """
     rows = {}
@@ -58,7 +59,7 @@ def evaluate_set(
         else:
             codec = Codec(frozen)
             counts = channel_counts(codec, fractions)
-            rows = evaluate_images(codec, images, counts, progress=bar.update, fixed_rate=fixed_rate)
+            rows = evaluate_images(codec, images, counts, progress=bar.update, fixed_rate=fixed_rate, cut=cut)
             points = rate_points(codec, rows)
     result = ResultFile(
         command=command_line(),
@@ -163,10 +164,13 @@ def run(argv: list[str] | None = None) -> int:
     if arguments.do_save:
         for point in result.points:
             for name, pixels in images:
-                symbols = Symbols(codec.analyse_batch(pixels[None])[0], pixels.shape[1], pixels.shape[0])
                 target = arguments.output_dir / f"fraction_{point.fraction:.4f}" / name
                 if point.channels:
-                    data = codec.encode(symbols, point.channels, layers=1)
+                    data = codec.compress(pixels, channels=point.channels, layers=1, max_pixels=pixels.size)
                     write_atomically(target.with_suffix(".ohm"), data, force=True)
-                save_image(target.with_suffix(".png"), codec.synthesise(symbols, point.channels), force=True)
+                    picture = codec.decompress(data)
+                else:
+                    nothing = Symbols(codec.analyse_batch(pixels[None])[0], pixels.shape[1], pixels.shape[0])
+                    picture = codec.synthesise(nothing, 0)
+                save_image(target.with_suffix(".png"), picture, force=True)
     return 1 if failed else 0

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ohmq.entropy.frozen import FrozenPrior
 from ohmq.entropy.frozen_choice import FrozenChoicePrior
+from ohmq.entropy.priced import KnownSymbols, PricedSymbols, by_channel
 from ohmq.entropy.range_coder import SymbolDecoder, SymbolEncoder
 from ohmq.entropy.tables import symbol_bits
 from ohmq.errors import BitstreamError
@@ -33,39 +34,50 @@ class EncodedBatch(NamedTuple):
 
 
 def encode_layers(
-    prior: FrozenPrior | FrozenChoicePrior, symbols: Array, plans: Sequence[Sequence[int]], *, measure: bool = False
+    prior: FrozenPrior | FrozenChoicePrior,
+    symbols: Array | PricedSymbols,
+    plans: Sequence[Sequence[int]],
+    *,
+    measure: bool = False,
 ) -> EncodedBatch:
     """Entropy code the symbols of pictures of one size, for one or more ways to divide channels into layers.
 
     Args:
-        prior: the integer prior. symbols: (pictures, tiles, h, w, C). plans: for each way, the channels at which its
-            layers end, ascending, such as (4, 8, 16). measure: also sum the ideal code lengths.
+        prior: the integer prior. symbols: (pictures, tiles, h, w, C), or what chooses them on the way, for as many channels
+            as each plan has. plans: for each way, the channels at which its layers end, ascending, such as (4, 8, 16).
+        measure: also sum the ideal code lengths.
+
+    Raises:
+        ValueError: symbols that are chosen on the way, and plans that do not cut at the same places as coding does.
     """
     if len(plans) > 1 and not all(prior.aligned(ends) for ends in plans):
+        if isinstance(symbols, PricedSymbols):
+            raise ValueError(f"plans {plans} need coding of their own, and symbols that are chosen once")
         parts = [encode_layers(prior, symbols, [ends], measure=measure) for ends in plans]
         longest = max(parts, key=lambda part: part.ideal_bits.shape[1])
         seconds = np.concatenate([part.seconds for part in parts])
         return EncodedBatch([part.payloads[0] for part in parts], longest.ideal_bits, seconds)
-    pictures, tiles, height, width, _ = symbols.shape
+    clock = time.perf_counter()
+    last = max(ends[-1] for ends in plans)
+    source = symbols if isinstance(symbols, PricedSymbols) else KnownSymbols(symbols, last)
+    pictures, tiles, height, width = source.shape
     state = prior.begin(pictures * tiles, height, width)
     out: list[list[list[bytes]]] = [[[] for _ in range(pictures)] for _ in plans]
     encoders = [[SymbolEncoder() for _ in range(pictures)] for _ in plans]
-    last = max(ends[-1] for ends in plans)
     bits, seconds = np.zeros((pictures, last)), np.zeros(len(plans))
-    clock = time.perf_counter()
-    flat = _by_channel(symbols, last)
     seconds += time.perf_counter() - clock
     while state.channel < last:
         channel = state.channel
         wanted = [plan for plan, ends in enumerate(plans) if channel < ends[-1]]
         clock = time.perf_counter()
         run = slice(channel, channel + state.run(_next_end(plans, channel) - channel))
-        values = flat[run]
+        values = source.run(run)
         for portion in state.portions(pictures, run.stop - run.start):
             for number, rows in enumerate(portion.rows):
                 picture = portion.first + number
-                chosen = values[portion.channels].take(rows, 1).reshape(-1)
                 tables, index = portion.tables(number)
+                source.choose(portion, rows, tables)
+                chosen = values[portion.channels].take(rows, 1).reshape(-1)
                 seconds[wanted] += time.perf_counter() - clock
                 if measure:
                     ideal = symbol_bits(chosen, tables, index).reshape(-1, len(rows))
@@ -115,7 +127,7 @@ def verify_layers(
     seconds = np.zeros(len(plans))
     decoders: dict[tuple[int, int], SymbolDecoder] = {}
     last = max(ends[-1] for ends in plans)
-    flat = _by_channel(symbols, last)
+    flat = by_channel(symbols, last)
     while state.channel < last:
         channel = state.channel
         wanted = [plan for plan, ends in enumerate(plans) if channel < ends[-1]]
@@ -168,7 +180,7 @@ def decode_layers(
     state = prior.begin(tiles, height, width)
     first = 0 if known is None else known.shape[-1]
     if known is not None:
-        before = _by_channel(known, first)
+        before = by_channel(known, first)
         while state.channel < first:
             state.advance(before[state.channel : state.channel + state.run(first - state.channel)])
     out = np.empty((ends[-1] - first if ends else 0, tiles * height * width), np.int32)
@@ -183,11 +195,6 @@ def decode_layers(
                 state.learn(portion, values)
             state.advance(values)
     return out.T.astype(np.int64, order="C").reshape(tiles, height, width, -1)
-
-
-def _by_channel(symbols: Array, channels: int) -> NDArray[np.int32]:
-    """The first channels of symbols (..., C), shape (channels, rows)."""
-    return symbols.reshape(-1, symbols.shape[-1])[:, :channels].T.astype(np.int32, order="C")
 
 
 def _next_end(plans: Sequence[Sequence[int]], channel: int) -> int:

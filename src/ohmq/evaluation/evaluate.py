@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ohmq.codec import Codec, Symbols
 from ohmq.container import Layer, OhmFile, write_ohm
 from ohmq.entropy.layers import encode_layers, verify_layers
+from ohmq.entropy.priced import PricedSymbols
 from ohmq.errors import BitstreamError, UnsupportedImageError
 from ohmq.evaluation.results import ImageRow, RatePoint, average_row
 from ohmq.metrics import ms_ssim, psnr_db_batch, ssim
@@ -31,6 +32,7 @@ def evaluate_images(
     progress: Callable[[int], Any] = lambda count: None,
     similarity: bool = True,
     fixed_rate: bool = False,
+    cut: bool = False,
 ) -> dict[int, list[ImageRow]]:
     """Code and decode images at several numbers of channels.
 
@@ -39,6 +41,8 @@ def evaluate_images(
         channels: numbers of active channels; 0 shows what the model answers for no bits at all.
         progress: called with the number of images done since the last call. similarity: also SSIM and MS-SSIM.
         fixed_rate: pack without an entropy coder; the estimated rate is then log2(S) a symbol.
+        cut: code each image once, with all channels, and leave out the last ones; else a model that prices its bits chooses
+            symbols anew for each number of channels, as `Codec.compress` does.
 
     Returns:
         For each number of channels a row an image. Seconds of small images are the mean over a batch coded together.
@@ -55,7 +59,7 @@ def evaluate_images(
         stop = start + 1
         while stop < len(images) and stop - start < limit and images[stop][1].shape == shape:
             stop += 1
-        for n, part in _evaluate_batch(codec, images[start:stop], channels, similarity, fixed_rate).items():
+        for n, part in _evaluate_batch(codec, images[start:stop], channels, similarity, fixed_rate, cut).items():
             rows[n].extend(part)
         progress(stop - start)
         start = stop
@@ -63,20 +67,37 @@ def evaluate_images(
 
 
 class _Coded(NamedTuple):
-    """Images coded at one number of channels: bits and bytes of each, seconds of one."""
+    """Images coded at one number of channels: bits and bytes of each, seconds of one, and all symbols."""
 
     ideal_bits: Sequence[float]
     payload_bytes: Sequence[int]
     file_bytes: Sequence[int]
     encode_s: float
     decode_s: float
+    symbols: NDArray[np.int64]
+
+
+def _priced(
+    codec: Codec, latent: NDArray[np.float32], channels: Sequence[int], width: int, height: int
+) -> dict[int, _Coded]:
+    """Of a latent, symbols are chosen anew for each number of channels."""
+    table = {}
+    for n in channels:
+        clock = time.perf_counter()
+        source = codec.priced_symbols(latent, n)
+        choice_s = (time.perf_counter() - clock) / len(latent)
+        coded = _entropy_coded(codec, source, [n], width, height)[n]
+        table[n] = coded._replace(encode_s=coded.encode_s + choice_s)
+    return table
 
 
 def _entropy_coded(
-    codec: Codec, symbols: NDArray[np.int64], channels: Sequence[int], width: int, height: int
+    codec: Codec, source: NDArray[np.int64] | PricedSymbols, channels: Sequence[int], width: int, height: int
 ) -> dict[int, _Coded]:
-    count, plans = len(symbols), [(n,) for n in channels]
-    encoded = encode_layers(codec.prior, symbols, plans, measure=True)
+    plans = [(n,) for n in channels]
+    encoded = encode_layers(codec.prior, source, plans, measure=True)
+    symbols = source.values() if isinstance(source, PricedSymbols) else source
+    count = len(symbols)
     decode_s = verify_layers(codec.prior, symbols, plans, encoded.payloads) / count
     encode_s = encoded.seconds / count
     ideal = np.cumsum(encoded.ideal_bits, 1)
@@ -85,7 +106,8 @@ def _entropy_coded(
         payloads = [layers[0] for layers in encoded.payloads[plan]]
         files = [OhmFile(codec.model_id, width, height, codec.grey, False, (Layer(n, p),)) for p in payloads]
         sizes = [len(write_ohm(file)) for file in files]
-        table[n] = _Coded(ideal[:, n - 1].tolist(), [len(p) for p in payloads], sizes, encode_s[plan], decode_s[plan])
+        seconds = encode_s[plan], decode_s[plan]
+        table[n] = _Coded(ideal[:, n - 1].tolist(), [len(p) for p in payloads], sizes, *seconds, symbols)
     return table
 
 
@@ -107,7 +129,7 @@ def _fixed_rate(
                 raise BitstreamError(f"image {number} of a batch: a fixed-rate file does not decode to its symbols")
         ideal = [float(np.log2(alphabets[:n]).sum()) * positions] * len(symbols)
         payloads = [sum(len(layer.payload) for layer in file.layers) for file, _ in decoded]
-        table[n] = _Coded(ideal, payloads, [len(data) for data in files], encode_s, decode_s)
+        table[n] = _Coded(ideal, payloads, [len(data) for data in files], encode_s, decode_s, symbols)
     return table
 
 
@@ -117,27 +139,34 @@ def _evaluate_batch(
     channels: Sequence[int],
     similarity: bool,
     fixed_rate: bool,
+    cut: bool,
 ) -> dict[int, list[ImageRow]]:
     count = len(images)
     height, width = images[0][1].shape[:2]
     pixels = width * height
     clock = time.perf_counter()
-    symbols = codec.analyse_batch(np.stack([image for _, image in images]))
-    analysis_s = (time.perf_counter() - clock) / count
-    nothing_coded = _Coded([0.0] * count, [0] * count, [0] * count, 0.0, 0.0)
-    coded = dict.fromkeys(channels, nothing_coded)
-    if some := [n for n in channels if n > 0]:
-        coded |= (_fixed_rate if fixed_rate else _entropy_coded)(codec, symbols, some, width, height)
     reference = np.stack([image for _, image in images])
+    priced = codec.priced and not fixed_rate
+    source = (codec.latent_batch if priced else codec.analyse_batch)(reference)
+    if priced and cut:
+        whole = codec.priced_symbols(source, codec.num_channels)
+        encode_layers(codec.prior, whole, [(codec.num_channels,)])
+        source, priced = whole.values(), False
+    analysis_s = (time.perf_counter() - clock) / count
+    nothing = np.zeros((*source.shape[:-1], 0), np.int64)
+    coded = dict.fromkeys(channels, _Coded([0.0] * count, [0] * count, [0] * count, 0.0, 0.0, nothing))
+    if some := [n for n in channels if n > 0]:
+        code = _fixed_rate if fixed_rate else _priced if priced else _entropy_coded
+        coded |= code(codec, source, some, width, height)
     table: dict[int, list[ImageRow]] = {n: [] for n in channels}
     for n in channels:
         clock = time.perf_counter()
-        decoded = np.stack([np.asarray(codec.synthesise(Symbols(s, width, height), n)) for s in symbols])
+        decoded = np.stack([np.asarray(codec.synthesise(Symbols(s, width, height), n)) for s in coded[n].symbols])
         synthesis_s = (time.perf_counter() - clock) / count
         psnr = psnr_db_batch(reference, decoded).tolist()
-        nothing = [float("nan")] * count
-        structure = ssim(*_planes(reference, decoded)).tolist() if similarity else nothing
-        multi = ms_ssim(*_planes(reference, decoded)).tolist() if similarity else nothing
+        unknown = [float("nan")] * count
+        structure = ssim(*_planes(reference, decoded)).tolist() if similarity else unknown
+        multi = ms_ssim(*_planes(reference, decoded)).tolist() if similarity else unknown
         for i, (name, _) in enumerate(images):
             table[n].append(
                 ImageRow(

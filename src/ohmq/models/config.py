@@ -12,7 +12,12 @@ __all__ = ["BLOCK", "FAMILIES", "MnistConfig", "ModelConfig", "OpenImagesConfig"
 BLOCK = 16
 """Pixels of a block of a photograph, each side: the stride of the latent."""
 
-UNSTATED: dict[str, Any] = {"analysis_blocks": (2, 3), "synthesis_blocks": (2, 3), "neighbour_hidden": 0}
+UNSTATED: dict[str, Any] = {
+    "analysis_blocks": (2, 3),
+    "synthesis_blocks": (2, 3),
+    "neighbour_hidden": 0,
+    "priced": False,
+}
 """What photo models have whose configuration does not state it: it was not variable when they were made."""
 
 QuantizerName = Literal["ohm", "integer", "none"]
@@ -146,6 +151,7 @@ class PhotoConfig(ModelConfig):
             second and third also chosen from the channel's own symbols at neighbours.
         context_projection: channels of each neighbour that the context networks see.
         neighbour_hidden: hidden units of each interlaced channel's own network, which sees its symbols at four neighbours.
+        priced: the encoder chooses symbols also by the bits that they cost, more so the fewer channels are coded; OHM only.
     """
 
     channels_max: int = 1000
@@ -157,18 +163,21 @@ class PhotoConfig(ModelConfig):
     wide: int = 96
     wider: int = 160
     analysis_blocks: tuple[int, int] = (2, 3)
-    synthesis_blocks: tuple[int, int] = (2, 3)
+    synthesis_blocks: tuple[int, int] = (4, 3)
     groups: tuple[int, ...] = ()
     alphabets: tuple[int, ...] = ()
     cuts: tuple[int, ...] = ()
     interlaced_groups: int = 0
     context_projection: int = 32
     neighbour_hidden: int = 8
+    priced: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("groups", "alphabets", "cuts", "analysis_blocks", "synthesis_blocks"):
             object.__setattr__(self, name, tuple(int(value) for value in getattr(self, name)))
+        if self.quantizer == "integer":
+            object.__setattr__(self, "priced", False)
         if self.quantizer == "none":
             raise ConfigError("the photo family has the quantizers 'ohm' and 'integer'")
         if self.quantizer == "ohm" and not (self.prior == "context" and self.refinement):

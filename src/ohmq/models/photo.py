@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from ohmq.models.base import CompressionModel, ModelOutput
 from ohmq.models.config import BLOCK, PhotoConfig
-from ohmq.priors import ChoicePrior, FactorizedDensity
+from ohmq.priors import ChoicePrior, ChosenTables, FactorizedDensity
 from ohmq.quantizers import DirectionalOneHotMax, IntegerRounding
 
 __all__ = ["BLOCK", "GREY_LEVELS", "Filter", "PhotoIntegerModel", "PhotoModel", "block_filters"]
@@ -188,7 +188,7 @@ class PhotoModel(_PhotoFamily):
     """The photo codec.
 
         image -> 16x16 block transform + convolutions -> latent z (D)
-        for each group of channels: symbols of w · (z - y), tables chosen from y; y += their codewords
+        for each group of channels: symbols of w · (z - y) and of what they cost, tables chosen from y; y += their codewords
         y -> block transform back + convolutions -> image
 
     Args:
@@ -204,7 +204,7 @@ class PhotoModel(_PhotoFamily):
             config,
             PhotoAnalysis(config),
             PhotoSynthesis(config),
-            DirectionalOneHotMax(channels, symbols, dim),
+            DirectionalOneHotMax(channels, symbols, dim, priced=config.priced),
             ChoicePrior(
                 channels,
                 symbols,
@@ -245,7 +245,15 @@ class PhotoModel(_PhotoFamily):
             own = functional.linear(y, project)
             projected = functional.linear(z, project) - own
             seen = quantizer.nearest_values(projected, channels, alphabet) if group < prior.interlaced_groups else None
-            values, spent = quantizer.quantize(projected, channels, *prior(group, y, own, seen))
+            price = None
+            if quantizer.priced:
+                price = quantizer.price(active[:images_left], channels, alphabet)[:, None, None].expand_as(projected)
+                if seen is not None:  # tables depend on the symbols, and they on the tables: coding goes pass by pass
+                    with torch.no_grad():
+                        tables: ChosenTables = prior(group, y, own, seen)
+                        seen = quantizer.quantize(projected, channels, *tables, price).values
+            tables = prior(group, y, own, seen)
+            values, spent = quantizer.quantize(projected, channels, *tables, price)
             if int(active[images_left - 1]) < start + used:  # some images end in the middle of the group
                 inside = (torch.arange(start, start + used, device=z.device) < active[:images_left, None])[
                     :, None, None
@@ -260,12 +268,12 @@ class PhotoModel(_PhotoFamily):
 
     @torch.no_grad()
     def symbols(self, images: Tensor) -> Tensor:
-        """Symbols of normalised images, all channels; shape (batch, h, w, C), int64."""
+        """Symbols of normalised images, all channels, nothing priced; shape (batch, h, w, C), int64."""
         return self.latent_symbols(self.analysis_transform(images))
 
     @torch.no_grad()
     def latent_symbols(self, latent: Tensor) -> Tensor:
-        """Symbols of a latent (batch, D, h, w), all channels; shape (batch, h, w, C), int64."""
+        """Symbols of a latent (batch, D, h, w), all channels, nothing priced; shape (batch, h, w, C), int64."""
         quantizer = self.quantizer
         z = latent.permute(0, 2, 3, 1)
         rows = z.reshape(-1, z.shape[-1])

@@ -34,8 +34,8 @@ RATE_FACTORS = {  # learning rates relative to the networks': what the warm star
     "analysis_transform.0.block": 0.02,
     "synthesis_transform.1.block": 0.02,
 }
-TYPICAL_DISTORTION, LEAST_DISTORTION = 0.45, 0.01
-"""m and epsilon of the loss, in bits a pixel: the mean of lambda D in a trained model, and where it stops to weigh more."""
+LEAST_DISTORTION = 0.01
+"""Epsilon of the loss, in bits a pixel: where lambda D stops to weigh more."""
 WATCHED_STEPS, DIVERGED = 40, 3.0
 """Training stops when the mean loss of so many steps is so many times its least; a resumed run starts to watch anew."""
 VALIDATION_CUTS = 6
@@ -45,7 +45,8 @@ ALL_CHANNELS_EVERY = 4
 
 def rate_distortion(rate: Tensor, error: Tensor, value: Tensor) -> Tensor:
     """What training makes small, see `PhotoModule`: of bits a pixel, squared grey levels and lambda of each image."""
-    distortion = 2 * (TYPICAL_DISTORTION * (value * error + LEAST_DISTORTION)).sqrt()
+    typical = (4.6 * value.sqrt()).clamp(max=0.45)
+    distortion = 2 * (typical * (value * error + LEAST_DISTORTION)).sqrt()
     return (rate + distortion) * (0.15 * value**-0.35)
 
 
@@ -60,11 +61,12 @@ def has_bfloat16(cpu: bool) -> bool:
 class PhotoModule(TrainingModule):
     """Rate–distortion training of the photo codec: each image one prefix of the channels, with its own lambda.
 
-    $$ \\mathrm{loss} = \\left(R + 2 \\sqrt{m (\\lambda_k D + \\epsilon)}\\right) \\cdot 0.15\\, \\lambda_k^{-0.35} $$
+    $$ \\mathrm{loss} = \\left(R + 2 \\sqrt{m_k (\\lambda_k D + \\epsilon)}\\right) \\cdot 0.15\\, \\lambda_k^{-0.35},
+       \\qquad m_k = \\min(0.45, 4.6 \\sqrt{\\lambda_k}) $$
 
     with R in bits a pixel, D in squared grey levels, and lambda_k the slope at which prefix k is optimal (of the warm start).
-    The gradient is that of R + lambda D where lambda D is the usual m; smooth pictures, whose D is smaller, weigh more,
-    half-way to the mean PSNR by which codecs are compared.
+    m is what lambda D usually is in a trained model, where the gradient is that of R + lambda D; smooth pictures, whose D is
+    smaller, weigh more, half-way to the mean PSNR by which codecs are compared.
 
     Args:
         options: the run. model: what to train. total_steps: of the run.

@@ -55,6 +55,8 @@ INTERLACED_GROUPS = 7
 NUM_CUTS = 16
 LOWEST_RATE_BPP = 0.05
 """Estimated rate of the first cut point."""
+PRICED_SHARE = 0.6
+"""Of what a bit is worth, what the choice of a symbol pays for it: the thresholds that are trained know of bits, too."""
 DENSITY_STEPS = 400
 """Steps of Adam that fit the twin's densities to the untrained latents."""
 _BLOCKS, _TRANSFORMS = ("analysis_blocks", "synthesis_blocks"), ("analysis_transform", "synthesis_transform")
@@ -256,6 +258,14 @@ def start_photo_model(model: PhotoModel, design: PhotoDesign) -> None:
     quantizer.log_temperature.copy_((SHARPNESS / steps).log())
     prior.own_scale.copy_(1 / steps)
     prior.input_scale.fill_(LATENT_SCALE)
+    set_bit_price(model, design.lambdas)
+
+
+def set_bit_price(model: PhotoModel, lambdas: Tensor) -> None:
+    """Let a bit cost `PRICED_SHARE` of what it is worth at each number of channels, if the model prices its bits."""
+    if model.quantizer.priced:
+        latent = 3 * BLOCK**2 / GREY_LEVELS**2  # squared units of the latent in one squared grey level
+        model.quantizer.bit_price.copy_(PRICED_SHARE * latent / BLOCK**2 / lambdas)
 
 
 @torch.no_grad()
@@ -280,17 +290,22 @@ def extend_photo_model(model: PhotoModel, design: PhotoDesign) -> tuple[PhotoMod
     held, wanted = model.config, design.config
     assert isinstance(held, PhotoConfig)
     found = ("channels_max", "groups", "alphabets", "cuts", "interlaced_groups", *_BLOCKS)
+    added = [("neighbour_hidden", 0), ("priced", False)]
     changed = [f"{key} is {value!r}, not {getattr(wanted, key)!r}" for key, value in dataclasses.asdict(held).items()
-               if key not in found and value != getattr(wanted, key) and (key, value) != ("neighbour_hidden", 0)]  # fmt: skip
+               if key not in found and value != getattr(wanted, key) and (key, value) not in added]  # fmt: skip
     changed += [f"{key} is {getattr(held, key)!r}, more than {getattr(wanted, key)!r}" for key in _BLOCKS
                 if any(a > b for a, b in zip(getattr(held, key), getattr(wanted, key), strict=True))]  # fmt: skip
     if changed:
         raise ConfigError(f"what training starts from has another configuration: {'; '.join(changed)}")
     coefficients = [p.coefficient for p in design.passes]
     count = held.channels_max
-    larger = dataclasses.replace(held, **{key: getattr(wanted, key) for key in ("neighbour_hidden", *_BLOCKS)})
+    larger = dataclasses.replace(
+        held, **{key: getattr(wanted, key) for key in ("neighbour_hidden", "priced", *_BLOCKS)}
+    )
     if count == len(coefficients):
-        return _enlarged(model, larger), dataclasses.replace(design, config=larger)
+        model = _enlarged(model, larger)
+        set_bit_price(model, design.lambdas)
+        return model, dataclasses.replace(design, config=larger)
     if count > len(coefficients):
         raise ConfigError(
             f"the model that training starts from has {count} channels, more than {len(coefficients)}: "
@@ -320,6 +335,7 @@ def extend_photo_model(model: PhotoModel, design: PhotoDesign) -> tuple[PhotoMod
             state[name][: len(value)] = value  # channel by channel; what has another first axis is as long as before
         else:
             state[name].copy_(value)
+    set_bit_price(extended, design.lambdas)
     return extended, design
 
 

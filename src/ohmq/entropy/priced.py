@@ -1,0 +1,128 @@
+"""Symbols that are chosen while they are coded, also by the bits that they cost: a matter of the encoder alone."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ohmq.entropy.frozen import Array, Portion
+
+__all__ = ["KnownSymbols", "PricedSymbols"]
+
+LEAST_SCALE = 1e-6
+"""As in `ohmq.quantizers`: codewords that lie closer together have the price of such."""
+
+
+class KnownSymbols:
+    """Symbols that were chosen before they are coded.
+
+    Args:
+        symbols: (pictures, tiles, h, w, C). channels: how many of them are coded.
+    """
+
+    def __init__(self, symbols: Array, channels: int) -> None:
+        self.shape = symbols.shape[:-1]
+        self._flat = by_channel(symbols, channels)
+
+    def run(self, channels: slice) -> NDArray[np.int32]:
+        """The symbols of some channels, (channels, rows)."""
+        return self._flat[channels]
+
+    def choose(self, portion: Portion, rows: NDArray[np.int64], tables: Array) -> None:
+        """Nothing is left to choose."""
+
+
+class PricedSymbols:
+    """Symbols of scalar OHM channels with the least |activation| + price * bits, chosen as coding goes on.
+
+    The activations of a group see the latent less the codewords chosen before it, the bits are those of the tables that code
+    the symbol.
+
+    Args:
+        quantizer: its tensors "project", "directions" (C, D), "centres", "values" (C, S), "bit_price" (C,), see
+            `ohmq.quantizers.DirectionalOneHotMax`. group_sizes: channels of each group. group_symbols: their alphabets.
+        latent: (pictures, tiles, h, w, D). channels: how many channels are coded.
+
+    Attributes:
+        symbols: what was chosen so far, (channels, rows).
+    """
+
+    def __init__(
+        self,
+        quantizer: Mapping[str, Array],
+        group_sizes: Sequence[int],
+        group_symbols: Sequence[int],
+        latent: Array,
+        channels: int,
+    ) -> None:
+        self.shape = latent.shape[:-1]
+        self._starts = np.cumsum([0, *group_sizes])
+        self._alphabets = tuple(group_symbols)
+        self._quantizer = {
+            name: np.asarray(quantizer[name], np.float32) for name in ("project", "directions", "centres", "values")
+        }
+        self._bit_price = float(quantizer["bit_price"][channels - 1])
+        self._rest = latent.reshape(-1, latent.shape[-1]).astype(np.float32)
+        self.symbols: NDArray[np.int32] = np.zeros((channels, len(self._rest)), np.int32)
+        self._channels = slice(0, 0)
+        self._group = -1
+
+    def run(self, channels: slice) -> NDArray[np.int32]:
+        """Room for the symbols of some channels of one group, (channels, rows); so far those of no price."""
+        group = int(np.searchsorted(self._starts, channels.start, "right")) - 1
+        part = slice(int(self._starts[group]), min(int(self._starts[group + 1]), len(self.symbols)))
+        if group != self._group:
+            if group:
+                self._subtract(slice(int(self._starts[group - 1]), part.start))
+            self._group, self._first = group, part.start
+            self._projected = self._quantizer["project"][part] @ self._rest.T
+        self._channels = channels
+        alphabet = self._alphabets[group]
+        values, directions = (self._quantizer[name][channels] for name in ("values", "directions"))
+        self._centres = self._quantizer["centres"][channels, :alphabet]
+        middle = alphabet // 2
+        scale = np.square(directions).sum(1) * (values[:, middle + 1] - values[:, middle - 1]) / 2
+        self._price = (self._bit_price / np.maximum(scale, LEAST_SCALE)).astype(np.float32)
+        out = self.symbols[channels]
+        least = np.full(out.shape, np.inf, np.float32)
+        projected = self._projected[channels.start - self._first : channels.stop - self._first]
+        for symbol in range(alphabet):
+            _take_if_less(out, least, symbol, np.abs(projected - self._centres[:, symbol, None]))
+        return out
+
+    def values(self) -> NDArray[np.int64]:
+        """What was chosen, (pictures, tiles, h, w, channels)."""
+        return self.symbols.T.astype(np.int64, order="C").reshape(*self.shape, -1)
+
+    def _subtract(self, channels: slice) -> None:
+        values = self._quantizer["values"][channels]
+        chosen = np.take_along_axis(values, self.symbols[channels], 1)
+        self._rest -= chosen.T @ self._quantizer["directions"][channels]
+
+    def choose(self, portion: Portion, rows: NDArray[np.int64], tables: Array) -> None:
+        """Choose the symbols of a portion of the run in some rows, given the tables that will code each of them.
+
+        Shape:
+            rows: (m,). tables: (channels of the portion * m, S), as `ohmq.entropy.prepare_tables` gives them.
+        """
+        first = self._channels.start - self._first
+        projected = self._projected[first + portion.channels.start : first + portion.channels.stop].take(rows, 1)
+        centres, price = self._centres[portion.channels], self._price[portion.channels, None]
+        frequencies = tables.reshape(*projected.shape, -1)
+        chosen, least = np.zeros(projected.shape, np.int32), np.full(projected.shape, np.inf, np.float32)
+        for symbol in range(centres.shape[1]):
+            bits = np.log2(frequencies[..., symbol] + 1)  # but for a constant, and the sign
+            _take_if_less(chosen, least, symbol, np.abs(projected - centres[:, symbol, None]) - price * bits)
+        self.symbols[self._channels][portion.channels, rows] = chosen
+
+
+def _take_if_less(chosen: NDArray[np.int32], least: NDArray[np.float32], symbol: int, cost: NDArray[Any]) -> None:
+    better = cost < least
+    np.copyto(least, cost, where=better)
+    chosen[better] = symbol
+
+
+def by_channel(symbols: Array, channels: int) -> NDArray[np.int32]:
+    """The first channels of symbols (..., C), shape (channels, rows)."""
+    return symbols.reshape(-1, symbols.shape[-1])[:, :channels].T.astype(np.int32, order="C")

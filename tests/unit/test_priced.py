@@ -1,0 +1,197 @@
+"""Symbols that are chosen also by the bits that they cost."""
+
+import copy
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_models import make_codec, make_photo_model, photo_picture
+
+import ohmq.codec
+from ohmq.codec import Codec, Latent
+from ohmq.container import read_header, truncate_ohm
+from ohmq.entropy.frozen_choice import FrozenChoicePrior
+from ohmq.entropy.layers import encode_layers
+from ohmq.errors import ConfigError, UnreachableTargetError
+from ohmq.evaluation.bd_rate import bd_rate
+from ohmq.evaluation.evaluate import evaluate_images
+from ohmq.metrics import psnr_db
+from ohmq.model_file import freeze, load_model, save_model, thaw
+from ohmq.models import PhotoModel
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+@pytest.fixture(scope="module")
+def model() -> PhotoModel:
+    return make_photo_model()
+
+
+@pytest.fixture(scope="module")
+def codec(model: PhotoModel) -> Codec:
+    return Codec(freeze(model, "photo"))
+
+
+def channels_of(data: bytes) -> int:
+    return sum(layer.channels for layer in read_header(data).layers)
+
+
+def test_without_a_price_symbols_are_the_nearest(model: PhotoModel) -> None:
+    free = copy.deepcopy(model)
+    free.quantizer.bit_price.zero_()
+    codec = Codec(freeze(free, "free"))
+    image = photo_picture(70, 90, 3)
+    latent, symbols = codec.latent(image), codec.analyse(image)
+    for count in (1, 9, 24):
+        data = codec.encode(latent, count)
+        assert np.array_equal(codec.decode(data)[1].values, symbols.values[..., :count])
+        assert data == codec.encode(symbols, count)
+
+
+@pytest.mark.parametrize("count", [3, 24])
+def test_each_symbol_has_the_least_cost(codec: Codec, count: int) -> None:
+    """Against the definition, symbol by symbol, with the tables that a decoder finds."""
+    latent = codec.latent(photo_picture(64, 80, 4)).values[None]
+    source = codec.priced_symbols(latent, count)
+    encode_layers(codec.prior, source, [(count,)])
+    symbols = source.symbols
+    tensors = {key: value.astype(np.float64) for key, value in codec.networks.quantizer.items()}
+    prior = codec.prior
+    assert isinstance(prior, FrozenChoicePrior)
+    state = prior.begin(1, *latent.shape[2:4])
+    rest = latent.reshape(-1, latent.shape[-1]).astype(np.float64)
+    starts = np.cumsum([0, *prior.group_sizes])
+    moved = 0
+    while state.channel < count:
+        start = state.channel
+        values = symbols[start : start + state.run(count - start)]
+        group = int(np.searchsorted(starts, start, "right")) - 1
+        taken = range(int(starts[group - 1]), int(starts[group])) if group and start == starts[group] else ()
+        for c in taken:
+            rest -= tensors["values"][c, symbols[c]][:, None] * tensors["directions"][c]
+        for portion in state.portions(1, len(values)):
+            (rows,), (tables, _) = portion.rows, portion.tables(0)
+            each = iter(tables)
+            for c in range(start + portion.channels.start, start + portion.channels.stop):
+                size = prior.alphabets[c]
+                spacing = (tensors["values"][c, size // 2 + 1] - tensors["values"][c, size // 2 - 1]) / 2
+                price = tensors["bit_price"][count - 1] / (np.square(tensors["directions"][c]).sum() * spacing)
+                for row in rows:
+                    distance = np.abs(rest[row] @ tensors["project"][c] - tensors["centres"][c, :size])
+                    bits = 24 - np.log2(next(each).astype(np.float64) + 1)
+                    cost = distance + price * bits
+                    assert cost[symbols[c, row]] <= cost.min() + 1e-4
+                    moved += int(distance[symbols[c, row]] > distance.min() + 1e-4)
+            state.learn(portion, values)
+        state.advance(values)
+    assert moved > 3
+
+
+def test_training_sees_what_is_coded(model: PhotoModel, codec: Codec) -> None:
+    image = photo_picture(96, 96, 6)
+    pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None] / 255
+    for count in (2, 10, 24):
+        with torch.no_grad():
+            output = model(model.normalise(pixels), torch.tensor([count]))
+        data = codec.encode(codec.latent(image), count, layers=1)
+        assert 8 * read_header(data).layers[0].length == pytest.approx(float(output.bits[0]), rel=0.03, abs=16)
+        seen = model.denormalise(output.reconstruction).clamp(0, 1).mul(255)[0].permute(1, 2, 0).numpy()
+        decoded = np.asarray(codec.decompress(data), float)
+        ours, theirs = (np.square(x - np.asarray(image)).mean() for x in (decoded, seen))
+        assert ours == pytest.approx(theirs, rel=0.05)
+
+
+def test_the_price_falls_with_the_channels_and_pays(codec: Codec) -> None:
+    assert (np.diff(codec.networks.quantizer["bit_price"]) <= 0).all()
+    shipped = ohmq.load("photo")
+    with Image.open(Path(__file__).parents[2] / "examples" / "photos" / "chelsea.png") as image:
+        photo = image.convert("RGB").crop((60, 40, 316, 232))
+    curves = []
+    for source in (shipped.analyse(photo), shipped.latent(photo)):
+        files = [shipped.encode(source, count, layers=1) for count in shipped.cut_points[::2]]
+        quality = [psnr_db(np.asarray(photo), np.asarray(shipped.decompress(data))) for data in files]
+        curves.append(([8 * len(data) / (photo.width * photo.height) for data in files], quality))
+    assert bd_rate(*curves[0], *curves[1]).percent < -1
+
+
+def test_targets_are_kept(codec: Codec) -> None:
+    image = photo_picture(75, 100, 8)
+    whole = len(codec.compress(image, channels=24))
+    for limit in (whole, int(0.8 * whole), len(codec.compress(image, channels=codec.cut_points[0]))):
+        for layers in (None, 1, 3):
+            data = codec.compress(image, max_bytes=limit, layers=layers)
+            assert len(data) <= limit
+            place = codec.cut_points.index(channels_of(data))
+            if place + 1 < len(codec.cut_points):
+                following = codec.cut_points[place + 1]
+                assert len(codec.compress(image, channels=following, layers=layers)) > limit
+    with pytest.raises(UnreachableTargetError, match=r"the smallest file .* more than the 20 allowed"):
+        codec.compress(image, max_bytes=20)
+    for goal in (20.0, 24.0):
+        data = codec.compress(image, psnr=goal)
+        assert psnr_db(np.asarray(image), np.asarray(codec.decompress(data))) >= goal
+        place = codec.cut_points.index(channels_of(data))
+        if place:
+            before = codec.compress(image, channels=codec.cut_points[place - 1])
+            assert psnr_db(np.asarray(image), np.asarray(codec.decompress(before))) < goal
+
+
+def test_a_file_may_be_cut_and_in_tiles(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ohmq.codec, "WINDOW", 3)
+    image = photo_picture(70, 113, 9)
+    for tile in (0, 3):
+        data = codec.compress(image, tile=tile, psnr_table=True)
+        latent = codec.latent(image, tile=tile)
+        symbols = codec._symbols(latent, 24)
+        assert np.array_equal(codec.decode(data)[1].values, symbols.values)
+        short = truncate_ohm(data, num_layers=2)
+        found = codec.decode(short)[1].values
+        assert np.array_equal(found, symbols.values[..., : found.shape[-1]])
+    assert (type(latent), latent.tile, latent.values.shape) == (Latent, 3, (1, 5, 8, 12))
+
+
+def test_evaluation_is_of_the_files_that_compress_writes(codec: Codec) -> None:
+    pixels = np.stack([np.asarray(photo_picture(48, 64, seed)) for seed in (1, 2)])
+    rows = evaluate_images(codec, [("a", pixels[0]), ("b", pixels[1])], [0, 2, 11])
+    for count in (2, 11):
+        for row, image in zip(rows[count], pixels, strict=True):
+            data = codec.compress(image, channels=count, layers=1)
+            assert row.file_bpp == 8 * len(data) / (48 * 64)
+            assert row.psnr_db == pytest.approx(psnr_db(image, np.asarray(codec.decompress(data))), abs=0.01)
+    whole = codec.encode(codec.latent(pixels[0]), 24)
+    for count, row in evaluate_images(codec, [("a", pixels[0])], [*codec.cut_points[::5], 24], cut=True).items():
+        decoded = codec.decompress(truncate_ohm(whole, channels=count))
+        assert row[0].psnr_db == pytest.approx(psnr_db(pixels[0], np.asarray(decoded)), abs=0.01)
+    assert row[0].file_bpp == 8 * len(codec.compress(pixels[0], layers=1)) / (48 * 64)
+    fixed = evaluate_images(codec, [("a", pixels[0])], [11], fixed_rate=True)[11][0]
+    file = codec.compress(pixels[0], channels=11, layers=1, fixed_rate=True)
+    assert fixed.file_bpp == 8 * len(file) / (48 * 64)
+
+
+def test_models_without_a_price(codec: Codec, tmp_path: Path) -> None:
+    older = Codec(load_model(GOLDEN / "photo.safetensors"))
+    assert not older.priced
+    image = photo_picture(40, 50, 1)
+    assert np.array_equal(older.decode(older.compress(image))[1].values, older.analyse(image).values)
+    with pytest.raises(ConfigError, match="does not price its bits: use analyse"):
+        older.latent(image)
+    with pytest.raises(ConfigError, match="does not price"):
+        make_codec("context").latent(Image.new("L", (28, 28)))
+    with pytest.raises(ValueError, match="with a fixed rate bits have no price"):
+        codec.encode(codec.latent(image), 24, fixed_rate=True)
+    save_model(codec.frozen, tmp_path / "again.safetensors")
+    again = load_model(tmp_path / "again.safetensors")
+    assert again.model_id == codec.model_id
+    prices = thaw(again).quantizer.bit_price
+    assert np.array_equal(prices.numpy(), codec.networks.quantizer["bit_price"])
+    assert dataclasses.replace(codec.config, priced=False).to_dict().keys() < codec.config.to_dict().keys()
+
+
+def test_plans_that_do_not_fit_one_choice(codec: Codec) -> None:
+    latent = codec.latent(photo_picture(32, 32, 1)).values[None]
+    odd = next(n for n in range(1, 24) if not codec.prior.aligned([n]))  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="symbols that are chosen once"):
+        encode_layers(codec.prior, codec.priced_symbols(latent, 24), [(odd, 24), (24,)])
