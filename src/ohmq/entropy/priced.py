@@ -1,7 +1,6 @@
 """Symbols that are chosen while they are coded, also by the bits that they cost: a matter of the encoder alone."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +68,7 @@ class PricedSymbols:
         self._group = -1
 
     def run(self, channels: slice) -> NDArray[np.int32]:
-        """Room for the symbols of some channels of one group, (channels, rows); so far those of no price."""
+        """Room for the symbols of some channels of one group, (channels, rows)."""
         group = int(np.searchsorted(self._starts, channels.start, "right")) - 1
         part = slice(int(self._starts[group]), min(int(self._starts[group + 1]), len(self.symbols)))
         if group != self._group:
@@ -84,12 +83,7 @@ class PricedSymbols:
         middle = alphabet // 2
         scale = np.square(directions).sum(1) * (values[:, middle + 1] - values[:, middle - 1]) / 2
         self._price = (self._bit_price / np.maximum(scale, LEAST_SCALE)).astype(np.float32)
-        out = self.symbols[channels]
-        least = np.full(out.shape, np.inf, np.float32)
-        projected = self._projected[channels.start - self._first : channels.stop - self._first]
-        for symbol in range(alphabet):
-            _take_if_less(out, least, symbol, np.abs(projected - self._centres[:, symbol, None]))
-        return out
+        return self.symbols[channels]
 
     def values(self) -> NDArray[np.int64]:
         """What was chosen, (pictures, tiles, h, w, channels)."""
@@ -109,18 +103,17 @@ class PricedSymbols:
         first = self._channels.start - self._first
         projected = self._projected[first + portion.channels.start : first + portion.channels.stop].take(rows, 1)
         centres, price = self._centres[portion.channels], self._price[portion.channels, None]
-        frequencies = tables.reshape(*projected.shape, -1)
         chosen, least = np.zeros(projected.shape, np.int32), np.full(projected.shape, np.inf, np.float32)
-        for symbol in range(centres.shape[1]):
-            bits = np.log2(frequencies[..., symbol] + 1)  # but for a constant, and the sign
-            _take_if_less(chosen, least, symbol, np.abs(projected - centres[:, symbol, None]) - price * bits)
+        bits = np.log2(tables.T + 1).reshape(-1, *projected.shape)  # but for a constant, and the sign
+        bits *= price
+        for symbol, saved in enumerate(bits):
+            cost = projected - centres[:, symbol, None]
+            np.abs(cost, out=cost)
+            cost -= saved
+            better = cost < least
+            np.copyto(least, cost, where=better)
+            np.copyto(chosen, symbol, where=better)
         self.symbols[self._channels][portion.channels, rows] = chosen
-
-
-def _take_if_less(chosen: NDArray[np.int32], least: NDArray[np.float32], symbol: int, cost: NDArray[Any]) -> None:
-    better = cost < least
-    np.copyto(least, cost, where=better)
-    chosen[better] = symbol
 
 
 def by_channel(symbols: Array, channels: int) -> NDArray[np.int32]:
