@@ -42,7 +42,8 @@ def main() -> None:
         with Image.open(file) as opened:
             picture = opened.convert("RGB")
         pixels = np.asarray(picture)
-        slope = codec._slope(picture, codec.analyse(picture), arguments.channels)
+        source = codec.latent(picture) if codec.priced else codec.analyse(picture)
+        slope = codec._slope(picture, source, arguments.channels)
         row: dict[str, object] = {"image": file.name}
         first = None
         for effort in (0, 1, 2):

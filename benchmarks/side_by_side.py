@@ -174,8 +174,8 @@ def coder(name: str) -> Iterator[list[float]]:
 
 def entropy(codec: Codec, images: Images, bpp: float, rounds: int) -> list[Row]:
     """Entropy coding of all images, with the tables and without the time that they take."""
-    symbols = [codec.analyse(image) for _, image in images]
     files = [codec.compress(image, bpp=bpp) for _, image in images]
+    symbols = [codec.decode(data)[1] for data in files]
     counts = [codec.decode(data)[0].num_channels for data in files]
     total = sum(math.prod(found.values.shape[:3]) * count for found, count in zip(symbols, counts, strict=True))
     speeds: dict[tuple[str, str], list[float]] = {}
