@@ -55,8 +55,9 @@ def test_there_and_back(run: Run) -> None:
     for name in ("one", "tiled"):
         assert run("truncate", f"{name}.ohm", "-o", f"{name}_cut.ohm", "--layers", "5")[0] == 0
         assert run("decompress", f"{name}.ohm", f"{name}_cut.ohm", "-o", "back")[0] == 0
-    for kind in ("", "_cut"):
-        assert np.abs(pixels(f"back/tiled{kind}.png") - pixels(f"back/one{kind}.png")).max() <= 1
+    for kind in ("", "_cut"):  # the context, and with it what a bit costs, ends at the border of a tile
+        errors = [np.square(pixels(f"back/{name}{kind}.png") - pixels("a.png")).mean() for name in ("tiled", "one")]
+        assert errors[0] == pytest.approx(errors[1], rel=0.05)
     assert run("decompress", "tiled_cut.ohm", "--progressive", "steps")[0] == 0
     assert np.array_equal(pixels("steps/tiled_cut/layer_05.png"), pixels("back/tiled_cut.png"))
     Path("part.ohm").write_bytes(tiled[:-1])
