@@ -106,7 +106,7 @@ def main() -> None:
               f"first loss {losses['literal']:.6f} literal, {losses['fast']:.6f} fast")  # fmt: skip
     memory = {kind: peak_mib(arguments, kind) for kind in ("literal", "fast")}
     print(f"peak memory of the step: {memory['literal']:.0f} MiB literal, {memory['fast']:.0f} MiB fast: "
-          f"{memory['fast'] / memory['literal']:.2f} of it")  # fmt: skip
+          f"{memory['fast'] / max(memory['literal'], 1 / 1024):.2f} of it")  # fmt: skip
 
 
 if __name__ == "__main__":
