@@ -105,8 +105,8 @@ def main() -> None:
         print(f"{name}: fast is {ratio:.1f} times faster (rounds {min(ratios):.1f} to {max(ratios):.1f}); "
               f"first loss {losses['literal']:.6f} literal, {losses['fast']:.6f} fast")  # fmt: skip
     memory = {kind: peak_mib(arguments, kind) for kind in ("literal", "fast")}
-    print(f"peak memory of the step: {memory['literal']:.0f} MiB literal, {memory['fast']:.0f} MiB fast: "
-          f"{memory['fast'] / max(memory['literal'], 1 / 1024):.2f} of it")  # fmt: skip
+    share = f"{memory['fast'] / memory['literal']:.2f} of it" if memory["literal"] else "too little to compare"
+    print(f"peak memory of the step: {memory['literal']:.0f} MiB literal, {memory['fast']:.0f} MiB fast: {share}")
 
 
 if __name__ == "__main__":

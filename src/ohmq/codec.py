@@ -1,6 +1,5 @@
 """Images to ``.ohm`` files and back."""
 
-import bisect
 import dataclasses
 import math
 import threading
@@ -589,19 +588,23 @@ class Codec:
         """
         file = b""
         if isinstance(source, Latent):
-            fitting: dict[int, bytes] = {}
-
-            def too_large(place: int) -> bool:
-                nonlocal file
-                file = self.encode(source, self.cut_points[place], layers=layers, fixed_rate=fixed_rate,
-                                   extras=extras, original=original)  # fmt: skip
+            found, low, high = b"", 0, len(self.cut_points)
+            while low < high:
+                place = (low + high) // 2
+                file = self.encode(
+                    source,
+                    self.cut_points[place],
+                    layers=layers,
+                    fixed_rate=fixed_rate,
+                    extras=extras,
+                    original=original,
+                )
                 if len(file) <= max_bytes:
-                    fitting[place] = file
-                return len(file) > max_bytes
-
-            bisect.bisect_left(range(len(self.cut_points)), True, key=too_large)
-            if fitting:
-                return fitting[max(fitting)]
+                    found, low = file, place + 1
+                else:
+                    high = place
+            if found:
+                return found
             files: Iterable[bytes] = (file,)  # that of the first cut point: it was tried last
         elif layers is None:
             whole = self.encode(source, self.num_channels, fixed_rate=fixed_rate, extras=extras, original=original)

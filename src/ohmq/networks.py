@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from ohmq.models.base import CompressionModel
 from ohmq.models.config import BLOCK
@@ -54,12 +54,7 @@ class TorchNetworks:
         Shape:
             tiles: (T, image_channels, H, W). Returns: (T, h, w, C).
         """
-        out: list[NDArray[Any]] = []
-        with torch.inference_mode():
-            for start in range(0, len(tiles), AT_ONCE):
-                batch = torch.from_numpy(tiles[start : start + AT_ONCE]).float() / 255
-                out.append(self.model.symbols(self.model.normalise(batch)).numpy())
-        return np.concatenate(out)
+        return self._of(tiles, self.model.symbols)
 
     @cached_property
     def quantizer(self) -> dict[str, NDArray[Any]]:
@@ -72,11 +67,15 @@ class TorchNetworks:
         Shape:
             tiles: (T, image_channels, H, W). Returns: (T, h, w, D).
         """
+        return self._of(tiles, lambda images: self.model.analysis_transform(images).permute(0, 2, 3, 1))
+
+    def _of(self, tiles: NDArray[np.uint8], run: Callable[[Tensor], Tensor]) -> NDArray[Any]:
+        """What is made of normalised images, some at a time."""
         out: list[NDArray[Any]] = []
         with torch.inference_mode():
             for start in range(0, len(tiles), AT_ONCE):
-                batch = self.model.normalise(torch.from_numpy(tiles[start : start + AT_ONCE]).float() / 255)
-                out.append(self.model.analysis_transform(batch).permute(0, 2, 3, 1).numpy())
+                batch = torch.from_numpy(tiles[start : start + AT_ONCE]).float() / 255
+                out.append(run(self.model.normalise(batch)).numpy())
         return np.concatenate(out)
 
     def chosen(self, latent: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ohmq.entropy.frozen import FrozenPrior
+from ohmq.entropy.frozen import FrozenPrior, Portion
 from ohmq.entropy.frozen_choice import FrozenChoicePrior
-from ohmq.entropy.priced import KnownSymbols, PricedSymbols, by_channel
+from ohmq.entropy.priced import PricedSymbols
 from ohmq.entropy.range_coder import SymbolDecoder, SymbolEncoder
 from ohmq.entropy.tables import symbol_bits
 from ohmq.errors import BitstreamError
@@ -59,7 +59,7 @@ def encode_layers(
         return EncodedBatch([part.payloads[0] for part in parts], longest.ideal_bits, seconds)
     clock = time.perf_counter()
     last = max(ends[-1] for ends in plans)
-    source = symbols if isinstance(symbols, PricedSymbols) else KnownSymbols(symbols, last)
+    source = symbols if isinstance(symbols, PricedSymbols) else _KnownSymbols(symbols, last)
     pictures, tiles, height, width = source.shape
     state = prior.begin(pictures * tiles, height, width)
     out: list[list[list[bytes]]] = [[[] for _ in range(pictures)] for _ in plans]
@@ -127,7 +127,7 @@ def verify_layers(
     seconds = np.zeros(len(plans))
     decoders: dict[tuple[int, int], SymbolDecoder] = {}
     last = max(ends[-1] for ends in plans)
-    flat = by_channel(symbols, last)
+    flat = _by_channel(symbols, last)
     while state.channel < last:
         channel = state.channel
         wanted = [plan for plan, ends in enumerate(plans) if channel < ends[-1]]
@@ -180,7 +180,7 @@ def decode_layers(
     state = prior.begin(tiles, height, width)
     first = 0 if known is None else known.shape[-1]
     if known is not None:
-        before = by_channel(known, first)
+        before = _by_channel(known, first)
         while state.channel < first:
             state.advance(before[state.channel : state.channel + state.run(first - state.channel)])
     out = np.empty((ends[-1] - first if ends else 0, tiles * height * width), np.int32)
@@ -195,6 +195,25 @@ def decode_layers(
                 state.learn(portion, values)
             state.advance(values)
     return out.T.astype(np.int64, order="C").reshape(tiles, height, width, -1)
+
+
+class _KnownSymbols:
+    """Symbols that were chosen before they are coded, where `PricedSymbols` chooses them."""
+
+    def __init__(self, symbols: Array, channels: int) -> None:
+        self.shape = symbols.shape[:-1]
+        self._flat = _by_channel(symbols, channels)
+
+    def run(self, channels: slice) -> NDArray[np.int32]:
+        return self._flat[channels]
+
+    def choose(self, portion: Portion, rows: NDArray[np.int64], tables: Array) -> None:
+        """Nothing is left to choose."""
+
+
+def _by_channel(symbols: Array, channels: int) -> NDArray[np.int32]:
+    """The first channels of symbols (..., C), shape (channels, rows)."""
+    return symbols.reshape(-1, symbols.shape[-1])[:, :channels].T.astype(np.int32, order="C")
 
 
 def _next_end(plans: Sequence[Sequence[int]], channel: int) -> int:

@@ -7,29 +7,10 @@ from numpy.typing import NDArray
 
 from ohmq.entropy.frozen import Array, Portion
 
-__all__ = ["KnownSymbols", "PricedSymbols"]
+__all__ = ["PricedSymbols"]
 
 LEAST_SCALE = 1e-6
 """As in `ohmq.quantizers`: codewords that lie closer together have the price of such."""
-
-
-class KnownSymbols:
-    """Symbols that were chosen before they are coded.
-
-    Args:
-        symbols: (pictures, tiles, h, w, C). channels: how many of them are coded.
-    """
-
-    def __init__(self, symbols: Array, channels: int) -> None:
-        self.shape = symbols.shape[:-1]
-        self._flat = by_channel(symbols, channels)
-
-    def run(self, channels: slice) -> NDArray[np.int32]:
-        """The symbols of some channels, (channels, rows)."""
-        return self._flat[channels]
-
-    def choose(self, portion: Portion, rows: NDArray[np.int64], tables: Array) -> None:
-        """Nothing is left to choose."""
 
 
 class PricedSymbols:
@@ -41,7 +22,7 @@ class PricedSymbols:
     Args:
         quantizer: its tensors "project", "directions" (C, D), "centres", "values" (C, S), "bit_price" (C,), see
             `ohmq.quantizers.DirectionalOneHotMax`. group_sizes: channels of each group. group_symbols: their alphabets.
-        latent: (pictures, tiles, h, w, D). channels: how many channels are coded.
+        latent: (pictures, tiles, h, w, D), left as it is. channels: how many channels are coded; once, in their order.
 
     Attributes:
         symbols: what was chosen so far, (channels, rows).
@@ -114,8 +95,3 @@ class PricedSymbols:
             np.copyto(least, cost, where=better)
             np.copyto(chosen, symbol, where=better)
         self.symbols[self._channels][portion.channels, rows] = chosen
-
-
-def by_channel(symbols: Array, channels: int) -> NDArray[np.int32]:
-    """The first channels of symbols (..., C), shape (channels, rows)."""
-    return symbols.reshape(-1, symbols.shape[-1])[:, :channels].T.astype(np.int32, order="C")

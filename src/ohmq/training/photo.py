@@ -34,8 +34,8 @@ RATE_FACTORS = {  # learning rates relative to the networks': what the warm star
     "analysis_transform.0.block": 0.02,
     "synthesis_transform.1.block": 0.02,
 }
-LEAST_DISTORTION = 0.01
-"""Epsilon of the loss, in bits a pixel: where lambda D stops to weigh more."""
+TYPICAL_DISTORTION, TYPICAL_GROWTH, LEAST_DISTORTION = 0.45, 4.6, 0.01
+"""Of the loss, in bits a pixel: the largest m, what the root of lambda is multiplied by to give m, and epsilon."""
 WATCHED_STEPS, DIVERGED = 40, 3.0
 """Training stops when the mean loss of so many steps is so many times its least; a resumed run starts to watch anew."""
 VALIDATION_CUTS = 6
@@ -45,7 +45,7 @@ ALL_CHANNELS_EVERY = 4
 
 def rate_distortion(rate: Tensor, error: Tensor, value: Tensor) -> Tensor:
     """What training makes small, see `PhotoModule`: of bits a pixel, squared grey levels and lambda of each image."""
-    typical = (4.6 * value.sqrt()).clamp(max=0.45)
+    typical = (TYPICAL_GROWTH * value.sqrt()).clamp(max=TYPICAL_DISTORTION)
     distortion = 2 * (typical * (value * error + LEAST_DISTORTION)).sqrt()
     return (rate + distortion) * (0.15 * value**-0.35)
 
