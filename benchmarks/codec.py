@@ -84,6 +84,12 @@ def check(codec: Codec, folder: Path) -> None:
     for path in files:
         image = Image.open(path).convert("RGB")
         symbols = codec.analyse(image)
+        if codec.priced:
+            latent = codec.latent(image)
+            choice = codec.priced_symbols(latent.values[None], codec.num_channels)
+            encode_layers(codec.prior, choice, plan)
+            symbols = symbols._replace(values=choice.values()[0])
+            assert codec.encode(latent, codec.num_channels) == codec.encode(symbols, codec.num_channels), path
         data = codec.encode(symbols, codec.num_channels)
         for threads in (1, 2):
             torch.set_num_threads(threads)

@@ -1,13 +1,14 @@
 """Images to ``.ohm`` files and back."""
 
 import dataclasses
+import itertools
 import math
 import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +78,8 @@ TILE_ABOVE = 2**23
 """Pictures of more pixels are coded in tiles; compressing one of so many in one piece takes 1.7 GiB, twice as many twice that."""
 DEFAULT_TILE = 128
 """Latent positions of a tile, each side: 2048 pixels."""
+PRICES = tuple(2 ** (-step / 4) for step in range(-4, 5))
+"""For a target, what a bit may cost, by what it costs in the model: from few bits to many."""
 EFFORTS = ((0, 0.0), (6, 0.04), (20, 0.02))
 """Steps of the search at each effort, and the size of the first one; see `ohmq.search.search_latent`."""
 SEARCH_WINDOW = 64
@@ -103,12 +106,14 @@ class Latent(NamedTuple):
 
     Attributes:
         values: (1, h, w, D), float32. width, height: of the picture, in pixels. tile: as in `Symbols`.
+        price: of a bit, times that of the model: above 1 files are smaller and pictures worse, below 1 the reverse.
     """
 
     values: Array
     width: int
     height: int
     tile: int = 0
+    price: float = 1.0
 
 
 class Coded(NamedTuple):
@@ -127,10 +132,24 @@ Source = Symbols | Latent
 
 
 class Quality(NamedTuple):
-    """A number of channels and the PSNR of the picture they decode to, in dB."""
+    """A number of channels, the PSNR of the picture they decode to, in dB, and the price of a bit as in `Latent`."""
 
     channels: int
     psnr_db: float
+    price: float = 1.0
+
+
+class _Fitting(NamedTuple):
+    """A file, how many channels it has, and what it was coded from."""
+
+    file: bytes
+    channels: int
+    source: Source
+
+
+_Result = TypeVar("_Result", _Fitting, Quality)
+_Attempt = Callable[[int, Source], tuple[bool, _Result]]
+"""Takes a number of channels and what to code them from; says whether that is too much, and what it gave."""
 
 
 class Networks(Protocol):
@@ -225,6 +244,8 @@ class Codec:
         self.name, self.config, self.model_id = frozen.name, frozen.config, frozen.model_id
         self.num_channels = self.config.channels_max
         self.cut_points = self.config.cut_points
+        ends = itertools.accumulate(self.config.group_sizes)
+        self._stops = sorted({*self.cut_points, *(end for end in ends if end > self.cut_points[0])})
         self.grey = self.config.image_channels == 1
         self.takes_tiles = isinstance(self.config, PhotoConfig)
         self.searches = self.takes_tiles and self.config.quantizer == "ohm"
@@ -347,10 +368,10 @@ class Codec:
         found = run(np.concatenate(tiles))
         return found.reshape(len(images), -1, *found.shape[1:])
 
-    def priced_symbols(self, latent: Array, channels: int) -> PricedSymbols:
-        """What chooses the symbols of latents (pictures, 1, h, w, D) while so many channels are coded."""
-        config = self.config
-        return PricedSymbols(self.networks.quantizer, config.group_sizes, config.group_symbols, latent, channels)
+    def priced_symbols(self, latent: Array, channels: int, price: float = 1.0) -> PricedSymbols:
+        """What chooses the symbols of latents (pictures, 1, h, w, D) while so many channels are coded; price as in `Latent`."""
+        sizes, alphabets = self.config.group_sizes, self.config.group_symbols
+        return PricedSymbols(self.networks.quantizer, sizes, alphabets, latent, channels, price)
 
     def compress(
         self,
@@ -382,7 +403,8 @@ class Codec:
             bpp: the largest file of at most so many bits per pixel, all its bytes counted.
             max_bytes: the largest file of at most so many bytes.
             psnr: the smallest file whose decoded picture has at least so many dB, over the colours of all pixels that
-                are not fully transparent. The last three cut at the model's cut points.
+                are not fully transparent. The last three end at one of the model's cut points; with a model that prices its
+                bits also at the end of a group of channels, and bits become dearer or cheaper, up to twice, to come near.
             layers: at most so many layers, each a place where the file may be cut; default: all cut points.
             fixed_rate: do not entropy code: the size is then known before.
             flatten: lay the image onto white; its transparency is lost.
@@ -446,14 +468,13 @@ class Codec:
         given_to["original"] = picture if psnr_table else None
         reached = None
         if psnr is not None:
-            channels, reached = self.reach_psnr(picture, source, psnr)
-        if max_bytes is not None and psnr is None:
-            data = self.encode_within(source, max_bytes, **given_to)
-            channels = sum(layer.channels for layer in read_header(data).layers)
-        else:
-            channels = self._count(None, channels)
-            data = self.encode(source, channels, **given_to)
-        return Coded(data, channels, reached)
+            found = self.reach_psnr(picture, source, psnr)
+            channels, reached, source = found.channels, found.psnr_db, _priced(source, found.price)
+        elif max_bytes is not None:
+            data, channels, _ = self._fitting(source, max_bytes, **given_to)
+            return Coded(data, channels, None)
+        channels = self._count(None, channels)
+        return Coded(self.encode(source, channels, **given_to), channels, reached)
 
     def search(
         self,
@@ -494,10 +515,10 @@ class Codec:
         if not self.searches:
             raise ConfigError(f"{self.name} is no photo model with OHM: only these can search; leave the effort out")
         if psnr is not None:
-            channels = self.reach_psnr(picture, source, psnr).channels
+            channels, _, price = self.reach_psnr(picture, source, psnr)
+            source = _priced(source, price)
         elif max_bytes is not None:
-            file = self.encode_within(source, max_bytes, layers=layers, extras=extras)
-            channels = sum(layer.channels for layer in read_header(file).layers)
+            _, channels, source = self._fitting(source, max_bytes, layers=layers, extras=extras)
         assert channels is not None
         slope = self._slope(picture, source, channels)
         if not 0 < slope < math.inf:
@@ -578,43 +599,53 @@ class Codec:
         extras: tuple[Extra, ...] = (),
         original: Image.Image | None = None,
     ) -> bytes:
-        """The ``.ohm`` file that ends at the highest cut point of which it has at most ``max_bytes`` bytes.
+        """The largest ``.ohm`` file of at most ``max_bytes`` bytes.
 
         Symbols are coded for all cut points in one pass: a file with all layers is coded once and cut. From a latent they are
-        chosen and coded for some cut points, by bisection.
+        chosen and coded for some numbers of channels and some of `PRICES`, by bisection.
 
         Raises:
             UnreachableTargetError: not even the first cut point gives so small a file.
         """
-        file = b""
+        given_to: dict[str, Any] = {"layers": layers, "fixed_rate": fixed_rate, "extras": extras, "original": original}
+        return self._fitting(source, max_bytes, **given_to).file
+
+    def _fitting(
+        self,
+        source: Source,
+        max_bytes: int,
+        *,
+        layers: int | None = None,
+        fixed_rate: bool = False,
+        extras: tuple[Extra, ...] = (),
+        original: Image.Image | None = None,
+    ) -> _Fitting:
+        files: Iterable[bytes]
         if isinstance(source, Latent):
-            found, low, high = b"", 0, len(self.cut_points)
-            while low < high:
-                place = (low + high) // 2
-                file = self.encode(
-                    source,
-                    self.cut_points[place],
-                    layers=layers,
-                    fixed_rate=fixed_rate,
-                    extras=extras,
-                    original=original,
-                )
-                if len(file) <= max_bytes:
-                    found, low = file, place + 1
-                else:
-                    high = place
-            if found:
-                return found
-            files: Iterable[bytes] = (file,)  # that of the first cut point: it was tried last
-        elif layers is None:
-            whole = self.encode(source, self.num_channels, fixed_rate=fixed_rate, extras=extras, original=original)
-            files = (truncate_ohm(whole, num_layers=n) for n in range(len(self.cut_points), 0, -1))
+
+            def coded(channels: int, priced: Source) -> tuple[bool, _Fitting]:
+                table = () if original is None else (psnr_extra([0.0] * len(self.layer_ends(channels, layers))),)
+                file = self.encode(priced, channels, layers=layers, fixed_rate=fixed_rate, extras=(*extras, *table))
+                return len(file) > max_bytes, _Fitting(file, channels, priced)
+
+            fitting, too_large = self._approach(source, coded)
+            if fitting is not None and original is not None:  # the table that takes so much room
+                file = self.encode(fitting.source, fitting.channels, layers=layers, extras=extras, original=original)
+                return fitting._replace(file=file)
+            if fitting is not None:
+                return fitting
+            assert too_large is not None
+            file = too_large.file
         else:
-            plans = [self.layer_ends(point, layers) for point in self.cut_points]
-            files = reversed(self._encode(source, plans, fixed_rate, extras, original)[0])
-        for file in files:
-            if len(file) <= max_bytes:
-                return file
+            if layers is None:
+                whole = self.encode(source, self.num_channels, fixed_rate=fixed_rate, extras=extras, original=original)
+                files = (truncate_ohm(whole, num_layers=n) for n in range(len(self.cut_points), 0, -1))
+            else:
+                plans = [self.layer_ends(point, layers) for point in self.cut_points]
+                files = reversed(self._encode(source, plans, fixed_rate, extras, original)[0])
+            for channels, file in zip(reversed(self.cut_points), files, strict=True):
+                if len(file) <= max_bytes:
+                    return _Fitting(file, channels, source)
         pixels = source.width * source.height
         beside = sum(len(extra.body) for extra in extras)
         raise UnreachableTargetError(
@@ -623,24 +654,45 @@ class Codec:
             + (f"; {beside} of them are its mask of transparency and metadata" if beside else "")
         )
 
-    def reach_psnr(self, image: Any, source: Source, psnr: float) -> Quality:
-        """The first cut point whose decoded picture reaches a PSNR.
+    def _approach(self, source: Source, attempt: _Attempt[_Result]) -> tuple[_Result | None, _Result | None]:
+        """What two attempts beside each other gave: the last that is not too much, the first that is; None: there is none.
 
-        The cut points are tried in order, each by decoding its symbols to a picture.
+        From symbols at cut points. From a latent also at the ends of groups, then at higher and lower prices between two such
+        places.
+        """
+        if isinstance(source, Symbols):
+            return _bisect([(channels, source) for channels in self.cut_points], attempt)
+        before, after = _bisect([(channels, source) for channels in self._stops], attempt)
+        between: list[tuple[int, Source]] = []
+        if before is not None:
+            between += [(before.channels, source._replace(price=price)) for price in PRICES if price < 1]
+        if after is not None:
+            between += [(after.channels, source._replace(price=price)) for price in PRICES if price > 1]
+        nearer = _bisect(between, attempt)
+        return nearer[0] or before, nearer[1] or after
+
+    def reach_psnr(self, image: Any, source: Source, psnr: float) -> Quality:
+        """The first number of channels whose decoded picture reaches a PSNR; from a latent, with the highest price that does.
+
+        They are those that `encode_within` tries; some are decoded to a picture, by bisection.
 
         Args:
             image: what `prepare` gave; pixels that its mask makes fully transparent do not count.
             source: the symbols of its colours, all channels, or its latent. psnr: in dB.
 
         Raises:
-            UnreachableTargetError: no cut point reaches it.
+            UnreachableTargetError: none reaches it.
         """
-        best = Quality(0, -math.inf)
-        for channels in self.cut_points:
-            reached = Quality(channels, self._psnr_db(image, self._symbols(source, channels), channels))
-            if reached.psnr_db >= psnr:
-                return reached
-            best = max(best, reached, key=lambda quality: quality.psnr_db)
+
+        def quality(channels: int, priced: Source) -> tuple[bool, Quality]:
+            reached = self._psnr_db(image, self._symbols(priced, channels), channels)
+            price = priced.price if isinstance(priced, Latent) else 1.0
+            return reached >= psnr, Quality(channels, reached, price)
+
+        best, enough = self._approach(source, quality)
+        if enough is not None:
+            return enough
+        assert best is not None
         raise UnreachableTargetError(
             f"{self.name} reaches {best.psnr_db:.2f} dB on this picture, with {best.channels} channels; "
             f"{psnr:g} dB are out of its reach"
@@ -680,23 +732,23 @@ class Codec:
         From a latent, symbols are chosen for the number of channels of one plan; they are kept for ``keep`` or an original
         only: a large picture's take a gigabyte.
         """
-        priced = isinstance(source, Latent)
-        if priced and fixed_rate:
+        price = source.price if isinstance(source, Latent) else None
+        if price is not None and fixed_rate:
             raise ValueError("with a fixed rate bits have no price: encode what analyse gives, not a latent")
         if not source.tile:
-            payloads, values = self._payloads(source.values, plans, fixed_rate, priced)
+            payloads, values = self._payloads(source.values, plans, fixed_rate, price)
         else:
             rows, columns = source.values.shape[1:3]
             places = windows(rows, columns, source.tile)
             values = source.values
             keep = keep or original is not None
-            if priced:
+            if price is not None:
                 values = np.empty((1, rows, columns, plans[0][-1] if keep else 0), self._symbol_type(source.tile))
             coded = []
             for place in steps(places, "entropy coding"):
-                part, chosen = self._payloads(source.values[:, place.rows, place.columns], plans, fixed_rate, priced)
+                part, chosen = self._payloads(source.values[:, place.rows, place.columns], plans, fixed_rate, price)
                 coded.append(part)
-                if priced and keep:
+                if price is not None and keep:
                     values[:, place.rows, place.columns] = chosen
             payloads = [[join_tiles(layer) for layer in zip(*plan, strict=True)] for plan in zip(*coded, strict=True)]
         symbols = Symbols(values, source.width, source.height, source.tile)
@@ -722,12 +774,12 @@ class Codec:
         return files, symbols
 
     def _payloads(
-        self, values: Array, plans: Sequence[tuple[int, ...]], fixed_rate: bool, priced: bool
+        self, values: Array, plans: Sequence[tuple[int, ...]], fixed_rate: bool, price: float | None
     ) -> tuple[list[list[bytes]], Array]:
-        """Payloads, indexed [plan][layer], of symbols (tiles, h, w, C), or of a latent (1, h, w, D); and the symbols."""
-        if priced:
+        """Payloads, indexed [plan][layer], of symbols (tiles, h, w, C), or with a price of a latent (1, h, w, D); the symbols."""
+        if price is not None:
             (ends,) = plans
-            source = self.priced_symbols(values[None], ends[-1])
+            source = self.priced_symbols(values[None], ends[-1], price)
             payloads = encode_layers(self.prior, source, plans).payloads
             return [coded[0] for coded in payloads], source.values()[0]
         if fixed_rate:
@@ -972,6 +1024,27 @@ class Codec:
             inside = decoded[:, y : y + lower - upper, x : x + right - left]
             pixels = np.ascontiguousarray(inside.transpose(1, 2, 0))
             yield box, pixels
+
+
+def _priced(source: Source, price: float) -> Source:
+    """A latent whose bits have another price; symbols have none."""
+    return source._replace(price=price) if isinstance(source, Latent) else source
+
+
+def _bisect(
+    settings: Sequence[tuple[int, Source]], attempt: _Attempt[_Result]
+) -> tuple[_Result | None, _Result | None]:
+    """As `Codec._approach`, among settings from few bits to many."""
+    before = after = None
+    low, high = 0, len(settings)
+    while low < high:
+        place = (low + high) // 2
+        too_much, found = attempt(*settings[place])
+        if too_much:
+            after, high = found, place
+        else:
+            before, low = found, place + 1
+    return before, after
 
 
 def _visible(picture: Image.Image, decoded: Array) -> tuple[Array, Array]:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ from PIL import Image
 from small_models import make_codec, make_photo_model, photo_picture
 
 import ohmq.codec
-from ohmq.codec import Codec, Latent
-from ohmq.container import read_header, truncate_ohm
+from ohmq.codec import PRICES, Codec, Latent
+from ohmq.container import psnr_table, read_header, truncate_ohm
 from ohmq.entropy.frozen_choice import FrozenChoicePrior
 from ohmq.entropy.layers import encode_layers
 from ohmq.errors import ConfigError, UnreachableTargetError
@@ -35,8 +36,15 @@ def codec(model: PhotoModel) -> Codec:
     return Codec(freeze(model, "photo"))
 
 
-def channels_of(data: bytes) -> int:
-    return sum(layer.channels for layer in read_header(data).layers)
+@pytest.fixture(scope="module")
+def shipped() -> Codec:
+    return ohmq.load("photo")
+
+
+@pytest.fixture(scope="module")
+def photo() -> Image.Image:
+    with Image.open(Path(__file__).parents[2] / "examples" / "photos" / "chelsea.png") as image:
+        return image.convert("RGB").crop((60, 40, 316, 232))
 
 
 def test_without_a_price_symbols_are_the_nearest(model: PhotoModel) -> None:
@@ -104,11 +112,8 @@ def test_training_sees_what_is_coded(model: PhotoModel, codec: Codec) -> None:
         assert ours == pytest.approx(theirs, rel=0.05)
 
 
-def test_the_price_falls_with_the_channels_and_pays(codec: Codec) -> None:
+def test_the_price_falls_with_the_channels_and_pays(codec: Codec, shipped: Codec, photo: Image.Image) -> None:
     assert (np.diff(codec.networks.quantizer["bit_price"]) <= 0).all()
-    shipped = ohmq.load("photo")
-    with Image.open(Path(__file__).parents[2] / "examples" / "photos" / "chelsea.png") as image:
-        photo = image.convert("RGB").crop((60, 40, 316, 232))
     curves = []
     for source in (shipped.analyse(photo), shipped.latent(photo)):
         files = [shipped.encode(source, count, layers=1) for count in shipped.cut_points[::2]]
@@ -117,26 +122,77 @@ def test_the_price_falls_with_the_channels_and_pays(codec: Codec) -> None:
     assert bd_rate(*curves[0], *curves[1]).percent < -1
 
 
-def test_targets_are_kept(codec: Codec) -> None:
+def beside(codec: Codec, count: int, price: float, step: int) -> tuple[int, float] | None:
+    """The setting after (1) or before (-1) one."""
+    settings = [(n, p) for n in codec._stops for p in PRICES]
+    place = settings.index((count, price)) + step
+    return settings[place] if 0 <= place < len(settings) else None
+
+
+@pytest.mark.parametrize("layers", [None, 1, 3])
+def test_sizes_are_kept(codec: Codec, layers: int | None) -> None:
+    """The file that comes fits, and that of the setting after it would not."""
     image = photo_picture(75, 100, 8)
-    whole = len(codec.compress(image, channels=24))
-    for limit in (whole, int(0.8 * whole), len(codec.compress(image, channels=codec.cut_points[0]))):
-        for layers in (None, 1, 3):
-            data = codec.compress(image, max_bytes=limit, layers=layers)
-            assert len(data) <= limit
-            place = codec.cut_points.index(channels_of(data))
-            if place + 1 < len(codec.cut_points):
-                following = codec.cut_points[place + 1]
-                assert len(codec.compress(image, channels=following, layers=layers)) > limit
-    with pytest.raises(UnreachableTargetError, match=r"the smallest file .* more than the 20 allowed"):
-        codec.compress(image, max_bytes=20)
-    for goal in (20.0, 24.0):
-        data = codec.compress(image, psnr=goal)
-        assert psnr_db(np.asarray(image), np.asarray(codec.decompress(data))) >= goal
-        place = codec.cut_points.index(channels_of(data))
-        if place:
-            before = codec.compress(image, channels=codec.cut_points[place - 1])
-            assert psnr_db(np.asarray(image), np.asarray(codec.decompress(before))) < goal
+    latent = codec.latent(image)
+    assert {*codec.cut_points} < {*codec._stops}
+    whole = len(codec.compress(image, channels=24, layers=layers))
+    smallest = len(codec.encode(latent._replace(price=PRICES[0]), codec.cut_points[0], layers=layers))
+    for limit in (2 * whole, whole, int(0.8 * whole), int(0.55 * whole), smallest):
+        data = codec.compress(image, max_bytes=limit, layers=layers)
+        assert len(data) <= limit
+        found = codec._fitting(latent, limit, layers=layers)
+        assert found.file == data == codec.encode_within(latent, limit, layers=layers)
+        assert isinstance(found.source, Latent)
+        assert data == codec.encode(found.source, found.channels, layers=layers)
+        after = beside(codec, found.channels, found.source.price, 1)
+        assert (after is None) == (limit == 2 * whole)
+        if after is not None:
+            assert len(codec.encode(latent._replace(price=after[1]), after[0], layers=layers)) > limit
+    with pytest.raises(
+        UnreachableTargetError, match=rf"the smallest file .* has {smallest} bytes .* {smallest - 1} allo"
+    ):
+        codec.compress(image, max_bytes=smallest - 1, layers=layers)
+
+
+def test_qualities_are_kept(shipped: Codec, photo: Image.Image) -> None:
+    """The picture is good enough, and that of the setting before it would not be."""
+    latent = shipped.latent(photo)
+    some = [shipped._psnr_db(photo, shipped._symbols(latent, count), count) for count in (41, 269)]
+    for goal in (1.0, some[0] + 0.01, some[1]):
+        reached = shipped.reach_psnr(photo, latent, goal)
+        assert reached.psnr_db >= goal
+        data = shipped.compress(photo, psnr=goal)
+        assert psnr_db(np.asarray(photo), np.asarray(shipped.decompress(data))) == pytest.approx(reached.psnr_db)
+        assert data == shipped.encode(latent._replace(price=reached.price), reached.channels)
+        before = beside(shipped, reached.channels, reached.price, -1)
+        assert (before is None) == (goal == 1)
+        if before is not None:
+            worse = shipped.decompress(shipped.encode(latent._replace(price=before[1]), before[0]))
+            assert psnr_db(np.asarray(photo), np.asarray(worse)) < goal
+    with pytest.raises(UnreachableTargetError, match=r"90 dB are out of its reach"):
+        shipped.compress(photo, psnr=90)
+
+
+def test_a_table_of_psnr_counts(codec: Codec) -> None:
+    image = photo_picture(75, 100, 8)
+    limit = len(codec.compress(image, channels=16))
+    data = codec.compress(image, max_bytes=limit, psnr_table=True)
+    assert 0.8 * limit < len(data) <= limit
+    table = psnr_table(data)
+    assert len(table) == len(read_header(data).layers)
+    assert table[-1] == pytest.approx(psnr_db(np.asarray(image), np.asarray(codec.decompress(data))), abs=0.01)
+
+
+def test_targets_between_cut_points_are_met(shipped: Codec, photo: Image.Image) -> None:
+    pixels = photo.width * photo.height
+    latent = shipped.latent(photo)
+    sizes = [len(shipped.encode(latent, count)) for count in shipped.cut_points[7:11]]
+    for below, above in itertools.pairwise(sizes):
+        for limit in (int(0.7 * below + 0.3 * above), int(0.3 * below + 0.7 * above)):
+            assert 0.92 * limit < len(shipped.compress(photo, bpp=8 * (limit + 0.5) / pixels)) <= limit
+    for goal in (27.0, 29.25):
+        data = shipped.compress(photo, psnr=goal)
+        assert goal <= psnr_db(np.asarray(photo), np.asarray(shipped.decompress(data))) < goal + 0.25
 
 
 def test_a_file_may_be_cut_and_in_tiles(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:

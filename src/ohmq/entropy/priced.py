@@ -23,6 +23,7 @@ class PricedSymbols:
         quantizer: its tensors "project", "directions" (C, D), "centres", "values" (C, S), "bit_price" (C,), see
             `ohmq.quantizers.DirectionalOneHotMax`. group_sizes: channels of each group. group_symbols: their alphabets.
         latent: (pictures, tiles, h, w, D), left as it is. channels: how many channels are coded; once, in their order.
+        price: of a bit, times that of the quantizer.
 
     Attributes:
         symbols: what was chosen so far, (channels, rows).
@@ -35,6 +36,7 @@ class PricedSymbols:
         group_symbols: Sequence[int],
         latent: Array,
         channels: int,
+        price: float = 1.0,
     ) -> None:
         self.shape = latent.shape[:-1]
         self._starts = np.cumsum([0, *group_sizes])
@@ -42,7 +44,7 @@ class PricedSymbols:
         self._quantizer = {
             name: np.asarray(quantizer[name], np.float32) for name in ("project", "directions", "centres", "values")
         }
-        self._bit_price = float(quantizer["bit_price"][channels - 1])
+        self._bit_price = price * float(quantizer["bit_price"][channels - 1])
         self._rest = latent.reshape(-1, latent.shape[-1]).astype(np.float32)
         self.symbols: NDArray[np.int32] = np.zeros((channels, len(self._rest)), np.int32)
         self._channels = slice(0, 0)
@@ -84,14 +86,18 @@ class PricedSymbols:
         first = self._channels.start - self._first
         projected = self._projected[first + portion.channels.start : first + portion.channels.stop].take(rows, 1)
         centres, price = self._centres[portion.channels], self._price[portion.channels, None]
-        chosen, least = np.zeros(projected.shape, np.int32), np.full(projected.shape, np.inf, np.float32)
-        bits = np.log2(tables.T + 1).reshape(-1, *projected.shape)  # but for a constant, and the sign
-        bits *= price
-        for symbol, saved in enumerate(bits):
-            cost = projected - centres[:, symbol, None]
-            np.abs(cost, out=cost)
-            cost -= saved
-            better = cost < least
-            np.copyto(least, cost, where=better)
-            np.copyto(chosen, symbol, where=better)
+        # The bits but for a constant; from here on the symbols are the first axis, and each operation runs along the rows.
+        costs = np.add(tables.T.reshape(-1, *projected.shape), 1, order="C")
+        np.log(costs, out=costs)
+        costs *= price * np.float32(-1 / np.log(2))
+        distance = np.empty_like(projected)
+        for symbol, cost in enumerate(costs):
+            np.subtract(projected, centres[:, symbol, None], out=distance)
+            np.abs(distance, out=distance)
+            cost += distance
+        least, kind = costs[0], np.min_scalar_type(len(costs) - 1).type
+        chosen = np.zeros(projected.shape, kind)
+        for symbol, cost in enumerate(costs[1:], start=1):
+            np.maximum(chosen, (cost < least) * kind(symbol), out=chosen)
+            np.minimum(least, cost, out=least)
         self.symbols[self._channels][portion.channels, rows] = chosen
