@@ -4,6 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?=
+JOBS ?= 2
 
 .PHONY: demo test check format docs clean help
 help:
@@ -18,7 +19,7 @@ demo: .venv/.installed
 	$(BIN)/python examples/demo.py $(if $(DATA),--data $(DATA))
 
 test: .venv/.installed
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 check: .venv/.installed
 	$(BIN)/ruff format --check .

@@ -628,14 +628,16 @@ class Codec:
                 file = self.encode(priced, channels, layers=layers, fixed_rate=fixed_rate, extras=(*extras, *table))
                 return len(file) > max_bytes, _Fitting(file, channels, priced)
 
-            fitting, too_large = self._approach(source, coded)
-            if fitting is not None and original is not None:  # the table that takes so much room
-                file = self.encode(fitting.source, fitting.channels, layers=layers, extras=extras, original=original)
-                return fitting._replace(file=file)
-            if fitting is not None:
-                return fitting
-            assert too_large is not None
-            file = too_large.file
+            tried = self._approach(source, coded)
+            fits = [found for too_large, found in tried if not too_large]
+            if fits:
+                largest = max(fits, key=lambda found: len(found.file))
+                if original is None:
+                    return largest
+                channels = largest.channels  # and now the table that takes so much room
+                file = self.encode(largest.source, channels, layers=layers, extras=extras, original=original)
+                return largest._replace(file=file)
+            file = min((found.file for _, found in tried), key=len)
         else:
             if layers is None:
                 whole = self.encode(source, self.num_channels, fixed_rate=fixed_rate, extras=extras, original=original)
@@ -654,34 +656,29 @@ class Codec:
             + (f"; {beside} of them are its mask of transparency and metadata" if beside else "")
         )
 
-    def _approach(self, source: Source, attempt: _Attempt[_Result]) -> tuple[_Result | None, _Result | None]:
-        """What two attempts beside each other gave: the last that is not too much, the first that is; None: there is none.
-
-        From symbols at cut points. From a latent also at the ends of groups, then at higher and lower prices between two such
-        places.
-        """
-        if isinstance(source, Symbols):
-            return _bisect([(channels, source) for channels in self.cut_points], attempt)
-        before, after = _bisect([(channels, source) for channels in self._stops], attempt)
+    def _approach(self, source: Latent, attempt: _Attempt[_Result]) -> list[tuple[bool, _Result]]:
+        """What attempts gave: at cut points and ends of groups, and at other prices between the two that are nearest."""
+        tried = _bisect([(channels, source) for channels in self._stops], attempt)
         between: list[tuple[int, Source]] = []
-        if before is not None:
-            between += [(before.channels, source._replace(price=price)) for price in PRICES if price < 1]
-        if after is not None:
-            between += [(after.channels, source._replace(price=price)) for price in PRICES if price > 1]
-        nearer = _bisect(between, attempt)
-        return nearer[0] or before, nearer[1] or after
+        below, above = ([found.channels for much, found in tried if much == side] for side in (False, True))
+        if below:
+            between += [(below[-1], source._replace(price=price)) for price in PRICES if price < 1]
+        if above:
+            between += [(above[-1], source._replace(price=price)) for price in PRICES if price > 1]
+        return tried + _bisect(between, attempt)
 
     def reach_psnr(self, image: Any, source: Source, psnr: float) -> Quality:
-        """The first number of channels whose decoded picture reaches a PSNR; from a latent, with the highest price that does.
+        """The first cut point whose decoded picture reaches a PSNR.
 
-        They are those that `encode_within` tries; some are decoded to a picture, by bisection.
+        The cut points are tried in order, each by decoding its symbols to a picture. From a latent it is what is nearest to
+        the PSNR of some numbers of channels and some of `PRICES`, by bisection; if that finds nothing, as above.
 
         Args:
             image: what `prepare` gave; pixels that its mask makes fully transparent do not count.
             source: the symbols of its colours, all channels, or its latent. psnr: in dB.
 
         Raises:
-            UnreachableTargetError: none reaches it.
+            UnreachableTargetError: nothing reaches it.
         """
 
         def quality(channels: int, priced: Source) -> tuple[bool, Quality]:
@@ -689,10 +686,15 @@ class Codec:
             price = priced.price if isinstance(priced, Latent) else 1.0
             return reached >= psnr, Quality(channels, reached, price)
 
-        best, enough = self._approach(source, quality)
-        if enough is not None:
-            return enough
-        assert best is not None
+        tried = self._approach(source, quality) if isinstance(source, Latent) else []
+        enough = [found for reached, found in tried if reached]
+        if enough:
+            return min(enough, key=lambda found: (found.psnr_db, found.channels, -found.price))
+        for channels in self.cut_points:
+            tried.append(quality(channels, source))
+            if tried[-1][0]:
+                return tried[-1][1]
+        best = max((found for _, found in tried), key=lambda found: found.psnr_db)
         raise UnreachableTargetError(
             f"{self.name} reaches {best.psnr_db:.2f} dB on this picture, with {best.channels} channels; "
             f"{psnr:g} dB are out of its reach"
@@ -1031,20 +1033,15 @@ def _priced(source: Source, price: float) -> Source:
     return source._replace(price=price) if isinstance(source, Latent) else source
 
 
-def _bisect(
-    settings: Sequence[tuple[int, Source]], attempt: _Attempt[_Result]
-) -> tuple[_Result | None, _Result | None]:
-    """As `Codec._approach`, among settings from few bits to many."""
-    before = after = None
+def _bisect(settings: Sequence[tuple[int, Source]], attempt: _Attempt[_Result]) -> list[tuple[bool, _Result]]:
+    """What attempts gave on the way to the place where it becomes too much, among settings from few bits to many."""
+    tried = []
     low, high = 0, len(settings)
     while low < high:
         place = (low + high) // 2
-        too_much, found = attempt(*settings[place])
-        if too_much:
-            after, high = found, place
-        else:
-            before, low = found, place + 1
-    return before, after
+        tried.append(attempt(*settings[place]))
+        low, high = (low, place) if tried[-1][0] else (place + 1, high)
+    return tried
 
 
 def _visible(picture: Image.Image, decoded: Array) -> tuple[Array, Array]:
