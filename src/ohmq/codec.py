@@ -59,6 +59,7 @@ from ohmq.windows import WINDOW, Window, windows
 __all__ = [
     "DEFAULT_TILE",
     "EFFORTS",
+    "PRICES",
     "TILE_ABOVE",
     "ByteSource",
     "Codec",
