@@ -65,6 +65,7 @@ __all__ = [
     "Codec",
     "Coded",
     "CodingModel",
+    "Fitting",
     "Latent",
     "Networks",
     "Quality",
@@ -140,15 +141,15 @@ class Quality(NamedTuple):
     price: float = 1.0
 
 
-class _Fitting(NamedTuple):
-    """A file, how many channels it has, and what it was coded from."""
+class Fitting(NamedTuple):
+    """What `Codec.encode_within` gives: a file, how many channels it has, and what it was coded from, with its price."""
 
     file: bytes
     channels: int
     source: Source
 
 
-_Result = TypeVar("_Result", _Fitting, Quality)
+_Result = TypeVar("_Result", Fitting, Quality)
 _Attempt = Callable[[int, Source], tuple[bool, _Result]]
 """Takes a number of channels and what to code them from; says whether that is too much, and what it gave."""
 
@@ -472,7 +473,7 @@ class Codec:
             found = self.reach_psnr(picture, source, psnr)
             channels, reached, source = found.channels, found.psnr_db, _priced(source, found.price)
         elif max_bytes is not None:
-            data, channels, _ = self._fitting(source, max_bytes, **given_to)
+            data, channels, _ = self.encode_within(source, max_bytes, **given_to)
             return Coded(data, channels, None)
         channels = self._count(None, channels)
         return Coded(self.encode(source, channels, **given_to), channels, reached)
@@ -519,7 +520,7 @@ class Codec:
             channels, _, price = self.reach_psnr(picture, source, psnr)
             source = _priced(source, price)
         elif max_bytes is not None:
-            _, channels, source = self._fitting(source, max_bytes, layers=layers, extras=extras)
+            _, channels, source = self.encode_within(source, max_bytes, layers=layers, extras=extras)
         assert channels is not None
         slope = self._slope(picture, source, channels)
         if not 0 < slope < math.inf:
@@ -599,7 +600,7 @@ class Codec:
         fixed_rate: bool = False,
         extras: tuple[Extra, ...] = (),
         original: Image.Image | None = None,
-    ) -> bytes:
+    ) -> Fitting:
         """The largest ``.ohm`` file of at most ``max_bytes`` bytes.
 
         Symbols are coded for all cut points in one pass: a file with all layers is coded once and cut. From a latent they are
@@ -608,26 +609,13 @@ class Codec:
         Raises:
             UnreachableTargetError: not even the first cut point gives so small a file.
         """
-        given_to: dict[str, Any] = {"layers": layers, "fixed_rate": fixed_rate, "extras": extras, "original": original}
-        return self._fitting(source, max_bytes, **given_to).file
-
-    def _fitting(
-        self,
-        source: Source,
-        max_bytes: int,
-        *,
-        layers: int | None = None,
-        fixed_rate: bool = False,
-        extras: tuple[Extra, ...] = (),
-        original: Image.Image | None = None,
-    ) -> _Fitting:
         files: Iterable[bytes]
         if isinstance(source, Latent):
 
-            def coded(channels: int, priced: Source) -> tuple[bool, _Fitting]:
+            def coded(channels: int, priced: Source) -> tuple[bool, Fitting]:
                 table = () if original is None else (psnr_extra([0.0] * len(self.layer_ends(channels, layers))),)
                 file = self.encode(priced, channels, layers=layers, fixed_rate=fixed_rate, extras=(*extras, *table))
-                return len(file) > max_bytes, _Fitting(file, channels, priced)
+                return len(file) > max_bytes, Fitting(file, channels, priced)
 
             tried = self._approach(source, coded)
             fits = [found for too_large, found in tried if not too_large]
@@ -648,7 +636,7 @@ class Codec:
                 files = reversed(self._encode(source, plans, fixed_rate, extras, original)[0])
             for channels, file in zip(reversed(self.cut_points), files, strict=True):
                 if len(file) <= max_bytes:
-                    return _Fitting(file, channels, source)
+                    return Fitting(file, channels, source)
         pixels = source.width * source.height
         beside = sum(len(extra.body) for extra in extras)
         raise UnreachableTargetError(

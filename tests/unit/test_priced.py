@@ -134,9 +134,8 @@ def test_sizes_are_kept(codec: Codec, layers: int | None) -> None:
     for limit in (2 * sizes[-1], sizes[-1], sizes[-1] - 1, sizes[len(sizes) // 2], sizes[0], smallest):
         data = codec.compress(image, max_bytes=limit, layers=layers)
         assert max([size for size in sizes if size <= limit], default=smallest) <= len(data) <= limit
-        found = codec._fitting(latent, limit, layers=layers)
-        assert found.file == data == codec.encode_within(latent, limit, layers=layers)
-        assert data == codec.encode(found.source, found.channels, layers=layers)
+        found = codec.encode_within(latent, limit, layers=layers)
+        assert found.file == data == codec.encode(found.source, found.channels, layers=layers)
     with pytest.raises(
         UnreachableTargetError, match=rf"the smallest file .* has {smallest} bytes .* {smallest - 1} allo"
     ):
