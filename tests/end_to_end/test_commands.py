@@ -28,6 +28,7 @@ from ohmq.errors import OhmqError
 from ohmq.files import write_atomically
 from ohmq.metrics import psnr_db
 from ohmq.model_file import freeze, save_model
+from ohmq.models import MnistConfig, build_model
 
 ROOT = Path(__file__).parents[2]
 DIGITS, PHOTOS = ROOT / "examples" / "digits", ROOT / "examples" / "photos"
@@ -106,6 +107,7 @@ def test_wrong_usage_is_exit_code_2(run: Run, model: Path) -> None:
         ("truncate", "x.ohm", "-o", "y.ohm", "--layers", "1", "--channels", "2"),
         ("evaluate", "-m", model),
         ("evaluate", DIGITS, "-m", model, "--against", "no-such-curve"),
+        ("evaluate", DIGITS, "-m", model, "--fraction", "0.5", "--channels", "3"),
         ("nonsense",),
     ):
         result = run(*arguments)
@@ -335,6 +337,31 @@ def test_evaluate_measures_decoded_bytes(run: Run, model: Path, mnist_folder: Pa
     points = json.loads(result.out)["points"]
     assert [point["channels"] for point in points] == [3, 6]
     assert all(p["estimated_bpp"] < p["payload_bpp"] < p["file_bpp"] for p in points)
+    result = run("evaluate", DIGITS, "-m", model, "--channels", 5, "--channels", 3, "--json")
+    again = json.loads(result.out)["points"]
+    assert [point["channels"] for point in again] == [3, 5]
+    assert (again[0]["payload_bpp"], again[0]["psnr_db"]) == (points[0]["payload_bpp"], points[0]["psnr_db"])
+    result = run("evaluate", DIGITS, "-m", model, "--channels", 7)
+    assert (result.code, "channels is 7" in result.err, "has 6" in result.err) == (1, True, True)
+
+
+def test_a_log_tells_how_far_long_work_is(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = len(list(DIGITS.glob("*.png")))
+    assert run("evaluate", DIGITS, "-m", model, "--json").err == ""  # done within half a minute
+    monkeypatch.setattr("ohmq.cli.common.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("ohmq.evaluation.evaluate.BATCH_SYMBOLS", 1)
+    lines = run("evaluate", DIGITS, "-m", model, "--json").err.splitlines()
+    assert [line.split(",")[0] for line in lines] == [f"evaluate: {n + 1} of {count}" for n in range(count)]
+    assert lines[-1].endswith(" 0 min left")
+
+
+def test_a_model_can_be_measured_below_its_fewest_channels(run: Run) -> None:
+    trained = build_model(MnistConfig(channels_min=4, channels_max=6, num_symbols=7))
+    save_model(freeze(trained, "at-least-four"), Path("model.safetensors"))
+    result = run("evaluate", DIGITS, "-m", "model.safetensors", "--channels", 2, "--channels", 6, "--json")
+    points = json.loads(result.out)["points"]
+    assert [(p["channels"], p["fraction"]) for p in points] == [(2, -1.0), (6, 1.0)]
+    assert points[0]["payload_bpp"] < points[1]["payload_bpp"]
 
 
 def test_the_published_compression_line(model: Path, tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 import contextlib
 import glob
 import json
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +17,10 @@ import click
 
 from ohmq.errors import ConfigError, OhmqError, OutputExistsError
 
-__all__ = ["Job", "find_files", "finish", "place_outputs", "print_json", "run_jobs"]
+__all__ = ["Job", "find_files", "finish", "place_outputs", "print_json", "progress_bar", "run_jobs"]
+
+SECONDS_BETWEEN_LINES = 30.0
+"""Of a log that tells how far long work is."""
 
 
 class Job(NamedTuple):
@@ -125,6 +130,37 @@ def run_jobs(
                         show(outcome)
                 bar.update(1)
     return results, failures
+
+
+@contextlib.contextmanager
+def progress_bar(length: int, label: str) -> Iterator[Callable[[int], Any]]:
+    """How far long work is, on stderr: a bar on a terminal, elsewhere, as in a log, a line every half minute.
+
+    Args:
+        length: steps in all. label: what is done.
+
+    Yields:
+        To be called with the number of steps done since the last call.
+    """
+    if sys.stderr.isatty():
+        with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
+            yield bar.update
+        return
+    start = told = time.monotonic()
+    done = 0
+
+    def update(count: int) -> None:
+        nonlocal done, told
+        done += count
+        now = time.monotonic()
+        if now - told >= SECONDS_BETWEEN_LINES or (done == length and told > start):
+            told = now
+            each = (now - start) / done
+            left = each * (length - done)
+            pace = f"{1 / each:.1f} a second" if each < 1 else f"{each:.1f} s each"
+            click.echo(f"{label}: {done} of {length}, {pace}, {math.ceil(left / 60)} min left", err=True)
+
+    yield update
 
 
 @contextlib.contextmanager

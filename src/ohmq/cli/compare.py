@@ -1,7 +1,6 @@
 """``ohmq compare``."""
 
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,6 +62,7 @@ def command(
     With -o: comparison.html (one page: table, curve, pictures side by side), comparison.json, points.csv, images.csv
     (a row an image) and plots.
     """
+    from ohmq.cli.common import progress_bar
     from ohmq.cli.published_compress import channel_counts, read_images
     from ohmq.codec import Codec
     from ohmq.evaluation.classic import CLASSIC_CODECS, check_classic
@@ -97,8 +97,8 @@ def command(
         click.echo("JPEG 4:4:4 left out: without colour it gives the same files as 4:2:0", err=True)
     channels = spread(channel_counts(codec, [-1]), rates)
     steps = len(images) * (1 + len(classic))
-    with click.progressbar(length=steps, label="compare", file=sys.stderr) as bar:
-        codecs = compare_codecs(codec, images, channels, classic, rates=rates, progress=bar.update)
+    with progress_bar(steps, "compare") as update:
+        codecs = compare_codecs(codec, images, channels, classic, rates=rates, progress=update)
     comparison = Comparison(
         command=command_line(),
         model=frozen.name,
@@ -116,10 +116,11 @@ def command(
 
         chosen = spread(range(len(images)), pictures) if pictures else []
         shown = []
-        with one_thread(), click.progressbar(chosen, label="pictures", file=sys.stderr) as numbers:
-            for number in numbers:
+        with one_thread(), progress_bar(len(chosen), "pictures") as update:
+            for number in chosen:
                 groups = match_rates(codec, images, codecs, number, match)
                 shown.append(Picture(images[number][0], images[number][1], groups))
+                update(1)
         _write(comparison, shown, output_dir, force)
     if as_json:
         click.echo(comparison.to_json(), nl=False)

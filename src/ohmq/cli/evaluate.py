@@ -15,6 +15,12 @@ __all__ = ["command"]
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many images.")
 @click.option("--fraction", "fractions", type=click.FloatRange(0, 1), multiple=True, help="Repeatable; default: all.")
 @click.option(
+    "--channels",
+    type=click.IntRange(1),
+    multiple=True,
+    help="So many in place of fractions, also fewer than the model's minimum. Repeatable.",
+)
+@click.option(
     "--against",
     multiple=True,
     help="Give the BD-rate against jpeg, jpeg444, webp, jpeg2000 or avif (measured on the same images, whole files) or a "
@@ -30,6 +36,7 @@ def command(
     data_base_path: Path | None,
     limit: int | None,
     fractions: tuple[float, ...],
+    channels: tuple[int, ...],
     against: tuple[str, ...],
     cut: bool,
     output_dir: Path | None,
@@ -45,6 +52,8 @@ def command(
 
     if bool(inputs) == bool(mnist):
         raise click.UsageError("give images, or --mnist")
+    if fractions and channels:
+        raise click.UsageError("give --fraction or --channels, not both")
     frozen = resolve_model(model)
     published = {}
     for name in against:
@@ -62,9 +71,12 @@ def command(
     else:
         images, failed = read_images(inputs, grey=Codec(frozen).grey)
     data = f"MNIST {mnist}" if mnist else ", ".join(inputs)
-    result = evaluate_set(frozen, images[:limit], fractions or (-1,), output_dir, data=data, quiet=as_json, cut=cut)
+    images = images[:limit]
+    result = evaluate_set(
+        frozen, images, fractions or (-1,), output_dir, data=data, quiet=as_json, cut=cut, channels=channels
+    )
     for name in against:
-        anchor = published.get(name) or classic_curve(name, [pixels for _, pixels in images[:limit]])
+        anchor = published.get(name) or classic_curve(name, [pixels for _, pixels in images])
         curve = result.curve("file_bpp" if name in CLASSIC_CODECS else "payload_bpp")
         difference = bd_rate(anchor.rates_bpp, anchor.psnr_db, curve.rates_bpp, curve.psnr_db)
         click.echo(

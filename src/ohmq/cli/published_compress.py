@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from ohmq.cli.common import IMAGE_EXTENSIONS, find_files
+from ohmq.cli.common import IMAGE_EXTENSIONS, find_files, progress_bar
 from ohmq.codec import Codec, Symbols
 from ohmq.errors import ConfigError, OhmqError
 from ohmq.evaluation.evaluate import evaluate_images, evaluate_unquantized, rate_points
@@ -38,6 +37,7 @@ def evaluate_set(
     per_image: bool = True,
     fixed_rate: bool = False,
     cut: bool = False,
+    channels: Sequence[int] = (),
     extra: Mapping[str, Any] | None = None,
     beside: Sequence[Curve] = (),
 ) -> ResultFile:
@@ -48,18 +48,24 @@ def evaluate_set(
         output_dir: gets fraction_F.csv (a row an image and one 'avg'), rate_distortion.csv, .png and .json, the last when
             all others are there; None: none.
         data: what the images are. plot: draw. quiet: do not print the table. per_image: write fraction_F.csv.
-        fixed_rate: measure fixed-rate files. cut: each image coded once, and cut. extra: more that the result file keeps.
+        fixed_rate: measure fixed-rate files. cut: each image coded once, and cut. channels: numbers of channels in place of
+            fractions, also fewer than the model's minimum. extra: more that the result file keeps.
         beside: published curves, drawn dotted.
+
+    Raises:
+        ConfigError: fractions or channels that the model does not have.
     """
     rows = {}
-    with click.progressbar(length=len(images), label="evaluate", file=sys.stderr) as bar:
+    with progress_bar(len(images), "evaluate") as update:
         if frozen.config.quantizer == "none":
-            points = [evaluate_unquantized(frozen.model, images, progress=bar.update)]
+            points = [evaluate_unquantized(frozen.model, images, progress=update)]
             plot = False
         else:
             codec = Codec(frozen)
-            counts = channel_counts(codec, fractions)
-            rows = evaluate_images(codec, images, counts, progress=bar.update, fixed_rate=fixed_rate, cut=cut)
+            counts = sorted(set(channels)) or channel_counts(codec, fractions)
+            if counts[-1] > codec.num_channels:
+                raise ConfigError(f"channels is {counts[-1]}; {codec.name} has {codec.num_channels}")
+            rows = evaluate_images(codec, images, counts, progress=update, fixed_rate=fixed_rate, cut=cut)
             points = rate_points(codec, rows)
     result = ResultFile(
         command=command_line(),

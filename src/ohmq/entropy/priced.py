@@ -45,8 +45,8 @@ class PricedSymbols:
             name: np.asarray(quantizer[name], np.float32) for name in ("project", "directions", "centres", "values")
         }
         self._bit_price = price * float(quantizer["bit_price"][channels - 1])
-        self._rest = latent.reshape(-1, latent.shape[-1]).astype(np.float32)
-        self.symbols: NDArray[np.int32] = np.zeros((channels, len(self._rest)), np.int32)
+        self._rest = np.array(latent.reshape(-1, latent.shape[-1]).T, np.float32, order="C")  # (D, rows)
+        self.symbols: NDArray[np.int32] = np.zeros((channels, self._rest.shape[1]), np.int32)
         self._channels = slice(0, 0)
         self._group = -1
 
@@ -58,7 +58,7 @@ class PricedSymbols:
             if group:
                 self._subtract(slice(int(self._starts[group - 1]), part.start))
             self._group, self._first = group, part.start
-            self._projected = self._quantizer["project"][part] @ self._rest.T
+            self._projected = self._quantizer["project"][part] @ self._rest
         self._channels = channels
         alphabet = self._alphabets[group]
         values, directions = (self._quantizer[name][channels] for name in ("values", "directions"))
@@ -74,8 +74,9 @@ class PricedSymbols:
 
     def _subtract(self, channels: slice) -> None:
         values = self._quantizer["values"][channels]
-        chosen = np.take_along_axis(values, self.symbols[channels], 1)
-        self._rest -= chosen.T @ self._quantizer["directions"][channels]
+        first = np.arange(len(values), dtype=np.int32)[:, None] * values.shape[1]
+        chosen = values.take(self.symbols[channels] + first)
+        self._rest -= self._quantizer["directions"][channels].T @ chosen
 
     def choose(self, portion: Portion, rows: NDArray[np.int64], tables: Array) -> None:
         """Choose the symbols of a portion of the run in some rows, given the tables that will code each of them.

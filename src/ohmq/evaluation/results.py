@@ -36,7 +36,7 @@ RateName = Literal["estimated_bpp", "payload_bpp", "file_bpp"]
 
 DEFINITIONS: dict[str, str] = {
     "channels": "active quantization channels",
-    "fraction": "share of the channels between the model's minimum and maximum that is active",
+    "fraction": "share of the channels between the model's minimum and maximum that is active; below 0: fewer than that",
     "estimated_bpp": "-log2 of the probabilities of the symbols, bits per pixel, mean over images",
     "payload_bpp": "bytes of the entropy coder alone, bits per pixel, mean over images",
     "file_bpp": "all bytes of the file, bits per pixel, mean over images",
