@@ -22,6 +22,7 @@ __all__ = [
     "exp2_table",
     "exp2_weights",
     "neighbour_rows",
+    "rows_as_slice",
 ]
 
 Array = NDArray[np.generic]
@@ -102,6 +103,11 @@ class Portion(NamedTuple):
     channels: slice
     rows: NDArray[np.int64]
     tables: Callable[[int], tuple[Array, Array | None]]
+
+
+def rows_as_slice(rows: NDArray[np.int64], count: int) -> NDArray[np.int64] | slice:
+    """Rows of a portion as an index: a slice if they are all ``count`` there are, which numpy copies many times as fast."""
+    return slice(None) if len(rows) == count else rows
 
 
 class FrozenPrior:

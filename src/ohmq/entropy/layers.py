@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ohmq.entropy.frozen import FrozenPrior, Portion
+from ohmq.entropy.frozen import FrozenPrior, Portion, rows_as_slice
 from ohmq.entropy.frozen_choice import FrozenChoicePrior
 from ohmq.entropy.priced import PricedSymbols
 from ohmq.entropy.range_coder import SymbolDecoder, SymbolEncoder
@@ -77,7 +77,7 @@ def encode_layers(
                 picture = portion.first + number
                 tables, index = portion.tables(number)
                 source.choose(portion, rows, tables)
-                chosen = values[portion.channels].take(rows, 1).reshape(-1)
+                chosen = values[portion.channels, rows_as_slice(rows, values.shape[1])].reshape(-1)
                 seconds[wanted] += time.perf_counter() - clock
                 if measure:
                     ideal = symbol_bits(chosen, tables, index).reshape(-1, len(rows))
@@ -141,7 +141,7 @@ def verify_layers(
         for portion in state.portions(pictures, run.stop - run.start):
             for number, rows in enumerate(portion.rows):
                 picture = portion.first + number
-                expected = values[portion.channels].take(rows, 1).reshape(-1)
+                expected = values[portion.channels, rows_as_slice(rows, values.shape[1])].reshape(-1)
                 tables, index = portion.tables(number)
                 seconds[wanted] += time.perf_counter() - clock
                 for plan in wanted:
@@ -191,7 +191,7 @@ def decode_layers(
             for portion in state.portions(1, len(values)):
                 rows, channels = portion.rows[0], portion.channels
                 decoded = decoder.decode(*portion.tables(0), len(rows) * (channels.stop - channels.start))
-                values[channels, rows] = decoded.reshape(-1, len(rows))
+                values[channels, rows_as_slice(rows, values.shape[1])] = decoded.reshape(-1, len(rows))
                 state.learn(portion, values)
             state.advance(values)
     return out.T.astype(np.int64, order="C").reshape(tiles, height, width, -1)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ohmq.entropy.frozen import Array, Portion
+from ohmq.entropy.frozen import Array, Portion, rows_as_slice
 
 __all__ = ["PricedSymbols"]
 
@@ -85,7 +85,8 @@ class PricedSymbols:
             rows: (m,). tables: (channels of the portion * m, S), as `ohmq.entropy.prepare_tables` gives them.
         """
         first = self._channels.start - self._first
-        projected = self._projected[first + portion.channels.start : first + portion.channels.stop].take(rows, 1)
+        where = rows_as_slice(rows, self.symbols.shape[1])
+        projected = self._projected[first + portion.channels.start : first + portion.channels.stop, where]
         centres, price = self._centres[portion.channels], self._price[portion.channels, None]
         # The bits but for a constant; from here on the symbols are the first axis, and each operation runs along the rows.
         costs = np.add(tables.T.reshape(-1, *projected.shape), 1, order="C")
@@ -101,4 +102,4 @@ class PricedSymbols:
         for symbol, cost in enumerate(costs[1:], start=1):
             np.maximum(chosen, (cost < least) * kind(symbol), out=chosen)
             np.minimum(least, cost, out=least)
-        self.symbols[self._channels][portion.channels, rows] = chosen
+        self.symbols[self._channels][portion.channels, where] = chosen
