@@ -3,12 +3,13 @@
 import dataclasses
 import itertools
 import math
+import operator
 import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from ohmq.container import (
     HeaderInfo,
     Layer,
     OhmFile,
+    bytes_of_rate,
     join_tiles,
     psnr_extra,
     read_extra,
@@ -49,7 +51,7 @@ from ohmq.errors import (
     UnsupportedImageError,
 )
 from ohmq.extras import decode_extras, split_extras
-from ohmq.images import DEFAULT_MAX_PIXELS, ImageConversionWarning, as_image, check_size, prepare_image
+from ohmq.images import DEFAULT_MAX_PIXELS, ImageConversionWarning, as_image, check_size, load_pixels, prepare_image
 from ohmq.metrics import psnr_db
 from ohmq.models.config import BLOCK, ModelConfig, PhotoConfig
 from ohmq.progress import steps
@@ -280,8 +282,10 @@ class Codec:
         """
         whole = as_image(image)
         check_size(whole.width, whole.height, max_pixels)
-        picture, notes = prepare_image(whole, grey=self.grey, flatten=flatten, keep_metadata=keep_metadata)
-        for note in notes:
+        notes: list[str] = []
+        whole = load_pixels(whole, notes)
+        picture, more = prepare_image(whole, grey=self.grey, flatten=flatten, keep_metadata=keep_metadata)
+        for note in (*notes, *more):
             warnings.warn(note, ImageConversionWarning, stacklevel=3)
         return picture
 
@@ -435,13 +439,13 @@ class Codec:
         given = [value for value in (fraction, channels, bpp, max_bytes, psnr) if value is not None]
         if len(given) > 1:
             raise ValueError("give at most one of fraction, channels, bpp, max_bytes and psnr")
-        for name, value in (("bpp", bpp), ("max_bytes", max_bytes), ("psnr", psnr)):
+        for name, value in (("max_bytes", max_bytes), ("psnr", psnr)):
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}; it must be positive")
         count = self._count(fraction, channels)
         picture = self.prepare(image, flatten=flatten, keep_metadata=keep_metadata, max_pixels=max_pixels)
         if bpp is not None:
-            max_bytes = int(bpp * picture.width * picture.height / 8)
+            max_bytes = bytes_of_rate(bpp, picture.width, picture.height)
         given_to: dict[str, Any] = {"layers": layers, "fixed_rate": fixed_rate, "psnr_table": psnr_table}
         return self.compress_picture(
             picture, count, max_bytes=max_bytes, psnr=psnr, tile=tile, effort=effort, **given_to
@@ -465,18 +469,30 @@ class Codec:
         given_to: dict[str, Any] = {"layers": layers, "fixed_rate": fixed_rate, "extras": extras}
         source: Symbols | Latent
         source = self._latent(colours, tile) if self.priced and not fixed_rate else self._analyse(colours, tile)
+        sources = [source]
         if effort:
-            source = self.search(picture, source, effort, channels=channels, max_bytes=max_bytes, psnr=psnr, **given_to)
+            target: dict[str, Any] = {"channels": channels, "max_bytes": max_bytes, "psnr": psnr}
+            sources.append(self.search(picture, source, effort, **target, **given_to))
         given_to["original"] = picture if psnr_table else None
-        reached = None
-        if psnr is not None:
-            found = self.reach_psnr(picture, source, psnr)
-            channels, reached, source = found.channels, found.psnr_db, _priced(source, found.price)
-        elif max_bytes is not None:
-            data, channels, _ = self.encode_within(source, max_bytes, **given_to)
-            return Coded(data, channels, None)
-        channels = self._count(None, channels)
-        return Coded(self.encode(source, channels, **given_to), channels, reached)
+        if psnr is None and max_bytes is None:
+            channels = self._count(None, channels)
+            return Coded(self.encode(sources[-1], channels, **given_to), channels, None)
+        # The steps between sizes and qualities may cost more than a search has won: of both the better is taken.
+        found: list[tuple[float, Coded]] = []
+        for number, source in enumerate(sources):
+            try:
+                if psnr is not None:
+                    channels, reached, price = self.reach_psnr(picture, source, psnr)
+                    file = self.encode(_priced(source, price), channels, **given_to)
+                    found.append((-len(file), Coded(file, channels, reached)))
+                else:
+                    file, channels, source = self.encode_within(source, cast(int, max_bytes), **given_to)
+                    quality = self._psnr_db(picture, self._symbols(source, channels), channels) if effort else 0.0
+                    found.append((quality, Coded(file, channels, None)))
+            except UnreachableTargetError:
+                if number == 0:
+                    raise
+        return max(found, key=lambda candidate: candidate[0])[1]
 
     def search(
         self,
@@ -498,8 +514,8 @@ class Codec:
 
         Args:
             picture: what `prepare` gave. source: what `analyse` or `latent` gave. effort: 1 or 2, see `EFFORTS`.
-            channels, max_bytes, psnr: the target; the last one that is not None counts. layers, fixed_rate, extras: as
-                `encode` will get them.
+            channels, max_bytes, psnr: the target; the last one that is not None counts; none: all channels.
+            layers, fixed_rate, extras: as `encode` will get them.
 
         Returns:
             What source is: symbols, or a latent to choose them from.
@@ -521,7 +537,7 @@ class Codec:
             source = _priced(source, price)
         elif max_bytes is not None:
             _, channels, source = self.encode_within(source, max_bytes, layers=layers, extras=extras)
-        assert channels is not None
+        channels = self._count(None, channels)
         slope = self._slope(picture, source, channels)
         if not 0 < slope < math.inf:
             return source
@@ -640,13 +656,17 @@ class Codec:
         pixels = source.width * source.height
         beside = sum(len(extra.body) for extra in extras)
         raise UnreachableTargetError(
-            f"the smallest file of this {source.width}x{source.height} picture has {len(file)} bytes "
-            f"({8 * len(file) / pixels:.4g} bpp), more than the {max_bytes} allowed"
+            f"the smallest file of this {source.width}x{source.height} picture at a cut point ({self.cut_points[0]} channels) "
+            f"has {len(file)} bytes ({8 * len(file) / pixels:.4g} bpp), more than the {max_bytes} allowed"
             + (f"; {beside} of them are its mask of transparency and metadata" if beside else "")
         )
 
     def _approach(self, source: Latent, attempt: _Attempt[_Result]) -> list[tuple[bool, _Result]]:
-        """What attempts gave: at cut points and ends of groups, and at other prices between the two that are nearest."""
+        """What attempts gave: at cut points and ends of groups, and at other prices between the two that are nearest.
+
+        The price that the latent has, as one that was searched for a target may, is not where that starts from.
+        """
+        source = source._replace(price=1.0)
         tried = _bisect([(channels, source) for channels in self._stops], attempt)
         between: list[tuple[int, Source]] = []
         below, above = ([found.channels for much, found in tried if much == side] for side in (False, True))
@@ -679,7 +699,7 @@ class Codec:
         enough = [found for reached, found in tried if reached]
         if enough:
             return min(enough, key=lambda found: (found.psnr_db, found.channels, -found.price))
-        for channels in self.cut_points:
+        for channels in self._stops if isinstance(source, Latent) else self.cut_points:
             tried.append(quality(channels, source))
             if tried[-1][0]:
                 return tried[-1][1]
@@ -786,6 +806,8 @@ class Codec:
 
     def layer_ends(self, channels: int, layers: int | None = None) -> tuple[int, ...]:
         """The channels at which layers end: the cut points below ``channels``, thinned to ``layers``, and itself."""
+        channels = operator.index(channels)
+        layers = None if layers is None else operator.index(layers)
         if not 1 <= channels <= self.num_channels:
             raise ValueError(f"channels is {channels}; this model codes 1 to {self.num_channels}")
         if layers is not None and layers < 1:
@@ -803,7 +825,7 @@ class Codec:
                     f"fraction {fraction} stands for 0 channels; the smallest that codes is {1 / self.num_channels:.4g}"
                 )
         self.layer_ends(channels)
-        return channels
+        return operator.index(channels)
 
     def decode(
         self,

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ohmq.errors import (
     BitstreamError,
@@ -30,6 +30,8 @@ __all__ = [
     "Layer",
     "LayerInfo",
     "OhmFile",
+    "as_bytes",
+    "bytes_of_rate",
     "join_tiles",
     "psnr_extra",
     "psnr_table",
@@ -275,6 +277,34 @@ class _Reader:
         raise BitstreamError("the header holds a number that is not in its shortest form: the file is damaged")
 
 
+def bytes_of_rate(bpp: float, width: int, height: int) -> int:
+    """How many bytes a picture may have at so many bits per pixel.
+
+    Raises:
+        ValueError: a rate that is not positive and finite.
+
+    Example:
+        >>> bytes_of_rate(0.5, 100, 30)
+        187
+    """
+    if not 0 < bpp < math.inf:
+        raise ValueError(f"bpp is {bpp}; it must be positive")
+    return int(min(bpp * width * height / 8, 2.0**62))  # no file is as long as that
+
+
+def as_bytes(data: Any) -> bytes:
+    """The bytes of a file that is given as bytes or what is like them.
+
+    Raises:
+        TypeError: anything else, such as the name of a file.
+    """
+    if isinstance(data, bytes):
+        return data
+    if isinstance(data, bytearray | memoryview):
+        return bytes(data)
+    raise TypeError(f"{type(data).__name__}; expected the bytes of an .ohm file")
+
+
 def read_header(data: bytes) -> HeaderInfo:
     """Read and check the header; the payloads need not be there.
 
@@ -288,6 +318,7 @@ def read_header(data: bytes) -> HeaderInfo:
         ChecksumError: the header is damaged.
         BitstreamError: a field outside its range.
     """
+    data = as_bytes(data)
     if not data:
         raise NotOhmFileError("the file is empty")
     if data[:4] != MAGIC[: len(data)]:
@@ -382,6 +413,7 @@ def read_ohm(data: bytes, *, allow_truncated: bool = False) -> OhmFile:
         ChecksumError: an extra or a payload is damaged (with allow_truncated: an extra or the first payload).
         BitstreamError: any other error of `read_header`, or bytes after the end.
     """
+    data = as_bytes(data)
     header = read_header(data)
     if len(data) < header.file_bytes and not allow_truncated:
         raise TruncatedFileError(f"the file has {len(data)} bytes; its header announces {header.file_bytes}")
@@ -448,9 +480,10 @@ def truncate_ohm(
     """
     if sum(limit is not None for limit in (num_layers, channels, fraction, max_bytes, bpp, psnr)) != 1:
         raise ValueError("give exactly one of num_layers, channels, fraction, max_bytes, bpp and psnr")
+    data = as_bytes(data)
     file = read_ohm(data)
     header = read_header(data)
-    layers, pixels = header.layers, header.width * header.height
+    layers = header.layers
     if psnr is not None:
         num_layers = _layers_of_psnr(data, psnr)
     if num_layers is not None and not 1 <= num_layers <= len(layers):
@@ -460,9 +493,7 @@ def truncate_ohm(
             raise ValueError(f"fraction is {fraction}; it must lie in [0, 1]")
         channels = math.ceil(fraction * file.num_channels)
     if bpp is not None:
-        if not 0 < bpp < math.inf:
-            raise ValueError(f"bpp is {bpp}; it must be positive")
-        max_bytes = int(bpp * pixels / 8)
+        max_bytes = bytes_of_rate(bpp, header.width, header.height)
     flags = _FIXED_RATE * header.fixed_rate | _GREY * header.grey
     for count in range(len(layers), 0, -1):
         kept = layers[:count]
@@ -482,7 +513,7 @@ def truncate_ohm(
     size = len(start) + length
     raise ValueError(
         f"{asked}max_bytes is {max_bytes}; the first layer alone makes a file of {size} bytes "
-        f"({8 * size / pixels:.4g} bpp), the smallest possible"
+        f"({8 * size / (header.width * header.height):.4g} bpp), the smallest possible"
     )
 
 

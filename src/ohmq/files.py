@@ -52,6 +52,8 @@ def write_atomically(path: Path, data: bytes, *, force: bool = False) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         advice = "make room or choose another output" if error.errno in _FULL else "choose another output"
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            advice = f"{path.parent} is not a folder"
         raise OutputWriteError(f"{path} cannot be written: {error.strerror or error}; {advice}") from error
 
 

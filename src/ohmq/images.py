@@ -31,6 +31,7 @@ __all__ = [
     "check_holds",
     "check_size",
     "image_to_tensor",
+    "load_pixels",
     "open_image",
     "prepare_image",
     "save_image",
@@ -130,27 +131,15 @@ def open_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Loa
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            with Image.open(path) as image:
+            with Image.open(path) as opened:
+                image: Image.Image = opened
                 if image.format == "EPS":
                     raise UnsupportedImageError("EPS is a program, not a picture; convert it first")
                 check_size(image.width, image.height, max_pixels)
                 if getattr(image, "n_frames", 1) > 1:
                     notes.append("first picture of several in the file")
-                raw_modes = [str(tile[3]) for tile in getattr(image, "tile", ())]
-                if any(";16" in raw for raw in raw_modes) and image.mode in ("RGB", "RGBA", "RGBX", "LA", "CMYK"):
-                    notes.append("16 bits reduced to 8")
-                    deep = True
-                else:
-                    deep = False
-                image.load()
-                if isinstance(key := image.info.get("transparency"), int | tuple):
-                    if deep:
-                        del image.info["transparency"]  # a colour of 16 bits; the pixels have 8 left
-                        notes.append("transparent colour ignored")
-                    elif image.mode == "L" and isinstance(key, int):  # Pillow scales the pixels alone
-                        image.info["transparency"] = key * (
-                            85 if "L;2" in raw_modes else 17 if "L;4" in raw_modes else 1
-                        )
+                raw_modes = _raw_modes(image)
+                image = load_pixels(image, notes)
                 upright = _upright(image, notes)
                 exif = _exif(image)
                 if upright is image:
@@ -175,6 +164,44 @@ def open_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Loa
     texts = [str(w.message) for w in caught if not issubclass(w.category, Image.DecompressionBombWarning)]
     notes += [f"Pillow warned: {text}" for text in dict.fromkeys(texts)]
     return LoadedImage(upright, tuple(notes))
+
+
+def _raw_modes(image: Image.Image) -> list[str]:
+    """How the pixels lie in a file that Pillow has opened; nothing once they are read."""
+    return [str(tile[3]) for tile in getattr(image, "tile", ())]
+
+
+def load_pixels(image: Image.Image, notes: list[str]) -> Image.Image:
+    """Read the pixels of a file that Pillow has opened, its transparent colour on their scale; say what that lost.
+
+    Args:
+        image: left as it is, but for being read. An image without a file, or that was read before, is returned itself: it does
+            not tell any more how many bits its file has. notes: gets a phrase for each loss.
+
+    Raises:
+        UnsupportedImageError: a damaged file.
+    """
+    raw_modes = _raw_modes(image)
+    if not raw_modes:
+        return image
+    try:
+        image.load()
+    except Exception as error:  # damaged files make Pillow raise nearly anything
+        raise UnsupportedImageError(f"damaged image ({type(error).__name__}: {error})") from error
+    deep = any(";16" in raw for raw in raw_modes) and image.mode in ("RGB", "RGBA", "RGBX", "LA", "CMYK")
+    if deep:
+        notes.append("16 bits reduced to 8")
+    key = image.info.get("transparency")
+    if not isinstance(key, int | tuple):
+        return image
+    if deep:  # a colour of 16 bits; the pixels have 8 left
+        image = image.copy()
+        del image.info["transparency"]
+        notes.append("transparent colour ignored")
+    elif image.mode == "L" and isinstance(key, int) and (scale := {"L;2": 85, "L;4": 17}.get(raw_modes[0])):
+        image = image.copy()  # Pillow scales the pixels alone
+        image.info["transparency"] = key * scale
+    return image
 
 
 def _upright(image: Image.Image, notes: list[str]) -> Image.Image:

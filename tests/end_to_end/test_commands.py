@@ -333,6 +333,12 @@ def test_evaluate_measures_decoded_bytes(run: Run, model: Path, mnist_folder: Pa
     assert len(rows) == 1 + 12 + 1
     assert rows[-1].startswith("avg,")
     assert picture("out/rate_distortion.png").width > 300
+    again = ("evaluate", "--mnist", "test", "--data", mnist_folder, "-m", model, "--limit", 3, "-o", "out")
+    refused = run(*again)
+    assert (refused.code, "add --force" in refused.err) == (1, True)
+    assert json.loads(Path("out/rate_distortion.json").read_text()) == written
+    assert run(*again, "--force").code == 0
+    assert "3 images" in json.loads(Path("out/rate_distortion.json").read_text())["data"]
     result = run("evaluate", DIGITS, "-m", model, "--fraction", "0.5", "--fraction", "1", "--json")
     points = json.loads(result.out)["points"]
     assert [point["channels"] for point in points] == [3, 6]
@@ -398,6 +404,17 @@ def test_the_published_compression_line(model: Path, tmp_path: Path) -> None:
         line = next(r for r in (tmp_path / "out" / f"fraction_{fraction}.csv").read_text().splitlines() if "b.png" in r)
         reported = float(line.split(",")[header.split(",").index("psnr_db")])
         assert reported == pytest.approx(psnr_db(original, np.asarray(codec.decompress(data))), abs=1e-3)
+
+
+def test_the_published_line_does_not_save_two_pictures_under_one_name(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    for name in ("a.png", "a.bmp"):
+        picture(DIGITS / "digit_3_a.png").save(tmp_path / "pictures" / name)
+    line = f"--image_path pictures --checkpoint {model} --output_dir out --do_save"
+    command = [sys.executable, str(ROOT / "compress.py"), *line.split()]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, "a.bmp and a.png would be saved under one name" in done.stderr) == (1, True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_published_line_with_a_wrong_checkpoint(tmp_path: Path) -> None:
@@ -756,3 +773,52 @@ def test_fewer_channels_than_the_first_layer_holds(run: Run, model: Path) -> Non
     assert run("compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model, "--layers", 2).code == 0
     told = run("decompress", "a.ohm", "-o", "a.png", "-m", model, "--channels", 2)
     assert (told.code, told.err) == (1, "ohmq: a.ohm: the first layer alone holds 3 channels; raise --channels\n")
+
+
+def test_a_picture_is_not_overwritten_by_its_own_file(run: Run, model: Path) -> None:
+    Path("a.ohm").write_bytes(Path(DIGITS / "digit_3_a.png").read_bytes())
+    before = Path("a.ohm").read_bytes()
+    for arguments in (("a.ohm",), ("a.ohm", "-o", "a.ohm")):
+        result = run("compress", *arguments, "-m", model, "--force")
+        assert (result.code, "is the picture itself" in result.err) == (1, True)
+        assert Path("a.ohm").read_bytes() == before
+    for command in (
+        ("compress", "a.ohm", "-o", "b.png", "-m", model),
+        ("truncate", "a.ohm", "-o", "b.png", "--layers", 1),
+    ):
+        result = run(*command)
+        assert (result.code, "b.png does not end in .ohm" in result.err) == (1, True)
+    assert files(Path()) == ["a.ohm"]
+
+
+def test_numbers_that_are_none_and_names_that_are_too_long(run: Run, model: Path) -> None:
+    picture_of = DIGITS / "digit_3_a.png"
+    for command in ("compress", "evaluate"):
+        result = run(command, picture_of, "-m", model, "--fraction", "nan")
+        assert (result.code, "nan is not a number" in result.err) == (2, True)
+    result = run("compare", picture_of, "-m", model, "--match", "nan")
+    assert (result.code, "nan is not a number" in result.err) == (2, True)
+    result = run("compress", picture_of, "-m", model, "-o", "x" * 300)
+    assert (result.code, "File name too long" in result.err) == (1, True)
+    Path("file").write_text("no folder")
+    result = run("compress", picture_of, "-m", model, "-o", "file/a.ohm")
+    assert (result.code, "file is not a folder" in result.err) == (1, True)
+    assert run("compress", picture_of, "-o", "a.ohm", "-m", model, "--bpp", 1e308).code == 0
+    assert run("truncate", "a.ohm", "-o", "b.ohm", "--bpp", 1e308).code == 0
+    assert Path("a.ohm").read_bytes() == Path("b.ohm").read_bytes()
+    Path("long.ohm").write_bytes(Path("a.ohm").read_bytes() + b"\0\0\0")
+    assert "3 bytes follow its end" in run("info", "long.ohm").out
+
+
+def test_an_infinite_psnr_is_strict_json(run: Run) -> None:
+    Image.new("RGBA", (32, 32), (0, 0, 0, 0)).save("clear.png")
+    result = run("compress", "clear.png", "--psnr", 30, "--json")
+    assert "Infinity" not in result.out
+    assert json.loads(result.out)["results"][0]["psnr_db"] is None
+
+
+def test_what_was_measured_survives_a_bd_rate_that_is_refused(run: Run, model: Path) -> None:
+    result = run("evaluate", DIGITS, "-m", model, "--channels", 3, "--against", "jpeg", "--against", "webp", "--json")
+    assert result.code == 1
+    assert [point["channels"] for point in json.loads(result.out)["points"]] == [3]
+    assert [f"BD-rate against {name}: refused" in result.err for name in ("jpeg", "webp")] == [True, True]

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from small_models import CONFIGS, make_codec
 
+import ohmq
 import ohmq.container
 from ohmq.codec import Codec
 from ohmq.container import read_header, read_ohm, truncate_ohm
@@ -65,6 +66,20 @@ def test_tiles_do_not_depend_on_their_neighbours(context_codec: Codec, digit: Im
     both = context_codec.decompress(context_codec.compress(wide))
     alone = context_codec.decompress(context_codec.compress(digit))
     assert np.abs(np.asarray(both.crop((28, 0, 56, 28)), int) - np.asarray(alone)).max() <= 1
+
+
+def test_what_is_like_bytes_and_like_integers(context_codec: Codec, digit: Image.Image) -> None:
+    data = context_codec.compress(digit, channels=np.int64(3), layers=np.uint8(2))  # type: ignore[arg-type]
+    assert data == context_codec.compress(digit, channels=3, layers=2)
+    for like in (bytearray(data), memoryview(data)):
+        assert context_codec.decompress(like) == context_codec.decompress(data)  # type: ignore[arg-type]
+    with pytest.raises(ModelMismatchError, match="not a shipped one"):
+        ohmq.load_for(bytearray(data))  # type: ignore[arg-type]
+    for wrong in ({"channels": 2.5}, {"layers": 2.5}):
+        with pytest.raises(TypeError, match="integer"):
+            context_codec.compress(digit, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="expected the bytes"):
+        context_codec.decompress("a.ohm")  # type: ignore[arg-type]
 
 
 def test_layers_and_fractions(context_codec: Codec, digit: Image.Image) -> None:

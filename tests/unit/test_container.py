@@ -11,6 +11,7 @@ from ohmq.container import (
     ExtraType,
     Layer,
     OhmFile,
+    bytes_of_rate,
     join_tiles,
     psnr_extra,
     psnr_table,
@@ -42,6 +43,27 @@ def test_round_trip() -> None:
         assert header.extras_bytes == sum(len(extra.body) for extra in file.extras)
         assert header.file_bytes - header.header_bytes == header.extras_bytes + file.payload_bytes
         assert [layer.channels for layer in header.layers] == [layer.channels for layer in file.layers]
+
+
+def test_what_is_like_bytes() -> None:
+    data = write_ohm(FILE)
+    for kind in (bytearray, memoryview):
+        assert read_ohm(kind(data)) == FILE  # type: ignore[arg-type]
+        assert read_header(kind(data)) == read_header(data)  # type: ignore[arg-type]
+        assert type(read_header(kind(data)).model_id) is bytes  # type: ignore[arg-type]
+        assert truncate_ohm(kind(data), num_layers=2) == truncate_ohm(data, num_layers=2)  # type: ignore[arg-type]
+    for other in (None, "a.ohm", 5):
+        with pytest.raises(TypeError, match="expected the bytes of an .ohm file"):
+            read_header(other)  # type: ignore[arg-type]
+
+
+def test_bytes_of_a_rate() -> None:
+    assert bytes_of_rate(0.1, 28, 28) == 9
+    assert bytes_of_rate(1e308, 65536, 65536) == bytes_of_rate(1e300, 1, 1) == 2**62
+    assert truncate_ohm(write_ohm(FILE), bpp=1e308) == write_ohm(FILE)
+    for wrong in (0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="bpp is"):
+            bytes_of_rate(wrong, 8, 8)
 
 
 def test_the_bytes_never_change() -> None:

@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageCms
+from small_models import make_codec, photo_picture
 
 from ohmq import images
 from ohmq.errors import OutputExistsError, UnsupportedImageError
 from ohmq.images import (
+    ImageConversionWarning,
     as_image,
     check_extension,
     check_size,
     image_to_tensor,
+    load_pixels,
     open_image,
     prepare_image,
     save_image,
@@ -513,6 +516,10 @@ def test_transparent_colours_of_every_depth(
     mask = np.asarray(kept(loaded.image))[0, :, 3].tolist()
     assert mask == ([0, 255, 255, 0] if bits == 1 else [0, *[255] * (width - 1)])
     assert loaded.notes == ()
+    with Image.open(tmp_path / "x.png") as opened:  # as `Codec.prepare` gets it
+        before = dict(opened.info)
+        assert np.asarray(kept(load_pixels(opened, [])))[0, :, 3].tolist() == mask
+        assert opened.info == before
 
 
 def test_a_transparent_colour_of_16_bits_a_channel_is_told(tmp_path: Path) -> None:
@@ -521,6 +528,17 @@ def test_a_transparent_colour_of_16_bits_a_channel_is_told(tmp_path: Path) -> No
     loaded = open_image(tmp_path / "x.png")
     assert loaded.notes == ("16 bits reduced to 8", "transparent colour ignored")
     assert kept(loaded.image).mode == "RGB"
+    with Image.open(tmp_path / "x.png") as opened, pytest.warns(ImageConversionWarning) as caught:
+        assert make_codec("photo").prepare(opened).mode == "RGB"
+    assert [str(warning.message) for warning in caught] == list(loaded.notes)
+
+
+def test_a_damaged_file_that_pillow_has_opened() -> None:
+    buffer = io.BytesIO()
+    photo_picture(64, 64).save(buffer, "PNG")
+    with Image.open(io.BytesIO(buffer.getvalue()[:-2000])) as opened:
+        with pytest.raises(UnsupportedImageError, match="damaged image"):
+            make_codec("photo").prepare(opened)
 
 
 @pytest.mark.parametrize("transparency", [bytes([255, 0, 100]), 1])

@@ -217,9 +217,13 @@ def test_evaluation_is_of_the_files_that_compress_writes(codec: Codec) -> None:
             assert row.psnr_db == pytest.approx(psnr_db(image, np.asarray(codec.decompress(data))), abs=0.01)
     whole = codec.encode(codec.latent(pixels[0]), 24)
     for count, row in evaluate_images(codec, [("a", pixels[0])], [*codec.cut_points[::5], 24], cut=True).items():
-        decoded = codec.decompress(truncate_ohm(whole, channels=count))
-        assert row[0].psnr_db == pytest.approx(psnr_db(pixels[0], np.asarray(decoded)), abs=0.01)
-    assert row[0].file_bpp == 8 * len(codec.compress(pixels[0], layers=1)) / (48 * 64)
+        cut = truncate_ohm(whole, channels=count)
+        assert row[0].psnr_db == pytest.approx(psnr_db(pixels[0], np.asarray(codec.decompress(cut))), abs=0.01)
+        assert row[0].file_bpp == 8 * len(cut) / (48 * 64)
+        assert row[0].payload_bpp == 8 * sum(layer.length for layer in read_header(cut).layers) / (48 * 64)
+    inside = next(n for n in range(1, 24) if n not in codec.cut_points)
+    with pytest.raises(ConfigError, match=f"cannot be cut at {inside} channels"):
+        evaluate_images(codec, [("a", pixels[0])], [inside], cut=True)
     fixed = evaluate_images(codec, [("a", pixels[0])], [11], fixed_rate=True)[11][0]
     file = codec.compress(pixels[0], channels=11, layers=1, fixed_rate=True)
     assert fixed.file_bpp == 8 * len(file) / (48 * 64)

@@ -73,6 +73,9 @@ def main(arguments: list[str] | None = None, command: click.Command = cli, name:
         click.echo(f"{name}: {error}", err=True)
         sys.exit(1)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            click.echo(f"{name}: {error.filename}: {error.strerror}", err=True)
+            sys.exit(1)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         # Output files tell of themselves (`OutputWriteError`). What is still in the buffer must not fail again at the end.

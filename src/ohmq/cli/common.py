@@ -17,10 +17,34 @@ import click
 
 from ohmq.errors import ConfigError, OhmqError, OutputExistsError
 
-__all__ = ["Job", "find_files", "finish", "place_outputs", "print_json", "progress_bar", "run_jobs"]
+__all__ = [
+    "FRACTION",
+    "Job",
+    "NumberRange",
+    "find_files",
+    "finish",
+    "place_outputs",
+    "print_json",
+    "progress_bar",
+    "run_jobs",
+]
 
 SECONDS_BETWEEN_LINES = 30.0
 """Of a log that tells how far long work is."""
+
+
+class NumberRange(click.FloatRange):
+    """As click's, which lets through what is not a number."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number, if it is one and in the range."""
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is not a number", param, ctx)
+        return number
+
+
+FRACTION = NumberRange(0, 1)
 
 
 class Job(NamedTuple):
@@ -74,11 +98,14 @@ def place_outputs(jobs: Sequence[Job], output: Path | None, extension: str) -> l
     Where two inputs, such as a.png and a.jpg, would go to one place, the second is refused when its turn comes.
 
     Raises:
-        ConfigError: the output is a file, and the inputs need a folder.
+        ConfigError: the output is a file, and the inputs need a folder; or an .ohm file would have another ending.
     """
     single = len(jobs) == 1 and not jobs[0].in_folder
     if output is not None and not single and output.is_file():
         raise ConfigError(f"{output} is a file; a folder is needed for the outputs of folders and of several files")
+    ending = "" if output is None or not single or output.is_dir() else output.suffix.lower()
+    if extension == ".ohm" and ending not in ("", ".ohm"):
+        raise ConfigError(f"{output} does not end in .ohm; name a file that does, or a folder that is there")
     placed, taken = [], dict[Path, Path]()
     for job in jobs:
         if output is None:
@@ -307,8 +334,8 @@ def finish(
 
 
 def print_json(value: Any) -> None:
-    """As JSON on standard output."""
-    click.echo(json.dumps(value, indent=2))
+    """As strict JSON on standard output."""
+    click.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
 IMAGE_EXTENSIONS = tuple(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ohmq.cli.common import NumberRange, progress_bar
+
 if TYPE_CHECKING:
     from ohmq.evaluation.compare import Comparison
     from ohmq.evaluation.page import Picture
@@ -30,7 +32,7 @@ KODAK = ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "bpg444
 )
 @click.option("--rates", type=click.IntRange(1), help="At most so many rates a codec. [default: all]")
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many images.")
-@click.option("--match", type=click.FloatRange(0, min_open=True), multiple=True, default=(0.15, 0.4), show_default=True,
+@click.option("--match", type=NumberRange(0, min_open=True), multiple=True, default=(0.15, 0.4), show_default=True,
               help="Rate in bits per pixel of the pictures on the page. Repeatable.")  # fmt: skip
 @click.option("--pictures", type=click.IntRange(0), default=4, show_default=True, help="Images on the page.")
 @click.option(
@@ -62,7 +64,6 @@ def command(
     With -o: comparison.html (one page: table, curve, pictures side by side), comparison.json, points.csv, images.csv
     (a row an image) and plots.
     """
-    from ohmq.cli.common import progress_bar
     from ohmq.cli.published_compress import channel_counts, read_images
     from ohmq.codec import Codec
     from ohmq.evaluation.classic import CLASSIC_CODECS, check_classic

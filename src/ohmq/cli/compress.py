@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ohmq.cli.common import IMAGE_EXTENSIONS, Job, find_files, finish, place_outputs, run_jobs
+from ohmq.cli.common import FRACTION, IMAGE_EXTENSIONS, Job, find_files, finish, place_outputs, run_jobs
 
 if TYPE_CHECKING:
     from ohmq.codec import Codec
@@ -46,10 +46,13 @@ class _Compress:
         return {name: value for name, value in self.__dict__.items() if name != "codec"}
 
     def __call__(self, job: Job) -> dict[str, Any]:
-        from ohmq.container import ExtraType, read_header
+        from ohmq.container import ExtraType, bytes_of_rate, read_header
+        from ohmq.errors import OutputExistsError
         from ohmq.files import check_output, write_atomically
         from ohmq.images import open_image, prepare_image
 
+        if job.target.exists() and job.target.samefile(job.source):
+            raise OutputExistsError(f"{job.target} is the picture itself; choose another output")
         check_output(job.target, force=self.force)
         start = time.perf_counter()
         loaded = open_image(job.source, max_pixels=self.max_pixels)
@@ -59,7 +62,7 @@ class _Compress:
         notes = (*loaded.notes, *notes)
         del loaded  # of a large picture, one copy less
         pixels = picture.width * picture.height
-        limit = int(self.bpp * pixels / 8) if self.bpp is not None else self.max_bytes
+        limit = self.max_bytes if self.bpp is None else bytes_of_rate(self.bpp, picture.width, picture.height)
         data, count, reached = self.codec.compress_picture(
             picture, self.count, max_bytes=limit, psnr=self.psnr, layers=self.layers, fixed_rate=self.fixed_rate,
             psnr_table=self.psnr_table, tile=self.tile, effort=self.effort,
@@ -75,7 +78,7 @@ class _Compress:
             "extras_bytes": sum(extra.length for extra in header.extras if extra.type != ExtraType.PSNR),
             "channels": count,
             "file_bpp": 8 * len(data) / pixels,
-            **({} if reached is None else {"psnr_db": reached}),
+            **({} if reached is None else {"psnr_db": reached if reached < math.inf else None}),  # as `info` says it
             "seconds": time.perf_counter() - start,
             "notes": list(notes),
         }
@@ -91,7 +94,7 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float | N
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File or folder; default: beside the input.")
 @click.option("-m", "--model", default="photo", show_default=True, help="Shipped name, model file or checkpoint.")
-@click.option("--fraction", type=click.FloatRange(0, 1), help="Of the adaptive range, 0 to 1 (default 1).")
+@click.option("--fraction", type=FRACTION, help="Of the adaptive range, 0 to 1 (default 1).")
 @click.option("--channels", type=click.IntRange(1), help="Or: how many channels.")
 @click.option("--bpp", type=float, callback=_finite, help="Or: the largest file of so many bits per pixel.")
 @click.option("--max-bytes", type=click.IntRange(1), help="Or: the largest file of so many bytes.")

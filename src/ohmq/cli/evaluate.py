@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from ohmq.cli.common import FRACTION
+
 __all__ = ["command"]
 
 
@@ -13,7 +15,7 @@ __all__ = ["command"]
 @click.option("--mnist", type=click.Choice(["train", "validation", "test"]), help="Evaluate on these digits.")
 @click.option("--data", "data_base_path", type=click.Path(path_type=Path), help="Where MNIST is, or $OHMQ_DATA.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many images.")
-@click.option("--fraction", "fractions", type=click.FloatRange(0, 1), multiple=True, help="Repeatable; default: all.")
+@click.option("--fraction", "fractions", type=FRACTION, multiple=True, help="Repeatable; default: all.")
 @click.option(
     "--channels",
     type=click.IntRange(1),
@@ -26,8 +28,13 @@ __all__ = ["command"]
     help="Give the BD-rate against jpeg, jpeg444, webp, jpeg2000 or avif (measured on the same images, whole files) or a "
     "published curve (payload), such as mnist-ohm-c0-16-lambda0.95-0.999. Repeatable.",
 )
-@click.option("--cut", is_flag=True, help="Code each image once, with all channels, and cut that file.")
+@click.option(
+    "--cut",
+    is_flag=True,
+    help="Code each image once, with all channels and layers, and cut that file; default: a file of one layer for each rate.",
+)
 @click.option("-o", "--output-dir", type=click.Path(path_type=Path), help="Write tables and a plot here.")
+@click.option("--force", is_flag=True, help="Overwrite earlier results.")
 @click.option("--json", "as_json", is_flag=True, help="Mean rows as JSON.")
 def command(
     inputs: tuple[str, ...],
@@ -40,20 +47,25 @@ def command(
     against: tuple[str, ...],
     cut: bool,
     output_dir: Path | None,
+    force: bool,
     as_json: bool,
 ) -> int:
     """Measure a model on images: each is coded and decoded, rates are of the bytes."""
     from ohmq.cli.published_compress import evaluate_set, read_images
     from ohmq.codec import Codec
+    from ohmq.errors import ConfigError
     from ohmq.evaluation.bd_rate import bd_rate
     from ohmq.evaluation.classic import CLASSIC_CODECS, classic_curve
     from ohmq.evaluation.published import published_curve
+    from ohmq.files import check_output
     from ohmq.model_file import resolve_model
 
     if bool(inputs) == bool(mnist):
         raise click.UsageError("give images, or --mnist")
     if fractions and channels:
         raise click.UsageError("give --fraction or --channels, not both")
+    if output_dir is not None:
+        check_output(output_dir / "rate_distortion.json", force=force)
     frozen = resolve_model(model)
     published = {}
     for name in against:
@@ -78,12 +90,17 @@ def command(
     for name in against:
         anchor = published.get(name) or classic_curve(name, [pixels for _, pixels in images])
         curve = result.curve("file_bpp" if name in CLASSIC_CODECS else "payload_bpp")
-        difference = bd_rate(anchor.rates_bpp, anchor.psnr_db, curve.rates_bpp, curve.psnr_db)
-        click.echo(
-            f"BD-rate against {name}: {difference.percent:+.1f} % "
-            f"({curve.rate}, {difference.low_db:.2f} to {difference.high_db:.2f} dB)",
-            err=as_json,
-        )
+        try:
+            difference = bd_rate(anchor.rates_bpp, anchor.psnr_db, curve.rates_bpp, curve.psnr_db)
+        except ConfigError as error:  # what else was measured is worth having
+            click.echo(f"BD-rate against {name}: refused: {error}", err=True)
+            failed += 1
+        else:
+            click.echo(
+                f"BD-rate against {name}: {difference.percent:+.1f} % "
+                f"({curve.rate}, {difference.low_db:.2f} to {difference.high_db:.2f} dB)",
+                err=as_json,
+            )
         if name in CLASSIC_CODECS:
             points = ", ".join(f"{r:.3f}: {q:.2f}" for r, q in zip(anchor.rates_bpp, anchor.psnr_db, strict=True))
             click.echo(f"  {anchor.label} (bpp: dB): {points}", err=as_json)

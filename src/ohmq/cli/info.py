@@ -72,8 +72,10 @@ def command(inputs: tuple[str, ...], as_json: bool) -> int:
                 f"{job.source}: {header.width}x{header.height} {result['colour']}{transparent}, model {result['model_id']}, "
                 f"format {header.version}, {result['rate']}{tiles}, {len(data):,} bytes, {8 * len(data) / pixels:.3f} bpp"
             )
-            if len(data) != header.file_bytes:
+            if len(data) < header.file_bytes:
                 click.echo(f"  the header announces {header.file_bytes:,} bytes: the file is not whole")
+            elif len(data) > header.file_bytes:
+                click.echo(f"  {len(data) - header.file_bytes:,} bytes follow its end")
             if header.extras:
                 listed = ", ".join(f"{_name(extra.type)} {extra.length:,} bytes" for extra in header.extras)
                 click.echo(f"  beside the layers, in every cut: {listed}")

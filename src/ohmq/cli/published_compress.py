@@ -159,6 +159,12 @@ def run(argv: list[str] | None = None) -> int:
     frozen = resolve_model(arguments.checkpoint)
     codec = Codec(frozen)
     images, failed = read_images([arguments.image_path], grey=codec.grey)
+    if arguments.do_save:
+        taken: dict[Path, str] = {}
+        for name, _ in images:
+            rival = taken.setdefault(Path(name).with_suffix(""), name)
+            if rival != name:
+                raise ConfigError(f"{rival} and {name} would be saved under one name; rename one of them")
     result = evaluate_set(
         frozen,
         images,

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from ohmq.cli.common import Job, find_files, finish, place_outputs, run_jobs
+from ohmq.cli.common import FRACTION, Job, find_files, finish, place_outputs, run_jobs
 
 __all__ = ["command"]
 
@@ -15,7 +15,7 @@ __all__ = ["command"]
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File or folder.")
 @click.option("--layers", type=click.IntRange(1), help="Keep so many layers.")
 @click.option("--channels", type=click.IntRange(1), help="Keep the layers that hold at most so many channels.")
-@click.option("--fraction", type=click.FloatRange(0, 1), help="Keep at most this part of the file's channels.")
+@click.option("--fraction", type=FRACTION, help="Keep at most this part of the file's channels.")
 @click.option("--max-bytes", type=click.IntRange(1), help="Keep the layers that fit in so many bytes.")
 @click.option("--bpp", type=float, help="Keep the layers that fit in so many bits per pixel.")
 @click.option("--psnr", type=float, help="Keep the fewest layers that reach so many dB, by the file's PSNR table.")

@@ -13,7 +13,7 @@ from ohmq.codec import Codec, Symbols
 from ohmq.container import Layer, OhmFile, write_ohm
 from ohmq.entropy.layers import encode_layers, verify_layers
 from ohmq.entropy.priced import PricedSymbols
-from ohmq.errors import BitstreamError, UnsupportedImageError
+from ohmq.errors import BitstreamError, ConfigError, UnsupportedImageError
 from ohmq.evaluation.results import ImageRow, RatePoint, average_row
 from ohmq.metrics import ms_ssim, psnr_db_batch, ssim
 from ohmq.models import CompressionModel
@@ -41,15 +41,21 @@ def evaluate_images(
         channels: numbers of active channels; 0 shows what the model answers for no bits at all.
         progress: called with the number of images done since the last call. similarity: also SSIM and MS-SSIM.
         fixed_rate: pack without an entropy coder; the estimated rate is then log2(S) a symbol.
-        cut: code each image once, with all channels, and leave out the last ones; else a model that prices its bits chooses
-            symbols anew for each number of channels, as `Codec.compress` does.
+        cut: code each image once, with all channels and all layers, and cut that file, which costs what its layers cost; else
+            each number of channels has a file of its own, in one layer, for which a model that prices its bits chooses symbols
+            anew, as `Codec.compress` does.
 
     Returns:
         For each number of channels a row an image. Seconds of small images are the mean over a batch coded together.
 
     Raises:
         BitstreamError: bytes that do not decode to the symbols they came from.
+        ConfigError: with cut, a number of channels at which no layer ends.
     """
+    if cut and (wrong := set(channels) - {0, *codec.cut_points}):
+        raise ConfigError(
+            f"a file cannot be cut at {min(wrong)} channels; {codec.name} has the cuts {codec.cut_points}"
+        )
     rows: dict[int, list[ImageRow]] = {n: [] for n in channels}
     start = 0
     while start < len(images):
@@ -111,6 +117,36 @@ def _entropy_coded(
     return table
 
 
+def _cut(
+    codec: Codec, source: NDArray[np.int64] | PricedSymbols, channels: Sequence[int], width: int, height: int
+) -> dict[int, _Coded]:
+    """Of files of all channels, with all layers, so many channels."""
+    ends = codec.layer_ends(codec.num_channels)
+    encoded = encode_layers(codec.prior, source, [ends], measure=True)
+    symbols = source.values() if isinstance(source, PricedSymbols) else source
+    count = len(symbols)
+    ideal = np.cumsum(encoded.ideal_bits, 1)
+    table = {}
+    for n in channels:
+        kept = ends[: ends.index(n) + 1]
+        payloads = [layers[: len(kept)] for layers in encoded.payloads[0]]
+        decode_s = float(verify_layers(codec.prior, symbols, [kept], [payloads])[0]) / count
+        sizes = np.diff(kept, prepend=0).tolist()
+        files = [
+            OhmFile(codec.model_id, width, height, codec.grey, False, tuple(map(Layer, sizes, layers)))
+            for layers in payloads
+        ]
+        table[n] = _Coded(
+            ideal[:, n - 1].tolist(),
+            [sum(map(len, layers)) for layers in payloads],
+            [len(write_ohm(file)) for file in files],
+            float(encoded.seconds[0]) / count,
+            decode_s,
+            symbols,
+        )
+    return table
+
+
 def _fixed_rate(
     codec: Codec, symbols: NDArray[np.int64], channels: Sequence[int], width: int, height: int
 ) -> dict[int, _Coded]:
@@ -148,16 +184,16 @@ def _evaluate_batch(
     reference = np.stack([image for _, image in images])
     priced = codec.priced and not fixed_rate
     source = (codec.latent_batch if priced else codec.analyse_batch)(reference)
-    if priced and cut:
-        whole = codec.priced_symbols(source, codec.num_channels)
-        encode_layers(codec.prior, whole, [(codec.num_channels,)])
-        source, priced = whole.values(), False
     analysis_s = (time.perf_counter() - clock) / count
     nothing = np.zeros((*source.shape[:-1], 0), np.int64)
     coded = dict.fromkeys(channels, _Coded([0.0] * count, [0] * count, [0] * count, 0.0, 0.0, nothing))
     if some := [n for n in channels if n > 0]:
-        code = _fixed_rate if fixed_rate else _priced if priced else _entropy_coded
-        coded |= code(codec, source, some, width, height)
+        if cut and not fixed_rate:
+            whole = codec.priced_symbols(source, codec.num_channels) if priced else source
+            coded |= _cut(codec, whole, some, width, height)
+        else:
+            code = _fixed_rate if fixed_rate else _priced if priced else _entropy_coded
+            coded |= code(codec, source, some, width, height)
     table: dict[int, list[ImageRow]] = {n: [] for n in channels}
     for n in channels:
         clock = time.perf_counter()
