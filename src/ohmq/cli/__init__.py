@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None, command: click.Command = cli, name:
         sys.exit(1)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            click.echo(f"{name}: {error.filename}: {error.strerror}", err=True)
+            click.echo(f"{name}: {error.filename}: {error.strerror}; choose a shorter one", err=True)
             sys.exit(1)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise

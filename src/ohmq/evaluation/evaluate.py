@@ -92,15 +92,19 @@ def _priced(
         clock = time.perf_counter()
         source = codec.priced_symbols(latent, n)
         choice_s = (time.perf_counter() - clock) / len(latent)
-        coded = _entropy_coded(codec, source, [n], width, height)[n]
+        coded = _entropy_coded(codec, source, [(n,)], width, height)[n]
         table[n] = coded._replace(encode_s=coded.encode_s + choice_s)
     return table
 
 
 def _entropy_coded(
-    codec: Codec, source: NDArray[np.int64] | PricedSymbols, channels: Sequence[int], width: int, height: int
+    codec: Codec,
+    source: NDArray[np.int64] | PricedSymbols,
+    plans: Sequence[tuple[int, ...]],
+    width: int,
+    height: int,
 ) -> dict[int, _Coded]:
-    plans = [(n,) for n in channels]
+    """Files whose layers end as each plan says, by the number of channels that they have."""
     encoded = encode_layers(codec.prior, source, plans, measure=True)
     symbols = source.values() if isinstance(source, PricedSymbols) else source
     count = len(symbols)
@@ -108,42 +112,12 @@ def _entropy_coded(
     encode_s = encoded.seconds / count
     ideal = np.cumsum(encoded.ideal_bits, 1)
     table = {}
-    for plan, n in enumerate(channels):
-        payloads = [layers[0] for layers in encoded.payloads[plan]]
-        files = [OhmFile(codec.model_id, width, height, codec.grey, False, (Layer(n, p),)) for p in payloads]
-        sizes = [len(write_ohm(file)) for file in files]
-        seconds = encode_s[plan], decode_s[plan]
-        table[n] = _Coded(ideal[:, n - 1].tolist(), [len(p) for p in payloads], sizes, *seconds, symbols)
-    return table
-
-
-def _cut(
-    codec: Codec, source: NDArray[np.int64] | PricedSymbols, channels: Sequence[int], width: int, height: int
-) -> dict[int, _Coded]:
-    """Of files of all channels, with all layers, so many channels."""
-    ends = codec.layer_ends(codec.num_channels)
-    encoded = encode_layers(codec.prior, source, [ends], measure=True)
-    symbols = source.values() if isinstance(source, PricedSymbols) else source
-    count = len(symbols)
-    ideal = np.cumsum(encoded.ideal_bits, 1)
-    table = {}
-    for n in channels:
-        kept = ends[: ends.index(n) + 1]
-        payloads = [layers[: len(kept)] for layers in encoded.payloads[0]]
-        decode_s = float(verify_layers(codec.prior, symbols, [kept], [payloads])[0]) / count
-        sizes = np.diff(kept, prepend=0).tolist()
-        files = [
-            OhmFile(codec.model_id, width, height, codec.grey, False, tuple(map(Layer, sizes, layers)))
-            for layers in payloads
-        ]
-        table[n] = _Coded(
-            ideal[:, n - 1].tolist(),
-            [sum(map(len, layers)) for layers in payloads],
-            [len(write_ohm(file)) for file in files],
-            float(encoded.seconds[0]) / count,
-            decode_s,
-            symbols,
-        )
+    for number, ends in enumerate(plans):
+        payloads, channels = encoded.payloads[number], np.diff(ends, prepend=0).tolist()
+        layers = [tuple(map(Layer, channels, parts)) for parts in payloads]
+        sizes = [len(write_ohm(OhmFile(codec.model_id, width, height, codec.grey, False, of_one))) for of_one in layers]
+        bits, seconds = ideal[:, ends[-1] - 1].tolist(), (encode_s[number], decode_s[number])
+        table[ends[-1]] = _Coded(bits, [sum(map(len, parts)) for parts in payloads], sizes, *seconds, symbols)
     return table
 
 
@@ -188,12 +162,16 @@ def _evaluate_batch(
     nothing = np.zeros((*source.shape[:-1], 0), np.int64)
     coded = dict.fromkeys(channels, _Coded([0.0] * count, [0] * count, [0] * count, 0.0, 0.0, nothing))
     if some := [n for n in channels if n > 0]:
-        if cut and not fixed_rate:
+        if fixed_rate:
+            coded |= _fixed_rate(codec, source, some, width, height)
+        elif cut:
             whole = codec.priced_symbols(source, codec.num_channels) if priced else source
-            coded |= _cut(codec, whole, some, width, height)
+            ends = codec.layer_ends(codec.num_channels)
+            coded |= _entropy_coded(codec, whole, [ends[: ends.index(n) + 1] for n in some], width, height)
+        elif priced:
+            coded |= _priced(codec, source, some, width, height)
         else:
-            code = _fixed_rate if fixed_rate else _priced if priced else _entropy_coded
-            coded |= code(codec, source, some, width, height)
+            coded |= _entropy_coded(codec, source, [(n,) for n in some], width, height)
     table: dict[int, list[ImageRow]] = {n: [] for n in channels}
     for n in channels:
         clock = time.perf_counter()
