@@ -120,7 +120,9 @@ def flops_per_pixel(codec: Codec) -> tuple[float, float]:
     # w · z or w · y of each channel, and the sum of codewords, once for the transform's side and once for the prior.
     products = 4 * prior.directions.size
     tables = (networks + products) / 16**2
-    return counts[0] + products / 16**2 + tables, counts[1] + prior.directions.size * 2 / 16**2 + tables
+    filters = codec.networks.filters
+    after = filters.flops_per_pixel if filters is not None else 0
+    return counts[0] + products / 16**2 + tables, counts[1] + prior.directions.size * 2 / 16**2 + tables + after
 
 
 def main() -> None:

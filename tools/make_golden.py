@@ -43,7 +43,12 @@ def extra_files(codec: Codec, image: Image.Image) -> dict[str, bytes]:
 
 def main() -> None:
     """Write models, files, and what they decode to."""
-    for name in (*CONFIGS, "photo", "neighbours"):  # the last one: a photo model with networks of neighbours' symbols
+    for name in (
+        *CONFIGS,
+        "photo",
+        "neighbours",
+        "filters",
+    ):  # "neighbours": photo, with networks of neighbours' symbols
         model = FOLDER / f"{name}.safetensors"
         codec = load(model) if model.exists() else make_codec("photo" if name == "neighbours" else name)
         if not model.exists():
@@ -52,7 +57,7 @@ def main() -> None:
         image = Image.open(digits / "digit_3_a.png").convert("L")
         wide = Image.new("L", (45, 31), 20)
         wide.paste(image, (9, 2))
-        if name in ("photo", "neighbours"):  # whole pictures, whose sides are not multiples of a block
+        if name in ("photo", "neighbours", "filters"):  # whole pictures, whose sides are not multiples of a block
             image, wide = photo_picture(50, 70, 1), photo_picture(33, 17, 2)
         files = {
             "layers": codec.compress(image),
@@ -68,6 +73,9 @@ def main() -> None:
         if name == "photo":  # the latent of one picture in tiles
             files["grid"] = codec.compress(image, tile=3)
             files["gridfixed"] = codec.compress(image, tile=2, layers=2, fixed_rate=True)
+        if name == "filters":
+            files["grid"] = codec.compress(image, tile=3)
+            files = {kind: files[kind] for kind in ("layers", "cut", "grid")}
         if name == "neighbours":
             files = {kind: files[kind] for kind in ("layers", "tiles", "cut")}
         for kind, data in files.items():

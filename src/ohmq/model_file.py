@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 from torch import nn
 
+from ohmq.class_filters import ClassFilters
 from ohmq.entropy import quantize_probabilities
 from ohmq.entropy.frozen import (
     LOGIT_BITS,
@@ -36,6 +37,7 @@ from ohmq.files import write_atomically
 from ohmq.models import (
     CompressionModel,
     ModelConfig,
+    PhotoConfig,
     PhotoIntegerModel,
     PhotoModel,
     build_model,
@@ -56,6 +58,7 @@ __all__ = [
     "resolve_model",
     "save_model",
     "thaw",
+    "with_filters",
 ]
 
 MODEL_FORMAT = 1
@@ -89,9 +92,16 @@ class FrozenModel:
     tensors: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
 
     @cached_property
+    def filters(self) -> ClassFilters | None:
+        """What corrects its decoded pictures, if it has that."""
+        return ClassFilters.of(
+            {key.removeprefix("filters."): value for key, value in self.tensors.items() if key.startswith("filters.")}
+        )
+
+    @cached_property
     def networks(self) -> TorchNetworks:
         """The network as a codec uses it."""
-        return TorchNetworks(self.model, lambda: thaw(self))
+        return TorchNetworks(self.model, lambda: thaw(self), self.filters)
 
 
 def freeze(model: CompressionModel, name: str = "model", provenance: dict[str, Any] | None = None) -> FrozenModel:
@@ -320,7 +330,7 @@ def _assemble(
     # which takes longer than torch itself: what modules compute to start from, they compute in numpy.
     with torch.device("meta"):
         model = build_model(config)
-    state = {key: torch.from_numpy(np.array(value)) for key, value in weights.items()}
+    state = {key: torch.from_numpy(np.array(value)) for key, value in weights.items() if not key.startswith("filters.")}
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items() if not key.startswith("prior.")}
     found = {key: tuple(value.shape) for key, value in state.items()}
     if expected != found:
@@ -331,7 +341,22 @@ def _assemble(
     model.eval().requires_grad_(False)
     prior = integer_prior(name, config, tables)
     tensors = {**weights, **{f"prior.{key}": value for key, value in tables.items()}}
-    return FrozenModel(name, config, model, prior, _model_id(config, tensors), provenance, tensors)
+    frozen = FrozenModel(name, config, model, prior, _model_id(config, tensors), provenance, tensors)
+    if frozen.filters is not None and not isinstance(config, PhotoConfig):
+        raise ModelFileError(f"{name}: only photo models have filters after the synthesis")
+    return frozen
+
+
+def with_filters(frozen: FrozenModel, filters: ClassFilters, provenance: dict[str, Any]) -> FrozenModel:
+    """A photo model whose decoded pictures are corrected by filters; it has another id.
+
+    Args:
+        frozen: the model; filters it has are replaced. filters: what to add. provenance: of the filters, JSON-ready.
+    """
+    weights = {key: value for key, value in frozen.tensors.items() if not key.startswith(("prior.", "filters."))}
+    weights |= {f"filters.{key}": value for key, value in filters.tensors.items()}
+    tables = {key.removeprefix("prior."): value for key, value in frozen.tensors.items() if key.startswith("prior.")}
+    return _assemble(frozen.name, frozen.config, weights, tables, {**frozen.provenance, "filters": provenance})
 
 
 def _model_id(config: ModelConfig, tensors: Mapping[str, NDArray[Any]]) -> bytes:

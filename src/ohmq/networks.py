@@ -1,6 +1,6 @@
 """A model's networks as the codec uses them: from pixels to symbols and back, in numpy arrays."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ohmq.class_filters import REACH, ClassFilters, finished
 from ohmq.models.base import CompressionModel
 from ohmq.models.config import BLOCK
 from ohmq.models.photo import ChannelGain, PhotoModel
@@ -26,10 +27,13 @@ class TorchNetworks:
 
     Args:
         model: in evaluation mode. thawed: gives a photo model with gradients and a prior of its own, for `searched`.
+        filters: what corrects the decoded picture, if anything does.
     """
 
-    def __init__(self, model: CompressionModel, thawed: Callable[[], PhotoModel]) -> None:
-        self.model, self._thaw = model, thawed
+    def __init__(
+        self, model: CompressionModel, thawed: Callable[[], PhotoModel], filters: ClassFilters | None = None
+    ) -> None:
+        self.model, self._thaw, self.filters = model, thawed, filters
 
     @cached_property
     def _searchable(self) -> PhotoModel:
@@ -45,8 +49,8 @@ class TorchNetworks:
 
     @cached_property
     def synthesis_halo(self) -> int:
-        """Positions around a window that synthesis needs."""
-        return synthesis_halo(self.model.synthesis_transform)
+        """Positions around a window that synthesis and filters need."""
+        return synthesis_halo(self.model.synthesis_transform, REACH if self.filters else 0)
 
     def symbols(self, tiles: NDArray[np.uint8]) -> NDArray[np.int64]:
         """The symbols of tiles, all channels.
@@ -90,12 +94,18 @@ class TorchNetworks:
         Shape:
             symbols: (T, h, w, at least channels). Returns: (T, image_channels, H, W).
         """
-        out: list[NDArray[Any]] = []
-        with torch.inference_mode():
-            for start in range(0, len(symbols), AT_ONCE):
-                decoded = self.model.reconstruct(torch.from_numpy(symbols[start : start + AT_ONCE]), channels)
-                out.append(decoded.mul(255).round().to(torch.uint8).numpy())
+        out = [finished(part, channels, self.filters) for part in self._decoded(symbols, channels)]
         return np.concatenate(out)
+
+    def unfiltered(self, symbols: NDArray[np.int64], channels: int) -> NDArray[np.float32]:
+        """As `pixels`, neither filtered nor rounded: 0 to 255."""
+        return np.concatenate(list(self._decoded(symbols, channels)))
+
+    def _decoded(self, symbols: NDArray[np.int64], channels: int) -> Iterator[NDArray[np.float32]]:
+        for start in range(0, len(symbols), AT_ONCE):
+            with torch.inference_mode():
+                decoded = self.model.reconstruct(torch.from_numpy(symbols[start : start + AT_ONCE]), channels)
+                yield decoded.mul(255).numpy()
 
     def searched(
         self, tiles: NDArray[np.uint8], channels: int, slope: float, steps: int, size: float
@@ -119,9 +129,9 @@ def analysis_halo(transform: nn.Module) -> int:
     return max(-(low // BLOCK), high // BLOCK)
 
 
-def synthesis_halo(transform: nn.Module) -> int:
-    """The same for a synthesis transform."""
-    low, high = _seen(transform, 0, BLOCK - 1)
+def synthesis_halo(transform: nn.Module, reach: int = 0) -> int:
+    """The same for a synthesis transform, whose pixels so many around the window are needed too."""
+    low, high = _seen(transform, -reach, BLOCK - 1 + reach)
     return max(-low, high)
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
+from ohmq.class_filters import ClassFilters, finished
 from ohmq.entropy.frozen import FrozenPrior
 from ohmq.entropy.frozen_choice import FrozenChoicePrior
 from ohmq.errors import ConfigError, ModelFileError
@@ -42,6 +43,7 @@ class OnnxNetworks:
     Args:
         config: the configuration. quantizer: its tensors, names without "quantizer.". graphs: the two ONNX files.
         analysis_halo, synthesis_halo: latent positions around a window that each needs.
+        filters: what corrects the decoded picture, if anything does.
     """
 
     def __init__(
@@ -51,10 +53,11 @@ class OnnxNetworks:
         graphs: dict[str, bytes],
         analysis_halo: int,
         synthesis_halo: int,
+        filters: ClassFilters | None = None,
     ) -> None:
         import onnxruntime
 
-        self.config, self.quantizer = config, quantizer
+        self.config, self.quantizer, self.filters = config, quantizer, filters
         self.analysis_halo, self.synthesis_halo = analysis_halo, synthesis_halo
         self._sessions = {
             name: onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
@@ -126,7 +129,7 @@ class OnnxNetworks:
                 latent = np.maximum(latent, 0)
         planes = latent.reshape(*symbols.shape[:3], -1).transpose(0, 3, 1, 2)
         pictures = np.concatenate([self._run("synthesis", plane[None]) for plane in planes])
-        return np.round(pictures * 255).astype(np.uint8)
+        return finished(pictures * np.float32(255), channels, self.filters)
 
     def searched(
         self, tiles: NDArray[np.uint8], channels: int, slope: float, steps: int, size: float, /
@@ -179,7 +182,8 @@ def export_onnx(frozen: "FrozenModel", folder: Path, *, force: bool = False) -> 
         "synthesis_halo": _halo(frozen, "synthesis"),
         "sha256": {name: hashlib.sha256(graph).hexdigest() for name, graph in graphs.items()},
     }
-    data = safetensors_bytes(weights | tables, metadata={"ohmq_onnx": json.dumps(header, sort_keys=True)})
+    filters = {key: np.asarray(value) for key, value in frozen.tensors.items() if key.startswith("filters.")}
+    data = safetensors_bytes(weights | tables | filters, metadata={"ohmq_onnx": json.dumps(header, sort_keys=True)})
     for name, graph in graphs.items():
         write_atomically(folder / f"{name}.onnx", graph, force=force)
     write_atomically(folder / "model.safetensors", data, force=force)
@@ -283,13 +287,13 @@ def load_onnx(folder: Path) -> OnnxModel:
     except (ConfigError, KeyError, TypeError, ValueError) as error:
         raise ModelFileError(f"{path}: {error}") from error
     name = str(header.get("name", folder.name))
-    parts: dict[str, dict[str, Array]] = {"prior": {}, "quantizer": {}}
+    parts: dict[str, dict[str, Array]] = {"prior": {}, "quantizer": {}, "filters": {}}
     for key, value in tensors.items():
         part, _, rest = key.partition(".")
         parts.setdefault(part, {})[rest] = value
     prior = integer_prior(name, config, parts["prior"])
     try:
-        networks = OnnxNetworks(config, parts["quantizer"], graphs, *halos)
+        networks = OnnxNetworks(config, parts["quantizer"], graphs, *halos, ClassFilters.of(parts["filters"]))
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is not installed; it comes with: pip install 'ohmq[onnx]'") from error
     return OnnxModel(name, config, prior, model_id, networks)

@@ -32,16 +32,16 @@ def run(*arguments: object) -> int:
     return int(stop.value.code or 0)
 
 
-@pytest.mark.parametrize("name", ["context", "integer", "static", "photo"])
+@pytest.mark.parametrize("name", ["context", "integer", "static", "photo", "filters"])
 def test_the_same_symbols_and_pixels(name: str, tmp_path: Path) -> None:
-    codec = make_codec(name)
+    codec, photo = make_codec(name), name in ("photo", "filters")
     export_onnx(codec.frozen, tmp_path / "model")  # type: ignore[arg-type]
     other = load(tmp_path / "model", runtime="onnx")
     assert (other.model_id, other.cut_points) == (codec.model_id, codec.cut_points)
-    sizes = [(50, 70), (17, 1), (33, 64)] if name == "photo" else [(28, 28), (45, 31)]
+    sizes = [(50, 70), (17, 1), (33, 64)] if photo else [(28, 28), (45, 31)]
     for height, width in sizes:
         picture = photo_picture(height, width, 3)
-        picture = picture if name == "photo" else picture.convert("L")
+        picture = picture if photo else picture.convert("L")
         data = codec.compress(picture)
         assert other.decode(data)[1].values.tobytes() == codec.decode(data)[1].values.tobytes()
         symbols = codec.analyse(picture)
@@ -53,7 +53,7 @@ def test_the_same_symbols_and_pixels(name: str, tmp_path: Path) -> None:
         file = other.compress(picture)
         assert len(file) == pytest.approx(len(data), rel=0.01, abs=5)
         assert codec.decompress(file).size == (width, height)
-    if name == "photo":
+    if photo:
         picture = photo_picture(90, 75, 5)
         with pytest.raises(ConfigError, match="cannot search"):
             other.compress(picture, channels=9, effort=1)

@@ -249,3 +249,79 @@ def test_training_goes_on_with_other_photos(photos: Path, tmp_path: Path) -> Non
     more = dataclasses.replace(options.model, channels_max=52)
     with pytest.raises(ConfigError, match="give the photos that it was trained on"):
         train(dataclasses.replace(options, model=more, output_dir=tmp_path / "fourth"))
+
+
+def test_filters_are_fitted_when_a_model_is_exported(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def run(*arguments: object) -> int:
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        return int(stop.value.code or 0)
+
+    model = Path(__file__).parents[1] / "golden" / "photo.safetensors"
+    made = tmp_path / "made.safetensors"
+    folder = photos / "openimages"
+    assert run("export", model, "-o", made, "--filters", folder, "--filter-photos", 4) == 0
+    assert "broken.jpg" in caplog.text
+    shown = capsys.readouterr()
+    assert "fitting filters: 4 of 4" in shown.err or shown.err == ""  # a line every half minute
+    plain, codec = load(model), load(made)
+    assert codec.model_id.hex() in shown.out and codec.model_id != plain.model_id
+    assert codec.frozen.provenance["filters"]["photos"] == 4
+    picture = Image.open(folder / "train" / "2.png")
+    before, after = (
+        psnr_db(np.asarray(picture), np.asarray(c.decompress(c.compress(picture)))) for c in (plain, codec)
+    )
+    assert after > before + 0.05
+
+    kept = made.read_bytes()
+    (tmp_path / "empty").mkdir()
+    digits = Path(__file__).parents[1] / "golden" / "static.safetensors"
+    for arguments, code, words in (
+        ((model, "-o", made, "--filters", folder), 1, "exists"),
+        ((model, "--onnx", tmp_path / "onnx", "--filters", folder), 2, "give -o"),
+        ((model, "-o", tmp_path / "n.safetensors", "--filters", tmp_path / "nothing"), 2, "does not exist"),
+        ((model, "-o", tmp_path / "n.safetensors", "--filters", tmp_path / "empty"), 1, "empty"),
+        ((model, "-o", tmp_path / "n.safetensors", "--filters", folder, "--filter-photos", 0), 2, "filter-photos"),
+        ((digits, "-o", tmp_path / "n.safetensors", "--filters", folder), 1, "no photo model"),
+    ):
+        assert run("export", *arguments) == code, arguments
+        assert words in capsys.readouterr().err, arguments
+    assert made.read_bytes() == kept
+    assert not (tmp_path / "n.safetensors").exists() and not (tmp_path / "onnx").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*exists and is not empty")
+def test_an_experiment_has_filters(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "tiny.toml").write_text(
+        """group = "photos"
+description = "tiny"
+test = "photos"
+[model]
+family = "photo"
+channels_max = 24
+latent_channels = 12
+num_symbols = 9
+wide = 8
+wider = 12
+context_projection = 3
+context_hidden = 5
+prior = "context"
+refinement = true
+[train]
+epochs = 1
+batch_size = 3
+crop_size = 64
+warm_start_epochs = 0
+"""
+    )
+    pictures = photos / "openimages" / "validation"
+    arguments = [tmp_path / "tiny.toml", "--data", photos, "--images", pictures, "-o", tmp_path / "out", "--cpu"]
+    with pytest.raises(SystemExit) as stop:
+        main(["experiments", "run", *map(str, arguments)])
+    assert stop.value.code == 0, capsys.readouterr().err
+    frozen = load(tmp_path / "out" / "runs" / "tiny" / "tiny.safetensors").frozen
+    assert frozen.provenance["filters"]["photos"] == 7  # the small one too
+    result = (tmp_path / "out" / "results" / "tiny" / "rate_distortion.json").read_text()
+    assert f'"model_id": "{frozen.model_id.hex()}"' in result

@@ -23,6 +23,9 @@ def test_there_is_one_of_every_kind() -> None:
         for model in ("context", "integer", "photo", "static")
         for kind in ("cut", "fixed", "layers", "one", "tiles")
     } | {f"{model}_{kind}" for model in ("context", "photo") for kind in ("alpha", "metadata")} | {
+        "filters_cut",
+        "filters_grid",
+        "filters_layers",
         "neighbours_cut",
         "neighbours_layers",
         "neighbours_tiles",

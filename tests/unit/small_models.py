@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ohmq.class_filters import CLASSES, FEATURES, ClassFilters
 from ohmq.codec import Codec
-from ohmq.model_file import freeze
+from ohmq.model_file import freeze, with_filters
 from ohmq.models import CompressionModel, MnistConfig, PhotoConfig, PhotoModel, build_model
 from ohmq.training.photo_start import PhotoDesign, design_photo_codec, start_photo_model
 
@@ -34,8 +35,16 @@ def make_model(name: str) -> CompressionModel:
 
 
 def make_codec(name: str) -> Codec:
-    """A codec of it, or of the small photo model."""
+    """A codec of it, or of the small photo model, or of that with filters ("filters")."""
+    if name == "filters":
+        return Codec(with_filters(freeze(make_photo_model(), name), random_filters(), {}))
     return Codec(freeze(make_photo_model() if name == "photo" else make_model(name), name))
+
+
+def random_filters(size: float = 0.01) -> ClassFilters:
+    """Filters for 4 and for 12 channels."""
+    weight = np.random.default_rng(5).normal(0, size, (2, CLASSES, 3, FEATURES))
+    return ClassFilters.rounded([4, 12], weight)
 
 
 PHOTO = PhotoConfig(

@@ -57,6 +57,16 @@ def test_symbols_and_pixels_are_those_of_one_piece(codec: Codec, size: tuple[int
     assert file.num_channels == codec.num_channels
 
 
+@pytest.mark.parametrize("size", [(70, 113), (2, 161)])
+def test_filters_see_over_the_borders_of_windows(size: tuple[int, int]) -> None:
+    codec = make_codec("filters")
+    image = photo_picture(size[1], size[0], 5)
+    one = codec.analyse(image)
+    tiled = codec.synthesise(one._replace(tile=256), 24)
+    assert same_picture(tiled, codec.synthesise(one, 24))
+    assert codec.networks.synthesis_halo >= make_codec("photo").networks.synthesis_halo
+
+
 def test_the_last_tiles_may_be_one_position_wide(codec: Codec) -> None:
     symbols = codec.analyse(photo_picture(65, 81, 1), tile=4)
     assert symbols.values.shape[1:3] == (5, 6)

@@ -150,9 +150,12 @@ def _run(
     test_set: Callable[[str], tuple[str, "Images"]],
 ) -> str:
     """One experiment; what to say about it. Training goes on in all processes, tests in the first alone."""
+    from ohmq.cli.common import progress_bar
     from ohmq.cli.published_compress import evaluate_set
     from ohmq.evaluation.published import published_curve
     from ohmq.model_file import load_model, resolve_model, save_model
+    from ohmq.models.config import PhotoConfig
+    from ohmq.training.filters import filter_photos, fit_filters
     from ohmq.training.run import is_first_process, train
 
     done = _result(experiment, options, output_dir)
@@ -172,7 +175,12 @@ def _run(
         checkpoint = train(options, resume=last if last.exists() else None, start=start)
     if not is_first_process():
         return ""
-    save_model(resolve_model(checkpoint), model_path, force=True)
+    frozen = resolve_model(checkpoint)
+    if isinstance(frozen.config, PhotoConfig):
+        photos = filter_photos(options.data_base_path or Path(os.environ["OHMQ_DATA"]))
+        with progress_bar(len(photos), "fitting filters") as progress:
+            frozen = fit_filters(frozen, photos, progress)
+    save_model(frozen, model_path, force=True)
     frozen = load_model(model_path, experiment.name)
     record = {
         "name": experiment.name,

@@ -11,8 +11,23 @@ __all__ = ["command"]
 @click.argument("checkpoint")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The model file.")
 @click.option("--onnx", type=click.Path(path_type=Path, file_okay=False), help="Or: a folder for --runtime onnx.")
+@click.option(
+    "--filters",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Photo models, with -o: fit filters after the synthesis to photos that lie where ohmq train --data finds them.",
+)
+@click.option(
+    "--filter-photos",
+    "count",
+    default=240,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="How many of them, evenly spread.",
+)
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
-def command(checkpoint: str, output: Path | None, onnx: Path | None, force: bool) -> int:
+def command(
+    checkpoint: str, output: Path | None, onnx: Path | None, filters: Path | None, count: int, force: bool
+) -> int:
     """Freeze a checkpoint into one model file (weights, integer tables, provenance), or any model into an ONNX folder."""
     from ohmq.errors import ModelFileError
     from ohmq.files import check_output
@@ -20,6 +35,8 @@ def command(checkpoint: str, output: Path | None, onnx: Path | None, force: bool
 
     if (output is None) == (onnx is None):
         raise click.UsageError("give one of -o and --onnx")
+    if output is None and filters is not None:
+        raise click.UsageError("--filters goes into a model file: give -o, and export that with --onnx afterwards")
     if output is None:
         from ohmq.onnx_model import GRAPHS, export_onnx
 
@@ -36,6 +53,13 @@ def command(checkpoint: str, output: Path | None, onnx: Path | None, force: bool
         raise ModelFileError(f"{output}: a model file ends in .safetensors")
     check_output(output, force=force)
     frozen = resolve_model(checkpoint)
+    if filters is not None:
+        from ohmq.cli.common import progress_bar
+        from ohmq.training.filters import filter_photos, fit_filters
+
+        photos = filter_photos(filters, count)
+        with progress_bar(len(photos), "fitting filters") as progress:
+            frozen = fit_filters(frozen, photos, progress)
     save_model(frozen, output, force=force)
     click.echo(f"{output}: {frozen.config.to_dict()['family']} model {frozen.model_id.hex()}, "
                f"{output.stat().st_size:,} bytes")  # fmt: skip
