@@ -1,6 +1,7 @@
 """Filters after the synthesis: each pixel is corrected by its neighbours, in a way that its surroundings choose."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,9 @@ FEATURES = LIMITS * len(PAIRS) * 3
 REACH = 3
 """Pixels around one that its correction depends on: of the diamond, and of 5x5 second differences."""
 STRIP = 2**15
-"""Pixels that are filtered at a time."""
+"""Pixels that a thread filters at a time."""
+PRODUCT = 512
+"""Pixels of a product: so few that the library for it stays in the thread, beside others."""
 _LEVEL_OF = np.searchsorted(ACTIVITIES, np.arange(ACTIVITIES[-1] + 1), side="right").astype(np.uint8)
 
 
@@ -125,8 +128,8 @@ class ClassFilters:
         parts = self.weight[place].reshape(CLASSES, 3, LIMITS, -1) * self.scale[place][:, None, :, None]
         return np.asarray(parts.reshape(CLASSES, 3, FEATURES), np.float32)
 
-    def apply(self, picture: Array, channels: int) -> Array:
-        """A picture of so many channels, corrected.
+    def apply(self, picture: Array, channels: int, threads: int = 1) -> Array:
+        """A picture of so many channels, corrected; the same for any number of threads.
 
         Shape:
             picture: (3, H, W), float32, 0 to 255, at least 4 pixels each side. Returns: the same, not clipped.
@@ -136,21 +139,30 @@ class ClassFilters:
         padded = np.pad(picture, ((0, 0), (REACH, REACH), (REACH, REACH)), mode="reflect")
         out = np.empty_like(picture)
         rows = max(1, STRIP // width)
-        for top in range(0, height, rows):
+
+        def correct(top: int) -> None:
             here = slice(top, top + rows)
             part = np.ascontiguousarray(padded[:, top : top + rows + 2 * REACH])
             np.add(picture[:, here], _correction(part, weights), out=out[:, here])
+
+        tops = range(0, height, rows)
+        if threads == 1:
+            for top in tops:
+                correct(top)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(correct, tops))
         return out
 
 
-def finished(decoded: Array, channels: int, filters: ClassFilters | None) -> NDArray[np.uint8]:
-    """Decoded pictures of so many channels, filtered and rounded.
+def finished(decoded: Array, channels: int, filters: ClassFilters | None, threads: int = 1) -> NDArray[np.uint8]:
+    """Decoded pictures of so many channels, filtered in so many threads, and rounded.
 
     Shape:
         decoded: (T, image_channels, H, W), float32, 0 to 255. Returns: the same.
     """
     if filters is not None:
-        decoded = np.stack([filters.apply(picture, channels) for picture in decoded])
+        decoded = np.stack([filters.apply(picture, channels, threads) for picture in decoded])
     return np.asarray(decoded.round().clip(0, 255), np.uint8)
 
 
@@ -162,8 +174,9 @@ def _correction(padded: Array, weights: Array) -> Array:
     correction = np.empty((3, kinds.size), np.float32)
     start = 0
     for weight, end in zip(weights, ends, strict=True):
-        if end > start:
-            correction[:, order[start:end]] = weight @ found[:, start:end]
+        for first in range(start, end, PRODUCT):
+            chosen = slice(first, min(first + PRODUCT, end))
+            correction[:, order[chosen]] = weight @ found[:, chosen]
         start = end
     return correction.reshape(3, *kinds.shape)
 

@@ -94,7 +94,8 @@ class TorchNetworks:
         Shape:
             symbols: (T, h, w, at least channels). Returns: (T, image_channels, H, W).
         """
-        out = [finished(part, channels, self.filters) for part in self._decoded(symbols, channels)]
+        threads = torch.get_num_threads()
+        out = [finished(part, channels, self.filters, threads) for part in self._decoded(symbols, channels)]
         return np.concatenate(out)
 
     def unfiltered(self, symbols: NDArray[np.int64], channels: int) -> NDArray[np.float32]:

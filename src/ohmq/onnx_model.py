@@ -8,6 +8,7 @@ Symbols are decoded by the same integers as everywhere; pixels may differ by 1 o
 import hashlib
 import json
 import logging
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +130,7 @@ class OnnxNetworks:
                 latent = np.maximum(latent, 0)
         planes = latent.reshape(*symbols.shape[:3], -1).transpose(0, 3, 1, 2)
         pictures = np.concatenate([self._run("synthesis", plane[None]) for plane in planes])
-        return finished(pictures * np.float32(255), channels, self.filters)
+        return finished(pictures * np.float32(255), channels, self.filters, os.cpu_count() or 1)
 
     def searched(
         self, tiles: NDArray[np.uint8], channels: int, slope: float, steps: int, size: float, /

@@ -15,7 +15,8 @@ from ohmq.class_filters import CLASSES, FEATURES, REACH, ClassFilters, classes
 from ohmq.codec import Codec
 from ohmq.errors import ConfigError, ModelFileError
 from ohmq.metrics import psnr_db
-from ohmq.model_file import FrozenModel, load_model, save_model, thaw, with_filters
+from ohmq.model_file import FrozenModel, freeze, load_model, save_model, thaw, with_filters
+from ohmq.models import PhotoConfig, build_model
 from ohmq.training.filters import fit_filters, fitted_at
 
 
@@ -86,6 +87,7 @@ def test_how_far_a_correction_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = filters.apply(picture, 9)
     monkeypatch.setattr(class_filters, "STRIP", 100)
     assert filters.apply(picture, 9) == pytest.approx(whole, abs=1e-3)  # products round as their shape has it
+    assert np.array_equal(filters.apply(picture, 9, threads=3), filters.apply(picture, 9))
     changed = picture.copy()
     changed[:, 20, 30] = 255 - changed[:, 20, 30]
     far = np.ones((40, 52), bool)
@@ -172,6 +174,20 @@ def test_only_photo_models_have_them() -> None:
         with_filters(frozen, random_filters(), {})
     with pytest.raises(ConfigError, match="no photo model"):
         fit_filters(frozen, [])
+
+
+def test_the_twin_with_integer_rounding_may_have_them(tmp_path: Path) -> None:
+    config = PhotoConfig(
+        quantizer="integer", prior="static", refinement=False, channels_max=12, latent_channels=12, num_symbols=64,
+        wide=8, wider=12,
+    )  # fmt: skip
+    frozen = freeze(build_model(config))
+    photo_picture(64, 80, 1).save(tmp_path / "a.png")
+    fitted = fit_filters(frozen, [tmp_path / "a.png"])
+    picture = photo_picture(40, 50, 3)
+    data = Codec(fitted).compress(picture)
+    assert Codec(fitted).decompress(data).size == picture.size
+    assert fitted.filters is not None and fitted.filters.channels.tolist() == fitted_at(config.cut_points)
 
 
 def test_fitting_brings_pictures_nearer(tmp_path: Path) -> None:
