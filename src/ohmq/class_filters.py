@@ -53,7 +53,8 @@ class ClassFilters:
     $$ x \leftarrow x + W_{k} f, \qquad f = \left(\mathrm{clip}_T(a - x) + \mathrm{clip}_T(b - x)\right)_{a, b, T} $$
 
     for all pairs of opposite neighbours a and b, and three widths T, one of them without end. The class k is a level of
-    activity and a direction; both come from pixels of 8 bits by exact sums, so they are the same on every machine.
+    activity and a direction, by exact sums of pixels that are rounded first: machines differ in it only where a pixel that they
+    round differently lies at the border of two classes.
 
     Args:
         channels: (sets,), int32, ascending: numbers of channels that each set of filters was fitted at; weights in between
