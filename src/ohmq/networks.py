@@ -105,8 +105,8 @@ class TorchNetworks:
     def _decoded(self, symbols: NDArray[np.int64], channels: int) -> Iterator[NDArray[np.float32]]:
         for start in range(0, len(symbols), AT_ONCE):
             with torch.inference_mode():
-                decoded = self.model.reconstruct(torch.from_numpy(symbols[start : start + AT_ONCE]), channels)
-                yield decoded.mul(255).numpy()
+                decoded = self.model.reconstruct(torch.from_numpy(symbols[start : start + AT_ONCE]), channels).mul(255)
+            yield decoded.numpy()  # outside of that mode, which would else be the caller's too
 
     def searched(
         self, tiles: NDArray[np.uint8], channels: int, slope: float, steps: int, size: float
