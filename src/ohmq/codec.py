@@ -51,6 +51,7 @@ from ohmq.errors import (
     UnsupportedImageError,
 )
 from ohmq.extras import decode_extras, split_extras
+from ohmq.feedback import STEPS, block_coefficients, fed_back
 from ohmq.images import DEFAULT_MAX_PIXELS, ImageConversionWarning, as_image, check_size, load_pixels, prepare_image
 from ohmq.metrics import psnr_db
 from ohmq.models.config import BLOCK, ModelConfig, PhotoConfig
@@ -60,7 +61,6 @@ from ohmq.windows import WINDOW, Window, windows
 
 __all__ = [
     "DEFAULT_TILE",
-    "EFFORTS",
     "PRICES",
     "TILE_ABOVE",
     "ByteSource",
@@ -84,10 +84,6 @@ DEFAULT_TILE = 128
 """Latent positions of a tile, each side: 2048 pixels."""
 PRICES = tuple(2 ** (-step / 4) for step in range(-4, 5))
 """For a target, what a bit may cost, by what it costs in the model: from few bits to many."""
-EFFORTS = ((0, 0.0), (6, 0.04), (20, 0.02))
-"""Steps of the search at each effort, and the size of the first one; see `ohmq.search.search_latent`."""
-SEARCH_WINDOW = 64
-"""Latent positions, each side, of what is searched at a time: 1024 pixels."""
 
 
 class Symbols(NamedTuple):
@@ -111,6 +107,8 @@ class Latent(NamedTuple):
     Attributes:
         values: (1, h, w, D), float32. width, height: of the picture, in pixels. tile: as in `Symbols`.
         price: of a bit, times that of the model: above 1 files are smaller and pictures worse, below 1 the reverse.
+        picture: what it is the latent of, mode "RGB". effort: how often it is moved by what its symbols decode to, before they
+            are chosen, see `Codec.fed_back`.
     """
 
     values: Array
@@ -118,6 +116,8 @@ class Latent(NamedTuple):
     height: int
     tile: int = 0
     price: float = 1.0
+    picture: Image.Image | None = None
+    effort: int = 0
 
 
 class Coded(NamedTuple):
@@ -177,20 +177,12 @@ class Networks(Protocol):
     def latent(self, tiles: NDArray[np.uint8], /) -> NDArray[np.float32]:
         """Of a photo model: (T, image_channels, H, W) to what is quantized, (T, h, w, D)."""
 
-    def chosen(self, latent: NDArray[np.float32], /) -> NDArray[np.int64]:
-        """Of a photo model with OHM: the symbols of a latent, all channels, nothing priced."""
-
     def pixels(self, symbols: NDArray[np.int64], channels: int, /) -> NDArray[np.uint8]:
         """And back, from the first ``channels`` channels."""
 
-    def searched(
-        self, tiles: NDArray[np.uint8], channels: int, slope: float, steps: int, size: float, /
-    ) -> NDArray[np.float32]:
-        """As `latent` of one tile, after a search for a lower rate + slope * distortion of the first ``channels``.
-
-        Raises:
-            ConfigError: these networks cannot be searched.
-        """
+    @property
+    def block(self) -> NDArray[np.float32]:
+        """Of a photo model: the filters of the block transform in its synthesis, (D, 3, 16, 16)."""
 
 
 class CodingModel(Protocol):
@@ -252,7 +244,6 @@ class Codec:
         self._stops = sorted({*self.cut_points, *(end for end in ends if end > self.cut_points[0])})
         self.grey = self.config.image_channels == 1
         self.takes_tiles = isinstance(self.config, PhotoConfig)
-        self.searches = self.takes_tiles and self.config.quantizer == "ohm"
         self.priced = isinstance(self.config, PhotoConfig) and self.config.priced
 
     def channels_for(self, fraction: float) -> int:
@@ -300,18 +291,21 @@ class Codec:
         """
         return self._analyse(self.prepare(image, flatten=True, max_pixels=max_pixels), tile)
 
-    def latent(self, image: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS, tile: int | None = None) -> Latent:
+    def latent(
+        self, image: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS, tile: int | None = None, effort: int = 0
+    ) -> Latent:
         """What the symbols of an image laid onto white are chosen from, once it is known how many channels are coded.
 
         `encode` takes it in place of symbols; `analyse` gives symbols whose bits have no price. Arguments and errors as
-        there.
+        there; effort as `compress`.
 
         Raises:
             ConfigError: a model that does not price its bits.
         """
         if not self.priced:
             raise ConfigError(f"{self.name} does not price its bits: use analyse")
-        return self._latent(self.prepare(image, flatten=True, max_pixels=max_pixels), tile)
+        self.check_effort(effort)
+        return self._latent(self.prepare(image, flatten=True, max_pixels=max_pixels), tile)._replace(effort=effort)
 
     def _analyse(self, picture: Image.Image, tile: int | None) -> Symbols:
         side = self._tile_side(*picture.size, tile)
@@ -322,9 +316,58 @@ class Codec:
         assert isinstance(self.config, PhotoConfig)
         side = self._tile_side(*picture.size, tile)
         depth = self.config.latent_channels
-        return Latent(
-            self._transformed(picture, side, self.networks.latent, depth, np.dtype(np.float32)), *picture.size, side
-        )
+        values = self._transformed(picture, side, self.networks.latent, depth, np.dtype(np.float32))
+        return Latent(values, *picture.size, side, picture=picture)
+
+    def fed_back(self, latent: Array, picture: Array, channels: int, effort: int, price: float = 1.0) -> Array:
+        """The latent of a picture, moved to where the symbols that are chosen decode to something nearer to the picture.
+
+        A quick choice of symbols, as if tables did not depend on what was coded before, is decoded; what the picture misses
+        then moves the latent, see `ohmq.feedback.fed_back`. Decoding knows nothing of it.
+
+        Args:
+            latent: (h, w, D), that of analysis. picture: uint8, (H, W, 3), the latent's or up to a block smaller.
+            channels: that will be coded. effort: how often. price: as in `Latent`.
+        """
+        assert isinstance(self.prior, FrozenChoicePrior)
+        (pixels,) = _tiles(picture, (latent.shape[0] * BLOCK, latent.shape[1] * BLOCK))
+        for step in STEPS[:effort]:
+            quick = self.priced_symbols(latent[None, None], channels, price)
+            (left,), bias = (
+                quick.choose_without_context(self.prior.central_tables)[0],
+                self.networks.quantizer["output_bias"],
+            )
+            missed = pixels.astype(np.float32) - self.networks.pixels(quick.values()[0], channels)
+            latent = fed_back(latent, left - bias, block_coefficients(missed, self.networks.block)[0], step)
+        return latent
+
+    def chosen_from(self, source: Latent, channels: int, place: Window | None = None) -> Array:
+        """What symbols of so many channels are chosen from: the values of a latent, or where feedback moves them.
+
+        Args:
+            source: the latent. channels: that will be coded. place: a part of it; None: all.
+
+        Shape:
+            Returns: (1, rows, columns, D).
+        """
+        rows, columns = source.values.shape[1:3]
+        place = place or Window(0, 0, rows, columns)
+        if not source.effort:
+            return source.values[:, place.rows, place.columns]
+        assert source.picture is not None
+        whole = not source.tile and source.width * source.height <= TILE_ABOVE
+        halo = 0 if whole else source.effort * self.networks.synthesis_halo
+        out = np.empty((1, *place.shape, source.values.shape[3]), np.float32)
+        for part in windows(*place.shape, max(place.shape) if whole else WINDOW):
+            top, left = place.top, place.left
+            window = Window(part.top + top, part.left + left, part.bottom + top, part.right + left)
+            outer = window.widened(halo, rows, columns)
+            inner = window.within(outer)
+            pixels = np.asarray(source.picture.crop(_box(outer, source.width, source.height)))
+            values = source.values[0, outer.rows, outer.columns]
+            found = self.fed_back(values, pixels, channels, source.effort, source.price)
+            out[0, part.rows, part.columns] = found[inner.rows, inner.columns]
+        return out
 
     def _transformed(
         self, picture: Image.Image, side: int, run: Callable[[Array], Array], depth: int, kind: np.dtype[Any]
@@ -421,15 +464,15 @@ class Codec:
             max_pixels: larger images are refused.
             tile: for photo models, code in tiles of so many latent positions (of 16 pixels) each side, 1 to 256, or in
                 one piece (0); default: tiles of 128 for pictures of more than 2^23 pixels, which bounds the memory.
-            effort: 0, 1 or 2: how long to search for symbols that cost less for what they give, see `search`; decoding
-                takes the same time. For photo models with OHM and without fixed_rate.
+            effort: 0, 1 or 2: how often to decode what is chosen and choose again, see `fed_back`; decoding takes the same
+                time. For photo models that price their bits, without fixed_rate.
 
         Returns:
             The file.
 
         Raises:
             ValueError: arguments out of range, or more than one target.
-            ConfigError: an effort, and a model that cannot search.
+            ConfigError: an effort, and a model that does not price its bits.
             UnreachableTargetError: the smallest file is larger than bpp or max_bytes allow, or psnr is out of reach.
             UnsupportedImageError: an image that cannot be coded.
 
@@ -468,18 +511,16 @@ class Codec:
         colours, extras = split_extras(picture)
         given_to: dict[str, Any] = {"layers": layers, "fixed_rate": fixed_rate, "extras": extras}
         source: Symbols | Latent
+        self.check_effort(effort, fixed_rate)
         source = self._latent(colours, tile) if self.priced and not fixed_rate else self._analyse(colours, tile)
-        sources = [source]
-        if effort:
-            target: dict[str, Any] = {"channels": channels, "max_bytes": max_bytes, "psnr": psnr}
-            sources.append(self.search(picture, source, effort, **target, **given_to))
+        sources = [source, source._replace(effort=effort)] if isinstance(source, Latent) and effort else [source]
         given_to["original"] = picture if psnr_table else None
         if psnr is None and max_bytes is None:
             channels = self._count(None, channels)
             return Coded(self.encode(sources[-1], channels, **given_to), channels, None)
-        # The steps between sizes and qualities may cost more than a search has won: of both the better is taken.
+        # The steps between sizes and qualities may cost more than an effort has won: what is best of all is taken.
         found: list[tuple[float, Coded]] = []
-        for number, source in enumerate(sources):
+        for number, source in enumerate(sources, start=1):
             try:
                 if psnr is not None:
                     channels, reached, price = self.reach_psnr(picture, source, psnr)
@@ -490,92 +531,26 @@ class Codec:
                     quality = self._psnr_db(picture, self._symbols(source, channels), channels) if effort else 0.0
                     found.append((quality, Coded(file, channels, None)))
             except UnreachableTargetError:
-                if number == 0:
+                if number == len(sources) and not found:
                     raise
         return max(found, key=lambda candidate: candidate[0])[1]
 
-    def search(
-        self,
-        picture: Image.Image,
-        source: Source,
-        effort: int,
-        *,
-        channels: int | None = None,
-        max_bytes: int | None = None,
-        psnr: float | None = None,
-        layers: int | None = None,
-        fixed_rate: bool = False,
-        extras: tuple[Extra, ...] = (),
-    ) -> Source:
-        """Symbols of a picture that cost less for what they give, at the place where a target cuts them.
-
-        A bit is worth what it is worth on this picture, between the cut points around that place: rate + slope * distortion
-        falls there, mostly the rate. Shorter prefixes gain less, and may lose. With ``psnr`` the picture still reaches it.
-
-        Args:
-            picture: what `prepare` gave. source: what `analyse` or `latent` gave. effort: 1 or 2, see `EFFORTS`.
-            channels, max_bytes, psnr: the target; the last one that is not None counts; none: all channels.
-            layers, fixed_rate, extras: as `encode` will get them.
-
-        Returns:
-            What source is: symbols, or a latent to choose them from.
+    def check_effort(self, effort: int, fixed_rate: bool = False) -> None:
+        """Refuse what cannot be made.
 
         Raises:
-            UnreachableTargetError: as `encode_within` and `reach_psnr`.
-            ValueError: effort out of range, or with fixed_rate. ConfigError: a model that cannot be searched.
+            ValueError: an effort out of range, or with a fixed rate. ConfigError: a model that does not price its bits.
         """
-        if effort not in range(1, len(EFFORTS)):
-            raise ValueError(f"effort is {effort}; it must be 0 to {len(EFFORTS) - 1}")
-        if fixed_rate:
+        if effort not in range(len(STEPS) + 1):
+            raise ValueError(f"effort is {effort}; it must be 0 to {len(STEPS)}")
+        if effort and fixed_rate:
             raise ValueError(
                 f"effort is {effort}: with a fixed rate, symbols cost the same whatever they are; leave it out"
             )
-        if not self.searches:
-            raise ConfigError(f"{self.name} is no photo model with OHM: only these can search; leave the effort out")
-        if psnr is not None:
-            channels, _, price = self.reach_psnr(picture, source, psnr)
-            source = _priced(source, price)
-        elif max_bytes is not None:
-            _, channels, source = self.encode_within(source, max_bytes, layers=layers, extras=extras)
-        channels = self._count(None, channels)
-        slope = self._slope(picture, source, channels)
-        if not 0 < slope < math.inf:
-            return source
-        for factor in (1, 2, 4):
-            found = self._searched(picture, source, channels, slope * factor, effort)
-            if psnr is None or self._psnr_db(picture, self._symbols(found, channels), channels) >= psnr:
-                return found
-        return source
-
-    def _slope(self, picture: Image.Image, source: Source, channels: int) -> float:
-        """Bits a pixel that one squared grey level is worth, between the cut points around a number of channels."""
-        places = sorted({*self.cut_points, channels})
-        place = places.index(channels)
-        below, above = places[max(0, place - 1)], places[min(place + 1, len(places) - 1)]
-        if below == above:  # a model with one cut point
-            return math.inf
-        gained = spent = 0.0
-        for end, sign in ((below, 1), (above, -1)):
-            files, symbols = self._encode(source, [(end,)], False, (), None, keep=True)
-            spent -= sign * 8 * read_header(files[0]).layers[0].length
-            gained += sign * 255**2 * 10 ** (-self._psnr_db(picture, symbols, end) / 10)
-        return spent / (source.width * source.height) / gained if gained > 0 else math.inf
-
-    def _searched(self, picture: Image.Image, source: Source, channels: int, slope: float, effort: int) -> Source:
-        colours = split_extras(picture)[0]
-        values = source.values.copy()
-        rows, columns = values.shape[1:3]
-        halo = max(self.networks.analysis_halo, self.networks.synthesis_halo)
-        for window in steps(windows(rows, columns, SEARCH_WINDOW), "search"):
-            outer = window.widened(halo, rows, columns)
-            inner = window.within(outer)
-            pixels = np.asarray(colours.crop(_box(outer, source.width, source.height)))
-            tiles = _tiles(pixels, (outer.shape[0] * BLOCK, outer.shape[1] * BLOCK))
-            found: Array = self.networks.searched(tiles, channels, slope, *EFFORTS[effort])
-            if isinstance(source, Symbols):
-                found = self.networks.chosen(found)
-            values[:, window.rows, window.columns] = found[:, inner.rows, inner.columns]
-        return source._replace(values=values)
+        if effort and not self.priced:
+            raise ConfigError(
+                f"{self.name} is no photo model that prices its bits: only these can make an effort; leave it out"
+            )
 
     def compress_batch(self, images: Any, **arguments: Any) -> list[bytes]:
         """The ``.ohm`` files of several images, which may differ in size.
@@ -746,10 +721,16 @@ class Codec:
         price = source.price if isinstance(source, Latent) else None
         if price is not None and fixed_rate:
             raise ValueError("with a fixed rate bits have no price: encode what analyse gives, not a latent")
+        rows, columns = source.values.shape[1:3]
+
+        def of(place: Window) -> Array:
+            if isinstance(source, Latent):
+                return self.chosen_from(source, plans[0][-1], place)
+            return source.values[:, place.rows, place.columns]
+
         if not source.tile:
-            payloads, values = self._payloads(source.values, plans, fixed_rate, price)
+            payloads, values = self._payloads(of(Window(0, 0, rows, columns)), plans, fixed_rate, price)
         else:
-            rows, columns = source.values.shape[1:3]
             places = windows(rows, columns, source.tile)
             values = source.values
             keep = keep or original is not None
@@ -757,7 +738,7 @@ class Codec:
                 values = np.empty((1, rows, columns, plans[0][-1] if keep else 0), self._symbol_type(source.tile))
             coded = []
             for place in steps(places, "entropy coding"):
-                part, chosen = self._payloads(source.values[:, place.rows, place.columns], plans, fixed_rate, price)
+                part, chosen = self._payloads(of(place), plans, fixed_rate, price)
                 coded.append(part)
                 if price is not None and keep:
                     values[:, place.rows, place.columns] = chosen

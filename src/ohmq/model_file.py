@@ -101,7 +101,7 @@ class FrozenModel:
     @cached_property
     def networks(self) -> TorchNetworks:
         """The network as a codec uses it."""
-        return TorchNetworks(self.model, lambda: thaw(self), self.filters)
+        return TorchNetworks(self.model, self.filters)
 
 
 def freeze(model: CompressionModel, name: str = "model", provenance: dict[str, Any] | None = None) -> FrozenModel:

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from ohmq.class_filters import REACH, ClassFilters, finished
 from ohmq.models.base import CompressionModel
-from ohmq.models.config import BLOCK
-from ohmq.models.photo import ChannelGain, PhotoModel
-from ohmq.search import search_latent
+from ohmq.models.config import BLOCK, PhotoConfig
+from ohmq.models.photo import ChannelGain, PhotoSynthesis
 
 __all__ = ["TorchNetworks", "analysis_halo", "synthesis_halo"]
 
@@ -26,21 +25,13 @@ class TorchNetworks:
     """The networks of a model, run by torch.
 
     Args:
-        model: in evaluation mode. thawed: gives a photo model with gradients and a prior of its own, for `searched`.
-        filters: what corrects the decoded picture, if anything does.
+        model: in evaluation mode. filters: what corrects the decoded picture, if anything does.
     """
 
-    def __init__(
-        self, model: CompressionModel, thawed: Callable[[], PhotoModel], filters: ClassFilters | None = None
-    ) -> None:
-        self.model, self._thaw, self.filters = model, thawed, filters
-
-    @cached_property
-    def _searchable(self) -> PhotoModel:
-        model = self._thaw().requires_grad_(False).eval()
-        for part in (model.analysis_transform, model.synthesis_transform):
-            part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return model
+    def __init__(self, model: CompressionModel, filters: ClassFilters | None = None) -> None:
+        self.model, self.filters = model, filters
+        if isinstance(model.config, PhotoConfig):
+            _channels_last(model)
 
     @cached_property
     def analysis_halo(self) -> int:
@@ -82,12 +73,6 @@ class TorchNetworks:
                 out.append(run(self.model.normalise(batch)).numpy())
         return np.concatenate(out)
 
-    def chosen(self, latent: NDArray[np.float32]) -> NDArray[np.int64]:
-        """The symbols of latents of a photo model with OHM, all channels, nothing priced: (T, h, w, D) to (T, h, w, C)."""
-        assert isinstance(self.model, PhotoModel)
-        with torch.inference_mode():
-            return np.asarray(self.model.latent_symbols(torch.from_numpy(latent).permute(0, 3, 1, 2)).numpy())
-
     def pixels(self, symbols: NDArray[np.int64], channels: int) -> NDArray[np.uint8]:
         """What the first ``channels`` channels of symbols decode to.
 
@@ -108,16 +93,18 @@ class TorchNetworks:
                 decoded = self.model.reconstruct(torch.from_numpy(symbols[start : start + AT_ONCE]), channels).mul(255)
             yield decoded.numpy()  # outside of that mode, which would else be the caller's too
 
-    def searched(
-        self, tiles: NDArray[np.uint8], channels: int, slope: float, steps: int, size: float
-    ) -> NDArray[np.float32]:
-        """The latent of one tile of a photo model with OHM after `search_latent`; shapes as `latent`."""
-        with torch.inference_mode(False):  # whatever the caller's mode: gradients are needed here
-            model = self._searchable
-            images = model.normalise(torch.from_numpy(tiles).float() / 255)
-            images = images.contiguous(memory_format=torch.channels_last)
-            found = search_latent(model, images, channels, slope, steps, size)
-            return np.asarray(found.permute(0, 2, 3, 1).numpy())
+    @property
+    def block(self) -> NDArray[np.float32]:
+        """The filters of the block transform in the synthesis of a photo model with OHM, (D, 3, 16, 16)."""
+        transform = self.model.synthesis_transform
+        assert isinstance(transform, PhotoSynthesis)
+        return np.asarray(transform.block.detach().numpy())
+
+
+def _channels_last(model: CompressionModel) -> None:
+    """Lay the weights of the transforms as convolutions on a CPU like them: three quarters of the time."""
+    for transform in (model.analysis_transform, model.synthesis_transform):
+        transform.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def analysis_halo(transform: nn.Module) -> int:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ONNX_FORMAT", "OnnxModel", "OnnxNetworks", "export_onnx", "load_onnx"]
 
-ONNX_FORMAT = 1
+ONNX_FORMAT = 2
 GRAPHS = ("analysis", "synthesis")
 ROWS_AT_ONCE = 4096
 Array = NDArray[Any]
@@ -44,6 +44,7 @@ class OnnxNetworks:
     Args:
         config: the configuration. quantizer: its tensors, names without "quantizer.". graphs: the two ONNX files.
         analysis_halo, synthesis_halo: latent positions around a window that each needs.
+        block: the filters of a photo model's block transform, (D, 3, 16, 16); of another model empty.
         filters: what corrects the decoded picture, if anything does.
     """
 
@@ -54,11 +55,12 @@ class OnnxNetworks:
         graphs: dict[str, bytes],
         analysis_halo: int,
         synthesis_halo: int,
+        block: Array,
         filters: ClassFilters | None = None,
     ) -> None:
         import onnxruntime
 
-        self.config, self.quantizer, self.filters = config, quantizer, filters
+        self.config, self.quantizer, self.block, self.filters = config, quantizer, block, filters
         self.analysis_halo, self.synthesis_halo = analysis_halo, synthesis_halo
         self._sessions = {
             name: onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
@@ -72,18 +74,15 @@ class OnnxNetworks:
 
     def symbols(self, tiles: NDArray[np.uint8], /) -> NDArray[np.int64]:
         """The symbols of tiles (T, image_channels, H, W), all channels: (T, h, w, C)."""
-        return self.chosen(self.latent(tiles))
+        latent = self.latent(tiles)
+        rows = latent.reshape(-1, latent.shape[-1])
+        parts = [self._quantize(rows[start : start + ROWS_AT_ONCE]) for start in range(0, len(rows), ROWS_AT_ONCE)]
+        return np.concatenate(parts).reshape(*latent.shape[:-1], -1)
 
     def latent(self, tiles: NDArray[np.uint8], /) -> NDArray[np.float32]:
         """The latents of tiles (T, image_channels, H, W): (T, h, w, D)."""
         latent = np.concatenate([self._run("analysis", tile[None] / np.float32(255)) for tile in tiles])
         return latent.transpose(0, 2, 3, 1)
-
-    def chosen(self, latent: NDArray[np.float32], /) -> NDArray[np.int64]:
-        """The symbols of latents, all channels, nothing priced: (T, h, w, D) to (T, h, w, C)."""
-        rows = latent.reshape(-1, latent.shape[-1])
-        parts = [self._quantize(rows[start : start + ROWS_AT_ONCE]) for start in range(0, len(rows), ROWS_AT_ONCE)]
-        return np.concatenate(parts).reshape(*latent.shape[:-1], -1)
 
     def _quantize(self, rows: Array) -> NDArray[np.int64]:
         config, tensors = self.config, self.quantizer
@@ -132,16 +131,6 @@ class OnnxNetworks:
         pictures = np.concatenate([self._run("synthesis", plane[None]) for plane in planes])
         return finished(pictures * np.float32(255), channels, self.filters, os.cpu_count() or 1)
 
-    def searched(
-        self, tiles: NDArray[np.uint8], channels: int, slope: float, steps: int, size: float, /
-    ) -> NDArray[np.float32]:
-        """Not possible.
-
-        Raises:
-            ConfigError: always: these graphs have no gradients.
-        """
-        raise ConfigError("the ONNX runtime cannot search; use the torch runtime, or leave the effort out")
-
 
 @dataclass(frozen=True)
 class OnnxModel:
@@ -183,8 +172,9 @@ def export_onnx(frozen: "FrozenModel", folder: Path, *, force: bool = False) -> 
         "synthesis_halo": _halo(frozen, "synthesis"),
         "sha256": {name: hashlib.sha256(graph).hexdigest() for name, graph in graphs.items()},
     }
-    filters = {key: np.asarray(value) for key, value in frozen.tensors.items() if key.startswith("filters.")}
-    data = safetensors_bytes(weights | tables | filters, metadata={"ohmq_onnx": json.dumps(header, sort_keys=True)})
+    block = "synthesis_transform.block"
+    more = {key: np.asarray(value) for key, value in frozen.tensors.items() if key.startswith(("filters.", block))}
+    data = safetensors_bytes(weights | tables | more, metadata={"ohmq_onnx": json.dumps(header, sort_keys=True)})
     for name, graph in graphs.items():
         write_atomically(folder / f"{name}.onnx", graph, force=force)
     write_atomically(folder / "model.safetensors", data, force=force)
@@ -272,7 +262,9 @@ def load_onnx(folder: Path) -> OnnxModel:
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise ModelFileError(f"{path} was not written by ohmq export --onnx ({type(error).__name__})") from error
     if version != ONNX_FORMAT:
-        raise ModelFileError(f"{folder} has ONNX format {version}; this release reads {ONNX_FORMAT}: update ohmq")
+        old = isinstance(version, int) and version < ONNX_FORMAT
+        hint = "export the model again" if old else "update ohmq"
+        raise ModelFileError(f"{folder} has ONNX format {version}; this release reads {ONNX_FORMAT}: {hint}")
     graphs = {}
     for name in GRAPHS:
         place = folder / f"{name}.onnx"
@@ -288,13 +280,15 @@ def load_onnx(folder: Path) -> OnnxModel:
     except (ConfigError, KeyError, TypeError, ValueError) as error:
         raise ModelFileError(f"{path}: {error}") from error
     name = str(header.get("name", folder.name))
-    parts: dict[str, dict[str, Array]] = {"prior": {}, "quantizer": {}, "filters": {}}
+    parts: dict[str, dict[str, Array]] = {"prior": {}, "quantizer": {}, "filters": {}, "synthesis_transform": {}}
     for key, value in tensors.items():
         part, _, rest = key.partition(".")
         parts.setdefault(part, {})[rest] = value
     prior = integer_prior(name, config, parts["prior"])
     try:
-        networks = OnnxNetworks(config, parts["quantizer"], graphs, *halos, ClassFilters.of(parts["filters"]))
+        block = parts["synthesis_transform"].get("block", np.zeros(0, np.float32)).astype(np.float32)
+        filters = ClassFilters.of(parts["filters"])
+        networks = OnnxNetworks(config, parts["quantizer"], graphs, *halos, block, filters)
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is not installed; it comes with: pip install 'ohmq[onnx]'") from error
     return OnnxModel(name, config, prior, model_id, networks)

@@ -737,6 +737,15 @@ def test_effort(run: Run, model: Path) -> None:
         assert run("compress", "a.png", "-o", "a.ohm", "--effort", 1, "--force", *target).code == 0
         assert Path("a.ohm").read_bytes() == codec.compress(crop, effort=1, **arguments), target  # type: ignore[arg-type]
     Path("a.ohm").unlink()
+    for command in (("evaluate", "a.png", "--channels", 72), ("compare", "a.png", "--rates", 2, "--codec", "jpeg")):
+        plain, moved = (json.loads(run(*command, "--effort", effort, "--json").out) for effort in (0, 1))
+        assert plain["model_id"] == moved["model_id"]
+        points = [x["points"] if "points" in x else x["codecs"][0]["points"] for x in (plain, moved)]
+        assert points[0][0]["psnr_db"] < points[1][0]["psnr_db"]
+    for command in (("evaluate", "a.png", "--channels", 2), ("compare", "a.png")):
+        told = run(*command, "--effort", 1, "-m", model)
+        assert told.code == 1
+        assert "no photo model" in told.err
     for arguments, words in (
         (("--effort", 3), "0<=x<=2"),
         (("--effort", 1, "--fixed-rate"), "leave one out"),

@@ -17,7 +17,7 @@ from small_models import make_codec, photo_picture
 import ohmq
 from ohmq.cli import main
 from ohmq.codec import load
-from ohmq.errors import ConfigError, ModelFileError
+from ohmq.errors import ModelFileError
 from ohmq.model_file import save_model
 from ohmq.onnx_model import export_onnx
 
@@ -55,8 +55,9 @@ def test_the_same_symbols_and_pixels(name: str, tmp_path: Path) -> None:
         assert codec.decompress(file).size == (width, height)
     if photo:
         picture = photo_picture(90, 75, 5)
-        with pytest.raises(ConfigError, match="cannot search"):
-            other.compress(picture, channels=9, effort=1)
+        one, two = (c.compress(picture, channels=9, effort=1) for c in (codec, other))
+        assert len(one) == pytest.approx(len(two), rel=0.02, abs=5)
+        assert codec.decompress(two).size == picture.size
         data = codec.compress(picture, tile=2)
         one, two = (np.asarray(c.decompress(data), int) for c in (codec, other))
         assert np.abs(one - two).max() <= 1
@@ -107,7 +108,8 @@ def test_damaged_folders(tmp_path: Path) -> None:
         (graph.unlink, "missing"),
         (lambda: file.write_bytes(b"no"), "not written by"),
         (lambda: save_file(tensors, file), "not written by"),
-        (lambda: header_of(format=2), "update ohmq"),
+        (lambda: header_of(format=3), "update ohmq"),
+        (lambda: header_of(format=1), "export the model again"),
         (lambda: header_of(model_id="xx"), "model.safetensors"),
         (lambda: header_of(config={**header["config"], "channels_max": 3}), "not usable"),
     ):

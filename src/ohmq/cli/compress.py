@@ -104,7 +104,7 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float | N
     type=click.IntRange(0, 2),
     default=0,
     show_default=True,
-    help="Search for smaller files: slower, and decoded as fast.",
+    help="How often to decode what is coded and choose again: fewer bits, more time to compress, none to decompress.",
 )
 @click.option("--layers", type=click.IntRange(1), help="At most so many places to cut the file (default: all).")
 @click.option("--fixed-rate", is_flag=True, help="No entropy coder: the size depends on the picture's size only.")
@@ -163,8 +163,8 @@ def command(
         raise click.UsageError(f"--tile {tile}: {codec.name} has tiles of its own; leave it out")
     if effort and fixed_rate:
         raise click.UsageError("--effort and --fixed-rate: the size does not depend on the symbols; leave one out")
-    if effort and not codec.searches:
-        raise click.UsageError(f"--effort {effort}: {codec.name} is no photo model with OHM; leave it out")
+    if effort and not codec.priced:
+        raise click.UsageError(f"--effort {effort}: {codec.name} is no photo model that prices its bits; leave it out")
     if bpp is max_bytes is psnr is None:
         work.count = channels if channels is not None else codec.channels_for(1.0 if fraction is None else fraction)
         if not 1 <= work.count <= codec.num_channels:

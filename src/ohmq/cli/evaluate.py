@@ -33,6 +33,9 @@ __all__ = ["command"]
     is_flag=True,
     help="Code each image once, with all channels and layers, and cut that file; default: a file of one layer for each rate.",
 )
+@click.option(
+    "--effort", type=click.IntRange(0, 2), default=0, show_default=True, help="Of the encoder, as ohmq compress."
+)
 @click.option("-o", "--output-dir", type=click.Path(path_type=Path), help="Write tables and a plot here.")
 @click.option("--force", is_flag=True, help="Overwrite earlier results.")
 @click.option("--json", "as_json", is_flag=True, help="Mean rows as JSON.")
@@ -46,6 +49,7 @@ def command(
     channels: tuple[int, ...],
     against: tuple[str, ...],
     cut: bool,
+    effort: int,
     output_dir: Path | None,
     force: bool,
     as_json: bool,
@@ -85,7 +89,15 @@ def command(
     data = f"MNIST {mnist}" if mnist else ", ".join(inputs)
     images = images[:limit]
     result = evaluate_set(
-        frozen, images, fractions or (-1,), output_dir, data=data, quiet=as_json, cut=cut, channels=channels
+        frozen,
+        images,
+        fractions or (-1,),
+        output_dir,
+        data=data,
+        quiet=as_json,
+        cut=cut,
+        channels=channels,
+        effort=effort,
     )
     for name in against:
         anchor = published.get(name) or classic_curve(name, [pixels for _, pixels in images])

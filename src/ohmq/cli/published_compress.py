@@ -37,6 +37,7 @@ def evaluate_set(
     per_image: bool = True,
     fixed_rate: bool = False,
     cut: bool = False,
+    effort: int = 0,
     channels: Sequence[int] = (),
     extra: Mapping[str, Any] | None = None,
     beside: Sequence[Curve] = (),
@@ -48,16 +49,19 @@ def evaluate_set(
         output_dir: gets fraction_F.csv (a row an image and one 'avg'), rate_distortion.csv, .png and .json, the last when
             all others are there; None: none.
         data: what the images are. plot: draw. quiet: do not print the table. per_image: write fraction_F.csv.
-        fixed_rate: measure fixed-rate files. cut: each image coded once, and cut. channels: numbers of channels in place of
-            fractions, also fewer than the model's minimum. extra: more that the result file keeps.
+        fixed_rate: measure fixed-rate files. cut: each image coded once, and cut. effort: of the encoder.
+        channels: numbers of channels in place of fractions, also fewer than the model's minimum.
+        extra: more that the result file keeps.
         beside: published curves, drawn dotted.
 
     Raises:
-        ConfigError: fractions or channels that the model does not have.
+        ConfigError: fractions, channels or an effort that the model does not have.
     """
     rows = {}
     with progress_bar(len(images), "evaluate") as update:
         if frozen.config.quantizer == "none":
+            if effort:
+                raise ConfigError(f"{frozen.name} has no quantizer: there is nothing to make an effort for")
             points = [evaluate_unquantized(frozen.model, images, progress=update)]
             plot = False
         else:
@@ -65,7 +69,9 @@ def evaluate_set(
             counts = sorted(set(channels)) or channel_counts(codec, fractions)
             if counts[-1] > codec.num_channels:
                 raise ConfigError(f"channels is {counts[-1]}; {codec.name} has {codec.num_channels}")
-            rows = evaluate_images(codec, images, counts, progress=update, fixed_rate=fixed_rate, cut=cut)
+            rows = evaluate_images(
+                codec, images, counts, progress=update, fixed_rate=fixed_rate, cut=cut, effort=effort
+            )
             points = rate_points(codec, rows)
     result = ResultFile(
         command=command_line(),

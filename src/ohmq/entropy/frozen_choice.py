@@ -142,6 +142,7 @@ class FrozenChoicePrior:
             self.projects.append(project)
             self.reaches.append(reach if narrow else None)
         self._tables: dict[int, NDArray[np.float32]] = {}  # of each segment
+        self._central: dict[int, NDArray[np.float32]] = {}  # of each group
 
     def segment_end(self, channel: int) -> int:
         """The first end of a group or cut point above a channel."""
@@ -180,6 +181,16 @@ class FrozenChoicePrior:
             self._tables[number] = prepare_tables(frequencies_from_weights(weights))
         each = len(first) * len(second)
         return self._tables[number][(channels.start - segment.start) * each : (channels.stop - segment.start) * each]
+
+    def central_tables(self, group: int) -> NDArray[np.float32]:
+        """The tables of a group's channels where both coefficients are zero, (channels, S) as `channel_tables`; kept."""
+        if group not in self._central:
+            ends = np.cumsum(self.group_sizes)
+            start, end = int(ends[group]) - self.group_sizes[group], int(ends[group])
+            logits = self.tensors["logits"][start:end, : self.alphabets[start]].astype(np.int64)
+            weights = exp2_weights(logits, self.tensors["exp2"].astype(np.int64))
+            self._central[group] = prepare_tables(frequencies_from_weights(weights))
+        return self._central[group]
 
 
 @functools.cache

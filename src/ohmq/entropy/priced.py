@@ -1,6 +1,7 @@
 """Symbols that are chosen while they are coded, also by the bits that they cost: a matter of the encoder alone."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +69,26 @@ class PricedSymbols:
         self._price = (self._bit_price / np.maximum(scale, LEAST_SCALE)).astype(np.float32)
         return self.symbols[channels]
 
+    def choose_without_context(self, tables: Callable[[int], Array]) -> NDArray[np.float32]:
+        """Choose the symbols of all channels at once as if each channel had one table: nearly what coding chooses.
+
+        Args:
+            tables: of each channel of a group, by its number: (channels, S), as `ohmq.entropy.prepare_tables` gives them.
+
+        Shape:
+            Returns: what the symbols leave of the latent, (pictures, tiles, h, w, D).
+        """
+        count = len(self.symbols)
+        for group, (start, end) in enumerate(itertools.pairwise(self._starts.tolist())):
+            if start >= count:
+                break
+            part = slice(start, min(end, count))
+            chosen = self.run(part)
+            costs = self._bits(tables(group)[: len(chosen)].T[..., None]) * self._price[:, None]
+            chosen[:] = _cheapest(self._projected, self._centres, costs)
+        self._subtract(part)
+        return np.ascontiguousarray(self._rest.T).reshape(*self.shape, -1)
+
     def values(self) -> NDArray[np.int64]:
         """What was chosen, (pictures, tiles, h, w, channels)."""
         return self.symbols.T.astype(np.int64, order="C").reshape(*self.shape, -1)
@@ -88,18 +109,36 @@ class PricedSymbols:
         where = rows_as_slice(rows, self.symbols.shape[1])
         projected = self._projected[first + portion.channels.start : first + portion.channels.stop, where]
         centres, price = self._centres[portion.channels], self._price[portion.channels, None]
-        # The bits but for a constant; from here on the symbols are the first axis, and each operation runs along the rows.
-        costs = np.add(tables.T.reshape(-1, *projected.shape), 1, order="C")
-        np.log(costs, out=costs)
-        costs *= price * np.float32(-1 / np.log(2))
-        distance = np.empty_like(projected)
-        for symbol, cost in enumerate(costs):
-            np.subtract(projected, centres[:, symbol, None], out=distance)
-            np.abs(distance, out=distance)
-            cost += distance
-        least, kind = costs[0], np.min_scalar_type(len(costs) - 1).type
-        chosen = np.zeros(projected.shape, kind)
-        for symbol, cost in enumerate(costs[1:], start=1):
+        # From here on the symbols are the first axis, and each operation runs along the rows.
+        costs = self._bits(tables.T.reshape(-1, *projected.shape))
+        costs *= price
+        self.symbols[self._channels][portion.channels, where] = _cheapest(projected, centres, costs)
+
+    @staticmethod
+    def _bits(frequencies: Array) -> NDArray[np.float32]:
+        """What symbols cost but for a constant, given their frequencies less 1."""
+        bits = np.add(frequencies, 1, dtype=np.float32, order="C")
+        np.log(bits, out=bits)
+        bits *= np.float32(-1 / np.log(2))
+        return bits
+
+
+def _cheapest(projected: Array, centres: Array, costs: Array) -> NDArray[np.integer]:
+    """The symbols whose distance and cost together are least, the first of equal ones.
+
+    Shape:
+        projected: (channels, m). centres: (channels, S). costs: (S, channels, m or 1). Returns: (channels, m).
+    """
+    kind = np.min_scalar_type(len(costs) - 1).type
+    chosen = np.zeros(projected.shape, kind)
+    least, cost = np.empty((2, *projected.shape), np.float32)
+    for symbol, spent in enumerate(costs):
+        np.subtract(projected, centres[:, symbol, None], out=cost)
+        np.abs(cost, out=cost)
+        np.add(cost, spent, out=cost)
+        if symbol:
             np.maximum(chosen, (cost < least) * kind(symbol), out=chosen)
             np.minimum(least, cost, out=least)
-        self.symbols[self._channels][portion.channels, where] = chosen
+        else:
+            least[:] = cost
+    return chosen

@@ -313,6 +313,7 @@ def compare_codecs(
     classic: Sequence[str],
     *,
     rates: int | None = None,
+    effort: int = 0,
     progress: Callable[[int], Any] = lambda count: None,
 ) -> tuple[CodecResult, ...]:
     """Code and decode every image with a model at several numbers of channels and with classic codecs at their qualities.
@@ -320,7 +321,7 @@ def compare_codecs(
     Args:
         codec: the model. images: names and pixels, (H, W) or (H, W, 3) as the model codes them; sizes may differ.
         channels: numbers of active channels, at least 1 each. classic: names of `CLASSIC_CODECS`.
-        rates: at most so many qualities of each of these, evenly spread.
+        rates: at most so many qualities of each of these, evenly spread. effort: the model's encoder, as `Codec.compress`.
         progress: called with 1 for each image and codec that is done.
 
     Raises:
@@ -333,13 +334,14 @@ def compare_codecs(
     check_classic(classic)
     results = []
     with one_thread():
-        evaluate_images(codec, images[:1], channels[:1], similarity=False)
+        evaluate_images(codec, images[:1], channels[:1], similarity=False, effort=effort)
         table = []
         for name, pixels in images:
-            rows = evaluate_images(codec, [(name, pixels)], channels)
+            rows = evaluate_images(codec, [(name, pixels)], channels, effort=effort)
             table.append([_model_row(rows[n][0], n, pixels) for n in channels])
             progress(1)
         settings = f"{codec.config.to_dict()['family']} family, id {codec.model_id.hex()}"
+        settings += f", effort {effort}" if effort else ""
         results.append(_result(MODEL, f"ohmq {codec.name}", settings, channels, table, images))
         for name in classic:
             design = CLASSIC_CODECS[name]

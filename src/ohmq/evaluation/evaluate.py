@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
-from ohmq.codec import Codec, Symbols
+from ohmq.codec import Codec, Latent, Symbols
 from ohmq.container import Layer, OhmFile, write_ohm
 from ohmq.entropy.layers import encode_layers, verify_layers
 from ohmq.entropy.priced import PricedSymbols
@@ -33,6 +34,7 @@ def evaluate_images(
     similarity: bool = True,
     fixed_rate: bool = False,
     cut: bool = False,
+    effort: int = 0,
 ) -> dict[int, list[ImageRow]]:
     """Code and decode images at several numbers of channels.
 
@@ -44,14 +46,17 @@ def evaluate_images(
         cut: code each image once, with all channels and all layers, and cut that file, which costs what its layers cost; else
             each number of channels has a file of its own, in one layer, for which a model that prices its bits chooses symbols
             anew, as `Codec.compress` does.
+        effort: as `Codec.compress`.
 
     Returns:
         For each number of channels a row an image. Seconds of small images are the mean over a batch coded together.
 
     Raises:
         BitstreamError: bytes that do not decode to the symbols they came from.
-        ConfigError: with cut, a number of channels at which no layer ends.
+        ConfigError: with cut, a number of channels at which no layer ends; an effort, and a model that cannot make it.
+        ValueError: an effort out of range, or with fixed_rate.
     """
+    codec.check_effort(effort, fixed_rate)
     if cut and (wrong := set(channels) - {0, *codec.cut_points}):
         raise ConfigError(
             f"a file cannot be cut at {min(wrong)} channels; {codec.name} has the cuts {codec.cut_points}"
@@ -65,7 +70,9 @@ def evaluate_images(
         stop = start + 1
         while stop < len(images) and stop - start < limit and images[stop][1].shape == shape:
             stop += 1
-        for n, part in _evaluate_batch(codec, images[start:stop], channels, similarity, fixed_rate, cut).items():
+        for n, part in _evaluate_batch(
+            codec, images[start:stop], channels, similarity, fixed_rate, cut, effort
+        ).items():
             rows[n].extend(part)
         progress(stop - start)
         start = stop
@@ -84,17 +91,32 @@ class _Coded(NamedTuple):
 
 
 def _priced(
-    codec: Codec, latent: NDArray[np.float32], channels: Sequence[int], width: int, height: int
+    codec: Codec, latent: NDArray[np.float32], images: NDArray[np.uint8], channels: Sequence[int], effort: int
 ) -> dict[int, _Coded]:
     """Of a latent, symbols are chosen anew for each number of channels."""
+    height, width = images.shape[1:3]
     table = {}
     for n in channels:
         clock = time.perf_counter()
-        source = codec.priced_symbols(latent, n)
+        source = _choice(codec, latent, images, n, effort)
         choice_s = (time.perf_counter() - clock) / len(latent)
         coded = _entropy_coded(codec, source, [(n,)], width, height)[n]
         table[n] = coded._replace(encode_s=coded.encode_s + choice_s)
     return table
+
+
+def _choice(
+    codec: Codec, latent: NDArray[np.float32], images: NDArray[np.uint8], channels: int, effort: int
+) -> PricedSymbols:
+    """What chooses the symbols of latents (N, 1, h, w, D) of images for so many channels, as compressing each does."""
+    if not effort:
+        return codec.priced_symbols(latent, channels)
+    moved = []
+    for values, image in zip(latent, images, strict=True):
+        picture = Image.fromarray(image)
+        source = Latent(values, *picture.size, picture=picture, effort=effort)
+        moved.append(codec.chosen_from(source, channels))
+    return codec.priced_symbols(np.stack(moved), channels)
 
 
 def _entropy_coded(
@@ -150,6 +172,7 @@ def _evaluate_batch(
     similarity: bool,
     fixed_rate: bool,
     cut: bool,
+    effort: int,
 ) -> dict[int, list[ImageRow]]:
     count = len(images)
     height, width = images[0][1].shape[:2]
@@ -165,11 +188,11 @@ def _evaluate_batch(
         if fixed_rate:
             coded |= _fixed_rate(codec, source, some, width, height)
         elif cut:
-            whole = codec.priced_symbols(source, codec.num_channels) if priced else source
+            whole = _choice(codec, source, reference, codec.num_channels, effort) if priced else source
             ends = codec.layer_ends(codec.num_channels)
             coded |= _entropy_coded(codec, whole, [ends[: ends.index(n) + 1] for n in some], width, height)
         elif priced:
-            coded |= _priced(codec, source, some, width, height)
+            coded |= _priced(codec, source, reference, some, effort)
         else:
             coded |= _entropy_coded(codec, source, [(n,) for n in some], width, height)
     table: dict[int, list[ImageRow]] = {n: [] for n in channels}

@@ -7,10 +7,21 @@ from typing import Any, ClassVar, Literal
 
 from ohmq.errors import ConfigError
 
-__all__ = ["BLOCK", "FAMILIES", "MnistConfig", "ModelConfig", "OpenImagesConfig", "PhotoConfig", "config_from_dict"]
+__all__ = [
+    "BLOCK",
+    "FAMILIES",
+    "GREY_LEVELS",
+    "MnistConfig",
+    "ModelConfig",
+    "OpenImagesConfig",
+    "PhotoConfig",
+    "config_from_dict",
+]
 
 BLOCK = 16
 """Pixels of a block of a photograph, each side: the stride of the latent."""
+GREY_LEVELS = 32.0
+"""Grey levels (of 255) that are 1 in the space of photo models and, as their block transform is orthonormal, in the latent."""
 
 UNSTATED: dict[str, Any] = {
     "analysis_blocks": (2, 3),

@@ -9,14 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ohmq.models.base import CompressionModel, ModelOutput
-from ohmq.models.config import BLOCK, PhotoConfig
+from ohmq.models.config import BLOCK, GREY_LEVELS, PhotoConfig
 from ohmq.priors import ChoicePrior, ChosenTables, FactorizedDensity
 from ohmq.quantizers import DirectionalOneHotMax, IntegerRounding
 
 __all__ = ["BLOCK", "GREY_LEVELS", "Filter", "PhotoIntegerModel", "PhotoModel", "block_filters"]
 
-GREY_LEVELS = 32.0
-"""Grey levels (of 255) that are 1 in the normalised space and, as the transform is orthonormal, in the latent."""
 CONVOLUTION_SCALE = 0.25
 LATENT_SCALE = 0.15
 ROWS_AT_ONCE = 4096
@@ -269,13 +267,8 @@ class PhotoModel(_PhotoFamily):
     @torch.no_grad()
     def symbols(self, images: Tensor) -> Tensor:
         """Symbols of normalised images, all channels, nothing priced; shape (batch, h, w, C), int64."""
-        return self.latent_symbols(self.analysis_transform(images))
-
-    @torch.no_grad()
-    def latent_symbols(self, latent: Tensor) -> Tensor:
-        """Symbols of a latent (batch, D, h, w), all channels, nothing priced; shape (batch, h, w, C), int64."""
         quantizer = self.quantizer
-        z = latent.permute(0, 2, 3, 1)
+        z = self.analysis_transform(images).permute(0, 2, 3, 1)
         rows = z.reshape(-1, z.shape[-1])
         out = torch.empty(len(rows), self.config.channels_max, dtype=torch.int64)
         for begin in range(0, len(rows), ROWS_AT_ONCE):

@@ -1,0 +1,181 @@
+"""Feedback in the encoder: fewer bits for the same quality, the same decoder."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_models import make_codec, photo_picture
+
+import ohmq.codec
+from ohmq.codec import Codec, load
+from ohmq.container import read_header
+from ohmq.entropy.frozen_choice import FrozenChoicePrior
+from ohmq.errors import ConfigError, UnreachableTargetError
+from ohmq.evaluation.bd_rate import bd_rate
+from ohmq.evaluation.evaluate import evaluate_images
+from ohmq.feedback import STEPS, block_coefficients, fed_back
+from ohmq.metrics import psnr_db
+from ohmq.models.config import GREY_LEVELS
+from ohmq.models.photo import block_filters
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    return load("photo")
+
+
+@pytest.fixture(scope="module")
+def crop() -> Image.Image:
+    """A piece of a photograph whose sides are no multiples of 16."""
+    with Image.open(PHOTOS / "chelsea.png") as image:
+        return image.convert("RGB").crop((100, 60, 289, 211))
+
+
+def test_block_coefficients_are_the_transform_of_the_model() -> None:
+    block, _ = block_filters(40)
+    pixels = np.random.default_rng(0).integers(-90, 90, (2, 3, 32, 48)).astype(np.float32)
+    found = block_coefficients(pixels, block.numpy())
+    expected = torch.nn.functional.conv2d(torch.from_numpy(pixels) / GREY_LEVELS, block, stride=16)
+    assert found.shape == (2, 2, 3, 40)
+    assert found == pytest.approx(expected.permute(0, 2, 3, 1).numpy(), abs=1e-4)
+
+
+def test_what_quantization_alone_explains_moves_nothing() -> None:
+    rng = np.random.default_rng(1)
+    latent, left, other = rng.standard_normal((3, 4, 5, 6)).astype(np.float32)
+    for part in (0.0, 0.8, -2.0):
+        assert fed_back(latent, left, np.float32(part) * left, 0.5) == pytest.approx(latent, abs=1e-6)
+    assert np.array_equal(fed_back(latent, np.zeros_like(left), np.zeros_like(left), 0.5), latent)
+    other -= np.vdot(other, left) / np.vdot(left, left) * left  # what is left once that part is taken off
+    moved = fed_back(latent, left, np.float32(0.8) * left + other, 0.25)
+    assert moved == pytest.approx(latent + 0.25 * other, abs=1e-5)
+
+
+def test_the_quick_choice_is_the_cheapest_symbol_of_one_table_a_channel() -> None:
+    codec = make_codec("photo")
+    prior = codec.prior
+    assert isinstance(prior, FrozenChoicePrior)
+    latent = codec.latent(photo_picture(48, 64, 4)).values[0]
+    quantizer = {name: value.astype(np.float64) for name, value in codec.networks.quantizer.items()}
+    starts = np.cumsum([0, *prior.group_sizes])
+    for count in (1, 10, 24):
+        quick = codec.priced_symbols(latent[None, None], count)
+        left = quick.choose_without_context(prior.central_tables)[0, 0]
+        rest = latent.reshape(-1, latent.shape[-1]).astype(np.float64)
+        for group, (start, end) in enumerate(itertools.pairwise(starts)):
+            before = rest.copy()
+            for c in range(start, min(end, count)):
+                size = prior.alphabets[c]
+                values = quantizer["values"][c]
+                spacing = (values[size // 2 + 1] - values[size // 2 - 1]) / 2
+                price = quantizer["bit_price"][count - 1] / (np.square(quantizer["directions"][c]).sum() * spacing)
+                bits = 24 - np.log2(prior.central_tables(group)[c - start].astype(np.float64) + 1)
+                cost = (
+                    np.abs((before @ quantizer["project"][c])[:, None] - quantizer["centres"][c, :size]) + price * bits
+                )
+                chosen = quick.symbols[c]
+                assert (np.take_along_axis(cost, chosen[:, None], 1)[:, 0] <= cost.min(1) + 1e-4).all()
+                rest -= values[chosen][:, None] * quantizer["directions"][c]
+        assert left.reshape(rest.shape) == pytest.approx(rest, abs=1e-3)
+
+
+def test_it_pays(codec: Codec, crop: Image.Image) -> None:
+    """Every effort needs fewer bits than the one before it, over the whole range of rates."""
+    curves = []
+    for effort in (0, 1, 2):
+        files = [codec.compress(crop, channels=n, layers=1, effort=effort) for n in codec.cut_points[4::2]]
+        bits = [8 * sum(layer.length for layer in read_header(data).layers) for data in files]
+        curves.append((bits, [psnr_db(np.asarray(crop), np.asarray(codec.decompress(data))) for data in files]))
+    first, second = (bd_rate(*one, *other).percent for one, other in itertools.pairwise(curves))
+    assert first < -2
+    assert second < 0
+
+
+def test_evaluation_measures_what_compress_writes(codec: Codec, crop: Image.Image) -> None:
+    pixels, (count,) = np.asarray(crop), (codec.cut_points[8],)
+    for effort in (0, 1, 2):
+        data = codec.compress(crop, channels=count, layers=1, effort=effort)
+        (row,) = evaluate_images(codec, [("crop", pixels)], [count], effort=effort)[count]
+        assert row.file_bpp == pytest.approx(8 * len(data) / (crop.width * crop.height), rel=0.01)
+        assert row.psnr_db == pytest.approx(psnr_db(pixels, np.asarray(codec.decompress(data))), abs=0.02)
+
+
+def test_targets_are_kept(codec: Codec, crop: Image.Image) -> None:
+    pixels = np.asarray(crop)
+    for goal in (27.0, 31.0):
+        plain, found = (codec.compress(crop, psnr=goal, effort=effort) for effort in (0, 1))
+        assert psnr_db(pixels, np.asarray(codec.decompress(found))) >= goal
+        assert len(found) <= len(plain)
+    for bpp in (0.3, 0.6):
+        limit = int(bpp * crop.width * crop.height / 8)
+        plain, found = (codec.compress(crop, bpp=bpp, effort=effort) for effort in (0, 1))
+        assert max(len(plain), len(found)) <= limit
+        plain_db, found_db = (psnr_db(pixels, np.asarray(codec.decompress(data))) for data in (plain, found))
+        assert found_db >= plain_db
+    for target in ({"psnr": 70.0}, {"max_bytes": 40}):
+        with pytest.raises(UnreachableTargetError):
+            codec.compress(crop, effort=1, **target)  # type: ignore[arg-type]
+
+
+def test_a_quality_that_only_an_effort_reaches(codec: Codec, crop: Image.Image) -> None:
+    plain, found = (codec.compress(crop, effort=effort) for effort in (0, 2))
+    best, better = (psnr_db(np.asarray(crop), np.asarray(codec.decompress(data))) for data in (plain, found))
+    goal = (best + better) / 2 + 0.1
+    assert best < goal < better
+    reached = codec.compress(crop, psnr=goal, effort=2)
+    assert psnr_db(np.asarray(crop), np.asarray(codec.decompress(reached))) >= goal
+
+
+def test_window_by_window(codec: Codec, crop: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of a picture are moved nearly as in the whole picture: the factor of what quantization explains is their own."""
+    count = codec.cut_points[7]
+    whole = codec.latent(crop, effort=1)
+    moved = codec.chosen_from(whole, count) - whole.values
+    monkeypatch.setattr(ohmq.codec, "WINDOW", 4)
+    for tile in (0, 5):
+        if not tile:
+            monkeypatch.setattr(ohmq.codec, "TILE_ABOVE", 1000)
+        part = codec.latent(crop, effort=1, tile=tile)
+        there = codec.chosen_from(part, count) - part.values
+        assert np.square(there - moved).mean() < 0.15 * np.square(moved).mean()
+    data = codec.compress(crop, channels=count, tile=5, effort=2)
+    assert codec.decompress(data).size == crop.size
+
+
+@pytest.mark.parametrize("size", [(1, 1), (300, 2)])
+def test_any_size_transparency_and_flat_pictures(codec: Codec, size: tuple[int, int]) -> None:
+    flat = Image.new("RGB", size, (120, 130, 140))
+    noisy = photo_picture(size[1], size[0], 2)
+    noisy.putalpha(photo_picture(size[1], size[0], 3).convert("L"))
+    for image in (flat, noisy):
+        decoded = codec.decompress(codec.compress(image, channels=40, effort=2))
+        assert (decoded.size, decoded.mode) == (size, image.mode)
+    assert np.array_equal(np.asarray(decoded)[..., 3], np.asarray(noisy)[..., 3])
+
+
+def test_the_same_file_every_time(codec: Codec, crop: Image.Image) -> None:
+    first = codec.compress(crop, channels=50, effort=2)
+    assert load("photo").compress(crop, channels=50, effort=2) == first
+    latent = codec.latent(crop, effort=2)
+    kept = latent.values.copy()
+    assert codec.encode(latent, 50) == first
+    assert np.array_equal(latent.values, kept)
+    assert codec.compress_picture(Image.new("RGB", (32, 32), (10, 120, 200)), effort=1).channels == codec.num_channels
+
+
+def test_efforts_that_cannot_be_made(codec: Codec, crop: Image.Image) -> None:
+    for effort in (-1, len(STEPS) + 1):
+        with pytest.raises(ValueError, match=f"effort is {effort}; it must be 0 to 2"):
+            codec.compress(crop, effort=effort)
+    with pytest.raises(ValueError, match="fixed rate"):
+        codec.compress(crop, effort=1, fixed_rate=True)
+    digits, digit = make_codec("context"), np.zeros((28, 28), np.uint8)
+    with pytest.raises(ConfigError, match="no photo model"):
+        digits.compress(digit, effort=1)
+    with pytest.raises(ConfigError, match="no photo model"):
+        evaluate_images(digits, [("digit", digit)], [1], effort=1)
