@@ -101,8 +101,11 @@ def check(codec: Codec, folder: Path) -> None:
     print(f"{len(files)} pictures: symbols and bytes equal with 1 and 2 threads, after loading again, in a batch")
 
 
-def flops_per_pixel(codec: Codec) -> tuple[float, float]:
-    """Floating-point operations of compressing and decompressing all channels, products of the integer prior included."""
+def flops_per_pixel(codec: Codec) -> tuple[float, float, float]:
+    """Floating-point operations of compressing, decompressing and a step of feedback, all channels.
+
+    Products of the integer prior are included.
+    """
     side = 256
     tile = torch.zeros(1, 3, side, side)
     counts = []
@@ -121,7 +124,9 @@ def flops_per_pixel(codec: Codec) -> tuple[float, float]:
     tables = (networks + products) / 16**2
     filters = codec.networks.filters
     after = filters.flops_per_pixel if filters is not None else 0
-    return counts[0] + products / 16**2 + tables, counts[1] + prior.directions.size * 2 / 16**2 + tables + after
+    decoded = counts[1] + prior.directions.size * 2 / 16**2 + after
+    back = 2 * codec.networks.block.size / 16**2 if codec.priced else 0
+    return counts[0] + products / 16**2 + tables, decoded + tables, decoded + products / 16**2 + back
 
 
 def main() -> None:
@@ -139,8 +144,10 @@ def main() -> None:
     pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None].float() / 255
     print(f"{arguments.image.name}, {image.width}x{image.height}, {torch.get_num_threads()} threads, "
           f"medians of {arguments.rounds} alternating rounds")  # fmt: skip
-    encoder, decoder = flops_per_pixel(codec)
-    print(f"compress {encoder / 1000:.1f}, decompress {decoder / 1000:.1f} kFLOPs a pixel, all channels")
+    encoder, decoder, feedback = (count / 1000 for count in flops_per_pixel(codec))
+    print(
+        f"compress {encoder:.1f}, decompress {decoder:.1f} kFLOPs a pixel, all channels; each effort {feedback:.1f} more"
+    )
     for bpp in arguments.bpp:
         count = channels_for_rate(codec, image, bpp)
         data = codec.compress(image, channels=count, layers=1)
