@@ -349,12 +349,16 @@ class Codec:
 
         Shape:
             Returns: (1, rows, columns, D).
+
+        Raises:
+            ValueError: a latent with an effort and without its picture.
         """
         rows, columns = source.values.shape[1:3]
         place = place or Window(0, 0, rows, columns)
         if not source.effort:
             return source.values[:, place.rows, place.columns]
-        assert source.picture is not None
+        if source.picture is None:
+            raise ValueError(f"effort is {source.effort}: feedback needs the picture of the latent")
         whole = not source.tile and source.width * source.height <= TILE_ABOVE
         halo = 0 if whole else source.effort * self.networks.synthesis_halo
         out = np.empty((1, *place.shape, source.values.shape[3]), np.float32)

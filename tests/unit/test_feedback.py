@@ -174,6 +174,8 @@ def test_efforts_that_cannot_be_made(codec: Codec, crop: Image.Image) -> None:
             codec.compress(crop, effort=effort)
     with pytest.raises(ValueError, match="fixed rate"):
         codec.compress(crop, effort=1, fixed_rate=True)
+    with pytest.raises(ValueError, match="needs the picture"):
+        codec.encode(codec.latent(crop, effort=1)._replace(picture=None), 50)
     digits, digit = make_codec("context"), np.zeros((28, 28), np.uint8)
     with pytest.raises(ConfigError, match="no photo model"):
         digits.compress(digit, effort=1)

@@ -104,7 +104,7 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float | N
     type=click.IntRange(0, 2),
     default=0,
     show_default=True,
-    help="How often to decode what is coded and choose again: fewer bits, more time to compress, none to decompress.",
+    help="Rounds of feedback: fewer bits for the same quality, more time to compress; decompressing is as fast.",
 )
 @click.option("--layers", type=click.IntRange(1), help="At most so many places to cut the file (default: all).")
 @click.option("--fixed-rate", is_flag=True, help="No entropy coder: the size depends on the picture's size only.")

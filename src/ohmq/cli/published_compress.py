@@ -79,7 +79,7 @@ def evaluate_set(
         model_id=frozen.model_id.hex(),
         data=f"{data}, {len(images)} images",
         points=tuple(points),
-        extra={"training": frozen.provenance, **(extra or {})},
+        extra={"training": frozen.provenance, **({"effort": effort} if effort else {}), **(extra or {})},
     )
     if output_dir is not None:
         if rows and per_image:

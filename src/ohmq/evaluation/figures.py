@@ -188,16 +188,16 @@ def _bitrates(runs: Sequence[Run]) -> _Plan:
 
 def _kodak(runs: Sequence[Run]) -> _Plan:
     curves, missing = [], []
-    for family, quantizer, name in (
-        ("photo", "ohm", "photo"),
-        ("openimages", "ohm", "openimages-ohm-c0-480"),
-        ("openimages", "integer", "openimages-int-c0-480"),
+    ending = f" {KODAK_IMAGES} images"
+    kodak = [r for r in runs if r.result.data.lower().startswith("kodak, ") and r.result.data.endswith(ending)]
+    for family, quantizer, effort, name in (
+        ("photo", "ohm", 0, "photo"),
+        ("photo", "ohm", 1, "photo, effort 1"),
+        ("openimages", "ohm", 0, "openimages-ohm-c0-480"),
+        ("openimages", "integer", 0, "openimages-int-c0-480"),
     ):
-        for run in runs:
-            kodak = run.result.data.lower().startswith("kodak, ") and run.result.data.endswith(
-                f" {KODAK_IMAGES} images"
-            )
-            if kodak and (run.family, run.quantizer) == (family, quantizer):
+        for run in kodak:
+            if (run.family, run.quantizer, run.result.extra.get("effort", 0)) == (family, quantizer, effort):
                 curves.append(_curve(run, name, f"ohmq, {name}", "file_bpp"))
                 break
         else:
