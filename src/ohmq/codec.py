@@ -328,17 +328,18 @@ class Codec:
         Args:
             latent: (h, w, D), that of analysis. picture: uint8, (H, W, 3), the latent's or up to a block smaller.
             channels: that will be coded. effort: how often. price: as in `Latent`.
+
+        Shape:
+            Returns: (h, w, D), as the latent in units of `ohmq.models.config.GREY_LEVELS`.
         """
         assert isinstance(self.prior, FrozenChoicePrior)
         (pixels,) = _tiles(picture, (latent.shape[0] * BLOCK, latent.shape[1] * BLOCK))
         for step in STEPS[:effort]:
             quick = self.priced_symbols(latent[None, None], channels, price)
-            (left,), bias = (
-                quick.choose_without_context(self.prior.central_tables)[0],
-                self.networks.quantizer["output_bias"],
-            )
+            left = quick.choose_without_context(self.prior.central_tables)[0, 0]
+            left -= self.networks.quantizer["output_bias"]
             missed = pixels.astype(np.float32) - self.networks.pixels(quick.values()[0], channels)
-            latent = fed_back(latent, left - bias, block_coefficients(missed, self.networks.block)[0], step)
+            latent = fed_back(latent, left, block_coefficients(missed, self.networks.block)[0], step)
         return latent
 
     def chosen_from(self, source: Latent, channels: int, place: Window | None = None) -> Array:
@@ -512,10 +513,10 @@ class Codec:
         effort: int = 0,
     ) -> Coded:
         """Compress what `prepare` gave; arguments and errors as `compress`, where the last target that is given counts."""
+        self.check_effort(effort, fixed_rate)
         colours, extras = split_extras(picture)
         given_to: dict[str, Any] = {"layers": layers, "fixed_rate": fixed_rate, "extras": extras}
         source: Symbols | Latent
-        self.check_effort(effort, fixed_rate)
         source = self._latent(colours, tile) if self.priced and not fixed_rate else self._analyse(colours, tile)
         sources = [source, source._replace(effort=effort)] if isinstance(source, Latent) and effort else [source]
         given_to["original"] = picture if psnr_table else None

@@ -13,7 +13,7 @@ from ohmq.models.config import BLOCK, GREY_LEVELS, PhotoConfig
 from ohmq.priors import ChoicePrior, ChosenTables, FactorizedDensity
 from ohmq.quantizers import DirectionalOneHotMax, IntegerRounding
 
-__all__ = ["BLOCK", "GREY_LEVELS", "Filter", "PhotoIntegerModel", "PhotoModel", "block_filters"]
+__all__ = ["BLOCK", "Filter", "PhotoIntegerModel", "PhotoModel", "block_filters"]
 
 CONVOLUTION_SCALE = 0.25
 LATENT_SCALE = 0.15

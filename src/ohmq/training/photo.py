@@ -13,7 +13,8 @@ from ohmq.errors import ConfigError
 from ohmq.evaluation.bd_rate import bd_rate
 from ohmq.evaluation.results import Curve
 from ohmq.models import CompressionModel, PhotoIntegerModel, PhotoModel
-from ohmq.models.photo import GREY_LEVELS, PhotoAnalysis, PhotoSynthesis
+from ohmq.models.config import GREY_LEVELS
+from ohmq.models.photo import PhotoAnalysis, PhotoSynthesis
 from ohmq.training.module import TrainingModule
 from ohmq.training.options import TrainOptions
 
