@@ -4,8 +4,8 @@
 
 The rival has the field's usual transforms (N = 128, M = 192, four 5x5 convolutions of stride 2 each way, GDN between), random
 weights, and only its forward pass is timed: no hyper-network, no entropy coding. Ours is everything but reading and writing
-files, at effort 0, then at the others. Times alternate; each figure is a median. With --check every picture of a folder is
-coded with 1 and with 2 threads and decoded again: all symbols must be equal.
+files, at the default effort, then at the others. Times alternate; each figure is a median. With --check every picture of a
+folder is coded with 1 and with 2 threads and decoded again: all symbols must be equal.
 """
 
 import argparse
@@ -102,7 +102,7 @@ def check(codec: Codec, folder: Path) -> None:
 
 
 def flops_per_pixel(codec: Codec) -> tuple[float, float, float]:
-    """Floating-point operations of compressing, decompressing and a step of feedback, all channels.
+    """Floating-point operations of compressing without feedback, decompressing and a step of feedback, all channels.
 
     Products of the integer prior are included.
     """
@@ -145,14 +145,16 @@ def main() -> None:
     print(f"{arguments.image.name}, {image.width}x{image.height}, {torch.get_num_threads()} threads, "
           f"medians of {arguments.rounds} alternating rounds")  # fmt: skip
     encoder, decoder, feedback = (count / 1000 for count in flops_per_pixel(codec))
+    default = codec.effort(None)
     print(
-        f"compress {encoder:.1f}, decompress {decoder:.1f} kFLOPs a pixel, all channels; each effort {feedback:.1f} more"
+        f"compress {encoder + default * feedback:.1f}, decompress {decoder:.1f} kFLOPs a pixel, all channels; "
+        f"of those of compressing, {feedback:.1f} for each effort, which is {default}"
     )
     for bpp in arguments.bpp:
         count = channels_for_rate(codec, image, bpp)
         data = codec.compress(image, channels=count, layers=1)
         symbols = codec.decode(data)[1]
-        source = codec.latent(image) if codec.priced else symbols
+        source = codec.latent(image, effort=0) if codec.priced else symbols
         work: dict[str, Callable[[], object]] = {
             "rival": lambda: network(pixels),
             "compress": lambda n=count: codec.compress(image, channels=n, layers=1),
@@ -161,7 +163,9 @@ def main() -> None:
             "choose and encode": lambda s=source, n=count: codec.encode(s, n, layers=1),
             "decode": lambda d=data: codec.decode(d),
         }
-        for effort in range(1, len(STEPS) + 1) if codec.priced else ():
+        for effort in range(len(STEPS) + 1) if codec.priced else ():
+            if effort == default:
+                continue
             work[f"effort {effort}"] = lambda n=count, e=effort: codec.compress(image, channels=n, layers=1, effort=e)
         times: dict[str, list[float]] = {name: [] for name in work}
         with torch.inference_mode():

@@ -60,6 +60,7 @@ from ohmq.shipped import shipped_model_ids
 from ohmq.windows import WINDOW, Window, windows
 
 __all__ = [
+    "DEFAULT_EFFORT",
     "DEFAULT_TILE",
     "PRICES",
     "TILE_ABOVE",
@@ -82,6 +83,8 @@ TILE_ABOVE = 2**23
 """Pictures of more pixels are coded in tiles; compressing one of so many in one piece takes 1.7 GiB, twice as many twice that."""
 DEFAULT_TILE = 128
 """Latent positions of a tile, each side: 2048 pixels."""
+DEFAULT_EFFORT = 1
+"""Steps of feedback where nothing else is asked for; see `Codec.fed_back`."""
 PRICES = tuple(2 ** (-step / 4) for step in range(-4, 5))
 """For a target, what a bit may cost, by what it costs in the model: from few bits to many."""
 
@@ -136,11 +139,11 @@ Source = Symbols | Latent
 
 
 class Quality(NamedTuple):
-    """A number of channels, the PSNR of the picture they decode to, in dB, and the price of a bit as in `Latent`."""
+    """A number of channels, the PSNR of the picture they decode to, in dB, and what they are chosen from, with its price."""
 
     channels: int
     psnr_db: float
-    price: float = 1.0
+    source: Source
 
 
 class Fitting(NamedTuple):
@@ -292,7 +295,7 @@ class Codec:
         return self._analyse(self.prepare(image, flatten=True, max_pixels=max_pixels), tile)
 
     def latent(
-        self, image: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS, tile: int | None = None, effort: int = 0
+        self, image: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS, tile: int | None = None, effort: int | None = None
     ) -> Latent:
         """What the symbols of an image laid onto white are chosen from, once it is known how many channels are coded.
 
@@ -304,7 +307,7 @@ class Codec:
         """
         if not self.priced:
             raise ConfigError(f"{self.name} does not price its bits: use analyse")
-        self.check_effort(effort)
+        effort = self.effort(effort)
         return self._latent(self.prepare(image, flatten=True, max_pixels=max_pixels), tile)._replace(effort=effort)
 
     def _analyse(self, picture: Image.Image, tile: int | None) -> Symbols:
@@ -443,7 +446,7 @@ class Codec:
         psnr_table: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         tile: int | None = None,
-        effort: int = 0,
+        effort: int | None = None,
     ) -> bytes:
         """Compress an image into the bytes of an ``.ohm`` file.
 
@@ -470,7 +473,7 @@ class Codec:
             tile: for photo models, code in tiles of so many latent positions (of 16 pixels) each side, 1 to 256, or in
                 one piece (0); default: tiles of 128 for pictures of more than 2^23 pixels, which bounds the memory.
             effort: 0, 1 or 2: how often to decode what is chosen and choose again, see `fed_back`; decoding takes the same
-                time. For photo models that price their bits, without fixed_rate.
+                time. For photo models that price their bits, without fixed_rate; there `DEFAULT_EFFORT` is the default.
 
         Returns:
             The file.
@@ -510,52 +513,47 @@ class Codec:
         fixed_rate: bool = False,
         psnr_table: bool = False,
         tile: int | None = None,
-        effort: int = 0,
+        effort: int | None = None,
     ) -> Coded:
         """Compress what `prepare` gave; arguments and errors as `compress`, where the last target that is given counts."""
-        self.check_effort(effort, fixed_rate)
+        effort = self.effort(effort, fixed_rate)
         colours, extras = split_extras(picture)
         given_to: dict[str, Any] = {"layers": layers, "fixed_rate": fixed_rate, "extras": extras}
         source: Symbols | Latent
-        source = self._latent(colours, tile) if self.priced and not fixed_rate else self._analyse(colours, tile)
-        sources = [source, source._replace(effort=effort)] if isinstance(source, Latent) and effort else [source]
+        if self.priced and not fixed_rate:
+            source = self._latent(colours, tile)._replace(effort=effort)
+        else:
+            source = self._analyse(colours, tile)
         given_to["original"] = picture if psnr_table else None
-        if psnr is None and max_bytes is None:
+        reached: float | None = None
+        if psnr is not None:
+            channels, reached, source = self.reach_psnr(picture, source, psnr)
+        elif max_bytes is not None:
+            file, channels, _ = self.encode_within(source, max_bytes, **given_to)
+            return Coded(file, channels, None)
+        else:
             channels = self._count(None, channels)
-            return Coded(self.encode(sources[-1], channels, **given_to), channels, None)
-        # The steps between sizes and qualities may cost more than an effort has won: what is best of all is taken.
-        found: list[tuple[float, Coded]] = []
-        for number, source in enumerate(sources, start=1):
-            try:
-                if psnr is not None:
-                    channels, reached, price = self.reach_psnr(picture, source, psnr)
-                    file = self.encode(_priced(source, price), channels, **given_to)
-                    found.append((-len(file), Coded(file, channels, reached)))
-                else:
-                    file, channels, source = self.encode_within(source, cast(int, max_bytes), **given_to)
-                    quality = self._psnr_db(picture, self._symbols(source, channels), channels) if effort else 0.0
-                    found.append((quality, Coded(file, channels, None)))
-            except UnreachableTargetError:
-                if number == len(sources) and not found:
-                    raise
-        return max(found, key=lambda candidate: candidate[0])[1]
+        return Coded(self.encode(source, channels, **given_to), channels, reached)
 
-    def check_effort(self, effort: int, fixed_rate: bool = False) -> None:
-        """Refuse what cannot be made.
+    def effort(self, wanted: int | None, fixed_rate: bool = False) -> int:
+        """How often `fed_back` moves a latent: as often as is wanted; None: `DEFAULT_EFFORT` where that can be.
 
         Raises:
             ValueError: an effort out of range, or with a fixed rate. ConfigError: a model that does not price its bits.
         """
-        if effort not in range(len(STEPS) + 1):
-            raise ValueError(f"effort is {effort}; it must be 0 to {len(STEPS)}")
-        if effort and fixed_rate:
+        if wanted is None:
+            return DEFAULT_EFFORT if self.priced and not fixed_rate else 0
+        if wanted not in range(len(STEPS) + 1):
+            raise ValueError(f"effort is {wanted}; it must be 0 to {len(STEPS)}")
+        if wanted and fixed_rate:
             raise ValueError(
-                f"effort is {effort}: with a fixed rate, symbols cost the same whatever they are; leave it out"
+                f"effort is {wanted}: with a fixed rate, symbols cost the same whatever they are; leave it out"
             )
-        if effort and not self.priced:
+        if wanted and not self.priced:
             raise ConfigError(
                 f"{self.name} is no photo model that prices its bits: only these can make an effort; leave it out"
             )
+        return wanted
 
     def compress_batch(self, images: Any, **arguments: Any) -> list[bytes]:
         """The ``.ohm`` files of several images, which may differ in size.
@@ -644,16 +642,18 @@ class Codec:
     def _approach(self, source: Latent, attempt: _Attempt[_Result]) -> list[tuple[bool, _Result]]:
         """What attempts gave: at cut points and ends of groups, and at other prices between the two that are nearest.
 
-        The price that the latent has, as one that was searched for a target may, is not where that starts from.
+        The price that the latent has, as one that was searched for a target may, is not where that starts from. At all
+        prices, symbols are chosen from where feedback moves the latent at the model's own: nearly there, and much sooner.
         """
         source = source._replace(price=1.0)
         tried = _bisect([(channels, source) for channels in self._stops], attempt)
         between: list[tuple[int, Source]] = []
         below, above = ([found.channels for much, found in tried if much == side] for side in (False, True))
-        if below:
-            between += [(below[-1], source._replace(price=price)) for price in PRICES if price < 1]
-        if above:
-            between += [(above[-1], source._replace(price=price)) for price in PRICES if price > 1]
+        for nearest, lower in ((below, True), (above, False)):
+            if nearest:
+                moved = source._replace(values=self.chosen_from(source, nearest[-1]), effort=0)
+                prices = [price for price in PRICES if price != 1 and (price < 1) == lower]
+                between += [(nearest[-1], moved._replace(price=price)) for price in prices]
         return tried + _bisect(between, attempt)
 
     def reach_psnr(self, image: Any, source: Source, psnr: float) -> Quality:
@@ -672,13 +672,12 @@ class Codec:
 
         def quality(channels: int, priced: Source) -> tuple[bool, Quality]:
             reached = self._psnr_db(image, self._symbols(priced, channels), channels)
-            price = priced.price if isinstance(priced, Latent) else 1.0
-            return reached >= psnr, Quality(channels, reached, price)
+            return reached >= psnr, Quality(channels, reached, priced)
 
         tried = self._approach(source, quality) if isinstance(source, Latent) else []
         enough = [found for reached, found in tried if reached]
         if enough:
-            return min(enough, key=lambda found: (found.psnr_db, found.channels, -found.price))
+            return min(enough, key=lambda found: (found.psnr_db, found.channels, -cast(Latent, found.source).price))
         for channels in self._stops if isinstance(source, Latent) else self.cut_points:
             tried.append(quality(channels, source))
             if tried[-1][0]:
@@ -1023,11 +1022,6 @@ class Codec:
             inside = decoded[:, y : y + lower - upper, x : x + right - left]
             pixels = np.ascontiguousarray(inside.transpose(1, 2, 0))
             yield box, pixels
-
-
-def _priced(source: Source, price: float) -> Source:
-    """A latent whose bits have another price; symbols have none."""
-    return source._replace(price=price) if isinstance(source, Latent) else source
 
 
 def _bisect(settings: Sequence[tuple[int, Source]], attempt: _Attempt[_Result]) -> list[tuple[bool, _Result]]:

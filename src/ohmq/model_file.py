@@ -59,6 +59,7 @@ __all__ = [
     "save_model",
     "thaw",
     "with_filters",
+    "with_filters_of",
 ]
 
 MODEL_FORMAT = 1
@@ -70,6 +71,8 @@ NETWORK_BITS = (13, 11, 13)
 on photographs, then seldom make a sum of more than the 24 bits of float32."""
 LEAST_ENTRY = 40 / 2**WEIGHT_BITS
 """Entries of the choice prior's directions below this do not count where no earlier channel has a larger one."""
+_DECODES = ("synthesis_transform.", "quantizer.values", "quantizer.directions", "quantizer.output_bias")
+"""Tensors of photo models whose names begin so make the picture that filters correct."""
 
 
 @dataclass(frozen=True)
@@ -357,6 +360,21 @@ def with_filters(frozen: FrozenModel, filters: ClassFilters, provenance: dict[st
     weights |= {f"filters.{key}": value for key, value in filters.tensors.items()}
     tables = {key.removeprefix("prior."): value for key, value in frozen.tensors.items() if key.startswith("prior.")}
     return _assemble(frozen.name, frozen.config, weights, tables, {**frozen.provenance, "filters": provenance})
+
+
+def with_filters_of(frozen: FrozenModel, other: FrozenModel) -> FrozenModel:
+    """A photo model with the filters of another one that decodes alike, as one has that differs in its analysis alone.
+
+    Raises:
+        ModelFileError: the other has no filters, or decodes in another way.
+    """
+    if other.filters is None:
+        raise ModelFileError(f"{other.name} has no filters after the synthesis")
+    for name in {*frozen.tensors, *other.tensors}:
+        same = np.array_equal(frozen.tensors.get(name, ()), other.tensors.get(name, ()))
+        if name.startswith(_DECODES) and not same:
+            raise ModelFileError(f"{other.name} decodes in another way ({name}): fit filters to photos")
+    return with_filters(frozen, other.filters, dict(other.provenance.get("filters", {})))
 
 
 def _model_id(config: ModelConfig, tensors: Mapping[str, NDArray[Any]]) -> bytes:

@@ -19,6 +19,7 @@ from ohmq.models import PhotoConfig
 from ohmq.training import photo
 from ohmq.training.options import TrainOptions, preset
 from ohmq.training.photos import CropLoader, photo_files, photo_folder
+from ohmq.training.quick_analysis import PATCHES
 from ohmq.training.run import train
 
 
@@ -144,12 +145,12 @@ def small_run(photos: Path, output: Path, **changes: object) -> TrainOptions:
         analysis_blocks=(1, 2), synthesis_blocks=(0, 1), neighbour_hidden=0,
     )  # fmt: skip
     settings = {"crop_size": 64, "batch_size": 2, "epochs": 2, "val_every": 1, "log_interval": 1, "cpu": True}
-    settings |= {"data_base_path": photos, "output_dir": output, "model": model, **changes}
+    settings |= {"data_base_path": photos, "output_dir": output, "model": model, "quick_epochs": 0, **changes}
     return TrainOptions(**{**preset("photo"), **settings})  # type: ignore[arg-type]
 
 
-def logged(folder: Path, column: str) -> list[float]:
-    with (folder / "logs_train" / "metrics.csv").open() as file:
+def logged(folder: Path, column: str, stage: str = "train") -> list[float]:
+    with (folder / f"logs_{stage}" / "metrics.csv").open() as file:
         return [float(row[column]) for row in csv.DictReader(file) if row[column]]
 
 
@@ -251,6 +252,56 @@ def test_training_goes_on_with_other_photos(photos: Path, tmp_path: Path) -> Non
         train(dataclasses.replace(options, model=more, output_dir=tmp_path / "fourth"))
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # the trainer tells of its processes and folders
+def test_a_quick_analysis_learns_what_the_deep_one_gives(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = small_run(
+        photos, tmp_path / "run", epochs=1, quick_epochs=12, val_every=13, learning_rate=4e-3, ema_decay=0.5
+    )
+    last = train(options)
+    deep, quick = load(tmp_path / "run" / "train.ckpt"), load(last)
+    assert isinstance(deep.config, PhotoConfig)
+    assert quick.config == dataclasses.replace(deep.config, analysis_patches=PATCHES, analysis_blocks=(0, 2))
+    assert quick.frozen.provenance["stage"] == "quick_analysis"
+    tensors = quick.frozen.tensors
+    changed = [name for name, value in deep.frozen.tensors.items() if not np.array_equal(value, tensors.get(name))]
+    assert changed and all(name.startswith("analysis_transform.path") for name in changed)
+    errors = logged(tmp_path / "run", "train_mse", "quick_analysis")
+    assert sum(errors[-4:]) < 0.7 * sum(errors[:4])
+    with Image.open(photos / "openimages" / "train" / "0.png") as image:
+        assert quick.decompress(quick.compress(image)).size == image.size
+
+    # The same in two parts, from the model that the first stage left; then a run that goes on.
+    alone = {**dataclasses.asdict(options), "model": options.model, "start_from": str(tmp_path / "run" / "train.ckpt")}
+    alone |= {"epochs": 0, "output_dir": tmp_path / "alone"}
+    again = load(train(TrainOptions(**alone))).frozen.tensors
+    path = [name for name in tensors if name.startswith("analysis_transform.path")]
+    assert path and all(
+        np.allclose(again[name], tensors[name], atol=2e-3) for name in path
+    )  # it was rounded in between
+    contents = torch.load(last, weights_only=False)
+    resumed = dataclasses.replace(options, quick_epochs=13)
+    more = torch.load(train(resumed, resume=last), weights_only=False)
+    assert more["epoch"] == contents["epoch"] + 1
+    kept = [name for name in contents["state_dict"] if name.startswith("deep.")]
+    assert kept and all(torch.equal(more["state_dict"][name], contents["state_dict"][name]) for name in kept)
+
+    with caplog.at_level("INFO"):
+        trained = load(train(dataclasses.replace(options, start_from=str(last), output_dir=tmp_path / "third")))
+    assert "has a quick analysis already" in caplog.text
+    assert trained.config == quick.config
+    with pytest.raises(ConfigError, match="quick analysis already: with 0 epochs"):
+        train(TrainOptions(**{**alone, "start_from": str(last), "output_dir": tmp_path / "fourth"}))
+    for changes, message in (
+        ({"epochs": 0}, "epochs is 0; it must be at least 1"),
+        ({"quick_epochs": -1}, "quick_epochs is -1"),
+        ({"model": preset("photo-int")["model"]}, "photo models with the OHM quantizer; set --quick-epochs 0"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            dataclasses.replace(options, **changes)
+
+
 def test_filters_are_fitted_when_a_model_is_exported(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -275,13 +326,21 @@ def test_filters_are_fitted_when_a_model_is_exported(
     )
     assert after > before + 0.05
 
+    taken = tmp_path / "taken.safetensors"  # from a model that decodes alike
+    assert run("export", model, "-o", taken, "--filters", made) == 0
+    assert load(taken).model_id == codec.model_id
+    assert load(taken).frozen.provenance["filters"] == codec.frozen.provenance["filters"]
+
     kept = made.read_bytes()
     (tmp_path / "empty").mkdir()
+    capsys.readouterr()
     digits = Path(__file__).parents[1] / "golden" / "static.safetensors"
     for arguments, code, words in (
         ((model, "-o", made, "--filters", folder), 1, "exists"),
         ((model, "--onnx", tmp_path / "onnx", "--filters", folder), 2, "give -o"),
-        ((model, "-o", tmp_path / "n.safetensors", "--filters", tmp_path / "nothing"), 2, "does not exist"),
+        ((model, "-o", tmp_path / "n.safetensors", "--filters", tmp_path / "nothing"), 1, "nothing"),
+        ((model, "-o", tmp_path / "n.safetensors", "--filters", model), 1, "has no filters"),
+        ((model, "-o", tmp_path / "n.safetensors", "--filters", "photo"), 1, "photo decodes in another way"),
         ((model, "-o", tmp_path / "n.safetensors", "--filters", tmp_path / "empty"), 1, "empty"),
         ((model, "-o", tmp_path / "n.safetensors", "--filters", folder, "--filter-photos", 0), 2, "filter-photos"),
         ((digits, "-o", tmp_path / "n.safetensors", "--filters", folder), 1, "no photo model"),

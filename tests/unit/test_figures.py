@@ -54,7 +54,7 @@ def test_shipped_results_are_recognised() -> None:
     assert plan.missing == ["mnist-ohm-c0-16-lambda0.85-0.9", "mnist-ohm-c0-16-lambda0.9-0.999"]
     assert FIGURES["lambda-c8"]([ohm]).curves == []
     kodak = FIGURES["kodak"](list(runs.values()))
-    assert [curve.name for curve in kodak.curves][:3] == ["photo", "photo, effort 1", "kodak-ohm"]
+    assert [curve.name for curve in kodak.curves][:3] == ["photo", "photo, effort 0", "kodak-ohm"]
     assert kodak.missing == ["openimages-ohm-c0-480", "openimages-int-c0-480"]
 
 

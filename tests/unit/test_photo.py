@@ -443,6 +443,12 @@ def test_configurations() -> None:
             dataclasses.replace(SMALL, **wrong)
     with pytest.raises(ConfigError, match="interlaced"):
         dataclasses.replace(SMALL, interlaced_groups=2)
+    quick = dataclasses.replace(config, analysis_patches=12, analysis_blocks=(0, 2))
+    assert config_from_dict(quick.to_dict()) == quick
+    with pytest.raises(ConfigError, match="no blocks at a quarter"):
+        dataclasses.replace(config, analysis_patches=12, analysis_blocks=(1, 2))
+    with pytest.raises(ConfigError, match="analysis_patches is -1"):
+        dataclasses.replace(config, analysis_patches=-1)
     for wrong in ({"analysis_blocks": (2,)}, {"synthesis_blocks": (2, -1)}):
         with pytest.raises(ConfigError, match="two numbers of blocks"):
             dataclasses.replace(SMALL, **wrong)

@@ -31,7 +31,7 @@ KODAK = ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "bpg444
     "--anchor", help="What BD-rates refer to: model or one of the codecs. [default: jpeg, or the first --codec]"
 )
 @click.option("--rates", type=click.IntRange(1), help="At most so many rates a codec. [default: all]")
-@click.option("--effort", type=click.IntRange(0, 2), default=0, show_default=True, help="Of the model's encoder.")
+@click.option("--effort", type=click.IntRange(0, 2), help="Of the model's encoder, as ohmq compress.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many images.")
 @click.option("--match", type=NumberRange(0, min_open=True), multiple=True, default=(0.15, 0.4), show_default=True,
               help="Rate in bits per pixel of the pictures on the page. Repeatable.")  # fmt: skip
@@ -52,7 +52,7 @@ def command(
     names: tuple[str, ...],
     anchor: str | None,
     rates: int | None,
-    effort: int,
+    effort: int | None,
     limit: int | None,
     match: tuple[float, ...],
     pictures: int,
@@ -91,7 +91,7 @@ def command(
             check_output(output_dir / file, force=force)
     frozen = resolve_model(model)
     codec = Codec(frozen)
-    codec.check_effort(effort)
+    codec.effort(effort)  # whether it can be
     loaded, failed = read_images(inputs, grey=False)
     images = suited_images(codec, loaded[:limit])
     if drawn:

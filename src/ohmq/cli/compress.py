@@ -33,7 +33,7 @@ class _Compress:
     psnr_table: bool
     max_pixels: int
     tile: int | None
-    effort: int
+    effort: int | None
     force: bool
 
     @cached_property
@@ -102,9 +102,7 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float | N
 @click.option(
     "--effort",
     type=click.IntRange(0, 2),
-    default=0,
-    show_default=True,
-    help="Rounds of feedback: fewer bits for the same quality, more time to compress; decompressing is as fast.",
+    help="Rounds of feedback, for photos 1: more of them, fewer bits for the same quality; decompressing is as fast.",
 )
 @click.option("--layers", type=click.IntRange(1), help="At most so many places to cut the file (default: all).")
 @click.option("--fixed-rate", is_flag=True, help="No entropy coder: the size depends on the picture's size only.")
@@ -127,7 +125,7 @@ def command(
     bpp: float | None,
     max_bytes: int | None,
     psnr: float | None,
-    effort: int,
+    effort: int | None,
     layers: int | None,
     fixed_rate: bool,
     flatten: bool,

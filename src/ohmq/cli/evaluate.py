@@ -33,9 +33,7 @@ __all__ = ["command"]
     is_flag=True,
     help="Code each image once, with all channels and layers, and cut that file; default: a file of one layer for each rate.",
 )
-@click.option(
-    "--effort", type=click.IntRange(0, 2), default=0, show_default=True, help="Of the encoder, as ohmq compress."
-)
+@click.option("--effort", type=click.IntRange(0, 2), help="Of the encoder, as ohmq compress.")
 @click.option("-o", "--output-dir", type=click.Path(path_type=Path), help="Write tables and a plot here.")
 @click.option("--force", is_flag=True, help="Overwrite earlier results.")
 @click.option("--json", "as_json", is_flag=True, help="Mean rows as JSON.")
@@ -49,7 +47,7 @@ def command(
     channels: tuple[int, ...],
     against: tuple[str, ...],
     cut: bool,
-    effort: int,
+    effort: int | None,
     output_dir: Path | None,
     force: bool,
     as_json: bool,

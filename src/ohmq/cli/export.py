@@ -13,8 +13,9 @@ __all__ = ["command"]
 @click.option("--onnx", type=click.Path(path_type=Path, file_okay=False), help="Or: a folder for --runtime onnx.")
 @click.option(
     "--filters",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Photo models, with -o: fit filters after the synthesis to photos that lie where ohmq train --data finds them.",
+    metavar="DATA|MODEL",
+    help="Photo models, with -o: fit filters after the synthesis to photos that lie where ohmq train --data finds them, or "
+    "take those of a model that decodes alike.",
 )
 @click.option(
     "--filter-photos",
@@ -26,12 +27,12 @@ __all__ = ["command"]
 )
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 def command(
-    checkpoint: str, output: Path | None, onnx: Path | None, filters: Path | None, count: int, force: bool
+    checkpoint: str, output: Path | None, onnx: Path | None, filters: str | None, count: int, force: bool
 ) -> int:
     """Freeze a checkpoint into one model file (weights, integer tables, provenance), or any model into an ONNX folder."""
     from ohmq.errors import ModelFileError
     from ohmq.files import check_output
-    from ohmq.model_file import resolve_model, save_model
+    from ohmq.model_file import resolve_model, save_model, with_filters_of
 
     if (output is None) == (onnx is None):
         raise click.UsageError("give one of -o and --onnx")
@@ -53,11 +54,13 @@ def command(
         raise ModelFileError(f"{output}: a model file ends in .safetensors")
     check_output(output, force=force)
     frozen = resolve_model(checkpoint)
-    if filters is not None:
+    if filters is not None and not Path(filters).is_dir():
+        frozen = with_filters_of(frozen, resolve_model(filters))
+    elif filters is not None:
         from ohmq.cli.common import progress_bar
         from ohmq.training.filters import filter_photos, fit_filters
 
-        photos = filter_photos(filters, count)
+        photos = filter_photos(Path(filters), count)
         with progress_bar(len(photos), "fitting filters") as progress:
             frozen = fit_filters(frozen, photos, progress)
     save_model(frozen, output, force=force)

@@ -37,7 +37,7 @@ def evaluate_set(
     per_image: bool = True,
     fixed_rate: bool = False,
     cut: bool = False,
-    effort: int = 0,
+    effort: int | None = None,
     channels: Sequence[int] = (),
     extra: Mapping[str, Any] | None = None,
     beside: Sequence[Curve] = (),
@@ -58,6 +58,7 @@ def evaluate_set(
         ConfigError: fractions, channels or an effort that the model does not have.
     """
     rows = {}
+    made: dict[str, Any] = {}
     with progress_bar(len(images), "evaluate") as update:
         if frozen.config.quantizer == "none":
             if effort:
@@ -66,6 +67,7 @@ def evaluate_set(
             plot = False
         else:
             codec = Codec(frozen)
+            made = {"effort": codec.effort(effort, fixed_rate)} if codec.priced else {}
             counts = sorted(set(channels)) or channel_counts(codec, fractions)
             if counts[-1] > codec.num_channels:
                 raise ConfigError(f"channels is {counts[-1]}; {codec.name} has {codec.num_channels}")
@@ -79,7 +81,7 @@ def evaluate_set(
         model_id=frozen.model_id.hex(),
         data=f"{data}, {len(images)} images",
         points=tuple(points),
-        extra={"training": frozen.provenance, **({"effort": effort} if effort else {}), **(extra or {})},
+        extra={"training": frozen.provenance, **made, **(extra or {})},
     )
     if output_dir is not None:
         if rows and per_image:

@@ -26,6 +26,7 @@ _MODEL_KEYS = ("quantizer", "channels_min", "channels_max", "num_symbols", "prio
 @click.option("--refinement/--no-refinement", default=None, help="Later channels quantize what earlier ones left.")
 @click.option("--lambda-rd", "lambdas", type=float, nargs=2, help="lambda_min lambda_max (default 0.95 0.999).")
 @click.option("--epochs", type=int)
+@click.option("--quick-epochs", type=int, help="Photos: of the quick analysis, after those; 0: keep the deep one.")
 @click.option("--batch-size", type=int, help="Over all devices.")
 @click.option("--learning-rate", type=float)
 @click.option("--weight-decay", type=float)

@@ -313,7 +313,7 @@ def compare_codecs(
     classic: Sequence[str],
     *,
     rates: int | None = None,
-    effort: int = 0,
+    effort: int | None = None,
     progress: Callable[[int], Any] = lambda count: None,
 ) -> tuple[CodecResult, ...]:
     """Code and decode every image with a model at several numbers of channels and with classic codecs at their qualities.
@@ -341,7 +341,7 @@ def compare_codecs(
             table.append([_model_row(rows[n][0], n, pixels) for n in channels])
             progress(1)
         settings = f"{codec.config.to_dict()['family']} family, id {codec.model_id.hex()}"
-        settings += f", effort {effort}" if effort else ""
+        settings += f", effort {codec.effort(effort)}" if codec.priced else ""
         results.append(_result(MODEL, f"ohmq {codec.name}", settings, channels, table, images))
         for name in classic:
             design = CLASSIC_CODECS[name]

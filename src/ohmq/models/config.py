@@ -24,6 +24,7 @@ GREY_LEVELS = 32.0
 """Grey levels (of 255) that are 1 in the space of photo models and, as their block transform is orthonormal, in the latent."""
 
 UNSTATED: dict[str, Any] = {
+    "analysis_patches": 0,
     "analysis_blocks": (2, 3),
     "synthesis_blocks": (2, 3),
     "neighbour_hidden": 0,
@@ -154,6 +155,8 @@ class PhotoConfig(ModelConfig):
     Attributes:
         latent_channels: D, coefficients of the block transform that are kept.
         wide, wider: channels of the convolutions at a quarter and an eighth of the resolution.
+        analysis_patches: channels that the quick analysis makes of patches of 8x8 pixels, all its convolutions being at an
+            eighth of the resolution; 0: the deep analysis, with convolutions at a half and a quarter.
         analysis_blocks, synthesis_blocks: residual blocks of each transform at a quarter and an eighth.
         groups: channels of each group, sum channels_max; found by the warm start, as are
         alphabets: symbols of the channels of each group, odd, at most num_symbols; empty: num_symbols for all.
@@ -173,6 +176,7 @@ class PhotoConfig(ModelConfig):
     latent_channels: int = 320
     wide: int = 96
     wider: int = 160
+    analysis_patches: int = 0
     analysis_blocks: tuple[int, int] = (2, 3)
     synthesis_blocks: tuple[int, int] = (4, 3)
     groups: tuple[int, ...] = ()
@@ -214,6 +218,12 @@ class PhotoConfig(ModelConfig):
             blocks = getattr(self, name)
             if len(blocks) != 2 or min(blocks) < 0:
                 raise ConfigError(f"{name} is {list(blocks)}; it must be two numbers of blocks, at least 0")
+        if self.analysis_patches < 0:
+            raise ConfigError(f"analysis_patches is {self.analysis_patches}; it must be at least 0")
+        if self.analysis_patches and self.analysis_blocks[0]:
+            raise ConfigError(
+                f"analysis_blocks is {list(self.analysis_blocks)}; an analysis of patches has no blocks at a quarter"
+            )
         if not 0 <= self.neighbour_hidden <= 64:
             raise ConfigError(f"neighbour_hidden is {self.neighbour_hidden}; it must lie in 0 to 64")
         if not 1 <= self.latent_channels <= 768:

@@ -84,6 +84,33 @@ def _follow(path: nn.Module, x: Tensor, bfloat16: bool) -> Tensor:
     return out.float()
 
 
+def _deep_path(config: PhotoConfig) -> nn.Sequential:
+    wide, wider = config.wide, config.wider
+    last = nn.Conv2d(wider, config.latent_channels, 3, stride=2, padding=1)
+    _zero(last)
+    return nn.Sequential(
+        nn.Conv2d(3, wide // 2, 5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.Conv2d(wide // 2, wide, 3, stride=2, padding=1),
+        *(ResidualBlock(wide) for _ in range(config.analysis_blocks[0])),
+        nn.Conv2d(wide, wider, 3, stride=2, padding=1),
+        *(ResidualBlock(wider) for _ in range(config.analysis_blocks[1])),
+        last,
+        ResidualBlock(config.latent_channels),
+    )
+
+
+def _quick_path(config: PhotoConfig) -> nn.Sequential:
+    patches = config.analysis_patches
+    last = nn.Conv2d(patches, config.latent_channels, 3, stride=2, padding=1)
+    _zero(last)
+    return nn.Sequential(
+        nn.Conv2d(3, patches, BLOCK // 2, stride=BLOCK // 2),
+        *(ResidualBlock(patches) for _ in range(config.analysis_blocks[1])),
+        last,
+    )
+
+
 class PhotoAnalysis(nn.Module):
     """Block transform plus a convolutional path that starts at zero: (B, 3, H, W) -> (B, D, H / 16, W / 16).
 
@@ -93,21 +120,9 @@ class PhotoAnalysis(nn.Module):
 
     def __init__(self, config: PhotoConfig) -> None:
         super().__init__()
-        latent, wide, wider = config.latent_channels, config.wide, config.wider
         self.low_precision = False
-        self.block = nn.Parameter(block_filters(latent)[0])
-        last = nn.Conv2d(wider, latent, 3, stride=2, padding=1)
-        _zero(last)
-        self.path = nn.Sequential(
-            nn.Conv2d(3, wide // 2, 5, stride=2, padding=2),
-            nn.ReLU(),
-            nn.Conv2d(wide // 2, wide, 3, stride=2, padding=1),
-            *(ResidualBlock(wide) for _ in range(config.analysis_blocks[0])),
-            nn.Conv2d(wide, wider, 3, stride=2, padding=1),
-            *(ResidualBlock(wider) for _ in range(config.analysis_blocks[1])),
-            last,
-            ResidualBlock(latent),
-        )
+        self.block = nn.Parameter(block_filters(config.latent_channels)[0])
+        self.path = _quick_path(config) if config.analysis_patches else _deep_path(config)
 
     def forward(self, x: Tensor) -> Tensor:
         """The latent, in units of `GREY_LEVELS`."""
@@ -195,6 +210,8 @@ class PhotoModel(_PhotoFamily):
 
     quantizer: DirectionalOneHotMax
     prior: ChoicePrior | None
+    analysis_transform: PhotoAnalysis
+    synthesis_transform: PhotoSynthesis
 
     def __init__(self, config: PhotoConfig) -> None:
         dim, channels, symbols = config.latent_channels, config.channels_max, config.num_symbols

@@ -48,6 +48,8 @@ class TrainOptions:
         start_from: what training starts from in place of the warm start: a photo model (shipped name, model file or
             checkpoint) of as many channels or fewer, or a checkpoint of an OHM model for digits with refinement, of any
             number of channels. "": nothing.
+        quick_epochs: of a photo model with OHM, the last passes, in which a quick analysis learns to do for the encoder what
+            the deep one does, and takes its place. 0: the deep one stays.
         only: of a photo model, train only the parameters whose names begin with this. "": all.
     """
 
@@ -83,6 +85,7 @@ class TrainOptions:
     description: str = ""
     test_sets: tuple[str, ...] = ()
     start_from: str = ""
+    quick_epochs: int = 0
     only: str = ""
 
     def __post_init__(self) -> None:
@@ -90,7 +93,16 @@ class TrainOptions:
             raise ConfigError(f"lambdas {self.lambdas}: needs two values, lambda_min and lambda_max")
         if not all(0 <= value <= 1 for value in self.lambdas) or self.lambdas[0] > self.lambdas[1]:
             raise ConfigError(f"lambda_rd {self.lambdas}: needs 0 <= lambda_min <= lambda_max <= 1")
-        for name in ("epochs", "batch_size", "val_every", "log_interval", "num_nodes", "warm_start_batch_size"):
+        if self.quick_epochs < 0:
+            raise ConfigError(f"quick_epochs is {self.quick_epochs}; it must be at least 0")
+        if self.quick_epochs and not (isinstance(self.model, PhotoConfig) and self.model.quantizer == "ohm"):
+            raise ConfigError("a quick analysis is for photo models with the OHM quantizer; set --quick-epochs 0")
+        if self.epochs < 1 and not (self.epochs == 0 and self.start_from and self.quick_epochs):
+            raise ConfigError(
+                f"epochs is {self.epochs}; it must be at least 1, or 0 where training starts from another model and "
+                "only makes a quick analysis for it"
+            )
+        for name in ("batch_size", "val_every", "log_interval", "num_nodes", "warm_start_batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("learning_rate", "warm_start_learning_rate", "fraction_power"):
@@ -196,12 +208,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "schedule": "cosine",
         "ema_decay": 0.999,
         "clip_norm": 1.0,
+        "quick_epochs": 20,
         "num_val_samples": 10,
         "val_every": 5,
     },
 }
 PRESETS["photo-int"] = {
     **PRESETS["photo"],
+    "quick_epochs": 0,
     "model": PhotoConfig(
         quantizer="integer", prior="static", refinement=False, channels_max=320, latent_channels=320, num_symbols=256
     ),

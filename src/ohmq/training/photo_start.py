@@ -289,6 +289,10 @@ def extend_photo_model(model: PhotoModel, design: PhotoDesign) -> tuple[PhotoMod
     """
     held, wanted = model.config, design.config
     assert isinstance(held, PhotoConfig)
+    if held.analysis_patches:  # a quick analysis is trained on as it is
+        wanted = dataclasses.replace(
+            wanted, analysis_patches=held.analysis_patches, analysis_blocks=held.analysis_blocks
+        )
     found = ("channels_max", "groups", "alphabets", "cuts", "interlaced_groups", *_BLOCKS)
     added = [("neighbour_hidden", 0), ("priced", False)]
     changed = [f"{key} is {value!r}, not {getattr(wanted, key)!r}" for key, value in dataclasses.asdict(held).items()

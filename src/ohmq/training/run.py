@@ -40,6 +40,7 @@ from ohmq.training.options import TrainOptions, recorded_options
 from ohmq.training.photo import PhotoModule
 from ohmq.training.photo_start import design_photo_codec, extend_photo_model, start_integer_model, start_photo_model
 from ohmq.training.photos import CropLoader, WholePhotos, photo_files, photo_folder
+from ohmq.training.quick_analysis import QuickAnalysisModule, with_quick_analysis
 from ohmq.training.resize import grow_symbols, resize_channels
 
 __all__ = ["is_first_process", "train"]
@@ -140,20 +141,41 @@ def _train_photo(options: TrainOptions, resume: Path | None, start: Path | None)
             assert isinstance(built, PhotoModel)
             start_photo_model(built, design)
         model = built
-    for transform in (model.analysis_transform, model.synthesis_transform):
-        transform.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     loader = CropLoader(photos.files, options.batch_size, options.crop_size, seed=options.seed)
     validation = WholePhotos(photos.held_out, BLOCK)
-    module = PhotoModule(
-        dataclasses.replace(options, model=design.config),
-        model,
-        options.epochs * len(loader),
-        design.rates_bpp,
-        design.lambdas,
-        classic_curve("jpeg", [photo[0].permute(1, 2, 0).numpy() for photo in validation]),
-    )
-    _fit(module, _Stage("train", design.config, options.epochs), options, loader, validation, done.path, started)
-    return options.output_dir / "last.ckpt"
+    anchor = classic_curve("jpeg", [photo[0].permute(1, 2, 0).numpy() for photo in validation])
+    last, quick = options.output_dir / "last.ckpt", _Stage("quick_analysis", None, options.quick_epochs)
+
+    def arguments(model: PhotoModel | PhotoIntegerModel, epochs: int) -> tuple[Any, ...]:
+        for transform in (model.analysis_transform, model.synthesis_transform):
+            transform.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        own = dataclasses.replace(options, model=model.config)
+        return own, model, epochs * len(loader), design.rates_bpp, design.lambdas, anchor
+
+    if options.epochs and done.stage != quick.name:
+        module = PhotoModule(*arguments(model, options.epochs))
+        _fit(module, _Stage("train", model.config, options.epochs), options, loader, validation, done.path, started)
+        model, done = module.final_model, _Progress("", None)
+        if quick.epochs and is_first_process():
+            shutil.copyfile(last, options.output_dir / "train.ckpt")
+    assert isinstance(model.config, PhotoConfig)
+    if not quick.epochs:
+        return last
+    if model.config.analysis_patches:
+        if not options.epochs:
+            raise ConfigError(
+                f"{options.start_from} has a quick analysis already: with 0 epochs there is nothing to do"
+            )
+        logger.info("the model that training started from has a quick analysis already, which was trained as all else")
+        return last
+    assert isinstance(model, PhotoModel)
+    torch.manual_seed(options.seed)
+    small, deep = with_quick_analysis(model), model.analysis_transform
+    deep.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    learner = QuickAnalysisModule(deep, *arguments(small, quick.epochs))
+    stage = dataclasses.replace(quick, model=small.config)
+    _fit(learner, stage, options, loader, validation, done.path, started)
+    return last
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +213,7 @@ class _Progress:
         free = {"description", "num_workers", "devices", "num_nodes", "cpu", "log_interval", "val_every", "precision"}
         # A run may be made longer or shorter on the way; the schedule then follows the new length.
         free |= {"epochs", "grow_epochs"} if bool(found["grow_epochs"]) == bool(wanted["grow_epochs"]) else set()
-        free |= {"learning_rate"} if isinstance(options.model, PhotoConfig) else set()
+        free |= {"learning_rate", "quick_epochs"} if isinstance(options.model, PhotoConfig) else set()
         fixed = set(wanted) - free
         changed = [f"{key} was {found.get(key)!r}, now {wanted[key]!r}" for key in sorted(fixed)
                    if found.get(key) != wanted[key]]  # fmt: skip
