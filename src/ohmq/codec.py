@@ -183,6 +183,9 @@ class Networks(Protocol):
     def pixels(self, symbols: NDArray[np.int64], channels: int, /) -> NDArray[np.uint8]:
         """And back, from the first ``channels`` channels."""
 
+    def picture(self, codewords: NDArray[np.float32], channels: int, /) -> NDArray[np.uint8]:
+        """Of a photo model: the same from the sum of the chosen codewords, (T, h, w, D)."""
+
     @property
     def block(self) -> NDArray[np.float32]:
         """Of a photo model: the filters of the block transform in its synthesis, (D, 3, 16, 16)."""
@@ -340,8 +343,8 @@ class Codec:
         for step in STEPS[:effort]:
             quick = self.priced_symbols(latent[None, None], channels, price)
             left = quick.choose_without_context(self.prior.central_tables)[0, 0]
+            missed = pixels.astype(np.float32) - self.networks.picture((latent - left)[None], channels)
             left -= self.networks.quantizer["output_bias"]
-            missed = pixels.astype(np.float32) - self.networks.pixels(quick.values()[0], channels)
             latent = fed_back(latent, left, block_coefficients(missed, self.networks.block)[0], step)
         return latent
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ohmq.class_filters import REACH, ClassFilters, finished
 from ohmq.models.base import CompressionModel
 from ohmq.models.config import BLOCK, PhotoConfig
-from ohmq.models.photo import ChannelGain, PhotoSynthesis
+from ohmq.models.photo import ChannelGain, PhotoModel, PhotoSynthesis
 
 __all__ = ["TorchNetworks", "analysis_halo", "synthesis_halo"]
 
@@ -79,9 +79,21 @@ class TorchNetworks:
         Shape:
             symbols: (T, h, w, at least channels). Returns: (T, image_channels, H, W).
         """
-        threads = torch.get_num_threads()
-        out = [finished(part, channels, self.filters, threads) for part in self._decoded(symbols, channels)]
-        return np.concatenate(out)
+        return np.concatenate([self._finished(part, channels) for part in self._decoded(symbols, channels)])
+
+    def picture(self, codewords: NDArray[np.float32], channels: int) -> NDArray[np.uint8]:
+        """The same of a photo model, from the sum of the chosen codewords of so many channels.
+
+        Shape:
+            codewords: (T, h, w, D). Returns: (T, 3, 16 h, 16 w).
+        """
+        assert isinstance(self.model, PhotoModel)
+        with torch.inference_mode():
+            decoded = self.model.picture(torch.from_numpy(codewords)).mul(255)
+        return self._finished(decoded.numpy(), channels)
+
+    def _finished(self, decoded: NDArray[np.float32], channels: int) -> NDArray[np.uint8]:
+        return finished(decoded, channels, self.filters, torch.get_num_threads())
 
     def unfiltered(self, symbols: NDArray[np.int64], channels: int) -> NDArray[np.float32]:
         """As `pixels`, neither filtered nor rounded: 0 to 255."""

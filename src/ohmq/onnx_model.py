@@ -127,7 +127,14 @@ class OnnxNetworks:
             latent = self._codewords(rows, range(channels)) + self.quantizer["output_bias"]
             if "directions" not in self.quantizer:
                 latent = np.maximum(latent, 0)
-        planes = latent.reshape(*symbols.shape[:3], -1).transpose(0, 3, 1, 2)
+        return self._decoded(latent.reshape(*symbols.shape[:3], -1), channels)
+
+    def picture(self, codewords: NDArray[np.float32], channels: int, /) -> NDArray[np.uint8]:
+        """The same of a photo model, from the sum of the chosen codewords (T, h, w, D)."""
+        return self._decoded(codewords + self.quantizer["output_bias"], channels)
+
+    def _decoded(self, latent: Array, channels: int) -> NDArray[np.uint8]:
+        planes = latent.transpose(0, 3, 1, 2)
         pictures = np.concatenate([self._run("synthesis", plane[None]) for plane in planes])
         return finished(pictures * np.float32(255), channels, self.filters, os.cpu_count() or 1)
 

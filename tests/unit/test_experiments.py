@@ -27,6 +27,7 @@ def test_each_file_is_whole_and_explained(name: str) -> None:
     assert len(explained) >= len(values) - 4  # group, description and the obvious need no reason
     short = experiment.scaled(1)
     assert (short.epochs, short.grow_epochs, short.val_every) == (1, 0, 1)
+    assert short.quick_epochs == min(experiment.options.quick_epochs, 1)
     assert experiment.scaled(None) == experiment.options
 
 

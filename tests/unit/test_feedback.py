@@ -84,6 +84,17 @@ def test_the_quick_choice_is_the_cheapest_symbol_of_one_table_a_channel() -> Non
         assert left.reshape(rest.shape) == pytest.approx(rest, abs=1e-3)
 
 
+def test_the_picture_of_codewords_is_that_of_their_symbols(codec: Codec, crop: Image.Image) -> None:
+    latent = codec.latent(crop).values[None]
+    for count in (41, 678):
+        quick = codec.priced_symbols(latent, count)
+        left = quick.choose_without_context(codec.prior.central_tables)  # type: ignore[union-attr]
+        one = codec.networks.picture((latent - left)[0], count).astype(int)
+        two = codec.networks.pixels(quick.values()[0], count).astype(int)
+        assert np.abs(one - two).max() <= 1
+        assert (one != two).mean() < 0.001
+
+
 def test_it_pays(codec: Codec, crop: Image.Image) -> None:
     """Every effort needs fewer bits than the one before it, over the whole range of rates."""
     curves = []

@@ -51,6 +51,15 @@ def test_the_block_transform_is_orthonormal() -> None:
     assert len(set(chosen)) == 768
 
 
+def test_blocks_are_put_back_as_a_transposed_convolution_does() -> None:
+    synthesis = build_model(SMALL).synthesis_transform  # its convolutions give nothing yet
+    latent = torch.randn(2, SMALL.latent_channels, 3, 5, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = torch.nn.functional.conv_transpose2d(latent, synthesis.block, stride=16)
+        assert torch.allclose(synthesis(latent), expected, atol=1e-5)
+    assert expected.shape == (2, 3, 48, 80)
+
+
 def test_the_start_orders_passes_by_what_they_save(design: PhotoDesign) -> None:
     config = design.config
     assert config.channels_max == len(design.passes) == sum(config.groups)

@@ -54,7 +54,7 @@ class Experiment:
     published: str = ""
 
     def scaled(self, epochs: int | None) -> TrainOptions:
-        """The options with another number of epochs; warm start and growth shrink or grow in proportion.
+        """The options with another number of epochs; warm start, growth and quick analysis shrink or grow in proportion.
 
         Args:
             epochs: passes with the quantizer in place; None: as the file says.
@@ -79,6 +79,7 @@ class Experiment:
             # One epoch is too short to grow in: then the alphabet is whole from the start.
             grow_epochs=grow,
             warm_start_epochs=max(1, round(options.warm_start_epochs * share)) if options.warm_start_epochs else 0,
+            quick_epochs=max(1, round(options.quick_epochs * share)) if options.quick_epochs else 0,
             val_every=min(options.val_every, max(1, epochs - grow)),
         )
 

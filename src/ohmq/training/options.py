@@ -208,7 +208,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "schedule": "cosine",
         "ema_decay": 0.999,
         "clip_norm": 1.0,
-        "quick_epochs": 20,
+        "quick_epochs": 14,
         "num_val_samples": 10,
         "val_every": 5,
     },
