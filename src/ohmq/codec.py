@@ -645,18 +645,26 @@ class Codec:
     def _approach(self, source: Latent, attempt: _Attempt[_Result]) -> list[tuple[bool, _Result]]:
         """What attempts gave: at cut points and ends of groups, and at other prices between the two that are nearest.
 
-        The price that the latent has, as one that was searched for a target may, is not where that starts from. At all
-        prices, symbols are chosen from where feedback moves the latent at the model's own: nearly there, and much sooner.
+        The price that the latent has, as one that was searched for a target may, is not where that starts from. Feedback moves
+        the latent once, for about as many channels as will do: for others and at other prices it would end up near there.
         """
         source = source._replace(price=1.0)
+        if source.effort:
+            plain = source._replace(effort=0)
+            fitting = [
+                found.channels
+                for much, found in _bisect([(channels, plain) for channels in self._stops], attempt)
+                if not much
+            ]
+            about = fitting[-1] if fitting else self._stops[0]
+            source = plain._replace(values=self.chosen_from(source, about))
         tried = _bisect([(channels, source) for channels in self._stops], attempt)
         between: list[tuple[int, Source]] = []
         below, above = ([found.channels for much, found in tried if much == side] for side in (False, True))
-        for nearest, lower in ((below, True), (above, False)):
-            if nearest:
-                moved = source._replace(values=self.chosen_from(source, nearest[-1]), effort=0)
-                prices = [price for price in PRICES if price != 1 and (price < 1) == lower]
-                between += [(nearest[-1], moved._replace(price=price)) for price in prices]
+        if below:
+            between += [(below[-1], source._replace(price=price)) for price in PRICES if price < 1]
+        if above:
+            between += [(above[-1], source._replace(price=price)) for price in PRICES if price > 1]
         return tried + _bisect(between, attempt)
 
     def reach_psnr(self, image: Any, source: Source, psnr: float) -> Quality:

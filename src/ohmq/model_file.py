@@ -370,7 +370,7 @@ def with_filters_of(frozen: FrozenModel, other: FrozenModel) -> FrozenModel:
     """
     if other.filters is None:
         raise ModelFileError(f"{other.name} has no filters after the synthesis")
-    for name in {*frozen.tensors, *other.tensors}:
+    for name in sorted({*frozen.tensors, *other.tensors}):
         same = np.array_equal(frozen.tensors.get(name, ()), other.tensors.get(name, ()))
         if name.startswith(_DECODES) and not same:
             raise ModelFileError(f"{other.name} decodes in another way ({name}): fit filters to photos")

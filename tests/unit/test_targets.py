@@ -70,8 +70,14 @@ def test_targets_of_a_photograph(photo_codec: Codec, crop: Image.Image) -> None:
     pixels = crop.width * crop.height
     middle = len(files) // 2
     for number in (0, middle, len(files) - 1):
-        assert photo_codec.compress(crop, max_bytes=len(files[number])) == files[number]
-        assert photo_codec.compress(crop, bpp=8 * len(files[number]) / pixels + 1e-9) == files[number]
+        # Feedback moves the latent for nearly as many channels: nearly the file at the cut, where without it is that file.
+        size = len(files[number])
+        for target in ({"max_bytes": size}, {"bpp": 8 * size / pixels + 1e-9}):
+            found = photo_codec.compress(crop, **target)
+            assert 0.95 * size < len(found) <= size
+            assert psnr_db(np.asarray(crop), np.asarray(photo_codec.decompress(found))) > reached[number] - 0.15
+        plain = photo_codec.compress(crop, channels=photo_codec.cut_points[number], effort=0)
+        assert photo_codec.compress(crop, max_bytes=len(plain), effort=0) == plain
     between = photo_codec.compress(crop, max_bytes=len(files[middle]) - 1)
     assert len(files[middle - 1]) < len(between) < len(files[middle])
     wanted = (reached[middle - 1] + reached[middle]) / 2

@@ -102,7 +102,7 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float | N
 @click.option(
     "--effort",
     type=click.IntRange(0, 2),
-    help="Rounds of feedback, for photos 1: more of them, fewer bits for the same quality; decompressing is as fast.",
+    help="Rounds of feedback (default for photos: 1): more take longer and make smaller files of the same quality.",
 )
 @click.option("--layers", type=click.IntRange(1), help="At most so many places to cut the file (default: all).")
 @click.option("--fixed-rate", is_flag=True, help="No entropy coder: the size depends on the picture's size only.")
