@@ -145,7 +145,7 @@ def main() -> None:
     print(f"{arguments.image.name}, {image.width}x{image.height}, {torch.get_num_threads()} threads, "
           f"medians of {arguments.rounds} alternating rounds")  # fmt: skip
     encoder, decoder, feedback = (count / 1000 for count in flops_per_pixel(codec))
-    default = codec.effort(None)
+    default = codec.effort_for(None)
     print(
         f"compress {encoder + default * feedback:.1f}, decompress {decoder:.1f} kFLOPs a pixel, all channels; "
         f"of those of compressing, {feedback:.1f} for each effort, which is {default}"

@@ -184,7 +184,7 @@ class Networks(Protocol):
         """And back, from the first ``channels`` channels."""
 
     def picture(self, codewords: NDArray[np.float32], channels: int, /) -> NDArray[np.uint8]:
-        """Of a photo model: the same from the sum of the chosen codewords, (T, h, w, D)."""
+        """Of a photo model: the same from the sum of the chosen codewords, (T, h, w, D) to (T, 3, 16 h, 16 w)."""
 
     @property
     def block(self) -> NDArray[np.float32]:
@@ -310,7 +310,7 @@ class Codec:
         """
         if not self.priced:
             raise ConfigError(f"{self.name} does not price its bits: use analyse")
-        effort = self.effort(effort)
+        effort = self.effort_for(effort)
         return self._latent(self.prepare(image, flatten=True, max_pixels=max_pixels), tile)._replace(effort=effort)
 
     def _analyse(self, picture: Image.Image, tile: int | None) -> Symbols:
@@ -519,7 +519,7 @@ class Codec:
         effort: int | None = None,
     ) -> Coded:
         """Compress what `prepare` gave; arguments and errors as `compress`, where the last target that is given counts."""
-        effort = self.effort(effort, fixed_rate)
+        effort = self.effort_for(effort, fixed_rate)
         colours, extras = split_extras(picture)
         given_to: dict[str, Any] = {"layers": layers, "fixed_rate": fixed_rate, "extras": extras}
         source: Symbols | Latent
@@ -538,7 +538,7 @@ class Codec:
             channels = self._count(None, channels)
         return Coded(self.encode(source, channels, **given_to), channels, reached)
 
-    def effort(self, wanted: int | None, fixed_rate: bool = False) -> int:
+    def effort_for(self, wanted: int | None, fixed_rate: bool = False) -> int:
         """How often `fed_back` moves a latent: as often as is wanted; None: `DEFAULT_EFFORT` where that can be.
 
         Raises:
@@ -623,6 +623,11 @@ class Codec:
                 channels = largest.channels  # and now the table that takes so much room
                 file = self.encode(largest.source, channels, layers=layers, extras=extras, original=original)
                 return largest._replace(file=file)
+            if source.effort:  # feedback spends more bits than without: perhaps too many
+                plain = source._replace(effort=0)
+                return self.encode_within(
+                    plain, max_bytes, layers=layers, fixed_rate=fixed_rate, extras=extras, original=original
+                )
             file = min((found.file for _, found in tried), key=len)
         else:
             if layers is None:

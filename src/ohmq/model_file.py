@@ -365,6 +365,9 @@ def with_filters(frozen: FrozenModel, filters: ClassFilters, provenance: dict[st
 def with_filters_of(frozen: FrozenModel, other: FrozenModel) -> FrozenModel:
     """A photo model with the filters of another one that decodes alike, as one has that differs in its analysis alone.
 
+    Args:
+        frozen: the model; filters it has are replaced. other: the one that has them.
+
     Raises:
         ModelFileError: the other has no filters, or decodes in another way.
     """

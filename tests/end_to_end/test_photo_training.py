@@ -287,6 +287,32 @@ def test_a_quick_analysis_learns_what_the_deep_one_gives(
     kept = [name for name in contents["state_dict"] if name.startswith("deep.")]
     assert kept and all(torch.equal(more["state_dict"][name], contents["state_dict"][name]) for name in kept)
 
+    # What was trained before stays, whatever the run goes on from, and is not passed over in silence.
+    first, held = tmp_path / "run" / "train.ckpt", (tmp_path / "run" / "train.ckpt").read_bytes()
+    shorter = load(train(dataclasses.replace(options, quick_epochs=1), resume=first))
+    assert isinstance(shorter.config, PhotoConfig) and shorter.config.analysis_patches == PATCHES
+    assert first.read_bytes() == held
+    for longer, message in (
+        (
+            dataclasses.replace(options, epochs=2),
+            r"after the 1 epochs of the first stage: to make these 2, name .*train.ckpt",
+        ),
+        (
+            dataclasses.replace(options, quick_epochs=0),
+            r"has a quick analysis: to go on without one, name .*train.ckpt",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            train(longer, resume=last)
+    partly = dataclasses.replace(options, only="prior", output_dir=tmp_path / "prior")
+    assert load(train(partly)).config == deep.config
+    with pytest.raises(ConfigError, match="no quick analysis is made then"):
+        train(TrainOptions(**{**alone, "only": "prior"}))
+    onward = dataclasses.replace(options, quick_epochs=1, start_from=str(first), output_dir=tmp_path / "onward")
+    train(onward)
+    with pytest.raises(ConfigError, match="before the quick analysis: with 0 epochs"):
+        train(dataclasses.replace(onward, epochs=0), resume=tmp_path / "onward" / "train.ckpt")
+
     with caplog.at_level("INFO"):
         trained = load(train(dataclasses.replace(options, start_from=str(last), output_dir=tmp_path / "third")))
     assert "has a quick analysis already" in caplog.text

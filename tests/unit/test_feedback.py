@@ -10,7 +10,7 @@ from PIL import Image
 from small_models import make_codec, photo_picture
 
 import ohmq.codec
-from ohmq.codec import DEFAULT_EFFORT, Codec, load
+from ohmq.codec import DEFAULT_EFFORT, PRICES, Codec, load
 from ohmq.container import read_header
 from ohmq.entropy.frozen_choice import FrozenChoicePrior
 from ohmq.errors import ConfigError, UnreachableTargetError
@@ -124,6 +124,12 @@ def test_targets_are_kept(codec: Codec, crop: Image.Image) -> None:
     for bpp in (0.3, 0.6):
         found = codec.compress(crop, bpp=bpp, effort=1)
         assert 0.85 * bpp < 8 * len(found) / (crop.width * crop.height) <= bpp
+    least, plain = (
+        len(codec.encode(codec.latent(crop, effort=effort)._replace(price=PRICES[0]), codec.cut_points[0]))
+        for effort in (1, 0)
+    )
+    assert plain < least  # feedback spends more bits
+    assert len(codec.compress(crop, max_bytes=plain, effort=1)) == plain
     for target in ({"psnr": 70.0}, {"max_bytes": 40}):
         with pytest.raises(UnreachableTargetError):
             codec.compress(crop, effort=1, **target)  # type: ignore[arg-type]
@@ -184,8 +190,8 @@ def test_one_step_is_the_default(codec: Codec, crop: Image.Image) -> None:
     assert codec.encode(codec.latent(crop), 50) == found
     rows, ones = (evaluate_images(codec, [("crop", np.asarray(crop))], [50], **e) for e in ({}, {"effort": 1}))
     assert rows[50][0].psnr_db == ones[50][0].psnr_db
-    assert [codec.effort(None), codec.effort(None, fixed_rate=True), codec.effort(0)] == [1, 0, 0]
-    assert make_codec("context").effort(None) == 0
+    assert [codec.effort_for(None), codec.effort_for(None, fixed_rate=True), codec.effort_for(0)] == [1, 0, 0]
+    assert make_codec("context").effort_for(None) == 0
 
 
 def test_efforts_that_cannot_be_made(codec: Codec, crop: Image.Image) -> None:

@@ -91,7 +91,7 @@ def command(
             check_output(output_dir / file, force=force)
     frozen = resolve_model(model)
     codec = Codec(frozen)
-    codec.effort(effort)  # whether it can be
+    codec.effort_for(effort)  # whether it can be
     loaded, failed = read_images(inputs, grey=False)
     images = suited_images(codec, loaded[:limit])
     if drawn:

@@ -20,14 +20,12 @@ __all__ = ["command"]
 @click.option(
     "--filter-photos",
     "count",
-    default=240,
-    show_default=True,
     type=click.IntRange(min=1),
-    help="How many of them, evenly spread.",
+    help="How many of them, evenly spread.  [default: 240]",
 )
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 def command(
-    checkpoint: str, output: Path | None, onnx: Path | None, filters: str | None, count: int, force: bool
+    checkpoint: str, output: Path | None, onnx: Path | None, filters: str | None, count: int | None, force: bool
 ) -> int:
     """Freeze a checkpoint into one model file (weights, integer tables, provenance), or any model into an ONNX folder."""
     from ohmq.errors import ModelFileError
@@ -55,12 +53,14 @@ def command(
     check_output(output, force=force)
     frozen = resolve_model(checkpoint)
     if filters is not None and not Path(filters).is_dir():
+        if count is not None:
+            raise click.UsageError(f"--filter-photos: {filters} is no folder of photos; leave it out")
         frozen = with_filters_of(frozen, resolve_model(filters))
     elif filters is not None:
         from ohmq.cli.common import progress_bar
-        from ohmq.training.filters import filter_photos, fit_filters
+        from ohmq.training.filters import PHOTOS, filter_photos, fit_filters
 
-        photos = filter_photos(Path(filters), count)
+        photos = filter_photos(Path(filters), count or PHOTOS)
         with progress_bar(len(photos), "fitting filters") as progress:
             frozen = fit_filters(frozen, photos, progress)
     save_model(frozen, output, force=force)

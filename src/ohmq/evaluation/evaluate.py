@@ -56,7 +56,7 @@ def evaluate_images(
         ConfigError: with cut, a number of channels at which no layer ends; an effort, and a model that cannot make it.
         ValueError: an effort out of range, or with fixed_rate.
     """
-    effort = codec.effort(effort, fixed_rate)
+    effort = codec.effort_for(effort, fixed_rate)
     if cut and (wrong := set(channels) - {0, *codec.cut_points}):
         raise ConfigError(
             f"a file cannot be cut at {min(wrong)} channels; {codec.name} has the cuts {codec.cut_points}"

@@ -85,6 +85,7 @@ def _follow(path: nn.Module, x: Tensor, bfloat16: bool) -> Tensor:
 
 
 def _deep_path(config: PhotoConfig) -> nn.Sequential:
+    """(B, 3, H, W) -> (B, D, H / 16, W / 16), the first convolutions at a half and a quarter of the resolution."""
     wide, wider = config.wide, config.wider
     last = nn.Conv2d(wider, config.latent_channels, 3, stride=2, padding=1)
     _zero(last)
@@ -101,6 +102,7 @@ def _deep_path(config: PhotoConfig) -> nn.Sequential:
 
 
 def _quick_path(config: PhotoConfig) -> nn.Sequential:
+    """(B, 3, H, W) -> (B, D, H / 16, W / 16), all convolutions at an eighth of the resolution."""
     patches = config.analysis_patches
     last = nn.Conv2d(patches, config.latent_channels, 3, stride=2, padding=1)
     _zero(last)

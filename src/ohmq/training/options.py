@@ -18,7 +18,7 @@ class TrainOptions:
     Attributes:
         model: the model's configuration.
         lambdas: (lambda_min, lambda_max) of the loss lambda * D + (1 - lambda) * R; lambda grows with the fraction.
-        epochs: passes over the training images with the quantizer in place.
+        epochs: passes over the training images with the quantizer in place; 0 where there are quick_epochs alone.
         batch_size: images of a step, over all devices.
         learning_rate: Adam's.
         weight_decay: Adam's L2 penalty.
@@ -49,7 +49,7 @@ class TrainOptions:
             checkpoint) of as many channels or fewer, or a checkpoint of an OHM model for digits with refinement, of any
             number of channels. "": nothing.
         quick_epochs: of a photo model with OHM, the last passes, in which a quick analysis learns to do for the encoder what
-            the deep one does, and takes its place. 0: the deep one stays.
+            the deep one does, and takes its place. 0, or with ``only``: the deep one stays.
         only: of a photo model, train only the parameters whose names begin with this. "": all.
     """
 

@@ -1,20 +1,23 @@
 """Training of the photo codec's quick analysis: what the deep one gives, for an encoder that decodes and chooses again."""
 
 import dataclasses
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from ohmq.evaluation.results import Curve
 from ohmq.models import PhotoConfig, PhotoModel, build_model
 from ohmq.models.config import GREY_LEVELS
 from ohmq.models.photo import PhotoAnalysis
+from ohmq.training.options import TrainOptions
 from ohmq.training.photo import PhotoModule
 
 __all__ = ["PATCHES", "QuickAnalysisModule", "with_quick_analysis"]
 
-PATCHES, BLOCKS = 112, 2
-"""Channels and residual blocks of the quick analysis: as many as leave room for a step of feedback in the encoder's budget."""
+PATCHES = 112
+"""Channels of the quick analysis: as many as leave room for a step of feedback in the encoder's 80 kFLOPs a pixel."""
+BLOCKS = 2
+"""Its residual blocks."""
 PATH = "analysis_transform.path"
 
 
@@ -36,16 +39,26 @@ class QuickAnalysisModule(PhotoModule):
     without feedback.
 
     Args:
-        deep: the analysis to learn from. arguments: of `PhotoModule`; its model has a quick analysis.
+        options, model, total_steps, rates_bpp, lambdas, anchor: of `PhotoModule`; the model has a quick analysis.
+        deep: the analysis to learn from.
     """
 
-    def __init__(self, deep: PhotoAnalysis, *arguments: Any) -> None:
-        options, *others = arguments
-        super().__init__(dataclasses.replace(options, only=PATH), *others)
+    def __init__(
+        self,
+        options: TrainOptions,
+        model: PhotoModel,
+        total_steps: int,
+        rates_bpp: Tensor,
+        lambdas: Tensor,
+        anchor: Curve,
+        deep: PhotoAnalysis,
+    ) -> None:
+        super().__init__(dataclasses.replace(options, only=PATH), model, total_steps, rates_bpp, lambdas, anchor)
         self.deep = deep.requires_grad_(False)
+        self.deep.low_precision = False
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        """The mean square of a batch of crops in [0, 1], logged in squared grey levels of their pixels."""
+        """The mean square of a batch of crops in [0, 1], (B, 3, H, W), logged in squared grey levels of their pixels."""
         images = self.model.normalise(batch).contiguous(memory_format=torch.channels_last)
         squares = (self.model.analysis_transform(images) - self.deep(images)).square()
         loss = squares.mean()

@@ -126,6 +126,14 @@ def _train_photo(options: TrainOptions, resume: Path | None, start: Path | None)
     photos = _Photos(options)
     done = _Progress.of(resume, options) if resume else _Progress("", None)
     started = time.monotonic() - done.seconds
+    last, before = options.output_dir / "last.ckpt", options.output_dir / "train.ckpt"
+    quick = _Stage("quick_analysis", None, 0 if options.only else options.quick_epochs)
+    if not options.epochs and not quick.epochs:
+        raise ConfigError(f"only is {options.only!r}: no quick analysis is made then, and with 0 epochs nothing else")
+    if done.stage == quick.name and not quick.epochs:
+        raise ConfigError(f"{done.path} has a quick analysis: to go on without one, name {before} as checkpoint")
+    if done.stage == "train" and not options.epochs:
+        raise ConfigError(f"{done.path} was written before the quick analysis: with 0 epochs nothing goes on from it")
     design_crop = min(DESIGN_CROP, options.crop_size)
     sample = next(iter(CropLoader(photos.files, DESIGN_CROPS, design_crop, seed=options.seed)))
     assert isinstance(options.model, PhotoConfig)
@@ -144,38 +152,48 @@ def _train_photo(options: TrainOptions, resume: Path | None, start: Path | None)
     loader = CropLoader(photos.files, options.batch_size, options.crop_size, seed=options.seed)
     validation = WholePhotos(photos.held_out, BLOCK)
     anchor = classic_curve("jpeg", [photo[0].permute(1, 2, 0).numpy() for photo in validation])
-    last, quick = options.output_dir / "last.ckpt", _Stage("quick_analysis", None, options.quick_epochs)
-
-    def arguments(model: PhotoModel | PhotoIntegerModel, epochs: int) -> tuple[Any, ...]:
-        for transform in (model.analysis_transform, model.synthesis_transform):
-            transform.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        own = dataclasses.replace(options, model=model.config)
-        return own, model, epochs * len(loader), design.rates_bpp, design.lambdas, anchor
-
-    if options.epochs and done.stage != quick.name:
-        module = PhotoModule(*arguments(model, options.epochs))
-        _fit(module, _Stage("train", model.config, options.epochs), options, loader, validation, done.path, started)
-        model, done = module.final_model, _Progress("", None)
-        if quick.epochs and is_first_process():
-            shutil.copyfile(last, options.output_dir / "train.ckpt")
     assert isinstance(model.config, PhotoConfig)
-    if not quick.epochs:
-        return last
-    if model.config.analysis_patches:
+    if quick.epochs and model.config.analysis_patches:
         if not options.epochs:
             raise ConfigError(
                 f"{options.start_from} has a quick analysis already: with 0 epochs there is nothing to do"
             )
-        logger.info("the model that training started from has a quick analysis already, which was trained as all else")
+        logger.info("this model has a quick analysis already, which is trained as all else")
+        quick = dataclasses.replace(quick, epochs=0)
+
+    def arguments(model: PhotoModel | PhotoIntegerModel, epochs: int) -> dict[str, Any]:
+        for transform in (model.analysis_transform, model.synthesis_transform):
+            transform.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        own, steps = dataclasses.replace(options, model=model.config), epochs * len(loader)
+        found = {"rates_bpp": design.rates_bpp, "lambdas": design.lambdas}
+        return {"options": own, "model": model, "total_steps": steps, "anchor": anchor, **found}
+
+    if options.epochs and done.stage != quick.name:
+        module = PhotoModule(**arguments(model, options.epochs))
+        _fit(module, _Stage("train", model.config, options.epochs), options, loader, validation, done.path, started)
+        model, done = module.final_model, _Progress("", None)
+        if quick.epochs and is_first_process():
+            _set_aside(options.output_dir)
+    if not quick.epochs:
         return last
     assert isinstance(model, PhotoModel)
     torch.manual_seed(options.seed)
     small, deep = with_quick_analysis(model), model.analysis_transform
     deep.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    learner = QuickAnalysisModule(deep, *arguments(small, quick.epochs))
+    learner = QuickAnalysisModule(**arguments(small, quick.epochs), deep=deep)
     stage = dataclasses.replace(quick, model=small.config)
-    _fit(learner, stage, options, loader, validation, done.path, started)
+    own = dataclasses.replace(options, val_every=min(options.val_every, quick.epochs))
+    _fit(learner, stage, own, loader, validation, done.path, started)
     return last
+
+
+def _set_aside(folder: Path) -> None:
+    """Keep the checkpoints of a photo model with its deep analysis: the next stage writes its own."""
+    for name in ("last", "best"):
+        path, kept = folder / f"{name}.ckpt", folder / ("train.ckpt" if name == "last" else "train-best.ckpt")
+        # A run that goes on from the first stage's end finds those of the second here.
+        if path.exists() and read_checkpoint(path)["ohmq"]["stage"] == "train":
+            path.replace(kept) if name == "best" else shutil.copyfile(path, kept)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,6 +232,11 @@ class _Progress:
         # A run may be made longer or shorter on the way; the schedule then follows the new length.
         free |= {"epochs", "grow_epochs"} if bool(found["grow_epochs"]) == bool(wanted["grow_epochs"]) else set()
         free |= {"learning_rate", "quick_epochs"} if isinstance(options.model, PhotoConfig) else set()
+        if record["stage"] == "quick_analysis" and found["epochs"] != wanted["epochs"]:
+            raise ConfigError(
+                f"{path} was written after the {found['epochs']} epochs of the first stage: to make these "
+                f"{wanted['epochs']}, name {path.with_name('train.ckpt')} as checkpoint"
+            )
         fixed = set(wanted) - free
         changed = [f"{key} was {found.get(key)!r}, now {wanted[key]!r}" for key in sorted(fixed)
                    if found.get(key) != wanted[key]]  # fmt: skip
