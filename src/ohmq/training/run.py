@@ -189,11 +189,11 @@ def _train_photo(options: TrainOptions, resume: Path | None, start: Path | None)
 
 def _set_aside(folder: Path) -> None:
     """Keep the checkpoints of a photo model with its deep analysis: the next stage writes its own."""
-    for name in ("last", "best"):
-        path, kept = folder / f"{name}.ckpt", folder / ("train.ckpt" if name == "last" else "train-best.ckpt")
+    for name, kept in (("last.ckpt", "train.ckpt"), ("best.ckpt", "train-best.ckpt")):
+        path = folder / name
         # A run that goes on from the first stage's end finds those of the second here.
         if path.exists() and read_checkpoint(path)["ohmq"]["stage"] == "train":
-            path.replace(kept) if name == "best" else shutil.copyfile(path, kept)
+            shutil.copyfile(path, folder / kept)
 
 
 @dataclasses.dataclass(frozen=True)
