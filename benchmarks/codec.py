@@ -79,7 +79,7 @@ def check(codec: Codec, folder: Path) -> None:
     before = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as place:
         save_model(codec.frozen, Path(place) / "again.safetensors")
-        again = Codec(load_model(Path(place) / "again.safetensors"))
+        again = Codec(load_model(Path(place) / "again.safetensors"), compiled=codec.compiled)
     plan = [codec.layer_ends(codec.num_channels)]
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg"))
     for path in files:
@@ -134,15 +134,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("image", type=Path)
     parser.add_argument("--model", default="photo")
-    parser.add_argument("--bpp", type=float, nargs="+", default=[0.15, 0.4, 10.0])
+    parser.add_argument("--bpp", type=float, nargs="+", default=[0.15, 0.4, 1.0, 10.0])
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--plain", action="store_true", help="nothing compiled by numba, as where it is not installed")
     parser.add_argument("--check", type=Path, help="folder of pictures")
     arguments = parser.parse_args()
-    codec = ohmq.load(arguments.model)
+    codec = ohmq.load(arguments.model, compiled=not arguments.plain)
     image = Image.open(arguments.image).convert("RGB")
     network = rival()
     pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None].float() / 255
     print(f"{arguments.image.name}, {image.width}x{image.height}, {torch.get_num_threads()} threads, "
+          f"{'compiled by numba' if codec.compiled else 'nothing compiled'}, "
           f"medians of {arguments.rounds} alternating rounds")  # fmt: skip
     encoder, decoder, feedback = (count / 1000 for count in flops_per_pixel(codec))
     default = codec.effort_for(None)

@@ -6,8 +6,8 @@ IMAGES are files or a folder; the example photos are taken if there are none. Pa
 figures are medians over the rounds, with the lowest and highest round beside each ratio.
 
 * training: a step of the fast OHM layer against the literal formulation (`ohm_layer.py`);
-* entropy: symbols a second against a coder that is called once a symbol, with the same tables, from the same library; bytes
-  and symbols are checked to be equal;
+* entropy: symbols a second against a coder that is called once a symbol, with the same tables; bytes and symbols are checked
+  to be equal;
 * codecs: the model against Pillow's codecs at about the same file size, everything in memory, one thread;
 * start-up: command lines against `python -c pass` and `python -c "import torch"`;
 * memory: peak resident size of command lines and of a training step, each in a process of its own.
@@ -35,8 +35,7 @@ from PIL import Image, features
 
 import ohmq
 from ohmq.codec import Codec
-from ohmq.entropy import layers as coded_layers
-from ohmq.entropy import prepare_tables
+from ohmq.entropy import SymbolEncoder, prepare_tables
 from ohmq.errors import ConfigError, OhmqError
 from ohmq.evaluation.classic import CLASSIC_CODECS, code_classic
 from ohmq.evaluation.compare import one_thread
@@ -92,12 +91,12 @@ class LiteralEncoder:
     """Stands for `ohmq.entropy.SymbolEncoder`: one call a symbol, as research code has it."""
 
     def __init__(self) -> None:
-        self._whole = _WholeEncoder()
+        self._whole = SymbolEncoder()
 
-    def encode(self, symbols: Array, tables: Array, index: Array | None = None) -> None:
+    def encode(self, symbols: Array, tables: Array, index: Array | None = None, in_order: bool = False) -> None:
         """Append symbols; arguments and order as the original's."""
         symbols = np.asarray(symbols)
-        order, models = literal_models(len(symbols), tables, index)
+        order, models = literal_models(len(symbols), tables, index, in_order)
         encoder = self._whole._encoder
         for position, model in zip(order, models, strict=True):
             encoder.encode(int(symbols[position]), model)
@@ -114,21 +113,18 @@ class LiteralDecoder:
         padded = data + bytes(-len(data) % 4 + 8)
         self._decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
 
-    def decode(self, tables: Array, index: Array | None, count: int) -> NDArray[np.int32]:
+    def decode(self, tables: Array, index: Array | None, count: int, in_order: bool = False) -> NDArray[np.int32]:
         """The next symbols; arguments and order as the original's."""
         out = np.empty(count, np.int32)
-        order, models = literal_models(count, tables, index)
+        order, models = literal_models(count, tables, index, in_order)
         for position, model in zip(order, models, strict=True):
             out[position] = self._decoder.decode(model)
         return out
 
 
-_WholeEncoder = coded_layers.SymbolEncoder
-_WholeDecoder = coded_layers.SymbolDecoder
-CODERS = {"ohmq": (_WholeEncoder, _WholeDecoder), "literal": (LiteralEncoder, LiteralDecoder)}
-
-
-def literal_models(count: int, tables: Array, index: Array | None) -> tuple[Sequence[int], Iterator[Any]]:
+def literal_models(
+    count: int, tables: Array, index: Array | None, in_order: bool
+) -> tuple[Sequence[int], Iterator[Any]]:
     """The order in which symbols are coded, and the model of each.
 
     A table that codes several symbols becomes a model once; one that codes a single symbol when that symbol's turn comes.
@@ -141,14 +137,16 @@ def literal_models(count: int, tables: Array, index: Array | None) -> tuple[Sequ
     if index is None and len(tables) == count:
         return range(count), (model(row) for row in probabilities)
     rows = np.zeros(count, np.int64) if index is None else index
+    if in_order:
+        return range(count), (model(probabilities[row]) for row in rows)
     order = np.argsort(rows, kind="stable").tolist()
     models = {number: model(probabilities[number]) for number in np.unique(rows).tolist()}
     return order, (models[number] for number in rows[order].tolist())
 
 
 @contextlib.contextmanager
-def coder(name: str) -> Iterator[list[float]]:
-    """Entropy coding is done by one of `CODERS`; gives a list to which the seconds in it are added, tables left out."""
+def coder(codec: Codec, name: str) -> Iterator[list[float]]:
+    """Entropy coding is done by the codec's own coder or the literal one; the seconds in it, tables left out, go to the list."""
     spent: list[float] = []
 
     def watched(work: Callable[..., Any]) -> Callable[..., Any]:
@@ -161,15 +159,16 @@ def coder(name: str) -> Iterator[list[float]]:
 
         return timed
 
-    encoder, decoder = CODERS[name]
+    assert codec.prior is not None
+    before = codec.prior.kernels
+    encoder, decoder = (LiteralEncoder, LiteralDecoder) if name == "literal" else (before.encoder, before.decoder)
     watched_encoder = type("Encoder", (encoder,), {n: watched(getattr(encoder, n)) for n in ("encode", "finish")})
     watched_decoder = type("Decoder", (decoder,), {n: watched(getattr(decoder, n)) for n in ("__init__", "decode")})
-    before = coded_layers.SymbolEncoder, coded_layers.SymbolDecoder
-    coded_layers.SymbolEncoder, coded_layers.SymbolDecoder = watched_encoder, watched_decoder  # type: ignore[misc]
+    codec.prior.kernels = before._replace(encoder=watched_encoder, decoder=watched_decoder)
     try:
         yield spent
     finally:
-        coded_layers.SymbolEncoder, coded_layers.SymbolDecoder = before  # type: ignore[misc]
+        codec.prior.kernels = before
 
 
 def entropy(codec: Codec, images: Images, bpp: float, rounds: int) -> list[Row]:
@@ -180,9 +179,9 @@ def entropy(codec: Codec, images: Images, bpp: float, rounds: int) -> list[Row]:
     total = sum(math.prod(found.values.shape[:3]) * count for found, count in zip(symbols, counts, strict=True))
     speeds: dict[tuple[str, str], list[float]] = {}
     for number in range(rounds + 1):  # the first warms up
-        for name in CODERS:
+        for name in ("ohmq", "literal"):
             for work in ("encode", "decode"):
-                with coder(name) as spent:
+                with coder(codec, name) as spent:
                     start = time.perf_counter()
                     if work == "encode":
                         pairs = zip(symbols, counts, strict=True)

@@ -1,6 +1,8 @@
 """Images to ``.ohm`` files and back."""
 
+import copy
 import dataclasses
+import importlib.util
 import itertools
 import math
 import operator
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ohmq.channels import active_channels
+from ohmq.class_filters import ClassFilters
 from ohmq.container import (
     MAX_TILE,
     Extra,
@@ -39,6 +42,7 @@ from ohmq.entropy import (
 )
 from ohmq.entropy.frozen import FrozenPrior
 from ohmq.entropy.frozen_choice import FrozenChoicePrior
+from ohmq.entropy.kernels import Kernels
 from ohmq.entropy.layers import decode_layers, encode_layers
 from ohmq.entropy.priced import PricedSymbols
 from ohmq.errors import (
@@ -160,7 +164,13 @@ _Attempt = Callable[[int, Source], tuple[bool, _Result]]
 
 
 class Networks(Protocol):
-    """What runs the networks of a model, as `ohmq.networks.TorchNetworks` does."""
+    """What runs the networks of a model, as `ohmq.networks.TorchNetworks` does.
+
+    Attributes:
+        filters: what corrects the decoded picture, if anything does.
+    """
+
+    filters: ClassFilters | None
 
     @property
     def analysis_halo(self) -> int:
@@ -229,9 +239,14 @@ class Codec:
 
     Args:
         frozen: the model.
+        compiled: entropy coding and the filters after synthesis are compiled by numba, which takes some seconds when it is
+            done for the first time; symbols are the same, pixels up to rounding. None: if numba is installed.
+
+    Attributes:
+        compiled: whether they are.
 
     Raises:
-        UnsupportedImageError: the model has no quantizer, so it cannot code.
+        UnsupportedImageError: the model has no quantizer, so it cannot code. ConfigError: compiled, without numba.
 
     Example:
         >>> codec = load("mnist-ohm")                                           # doctest: +SKIP
@@ -239,10 +254,17 @@ class Codec:
         >>> picture = codec.decompress(data)                                    # doctest: +SKIP
     """
 
-    def __init__(self, frozen: CodingModel) -> None:
+    def __init__(self, frozen: CodingModel, *, compiled: bool | None = None) -> None:
         if frozen.prior is None:
             raise UnsupportedImageError(f"{frozen.name} was trained without a quantizer: it cannot compress")
         self.frozen, self.networks, self.prior = frozen, frozen.networks, frozen.prior
+        kernels = _compiled_kernels(compiled)
+        self.compiled = kernels is not None
+        if kernels is not None:
+            self.networks, self.prior = copy.copy(frozen.networks), copy.copy(frozen.prior)
+            self.prior.kernels = kernels
+            if self.networks.filters is not None:
+                self.networks.filters = self.networks.filters.compiled()
         self.name, self.config, self.model_id = frozen.name, frozen.config, frozen.model_id
         self.num_channels = self.config.channels_max
         self.cut_points = self.config.cut_points
@@ -342,7 +364,7 @@ class Codec:
         (pixels,) = _tiles(picture, (latent.shape[0] * BLOCK, latent.shape[1] * BLOCK))
         for step in STEPS[:effort]:
             quick = self.priced_symbols(latent[None, None], channels, price)
-            left = quick.choose_without_context(self.prior.central_tables)[0, 0]
+            left = quick.choose_without_context()[0, 0]
             missed = pixels.astype(np.float32) - self.networks.picture((latent - left)[None], channels)
             left -= self.networks.quantizer["output_bias"]
             latent = fed_back(latent, left, block_coefficients(missed, self.networks.block)[0], step)
@@ -430,8 +452,8 @@ class Codec:
 
     def priced_symbols(self, latent: Array, channels: int, price: float = 1.0) -> PricedSymbols:
         """What chooses the symbols of latents (pictures, 1, h, w, D) while so many channels are coded; price as in `Latent`."""
-        sizes, alphabets = self.config.group_sizes, self.config.group_symbols
-        return PricedSymbols(self.networks.quantizer, sizes, alphabets, latent, channels, price)
+        assert isinstance(self.prior, FrozenChoicePrior)
+        return PricedSymbols(self.prior, self.networks.quantizer, latent, channels, price)
 
     def compress(
         self,
@@ -1082,7 +1104,7 @@ class _Resumed:
     """Stands for a prior in `decode_layers`: goes on from the state that earlier layers left."""
 
     def __init__(self, state: Any) -> None:
-        self._state = state
+        self._state, self.kernels = state, state.prior.kernels
 
     def begin(self, tiles: int, height: int, width: int) -> Any:
         return self._state
@@ -1147,23 +1169,36 @@ def _hint(model_id: bytes) -> str:
     return f"use --model {name}" if name else "use the model that made it"
 
 
-def load(source: str | Path, *, runtime: str = "torch") -> Codec:
+def _compiled_kernels(compiled: bool | None) -> Kernels | None:
+    """The compiled kernels, if they are wanted; None as for `Codec`."""
+    if compiled is False or (compiled is None and importlib.util.find_spec("numba") is None):
+        return None
+    try:
+        from ohmq.entropy.compiled import COMPILED
+    except ConfigError as error:
+        if compiled:
+            raise
+        warnings.warn(f"{error}; coding goes on without it, slower", RuntimeWarning, stacklevel=3)
+        return None
+    return COMPILED
+
+
+def load(source: str | Path, *, runtime: str = "torch", compiled: bool | None = None) -> Codec:
     """A codec from a shipped model's name, a model file or a training checkpoint.
 
     Args:
         source: which. runtime: "torch", or "onnx": source is then a folder that ``ohmq export --onnx`` wrote, and torch
-            need not be installed.
+            need not be installed. compiled: as `Codec`.
 
     Raises:
-        ModelFileError: nothing of the kind. ValueError: another runtime. ConfigError: what the runtime needs is not
-            installed.
+        ModelFileError: nothing of the kind. ValueError: another runtime. ConfigError: what these need is not installed.
     """
     if runtime not in ("torch", "onnx"):
         raise ValueError(f"runtime is {runtime!r}; choose 'torch' or 'onnx'")
     if runtime == "onnx":
         from ohmq.onnx_model import load_onnx
 
-        return Codec(load_onnx(Path(source)))
+        return Codec(load_onnx(Path(source)), compiled=compiled)
     try:
         from ohmq.model_file import resolve_model
     except ModuleNotFoundError as error:
@@ -1171,7 +1206,7 @@ def load(source: str | Path, *, runtime: str = "torch") -> Codec:
             raise
         raise ConfigError("torch is not installed; without it, models run as ONNX folders: --runtime onnx") from error
 
-    return Codec(resolve_model(source))
+    return Codec(resolve_model(source), compiled=compiled)
 
 
 _shipped: dict[bytes, Codec] = {}

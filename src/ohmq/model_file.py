@@ -31,7 +31,8 @@ from ohmq.entropy.frozen import (
     FrozenPrior,
     exp2_table,
 )
-from ohmq.entropy.frozen_choice import LARGEST_PLACE, LEVEL_BITS, FrozenChoicePrior, feature_limits
+from ohmq.entropy.frozen_choice import FrozenChoicePrior, feature_limits
+from ohmq.entropy.kernels import LARGEST_PLACE, LEVEL_BITS
 from ohmq.errors import ConfigError, ModelFileError
 from ohmq.files import write_atomically
 from ohmq.models import (

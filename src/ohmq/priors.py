@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ohmq.entropy.frozen_choice import LEVEL_BITS, SPATIAL_LIMIT, FrozenChoicePrior
+from ohmq.entropy.frozen_choice import FrozenChoicePrior
+from ohmq.entropy.kernels import LEVEL_BITS, SPATIAL_LIMIT
 
 __all__ = ["ChoicePrior", "ChosenTables", "ContextPrior", "FactorizedDensity", "StaticPrior"]
 

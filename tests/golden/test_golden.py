@@ -35,9 +35,10 @@ def test_there_is_one_of_every_kind() -> None:
     }
 
 
+@pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_golden(path: Path) -> None:
-    codec = Codec(load_model(FOLDER / f"{path.stem.split('_')[0]}.safetensors"))
+def test_golden(path: Path, compiled: bool) -> None:
+    codec = Codec(load_model(FOLDER / f"{path.stem.split('_')[0]}.safetensors"), compiled=compiled)
     data = path.read_bytes()
     assert read_header(data).version == 1
     assert write_ohm(read_ohm(data)) == data

@@ -46,11 +46,12 @@ def literal_class(grey: NDArray[np.int64], y: int, x: int) -> int:
     return int(level) * 9 + 1 + direction + (4 if ratio >= 2.2 else 0)
 
 
-def test_against_a_literal_formulation() -> None:
+@pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
+def test_against_a_literal_formulation(compiled: bool) -> None:
     filters, picture = random_filters(), decoded_picture(28, 64)
     padded = np.pad(picture, ((0, 0), (3, 3), (3, 3)), mode="reflect").astype(np.float64)
     grey = np.rint(padded).sum(0).astype(np.int64)
-    found = filters.apply(picture, 7)
+    found = (filters.compiled() if compiled else filters).apply(picture, 7)
     low, high = (w * np.repeat(s, 36, axis=1)[:, None] for w, s in zip(filters.weight, filters.scale, strict=True))
     weights = low + (7 - 4) / (12 - 4) * (high - low)
     pairs = [(0, d) for d in (1, 2, 3)] + [(1, d) for d in range(-2, 3)] + [(2, d) for d in (-1, 0, 1)] + [(3, 0)]

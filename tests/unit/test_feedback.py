@@ -65,16 +65,18 @@ def test_the_quick_choice_is_the_cheapest_symbol_of_one_table_a_channel() -> Non
     starts = np.cumsum([0, *prior.group_sizes])
     for count in (1, 10, 24):
         quick = codec.priced_symbols(latent[None, None], count)
-        left = quick.choose_without_context(prior.central_tables)[0, 0]
+        left = quick.choose_without_context()[0, 0]
         rest = latent.reshape(-1, latent.shape[-1]).astype(np.float64)
-        for group, (start, end) in enumerate(itertools.pairwise(starts)):
+        for start, end in itertools.pairwise(starts):
             before = rest.copy()
             for c in range(start, min(end, count)):
                 size = prior.alphabets[c]
                 values = quantizer["values"][c]
                 spacing = (values[size // 2 + 1] - values[size // 2 - 1]) / 2
                 price = quantizer["bit_price"][count - 1] / (np.square(quantizer["directions"][c]).sum() * spacing)
-                bits = 24 - np.log2(prior.central_tables(group)[c - start].astype(np.float64) + 1)
+                (low, _), (low_second, high_second) = prior.levels(c < len(prior.places))
+                central = -low * (high_second - low_second + 1) - low_second
+                bits = 24 - np.log2(prior.channel_tables(slice(c, c + 1))[central].astype(np.float64) + 1)
                 cost = (
                     np.abs((before @ quantizer["project"][c])[:, None] - quantizer["centres"][c, :size]) + price * bits
                 )
@@ -88,7 +90,7 @@ def test_the_picture_of_codewords_is_that_of_their_symbols(codec: Codec, crop: I
     latent = codec.latent(crop).values[None]
     for count in (41, 678):
         quick = codec.priced_symbols(latent, count)
-        left = quick.choose_without_context(codec.prior.central_tables)  # type: ignore[union-attr]
+        left = quick.choose_without_context()
         one = codec.networks.picture((latent - left)[0], count).astype(int)
         two = codec.networks.pixels(quick.values()[0], count).astype(int)
         assert np.abs(one - two).max() <= 1

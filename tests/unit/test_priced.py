@@ -81,8 +81,9 @@ def test_each_symbol_has_the_least_cost(codec: Codec, count: int) -> None:
         for c in taken:
             rest -= tensors["values"][c, symbols[c]][:, None] * tensors["directions"][c]
         for portion in state.portions(1, len(values)):
-            (rows,), (tables, _) = portion.rows, portion.tables(0)
-            each = iter(tables)
+            (rows,), (tables, index, _) = portion.rows, portion.tables(0)
+            assert index is not None
+            each = iter(tables[index])
             for c in range(start + portion.channels.start, start + portion.channels.stop):
                 size = prior.alphabets[c]
                 spacing = (tensors["values"][c, size // 2 + 1] - tensors["values"][c, size // 2 - 1]) / 2

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ohmq.entropy import frequencies_from_weights
+from ohmq.entropy.kernels import NUMPY, VALUE_BITS, Kernels
+from ohmq.entropy.tables import frequencies_from_weights
 
 __all__ = [
     "BORDER_CLASSES",
@@ -18,6 +19,7 @@ __all__ = [
     "FrozenPrior",
     "Portion",
     "PriorState",
+    "SymbolTables",
     "border_classes",
     "exp2_table",
     "exp2_weights",
@@ -27,8 +29,6 @@ __all__ = [
 
 Array = NDArray[np.generic]
 
-VALUE_BITS = 8
-"""Fraction bits of the context networks' inputs, activations and outputs before the last shift."""
 WEIGHT_BITS = 12
 """Fraction bits of the context networks' weights."""
 COEFFICIENT_BITS = 12
@@ -89,20 +89,27 @@ class ChannelTables(NamedTuple):
     rows: NDArray[np.int32] | None
 
 
+class SymbolTables(NamedTuple):
+    """Which tables code which symbols, as `ohmq.entropy.SymbolEncoder.encode` takes them."""
+
+    tables: Array
+    rows: Array | None = None
+    in_order: bool = False
+
+
 class Portion(NamedTuple):
     """Rows whose symbols can be coded once those of earlier portions of the same channels are known.
 
     Attributes:
         first: the first picture. channels: which of those that are coded together.
         rows: of each picture, the same number, shape (pictures, m).
-        tables: for the number of a picture in ``rows``: tables and index of its symbols, channel by channel, as
-            `ohmq.entropy.SymbolEncoder.encode` takes them.
+        tables: for the number of a picture in ``rows``: those of its symbols, channel by channel.
     """
 
     first: int
     channels: slice
     rows: NDArray[np.int64]
-    tables: Callable[[int], tuple[Array, Array | None]]
+    tables: Callable[[int], SymbolTables]
 
 
 def rows_as_slice(rows: NDArray[np.int64], count: int) -> NDArray[np.int64] | slice:
@@ -119,12 +126,16 @@ class FrozenPrior:
             1, 2 "network.g.l.weight" (out, in) and "network.g.l.bias" (out,).
         group_sizes: channels of each group.
 
+    Attributes:
+        kernels: what runs the loops over symbols.
+
     Raises:
         ValueError: tensors that do not fit together, or could overflow.
     """
 
     def __init__(self, tensors: Mapping[str, Array], group_sizes: Sequence[int]) -> None:
         self.group_sizes = tuple(group_sizes)
+        self.kernels: Kernels = NUMPY
         self.tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
         self.is_context = "logits" in self.tensors
         shape = self.tensors["logits" if self.is_context else "frequencies"].shape
@@ -226,12 +237,12 @@ class PriorState:
             rows = np.arange(start, stop).reshape(max(1, (stop - start) // each), -1)
             yield Portion(start // each, slice(0, 1), rows, self._picture_tables(slice(start, stop), rows.shape[1]))
 
-    def _picture_tables(self, rows: slice, each: int) -> Callable[[int], tuple[Array, Array | None]]:
+    def _picture_tables(self, rows: slice, each: int) -> Callable[[int], SymbolTables]:
         tables, index = self.tables(rows)
 
-        def of(number: int) -> tuple[Array, Array | None]:
+        def of(number: int) -> SymbolTables:
             part = slice(number * each, (number + 1) * each)
-            return (tables[part], None) if index is None else (tables, index[part])
+            return SymbolTables(tables[part]) if index is None else SymbolTables(tables, index[part])
 
         return of
 

@@ -8,38 +8,38 @@ any order, on any machine, and so give the same.
 import bisect
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from ohmq.entropy.frozen import CHUNK_ROWS, VALUE_BITS, WEIGHT_BITS, Array, Portion, exp2_weights, neighbour_rows
+from ohmq.entropy.frozen import (
+    CHUNK_ROWS,
+    WEIGHT_BITS,
+    Array,
+    Portion,
+    SymbolTables,
+    exp2_weights,
+    neighbour_rows,
+)
+from ohmq.entropy.kernels import LARGEST_PLACE, NUMPY, VALUE_BITS, Kernels, Levels
 from ohmq.entropy.range_coder import prepare_tables
 from ohmq.entropy.tables import frequencies_from_weights
 
 __all__ = [
     "INTERLACED_LEVELS",
-    "LARGEST_PLACE",
     "LEVELS",
-    "LEVEL_BITS",
-    "SPATIAL_LIMIT",
     "ChoiceState",
     "FrozenChoicePrior",
     "feature_limits",
 ]
 
-LEVEL_BITS = 2
-"""Fraction bits of a coefficient's grid: quarters."""
 LEVELS = ((-8, 7), (-4, 3))
 """Lowest and highest level of each of the two coefficients."""
 INTERLACED_LEVELS = ((-8, 7), (-16, 15))
 """The same for interlaced channels: neighbours predict a symbol's value, not only its spread."""
-SPATIAL_LIMIT = 8
-"""Features of neighbours' symbols are clipped to so many steps."""
-LARGEST_PLACE = SPATIAL_LIMIT << VALUE_BITS
-"""The same in integers; neighbours' symbols and hidden units of their networks are clipped to it as well."""
 RUN_SYMBOLS = 2**18
 """Symbols whose tables are held at a time."""
 _NEIGHBOURS = {1: (0, 2, 6, 8), 2: (1, 7, 3, 5)}
@@ -63,6 +63,9 @@ class FrozenChoicePrior:
         interlaced_groups: leading groups whose channels are coded in three passes over the positions.
         cut_points: where layers end as a rule: channels between two of them are coded together.
 
+    Attributes:
+        kernels: what runs the loops over symbols.
+
     Raises:
         ValueError: tensors that do not fit together, or could overflow.
     """
@@ -78,6 +81,7 @@ class FrozenChoicePrior:
         self._segment_ends = sorted({*np.cumsum(group_sizes).tolist(), *cut_points})
         self.group_sizes, self.interlaced_groups = tuple(group_sizes), interlaced_groups
         self.alphabets = np.repeat(group_symbols, group_sizes)
+        self.kernels: Kernels = NUMPY
         self.tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
         self.num_channels, self.num_symbols = self.tensors["logits"].shape
         if sum(self.group_sizes) != self.num_channels:
@@ -142,6 +146,7 @@ class FrozenChoicePrior:
             self.projects.append(project)
             self.reaches.append(reach if narrow else None)
         self._tables: dict[int, NDArray[np.float32]] = {}  # of each segment
+        self._bits: dict[int, NDArray[np.float32]] = {}
         self._central: dict[int, NDArray[np.float32]] = {}  # of each group
 
     def segment_end(self, channel: int) -> int:
@@ -153,7 +158,7 @@ class FrozenChoicePrior:
         return set(ends) <= set(self._segment_ends)
 
     @staticmethod
-    def levels(interlaced: bool) -> tuple[tuple[int, int], tuple[int, int]]:
+    def levels(interlaced: bool) -> Levels:
         """The grid of the two coefficients."""
         return INTERLACED_LEVELS if interlaced else LEVELS
 
@@ -169,28 +174,52 @@ class FrozenChoicePrior:
             Returns: (channels * 128 or, interlaced, * 512; alphabet of the group), as `ohmq.entropy.prepare_tables` gives
             them.
         """
-        number = bisect.bisect_right(self._segment_ends, channels.start)
-        segment = slice(self._segment_ends[number - 1] if number else 0, self._segment_ends[number])
-        first, second = (np.arange(low, high + 1) for low, high in self.levels(channels.start < len(self.places)))
+        segment, number = self._segment(channels.start)
         if number not in self._tables:
-            alphabet = self.alphabets[channels.start]
-            logits = self.tensors["logits"][segment, None, None, :alphabet].astype(np.int64)
-            features = self.tensors["features"][segment, None, None, :alphabet].astype(np.int64)
-            whole = logits + first[:, None, None] * features[..., 0] + second[:, None] * features[..., 1]
-            weights = exp2_weights(whole.reshape(-1, alphabet), self.tensors["exp2"].astype(np.int64))
-            self._tables[number] = prepare_tables(frequencies_from_weights(weights))
-        each = len(first) * len(second)
-        return self._tables[number][(channels.start - segment.start) * each : (channels.stop - segment.start) * each]
+            first, second = (np.arange(low, high + 1) for low, high in self.levels(channels.start < len(self.places)))
+            self._tables[number] = self._tables_at(segment, first[:, None, None], second[:, None])
+        tables = self._tables[number]
+        each = len(tables) // (segment.stop - segment.start)
+        return tables[(channels.start - segment.start) * each : (channels.stop - segment.start) * each]
 
-    def central_tables(self, group: int) -> NDArray[np.float32]:
-        """The tables of a group's channels where both coefficients are zero, (channels, S) as `channel_tables`; kept."""
+    def channel_bits(self, channels: slice) -> NDArray[np.float32]:
+        """What each symbol costs in each of `channel_tables`, but for a constant; (alphabet, tables), kept as those."""
+        segment, number = self._segment(channels.start)
+        if number not in self._bits:
+            self._bits[number] = _bits(self.channel_tables(segment))
+        bits = self._bits[number]
+        each = bits.shape[1] // (segment.stop - segment.start)
+        return bits[:, (channels.start - segment.start) * each : (channels.stop - segment.start) * each]
+
+    def central_bits(self, group: int) -> NDArray[np.float32]:
+        """The same for the table of each channel of a group where both coefficients are zero, (alphabet, channels); kept."""
         if group not in self._central:
-            ends = np.cumsum(self.group_sizes)
-            start, end = int(ends[group]) - self.group_sizes[group], int(ends[group])
-            logits = self.tensors["logits"][start:end, : self.alphabets[start]].astype(np.int64)
-            weights = exp2_weights(logits, self.tensors["exp2"].astype(np.int64))
-            self._central[group] = prepare_tables(frequencies_from_weights(weights))
+            end = sum(self.group_sizes[: group + 1])
+            zero = np.zeros((1, 1, 1), int)
+            self._central[group] = _bits(self._tables_at(slice(end - self.group_sizes[group], end), zero, zero))
         return self._central[group]
+
+    def _segment(self, channel: int) -> tuple[slice, int]:
+        """The channels that are coded together with one, and their number among such segments."""
+        number = bisect.bisect_right(self._segment_ends, channel)
+        return slice(self._segment_ends[number - 1] if number else 0, self._segment_ends[number]), number
+
+    def _tables_at(self, channels: slice, first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float32]:
+        """The tables of channels of one alphabet at levels of the coefficients, (channels * levels, alphabet)."""
+        alphabet = self.alphabets[channels.start]
+        logits = self.tensors["logits"][channels, None, None, :alphabet].astype(np.int64)
+        features = self.tensors["features"][channels, None, None, :alphabet].astype(np.int64)
+        whole = logits + first * features[..., 0] + second * features[..., 1]
+        weights = exp2_weights(whole.reshape(-1, alphabet).astype(np.int64), self.tensors["exp2"].astype(np.int64))
+        return prepare_tables(frequencies_from_weights(weights))
+
+
+def _bits(tables: NDArray[np.float32]) -> NDArray[np.float32]:
+    """-log2 of frequencies, given less 1: (T, S) to (S, T)."""
+    bits = np.add(tables.T, 1, dtype=np.float32, order="C")
+    np.log(bits, out=bits)
+    bits *= np.float32(-1 / np.log(2))
+    return bits
 
 
 @functools.cache
@@ -325,19 +354,15 @@ class ChoiceState:
                     if number:
                         o += self._spatial(number, part)
                 each = rows.reshape(pictures, -1)
-                chosen = self._table_numbers(o, u).reshape(-1, *each.shape)
-                yield Portion(0, part, each, self._picture_tables(self.channel + start, chosen))
+                levels = self.prior.levels(self._interlaced)
+                chosen = self.prior.kernels.table_numbers(o, u, levels).reshape(-1, *each.shape)
+                yield Portion(0, part, each, functools.partial(self._picture_tables, self.channel + start, chosen))
 
-    def _picture_tables(self, channel: int, chosen: NDArray[np.int32]) -> Callable[[int], tuple[Array, Array | None]]:
+    def _picture_tables(self, channel: int, chosen: NDArray[np.int32], number: int) -> SymbolTables:
+        """The tables of channels from one on that were chosen, (channels, pictures, m), in one picture."""
         tables = self.prior.channel_tables(slice(channel, channel + len(chosen)))
-        first = np.arange(len(chosen))[:, None] * (len(tables) // len(chosen))
-
-        def of(number: int) -> tuple[Array, None]:
-            places = (chosen[:, number] + first).reshape(-1)
-            out = np.empty((len(places), tables.shape[1]), np.float32)
-            return np.take(tables, places, 0, out=out, mode="clip"), None
-
-        return of
+        first = np.arange(len(chosen), dtype=np.int32)[:, None] * np.int32(len(tables) // len(chosen))
+        return SymbolTables(tables, (chosen[:, number] + first).reshape(-1), in_order=True)
 
     def learn(self, portion: Portion, symbols: Array) -> None:
         """Take the symbols of a portion, those of all channels and rows in shape (channels, rows)."""
@@ -345,14 +370,14 @@ class ChoiceState:
             part = portion.channels
             places = self.prior.places[self.channel + part.start : self.channel + part.stop]
             # Rows of later passes get whatever stands there: nobody looks at them before their turn.
-            self._places[part, :-1] = places.take(_places(symbols[part], places), mode="clip")
+            self.prior.kernels.look_up(places, symbols[part], self._places[part, :-1])
 
     def advance(self, symbols: Array) -> None:
         """Take the symbols of the next channels, shape (channels, rows), and go on to those after them."""
         prior = self.prior
         first = self.channel - self._group_start
         values = prior.values[self.channel : self.channel + len(symbols)]
-        np.take(values, _places(symbols, values), out=self._taken[first : first + len(symbols)], mode="clip")
+        prior.kernels.look_up(values, symbols, self._taken[first : first + len(symbols)])
         self.channel += len(symbols)
         if self._group_start + len(self._taken) == self.channel < prior.num_channels:
             self._group += 1
@@ -361,23 +386,6 @@ class ChoiceState:
             self._group_start, self._parts = self.channel, None
             self._taken = np.empty((prior.group_sizes[self._group], self.rows), prior.latent_type)
 
-    def _table_numbers(self, own: NDArray[Any], network: NDArray[np.float32]) -> NDArray[np.int32]:
-        """The tables that coefficients choose; each (channels, 2, rows), returns (channels, rows)."""
-        (low, high), (low_second, high_second) = self.prior.levels(self._interlaced)
-        x = np.floor(own)
-        x += network
-        x += 2.0 ** (VALUE_BITS - LEVEL_BITS - 1)
-        x *= 2.0 ** (LEVEL_BITS - VALUE_BITS)
-        np.floor(x, out=x)
-        first, second = x[:, 0], x[:, 1]
-        np.clip(first, low, high, out=first)
-        np.clip(second, low_second, high_second, out=second)
-        seconds = high_second - low_second + 1
-        first *= seconds
-        first += second
-        first -= low * seconds + low_second
-        return first.astype(np.int32)
-
     def _coefficients(self) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """What the channels' own coefficients and the network say of the group, each (channels, 2, rows)."""
         prior = self.prior
@@ -385,15 +393,16 @@ class ChoiceState:
         if self._group == 0:
             return np.zeros((size, 2, self.rows), prior.feature_type), np.zeros((size, 2, self.rows), np.float32)
         channels = slice(self._group_start, self._group_start + size)
-        latent = np.floor(self._latent[:, : prior.live[self._group]])
+        floored = prior.kernels.floored
+        latent = self._latent[:, : prior.live[self._group]].copy()
+        found = floored(latent, -np.inf)
+        reach = prior.reaches[self._group - 1]
+        largest = found if reach is None else reach
         projection, *layers, last = prior.layers[self._group - 1]
-        largest = prior.reaches[self._group - 1]
-        if largest is None:
-            largest = np.maximum(latent.max(0), -latent.min(0))
         # Neighbours in a row lie one after the other: three runs of three positions around each one.
         tiles, height, width = self._tiles, self.height, self.width
         seen = projection(latent, largest)
-        largest_seen = np.tile(np.abs(np.floor(seen, out=seen)).max(0), 9)
+        largest_seen = np.tile(floored(seen, -np.inf), 9)
         padded = np.zeros((tiles, height + 2, width + 2, seen.shape[1]), seen.dtype)
         padded[:, 1:-1, 1:-1] = seen.reshape(tiles, height, width, -1)
         a, b, c, d = padded.strides
@@ -403,64 +412,26 @@ class ChoiceState:
             x, reach = around[part].reshape(-1, len(largest_seen)), largest_seen
             for layer in layers:
                 x = layer(x, reach)
-                np.floor(np.clip(x, 0, np.inf, out=x), out=x)
-                reach = x.max(0)
+                reach = floored(x, 0)
             place = network[:, *part]
             place[:] = last.integers(x, reach).reshape(place.shape)
         project = prior.projects[self._group - 1]
-        features = self._own_features(project.integers(latent, largest))
-        return prior.own[channels] @ features, network.reshape(size, 2, -1)
-
-    def _own_features(self, own: NDArray[np.float32]) -> NDArray[Any]:
-        """The four features of each channel's own coefficient, (channels, 4, rows)."""
-        one, two = 1 << VALUE_BITS, 2 << VALUE_BITS
-        features: NDArray[Any] = np.empty((len(own), 4, self.rows), self.prior.feature_type)
-        out = self._grid(features)
-        grid = self._grid(own)
-        around = _quarter_of_neighbours(grid)
-        np.clip(grid, -one, one, out=out[:, 2])
-        np.clip(around, -one, one, out=out[:, 3])
-        magnitude = np.abs(grid, out=grid)
-        around = _quarter_of_neighbours(magnitude)
-        np.clip(magnitude, 0, two, out=out[:, 0])
-        np.clip(around, 0, two, out=out[:, 1])
-        return features
+        own = project.integers(latent, largest)
+        shape = tiles, height, width
+        return prior.kernels.own_coefficients(prior.own[channels], own, shape), network.reshape(size, 2, -1)
 
     def _spatial(self, number: int, part: slice) -> NDArray[Any]:
         """What symbols of earlier passes add for some channels of the run at the rows of a pass, (channels, 2, rows)."""
-        near, there, count = self._near[number]
-        around = self._places[part].take(near, 1)  # (channels, neighbours, rows)
-        first = self.channel + part.start
-        channels = slice(first, first + len(around))
-        weights = self.prior.spatial[channels, number - 1]
-        features: NDArray[Any] = np.empty((len(around), weights.shape[2], around.shape[2]), self.prior.feature_type)
-        features[:, 0] = 1 << VALUE_BITS
-        mean, magnitude, deviation = (features[:, i] for i in (1, 2, 3))
-        if weights.shape[2] > 4:
-            seen = np.clip(around, -LARGEST_PLACE, LARGEST_PLACE)
-            np.matmul(self.prior.neighbour_weight[channels, number - 1], seen, out=features[:, 4:])
-            features[:, 4:] += self.prior.neighbour_bias[channels, number - 1, :, None]
-            np.floor(features[:, 4:], out=features[:, 4:])
-            np.clip(features[:, 4:], 0, LARGEST_PLACE, out=features[:, 4:])
-        # A quotient of such integers that is none itself is too far from the next one to be rounded to it.
-        np.floor(np.divide(around.sum(1), count, out=mean), out=mean)
-        np.floor(np.divide(np.abs(around).sum(1), count, out=magnitude), out=magnitude)
-        around -= mean[:, None]
-        np.abs(around, out=around)
-        around *= there
-        np.floor(np.divide(around.sum(1), count, out=deviation), out=deviation)
-        np.clip(features[:, :4], -LARGEST_PLACE, LARGEST_PLACE, out=features[:, :4])
-        weighted: NDArray[Any] = weights @ features
-        return weighted
-
-    def _grid(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """(..., rows) as (..., tiles, h, w)."""
-        return rows.reshape(*rows.shape[:-1], -1, self.height, self.width)
-
-
-def _places(symbols: Array, tables: Array) -> NDArray[np.int64]:
-    """Where in tables (channels, S), all in a row, the entries of symbols (channels, rows) stand."""
-    return symbols + (np.arange(len(tables)) * tables.shape[1])[:, None]
+        first, last = self.channel + part.start, self.channel + part.stop
+        of = slice(first, last), number - 1
+        prior = self.prior
+        return prior.kernels.neighbour_coefficients(
+            prior.spatial[of],
+            prior.neighbour_weight[of],
+            prior.neighbour_bias[of],
+            self._places[part],
+            *self._near[number],
+        )
 
 
 def _first_nonzero(rows: Array) -> NDArray[np.int64]:
@@ -489,14 +460,3 @@ def _chunks(tiles: int, height: int, width: int) -> Iterator[tuple[slice, slice]
     for first in range(0, tiles, several):
         for line in range(0, height, lines):
             yield slice(first, first + several), slice(line, line + lines)
-
-
-def _quarter_of_neighbours(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A quarter of the sum of the left, right, upper and lower neighbour, zero beyond the border, rounded down; (..., h, w)."""
-    out = np.zeros_like(x)
-    out[..., 1:, :] = x[..., :-1, :]
-    out[..., :-1, :] += x[..., 1:, :]
-    out[..., :, 1:] += x[..., :, :-1]
-    out[..., :, :-1] += x[..., :, 1:]
-    out *= 0.25
-    return np.floor(out, out=out)

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ohmq.entropy.frozen import FrozenPrior, Portion, rows_as_slice
+from ohmq.entropy.frozen import FrozenPrior, Portion, SymbolTables, rows_as_slice
 from ohmq.entropy.frozen_choice import FrozenChoicePrior
+from ohmq.entropy.kernels import Decoder
 from ohmq.entropy.priced import PricedSymbols
-from ohmq.entropy.range_coder import SymbolDecoder, SymbolEncoder
 from ohmq.entropy.tables import symbol_bits
 from ohmq.errors import BitstreamError
 
@@ -63,7 +63,7 @@ def encode_layers(
     pictures, tiles, height, width = source.shape
     state = prior.begin(pictures * tiles, height, width)
     out: list[list[list[bytes]]] = [[[] for _ in range(pictures)] for _ in plans]
-    encoders = [[SymbolEncoder() for _ in range(pictures)] for _ in plans]
+    encoders = [[prior.kernels.encoder() for _ in range(pictures)] for _ in plans]
     bits, seconds = np.zeros((pictures, last)), np.zeros(len(plans))
     seconds += time.perf_counter() - clock
     while state.channel < last:
@@ -75,16 +75,16 @@ def encode_layers(
         for portion in state.portions(pictures, run.stop - run.start):
             for number, rows in enumerate(portion.rows):
                 picture = portion.first + number
-                tables, index = portion.tables(number)
+                tables = portion.tables(number)
                 source.choose(portion, rows, tables)
                 chosen = values[portion.channels, rows_as_slice(rows, values.shape[1])].reshape(-1)
                 seconds[wanted] += time.perf_counter() - clock
                 if measure:
-                    ideal = symbol_bits(chosen, tables, index).reshape(-1, len(rows))
+                    ideal = symbol_bits(chosen, tables.tables, tables.rows).reshape(-1, len(rows))
                     bits[picture, run][portion.channels] += ideal.sum(1)
                 for plan in wanted:
                     clock = time.perf_counter()
-                    encoders[plan][picture].encode(chosen, tables, index)
+                    encoders[plan][picture].encode(chosen, *tables)
                     seconds[plan] += time.perf_counter() - clock
                 clock = time.perf_counter()
             state.learn(portion, values)
@@ -95,7 +95,7 @@ def encode_layers(
             if run.stop in plans[plan]:
                 for picture in range(pictures):
                     out[plan][picture].append(encoders[plan][picture].finish())
-                    encoders[plan][picture] = SymbolEncoder()
+                    encoders[plan][picture] = prior.kernels.encoder()
             seconds[plan] += time.perf_counter() - clock
     return EncodedBatch(out, bits, seconds)
 
@@ -125,7 +125,7 @@ def verify_layers(
     pictures, tiles, height, width, _ = symbols.shape
     state = prior.begin(pictures * tiles, height, width)
     seconds = np.zeros(len(plans))
-    decoders: dict[tuple[int, int], SymbolDecoder] = {}
+    decoders: dict[tuple[int, int], Decoder] = {}
     last = max(ends[-1] for ends in plans)
     flat = _by_channel(symbols, last)
     while state.channel < last:
@@ -134,7 +134,7 @@ def verify_layers(
         for plan in wanted:
             if channel == 0 or channel in plans[plan]:
                 layer = sum(end <= channel for end in plans[plan])
-                decoders |= {(plan, p): SymbolDecoder(payloads[plan][p][layer]) for p in range(pictures)}
+                decoders |= {(plan, p): prior.kernels.decoder(payloads[plan][p][layer]) for p in range(pictures)}
         clock = time.perf_counter()
         run = slice(channel, channel + state.run(_next_end(plans, channel) - channel))
         values = flat[run]
@@ -142,11 +142,11 @@ def verify_layers(
             for number, rows in enumerate(portion.rows):
                 picture = portion.first + number
                 expected = values[portion.channels, rows_as_slice(rows, values.shape[1])].reshape(-1)
-                tables, index = portion.tables(number)
+                tables, index, in_order = portion.tables(number)
                 seconds[wanted] += time.perf_counter() - clock
                 for plan in wanted:
                     clock = time.perf_counter()
-                    decoded = decoders[plan, picture].decode(tables, index, len(expected))
+                    decoded = decoders[plan, picture].decode(tables, index, len(expected), in_order)
                     seconds[plan] += time.perf_counter() - clock
                     if not np.array_equal(decoded, expected):
                         raise BitstreamError(f"picture {picture}: channel {channel} did not decode to what was encoded")
@@ -185,12 +185,13 @@ def decode_layers(
             state.advance(before[state.channel : state.channel + state.run(first - state.channel)])
     out = np.empty((ends[-1] - first if ends else 0, tiles * height * width), np.int32)
     for payload, end in zip(payloads, ends, strict=True):
-        decoder = SymbolDecoder(payload)
+        decoder = prior.kernels.decoder(payload)
         while state.channel < end:
             values = out[state.channel - first :][: state.run(end - state.channel)]
             for portion in state.portions(1, len(values)):
                 rows, channels = portion.rows[0], portion.channels
-                decoded = decoder.decode(*portion.tables(0), len(rows) * (channels.stop - channels.start))
+                tables, index, in_order = portion.tables(0)
+                decoded = decoder.decode(tables, index, len(rows) * (channels.stop - channels.start), in_order)
                 values[channels, rows_as_slice(rows, values.shape[1])] = decoded.reshape(-1, len(rows))
                 state.learn(portion, values)
             state.advance(values)
@@ -207,7 +208,7 @@ class _KnownSymbols:
     def run(self, channels: slice) -> NDArray[np.int32]:
         return self._flat[channels]
 
-    def choose(self, portion: Portion, rows: NDArray[np.int64], tables: Array) -> None:
+    def choose(self, portion: Portion, rows: NDArray[np.int64], tables: SymbolTables) -> None:
         """Nothing is left to choose."""
 
 

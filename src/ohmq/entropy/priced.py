@@ -1,12 +1,13 @@
 """Symbols that are chosen while they are coded, also by the bits that they cost: a matter of the encoder alone."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ohmq.entropy.frozen import Array, Portion, rows_as_slice
+from ohmq.entropy.frozen import Array, Portion, SymbolTables, rows_as_slice
+from ohmq.entropy.frozen_choice import FrozenChoicePrior
 
 __all__ = ["PricedSymbols"]
 
@@ -21,8 +22,8 @@ class PricedSymbols:
     the symbol.
 
     Args:
-        quantizer: its tensors "project", "directions" (C, D), "centres", "values" (C, S), "bit_price" (C,), see
-            `ohmq.quantizers.DirectionalOneHotMax`. group_sizes: channels of each group. group_symbols: their alphabets.
+        prior: whose tables code the symbols. quantizer: its tensors "project", "directions" (C, D), "centres", "values"
+            (C, S), "bit_price" (C,), see `ohmq.quantizers.DirectionalOneHotMax`.
         latent: (pictures, tiles, h, w, D), left as it is. channels: how many channels are coded; once, in their order.
         price: of a bit, times that of the quantizer.
 
@@ -32,16 +33,15 @@ class PricedSymbols:
 
     def __init__(
         self,
+        prior: FrozenChoicePrior,
         quantizer: Mapping[str, Array],
-        group_sizes: Sequence[int],
-        group_symbols: Sequence[int],
         latent: Array,
         channels: int,
         price: float = 1.0,
     ) -> None:
         self.shape = latent.shape[:-1]
-        self._starts = np.cumsum([0, *group_sizes])
-        self._alphabets = tuple(group_symbols)
+        self._prior = prior
+        self._starts = np.cumsum([0, *prior.group_sizes])
         self._quantizer = {
             name: np.asarray(quantizer[name], np.float32) for name in ("project", "directions", "centres", "values")
         }
@@ -61,7 +61,7 @@ class PricedSymbols:
             self._group, self._first = group, part.start
             self._projected = self._quantizer["project"][part] @ self._rest
         self._channels = channels
-        alphabet = self._alphabets[group]
+        alphabet = self._prior.alphabets[channels.start]
         values, directions = (self._quantizer[name][channels] for name in ("values", "directions"))
         self._centres = self._quantizer["centres"][channels, :alphabet]
         middle = alphabet // 2
@@ -69,11 +69,8 @@ class PricedSymbols:
         self._price = (self._bit_price / np.maximum(scale, LEAST_SCALE)).astype(np.float32)
         return self.symbols[channels]
 
-    def choose_without_context(self, tables: Callable[[int], Array]) -> NDArray[np.float32]:
+    def choose_without_context(self) -> NDArray[np.float32]:
         """Choose the symbols of all channels at once as if each channel had one table: nearly what coding chooses.
-
-        Args:
-            tables: of each channel of a group, by its number: (channels, S), as `ohmq.entropy.prepare_tables` gives them.
 
         Shape:
             Returns: what the symbols leave of the latent, (pictures, tiles, h, w, D).
@@ -84,8 +81,8 @@ class PricedSymbols:
                 break
             part = slice(start, min(end, count))
             chosen = self.run(part)
-            costs = self._bits(tables(group)[: len(chosen)].T[..., None]) * self._price[:, None]
-            chosen[:] = _cheapest(self._projected, self._centres, costs)
+            bits, index = self._prior.central_bits(group), np.arange(len(chosen), dtype=np.int32)[:, None]
+            chosen[:] = self._prior.kernels.cheapest(self._projected, self._centres, self._price, bits, index)
         self._subtract(part)
         return np.ascontiguousarray(self._rest.T).reshape(*self.shape, -1)
 
@@ -95,50 +92,18 @@ class PricedSymbols:
 
     def _subtract(self, channels: slice) -> None:
         values = self._quantizer["values"][channels]
-        first = np.arange(len(values), dtype=np.int32)[:, None] * values.shape[1]
-        chosen = values.take(self.symbols[channels] + first)
+        chosen = np.empty((len(values), self._rest.shape[1]), np.float32)
+        self._prior.kernels.look_up(values, self.symbols[channels], chosen)
         self._rest -= self._quantizer["directions"][channels].T @ chosen
 
-    def choose(self, portion: Portion, rows: NDArray[np.int64], tables: Array) -> None:
-        """Choose the symbols of a portion of the run in some rows, given the tables that will code each of them.
-
-        Shape:
-            rows: (m,). tables: (channels of the portion * m, S), as `ohmq.entropy.prepare_tables` gives them.
-        """
-        first = self._channels.start - self._first
+    def choose(self, portion: Portion, rows: NDArray[np.int64], tables: SymbolTables) -> None:
+        """Choose the symbols of a portion of the run in some rows, (m,), given the tables that will code each of them."""
+        part = portion.channels
         where = rows_as_slice(rows, self.symbols.shape[1])
-        projected = self._projected[first + portion.channels.start : first + portion.channels.stop, where]
-        centres, price = self._centres[portion.channels], self._price[portion.channels, None]
-        # From here on the symbols are the first axis, and each operation runs along the rows.
-        costs = self._bits(tables.T.reshape(-1, *projected.shape))
-        costs *= price
-        self.symbols[self._channels][portion.channels, where] = _cheapest(projected, centres, costs)
-
-    @staticmethod
-    def _bits(frequencies: Array) -> NDArray[np.float32]:
-        """What symbols cost but for a constant, given their frequencies less 1."""
-        bits = np.add(frequencies, 1, dtype=np.float32, order="C")
-        np.log(bits, out=bits)
-        bits *= np.float32(-1 / np.log(2))
-        return bits
-
-
-def _cheapest(projected: Array, centres: Array, costs: Array) -> NDArray[np.integer]:
-    """The symbols whose distance and cost together are least, the first of equal ones.
-
-    Shape:
-        projected: (channels, m). centres: (channels, S). costs: (S, channels, m or 1). Returns: (channels, m).
-    """
-    kind = np.min_scalar_type(len(costs) - 1).type
-    chosen = np.zeros(projected.shape, kind)
-    least, cost = np.empty((2, *projected.shape), np.float32)
-    for symbol, spent in enumerate(costs):
-        np.subtract(projected, centres[:, symbol, None], out=cost)
-        np.abs(cost, out=cost)
-        np.add(cost, spent, out=cost)
-        if symbol:
-            np.maximum(chosen, (cost < least) * kind(symbol), out=chosen)
-            np.minimum(least, cost, out=least)
-        else:
-            least[:] = cost
-    return chosen
+        before = self._channels.start - self._first
+        projected = self._projected[before + part.start : before + part.stop, where]
+        bits = self._prior.channel_bits(slice(self._channels.start + part.start, self._channels.start + part.stop))
+        assert tables.rows is not None
+        self.symbols[self._channels][part, where] = self._prior.kernels.cheapest(
+            projected, self._centres[part], self._price[part], bits, tables.rows.reshape(projected.shape)
+        )

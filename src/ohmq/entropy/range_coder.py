@@ -15,11 +15,21 @@ from numpy.typing import NDArray
 from ohmq.entropy.tables import PRECISION_BITS
 from ohmq.errors import BitstreamError
 
-__all__ = ["SymbolDecoder", "SymbolEncoder", "prepare_tables"]
+__all__ = [
+    "DAMAGED",
+    "SymbolDecoder",
+    "SymbolEncoder",
+    "checked_index",
+    "checked_symbols",
+    "prepare_tables",
+    "probabilities",
+    "shortest_bytes",
+]
 
 Array = NDArray[Any]
 _Categorical = constriction.stream.model.Categorical
 _FAMILY = _Categorical(perfect=False, lazy=False)
+DAMAGED = "the entropy-coded payload is damaged: no encoder writes these bytes"
 _FEW = 16
 """Below so many symbols a table, one call with a row a symbol is faster than one call a table; the bytes are the same."""
 
@@ -40,7 +50,7 @@ class SymbolEncoder:
     def __init__(self) -> None:
         self._encoder = constriction.stream.queue.RangeEncoder()
 
-    def encode(self, symbols: Array, tables: Array, index: Array | None = None) -> None:
+    def encode(self, symbols: Array, tables: Array, index: Array | None = None, in_order: bool = False) -> None:
         """Append symbols.
 
         Args:
@@ -48,41 +58,27 @@ class SymbolEncoder:
             tables: shape (T, S), int64, positive, rows sum to 2^24; or what `prepare_tables` made of such.
             index: shape (n,), which table codes which symbol; then coding goes table by table (ascending), symbols in
                 order in each. None: T is 1 (for all) or n (row i for symbol i), symbols in order.
+            in_order: with an index as well, coding goes symbol by symbol in their order.
 
         Raises:
             ValueError: a symbol outside the alphabet, or tables or an index that do not fit; nothing is appended.
             TypeError: symbols that are not integers.
         """
-        symbols = np.asarray(symbols)
+        symbols = checked_symbols(symbols, tables)
         if len(symbols) == 0:
             return
-        if symbols.dtype.kind not in "iu":
-            raise TypeError(f"symbols must be integers, not {symbols.dtype}")
-        if symbols.min() < 0 or symbols.max() >= tables.shape[-1]:
-            raise ValueError(f"symbols lie in [{symbols.min()}, {symbols.max()}]; expected [0, {tables.shape[-1]})")
-        symbols = symbols.astype(np.int32, copy=False)
-        for positions, model, parameters in list(_steps(len(symbols), tables, index)):
+        for positions, model, parameters in list(_steps(len(symbols), tables, index, in_order)):
             self._encoder.encode(np.ascontiguousarray(symbols[positions]), model, *parameters)
 
     def finish(self) -> bytes:
-        """The shortest byte string that decodes to what was encoded.
-
-        A decoder reads zeros beyond the end. The encoder's interval [low, low + width) holds every number that decodes
-        right; the answer is the number in it with the fewest bytes.
-        """
+        """The shortest byte string that decodes to what was encoded; a decoder reads zeros beyond the end."""
         words = self._encoder.get_compressed()
         if len(words) == 0:
             return b""
         position, (lower, width) = self._encoder.pos()
         bits = 32 * position + 64
         point = int.from_bytes(words.astype(">u4").tobytes(), "big") << (bits - 32 * len(words))
-        low = point - (point - lower) % (1 << 64)  # the point lies less than 2^64 above low
-        for count in range((bits - width.bit_length()) // 8, bits // 8 + 1):
-            shift = bits - 8 * count
-            value = -(-low >> shift)
-            if value << shift < low + width:
-                return value.to_bytes(count, "big").rstrip(b"\0")
-        raise AssertionError("the interval of a range coder always holds a number of its own precision")
+        return shortest_bytes(point - (point - lower) % (1 << 64), width, bits)  # the point is less than 2^64 above low
 
 
 class SymbolDecoder:
@@ -96,7 +92,7 @@ class SymbolDecoder:
         padded = data + bytes(-len(data) % 4 + 8)
         self._decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
 
-    def decode(self, tables: Array, index: Array | None, count: int) -> NDArray[np.int32]:
+    def decode(self, tables: Array, index: Array | None, count: int, in_order: bool = False) -> NDArray[np.int32]:
         """The next symbols; arguments as `SymbolEncoder.encode`.
 
         Returns:
@@ -109,36 +105,74 @@ class SymbolDecoder:
         out = np.empty(count, np.int32)
         if count == 0:
             return out
-        for positions, model, parameters in _steps(count, tables, index):
+        for positions, model, parameters in _steps(count, tables, index, in_order):
             amount = () if parameters else (len(out[positions]),)
             try:
                 out[positions] = self._decoder.decode(model, *parameters, *amount)
             except AssertionError as error:  # constriction's answer to a number outside every symbol's interval
-                raise BitstreamError("the entropy-coded payload is damaged: no encoder writes these bytes") from error
+                raise BitstreamError(DAMAGED) from error
         return out
 
 
-def _steps(count: int, tables: Array, index: Array | None) -> Iterator[tuple[Any, Any, tuple[Any, ...]]]:
-    """(positions, model, its parameters) in the order of coding, count >= 1."""
+def shortest_bytes(low: int, width: int, bits: int) -> bytes:
+    """The number with the fewest bytes in the interval [low, low + width) of an encoder, of so many bits.
+
+    Every number in it decodes right.
+    """
+    for count in range((bits - width.bit_length()) // 8, bits // 8 + 1):
+        shift = bits - 8 * count
+        value = -(-low >> shift)
+        if value << shift < low + width:
+            return value.to_bytes(count, "big").rstrip(b"\0")
+    raise AssertionError("the interval of a range coder always holds a number of its own precision")
+
+
+def checked_symbols(symbols: Array, tables: Array) -> NDArray[np.int32]:
+    """Symbols that tables can code; errors as `SymbolEncoder.encode`."""
+    symbols = np.asarray(symbols)
+    if len(symbols):
+        if symbols.dtype.kind not in "iu":
+            raise TypeError(f"symbols must be integers, not {symbols.dtype}")
+        if symbols.min() < 0 or symbols.max() >= tables.shape[-1]:
+            raise ValueError(f"symbols lie in [{symbols.min()}, {symbols.max()}]; expected [0, {tables.shape[-1]})")
+    return symbols.astype(np.int32, copy=False)
+
+
+def checked_index(count: int, tables: Array, index: Array | None) -> Array | None:
+    """Which table codes which symbol; None: symbol i is coded by table i. Errors as `SymbolEncoder.encode`."""
     if tables.ndim != 2 or tables.dtype.kind not in "iuf":
         raise ValueError(f"tables must be integers of shape (T, S), not {tables.dtype} of shape {tables.shape}")
     if index is None:
-        if len(tables) == 1:
-            yield slice(None), _model(tables), ()
-        elif len(tables) == count:
-            yield slice(None), _FAMILY, (_probabilities(tables),)
-        else:
+        if len(tables) not in (1, count):
             raise ValueError(f"{len(tables)} tables for {count} symbols: without an index give 1 table or one a symbol")
-        return
+        return None if len(tables) == count else np.zeros(count, np.int32)
     if len(index) != count:
         raise ValueError(f"an index of {len(index)} entries for {count} symbols")
+    if count and (index.min() < 0 or index.max() >= len(tables)):
+        raise ValueError(f"the index lies in [{index.min()}, {index.max()}]; expected [0, {len(tables)})")
+    return index
+
+
+def _steps(
+    count: int, tables: Array, index: Array | None, in_order: bool
+) -> Iterator[tuple[Any, Any, tuple[Any, ...]]]:
+    """(positions, model, its parameters) in the order of coding, count >= 1."""
+    index = checked_index(count, tables, index)
+    if index is None:
+        yield slice(None), _FAMILY, (probabilities(tables),)
+        return
+    if len(tables) == 1:
+        yield slice(None), _model(tables), ()
+        return
+    if in_order:
+        taken = np.empty((count, tables.shape[1]), np.float32)
+        yield slice(None), _FAMILY, (probabilities(tables).take(index, 0, out=taken, mode="clip"),)
+        return
     order = np.argsort(index, kind="stable")
     rows = index.take(order)
-    if rows[0] < 0 or rows[-1] >= len(tables):
-        raise ValueError(f"the index lies in [{rows[0]}, {rows[-1]}]; expected [0, {len(tables)})")
     ends = np.flatnonzero(np.diff(rows)) + 1 if count >= _FEW else ()
     if count < _FEW * (len(ends) + 1):
-        yield order, _FAMILY, (_probabilities(tables.take(rows, 0)),)
+        yield order, _FAMILY, (probabilities(tables.take(rows, 0)),)
     else:
         for positions in np.split(order, ends):
             row = index[positions[0]]
@@ -146,7 +180,7 @@ def _steps(count: int, tables: Array, index: Array | None) -> Iterator[tuple[Any
 
 
 def _model(table: Array) -> Any:
-    return _Categorical(_probabilities(table)[0], perfect=False, lazy=False)
+    return _Categorical(probabilities(table)[0], perfect=False, lazy=False)
 
 
 def prepare_tables(tables: Array) -> NDArray[np.float32]:
@@ -164,5 +198,6 @@ def prepare_tables(tables: Array) -> NDArray[np.float32]:
     return (tables - 1).astype(np.float32)
 
 
-def _probabilities(tables: Array) -> NDArray[np.float32]:
+def probabilities(tables: Array) -> NDArray[np.float32]:
+    """Tables as `prepare_tables` makes them, if they are not already."""
     return tables if tables.dtype.kind == "f" else prepare_tables(tables)

@@ -113,7 +113,7 @@ class Curve:
 
 
 def software_versions() -> dict[str, str]:
-    """Versions that a result depends on: ohmq, torch, numpy, Pillow, Python and the platform. Imports none of them."""
+    """Versions that a result depends on: ohmq, its libraries, Python and the platform. Imports none of them."""
 
     def installed(package: str) -> str:
         try:
@@ -125,7 +125,7 @@ def software_versions() -> dict[str, str]:
 
     return {
         "ohmq": ohmq.__version__,
-        **{package: installed(package) for package in ("torch", "numpy", "pillow")},
+        **{package: installed(package) for package in ("torch", "numpy", "numba", "pillow")},
         "python": platform.python_version(),
         "platform": platform.platform(),
     }

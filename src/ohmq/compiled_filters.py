@@ -1,0 +1,68 @@
+"""The products of `ohmq.class_filters.ClassFilters`, compiled by numba."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ohmq.jit import compiled
+
+__all__ = ["products"]
+
+Array = NDArray[Any]
+
+AT_ONCE = 64
+"""Pixels of one class that are worked on at a time."""
+
+
+@compiled
+def products(
+    padded: Array, order: Array, ends: Array, weights: Array, limits: Array, pairs: Array, reach: int, out: Array
+) -> None:
+    """What is added to pixels.
+
+    Args:
+        padded: a picture with ``reach`` pixels more on each side. order, ends: its pixels, as `ohmq.class_filters.by_class`.
+        weights: of each class. limits: two of each class, at which differences are clipped. pairs: down and right to one of
+            two opposite neighbours. out: filled.
+
+    Shape:
+        padded: (3, H + 2 reach, W + 2 reach). order: (H * W,). ends: (K,). weights: (K, 3, 3 * 3 P). limits: (K, 2).
+        pairs: (P, 2). out: (3, H * W).
+    """
+    across, count = padded.shape[2], 3 * len(pairs)
+    width = across - 2 * reach
+    planes = padded.reshape(3, -1)
+    corner = np.empty(AT_ONCE, np.int64)
+    here, (a, b, c) = np.empty((3, AT_ONCE), np.float32), np.empty((3, AT_ONCE), np.float32)
+    start = 0
+    for kind in range(len(ends)):
+        end, weight = ends[kind], weights[kind]
+        low, high = limits[kind, 0], limits[kind, 1]
+        for first in range(start, end, AT_ONCE):
+            several = min(AT_ONCE, end - first)
+            for i in range(several):
+                place = order[first + i]
+                corner[i] = (place // width + reach) * across + place % width + reach
+            for colour in range(3):
+                for i in range(several):
+                    here[colour, i] = planes[colour, corner[i]]
+            total = np.zeros((3, AT_ONCE), np.float32)
+            for pair in range(len(pairs)):
+                shift = pairs[pair, 0] * across + pairs[pair, 1]
+                for colour in range(3):
+                    for i in range(several):
+                        one = planes[colour, corner[i] + shift] - here[colour, i]
+                        other = planes[colour, corner[i] - shift] - here[colour, i]
+                        a[i] = one + other
+                        b[i] = min(max(one, -low), low) + min(max(other, -low), low)
+                        c[i] = min(max(one, -high), high) + min(max(other, -high), high)
+                    feature = 3 * pair + colour
+                    for of in range(3):
+                        u, v, w = weight[of, feature], weight[of, count + feature], weight[of, 2 * count + feature]
+                        for i in range(several):
+                            total[of, i] += u * a[i] + v * b[i] + w * c[i]
+            for of in range(3):
+                for i in range(several):
+                    out[of, order[first + i]] = total[of, i]
+        start = end

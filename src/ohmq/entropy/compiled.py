@@ -1,0 +1,314 @@
+"""`ohmq.entropy.kernels`, compiled by numba: the same symbols and the same bytes, sooner.
+
+Whoever imports this needs numba. Its functions are compiled when they are first called, and kept on disk.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ohmq.entropy.kernels import LARGEST_PLACE, LEVEL_BITS, VALUE_BITS, Kernels, Levels
+from ohmq.entropy.range_coder import DAMAGED, checked_index, checked_symbols, probabilities, shortest_bytes
+from ohmq.entropy.tables import PRECISION_BITS
+from ohmq.errors import BitstreamError
+from ohmq.jit import compiled
+
+__all__ = ["COMPILED", "CompiledDecoder", "CompiledEncoder"]
+
+Array = NDArray[Any]
+
+_WORD, _HALF = np.uint64(32), np.uint64(1 << 32)
+_BITS = np.uint64(PRECISION_BITS)
+_ZERO, _ONE = np.uint64(0), np.uint64(1)
+_GRID, _TO_LEVELS = 2.0 ** (VALUE_BITS - LEVEL_BITS - 1), 2.0 ** (LEVEL_BITS - VALUE_BITS)
+
+
+class CompiledEncoder:
+    """As `ohmq.entropy.SymbolEncoder`."""
+
+    def __init__(self) -> None:
+        self._state = np.array([0, 2**64 - 1], np.uint64)  # low, range
+        self._words = np.empty(256, np.uint32)
+        self._count = 0
+
+    def encode(self, symbols: Array, tables: Array, index: Array | None = None, in_order: bool = False) -> None:
+        """Append symbols; arguments and errors as `ohmq.entropy.SymbolEncoder.encode`."""
+        symbols = checked_symbols(symbols, tables)
+        index = checked_index(len(symbols), tables, index)
+        if index is not None and not in_order:
+            order = np.argsort(index, kind="stable")
+            symbols, index = symbols.take(order), index.take(order)
+        room = self._count + len(symbols)  # a symbol fills one word at most
+        if room > len(self._words):
+            self._words = np.resize(self._words, max(room, 2 * len(self._words)))
+        rows = np.arange(len(symbols), dtype=np.int32) if index is None else index.astype(np.int32, copy=False)
+        self._count = _encode(self._state, self._words, self._count, symbols, probabilities(tables), rows)
+
+    def finish(self) -> bytes:
+        """The shortest byte string that decodes to what was encoded; a decoder reads zeros beyond the end."""
+        low, width = self._state.tolist()
+        words = int.from_bytes(self._words[: self._count].astype(">u4").tobytes(), "big")
+        return shortest_bytes((words << 64) + low, width, 32 * self._count + 64)
+
+
+class CompiledDecoder:
+    """As `ohmq.entropy.SymbolDecoder`."""
+
+    def __init__(self, data: bytes) -> None:
+        padded = data + bytes(-len(data) % 4 + 8)
+        self._words = np.frombuffer(padded, ">u4").astype(np.uint32)
+        self._state = np.array([2**64 - 1, int.from_bytes(padded[:8], "big")], np.uint64)  # range; point less low
+        self._read = 2
+
+    def decode(self, tables: Array, index: Array | None, count: int, in_order: bool = False) -> NDArray[np.int32]:
+        """The next symbols; arguments and errors as `ohmq.entropy.SymbolDecoder.decode`."""
+        index = checked_index(count, tables, index)
+        order = None
+        if index is not None and not in_order:
+            order = np.argsort(index, kind="stable")
+            index = index.take(order)
+        rows = np.arange(count, dtype=np.int32) if index is None else index.astype(np.int32, copy=False)
+        found = np.empty(count, np.int32)
+        self._read = _decode(self._state, self._words, self._read, probabilities(tables), rows, found)
+        if self._read < 0:
+            raise BitstreamError(DAMAGED)
+        if order is None:
+            return found
+        out = np.empty_like(found)
+        out[order] = found
+        return out
+
+
+@compiled
+def _frequency(tables: Array, row: int, symbol: int) -> np.uint64:
+    return np.uint64(np.uint32(tables[row, symbol])) + _ONE
+
+
+@compiled
+def _encode(state: Array, words: Array, count: int, symbols: Array, tables: Array, rows: Array) -> int:
+    low, width = state[0], state[1]
+    for i in range(len(symbols)):
+        row, symbol = rows[i], symbols[i]
+        before = _ZERO
+        for s in range(symbol):
+            before += _frequency(tables, row, s)
+        scale = width >> _BITS
+        moved = low + scale * before
+        if moved < low:  # beyond 64 bits: one is carried
+            at = count - 1
+            words[at] += np.uint32(1)
+            while words[at] == 0:
+                at -= 1
+                words[at] += np.uint32(1)
+        low = moved
+        width = scale * _frequency(tables, row, symbol)
+        if width < _HALF:
+            words[count] = np.uint32(low >> _WORD)
+            count += 1
+            low <<= _WORD
+            width <<= _WORD
+    state[0], state[1] = low, width
+    return count
+
+
+@compiled
+def _decode(state: Array, words: Array, read: int, tables: Array, rows: Array, out: Array) -> int:
+    width, beyond = state[0], state[1]
+    for i in range(len(rows)):
+        row = rows[i]
+        scale = width >> _BITS
+        if beyond >= scale << _BITS:
+            return -1
+        symbol, width = 0, scale * _frequency(tables, row, 0)  # in units of the scale: nothing is divided
+        while beyond >= width:
+            beyond -= width
+            symbol += 1
+            width = scale * _frequency(tables, row, symbol)
+        out[i] = symbol
+        if width < _HALF:
+            width <<= _WORD
+            beyond <<= _WORD
+            if read < len(words):
+                beyond |= np.uint64(words[read])
+            read += 1
+    state[0], state[1] = width, beyond
+    return read
+
+
+@compiled
+def _floored(x: Array, least: float, largest: Array) -> None:
+    for row in range(x.shape[0]):
+        for column in range(x.shape[1]):
+            value = np.floor(max(x[row, column], least))
+            x[row, column] = value
+            largest[column] = max(largest[column], abs(value))
+
+
+def floored(x: Array, least: float) -> Array:
+    """As `ohmq.entropy.kernels.floored`."""
+    largest: Array = np.zeros(x.shape[1], x.dtype)
+    _floored(x, x.dtype.type(least), largest)
+    return largest
+
+
+@compiled
+def _own_coefficients(weights: Array, own: Array, out: Array) -> None:
+    kind = weights.dtype.type
+    one, two, zero = kind(1 << VALUE_BITS), kind(2 << VALUE_BITS), kind(0)
+    channels, tiles, height, width = own.shape
+    for channel in range(channels):
+        a = weights[channel]
+        for tile in range(tiles):
+            for y in range(height):
+                for x in range(width):
+                    here = kind(own[channel, tile, y, x])
+                    around, magnitude = zero, zero
+                    if y > 0:
+                        value = kind(own[channel, tile, y - 1, x])
+                        around += value
+                        magnitude += abs(value)
+                    if y < height - 1:
+                        value = kind(own[channel, tile, y + 1, x])
+                        around += value
+                        magnitude += abs(value)
+                    if x > 0:
+                        value = kind(own[channel, tile, y, x - 1])
+                        around += value
+                        magnitude += abs(value)
+                    if x < width - 1:
+                        value = kind(own[channel, tile, y, x + 1])
+                        around += value
+                        magnitude += abs(value)
+                    around = min(max(np.floor(around * kind(0.25)), -one), one)
+                    magnitude = min(np.floor(magnitude * kind(0.25)), two)
+                    size, place = min(abs(here), two), min(max(here, -one), one)
+                    for i in range(2):
+                        out[channel, i, tile, y, x] = (
+                            a[i, 0] * size + a[i, 1] * magnitude + a[i, 2] * place + a[i, 3] * around
+                        )
+
+
+def own_coefficients(weights: Array, own: Array, shape: tuple[int, ...]) -> Array:
+    """As `ohmq.entropy.kernels.own_coefficients`."""
+    out: Array = np.empty((len(own), 2, *shape), weights.dtype)
+    _own_coefficients(weights, own.reshape(len(own), *shape), out)
+    return out.reshape(len(own), 2, -1)
+
+
+@compiled
+def _neighbour_coefficients(
+    weights: Array,
+    hidden_weights: Array,
+    hidden_bias: Array,
+    places: Array,
+    near: Array,
+    there: Array,
+    count: Array,
+    limit: float,
+    out: Array,
+) -> None:
+    kind = weights.dtype.type
+    zero, one = kind(0), kind(1 << VALUE_BITS)
+    several = out.shape[2]
+    around = np.empty((4, several), weights.dtype)
+    for channel in range(out.shape[0]):
+        for k in range(4):
+            for i in range(several):
+                around[k, i] = places[channel, near[k, i]]
+        u, v = weights[channel, 0], weights[channel, 1]
+        first, second = out[channel, 0], out[channel, 1]
+        for i in range(several):
+            a, b, c, d = around[0, i], around[1, i], around[2, i], around[3, i]
+            mean = np.floor((a + b + c + d) / count[i])
+            magnitude = min(np.floor((abs(a) + abs(b) + abs(c) + abs(d)) / count[i]), limit)
+            deviation = abs(a - mean) * there[0, i] + abs(b - mean) * there[1, i]
+            deviation += abs(c - mean) * there[2, i] + abs(d - mean) * there[3, i]
+            deviation = min(np.floor(deviation / count[i]), limit)
+            mean = min(max(mean, -limit), limit)
+            first[i] = u[0] * one + u[1] * mean + u[2] * magnitude + u[3] * deviation
+            second[i] = v[0] * one + v[1] * mean + v[2] * magnitude + v[3] * deviation
+            for k in range(4):
+                around[k, i] = min(max(around[k, i], -limit), limit)
+        for h in range(hidden_weights.shape[1]):
+            w, bias = hidden_weights[channel, h], hidden_bias[channel, h]
+            for i in range(several):
+                unit = w[0] * around[0, i] + w[1] * around[1, i] + w[2] * around[2, i] + w[3] * around[3, i] + bias
+                unit = min(max(np.floor(unit), zero), limit)
+                first[i] += u[4 + h] * unit
+                second[i] += v[4 + h] * unit
+
+
+def neighbour_coefficients(
+    weights: Array, hidden_weights: Array, hidden_bias: Array, places: Array, near: Array, there: Array, count: Array
+) -> Array:
+    """As `ohmq.entropy.kernels.neighbour_coefficients`."""
+    out: Array = np.empty((len(weights), 2, near.shape[1]), weights.dtype)
+    limit = weights.dtype.type(LARGEST_PLACE)
+    _neighbour_coefficients(weights, hidden_weights, hidden_bias, places, near, there, count, limit, out)
+    return out
+
+
+@compiled
+def look_up(values: Array, symbols: Array, out: Array) -> None:
+    """As `ohmq.entropy.kernels.look_up`."""
+    last = values.shape[1] - 1
+    for channel in range(out.shape[0]):
+        for row in range(out.shape[1]):
+            out[channel, row] = values[channel, min(max(symbols[channel, row], 0), last)]
+
+
+@compiled
+def _table_numbers(own: Array, network: Array, levels: Array, out: Array) -> None:
+    kind = own.dtype.type
+    half, to_levels = kind(_GRID), kind(_TO_LEVELS)
+    seconds = levels[3] - levels[2] + 1
+    for channel in range(out.shape[0]):
+        for row in range(out.shape[1]):
+            first = np.floor((np.floor(own[channel, 0, row]) + network[channel, 0, row] + half) * to_levels)
+            second = np.floor((np.floor(own[channel, 1, row]) + network[channel, 1, row] + half) * to_levels)
+            first = min(max(first, kind(levels[0])), kind(levels[1]))
+            second = min(max(second, kind(levels[2])), kind(levels[3]))
+            out[channel, row] = (np.int32(first) - levels[0]) * seconds + np.int32(second) - levels[2]
+
+
+def table_numbers(own: Array, network: Array, levels: Levels) -> NDArray[np.int32]:
+    """As `ohmq.entropy.kernels.table_numbers`."""
+    out = np.empty((len(own), own.shape[2]), np.int32)
+    _table_numbers(own, network, np.array(levels, np.int32).reshape(-1), out)
+    return out
+
+
+@compiled
+def _cheapest(projected: Array, centres: Array, price: Array, bits: Array, index: Array, out: Array) -> None:
+    several = index.shape[1] > 1
+    for channel in range(out.shape[0]):
+        for row in range(out.shape[1]):
+            table = index[channel, row if several else 0]
+            place = projected[channel, row]
+            least, chosen = np.float32(math.inf), 0
+            for symbol in range(bits.shape[0]):
+                cost = abs(place - centres[channel, symbol]) + bits[symbol, table] * price[channel]
+                if cost < least:
+                    least, chosen = cost, symbol
+            out[channel, row] = chosen
+
+
+def cheapest(projected: Array, centres: Array, price: Array, bits: Array, index: Array) -> NDArray[np.integer]:
+    """As `ohmq.entropy.kernels.cheapest`."""
+    out = np.empty(projected.shape, np.int32)
+    _cheapest(projected, centres, price, bits, index, out)
+    return out
+
+
+COMPILED = Kernels(
+    CompiledEncoder,
+    CompiledDecoder,
+    floored,
+    own_coefficients,
+    neighbour_coefficients,
+    look_up,
+    table_numbers,
+    cheapest,
+)

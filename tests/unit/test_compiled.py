@@ -1,0 +1,212 @@
+"""What numba compiles gives the same as what numpy computes, and it is optional."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from small_models import make_codec, photo_picture, random_filters
+
+from ohmq import codec as codec_module
+from ohmq import jit, load
+from ohmq.codec import Codec
+from ohmq.entropy import compiled as kernels
+from ohmq.entropy.compiled import COMPILED
+from ohmq.entropy.frozen import neighbour_rows
+from ohmq.entropy.frozen_choice import INTERLACED_LEVELS, LEVELS
+from ohmq.entropy.kernels import LARGEST_PLACE, NUMPY
+
+Array = NDArray[Any]
+FLOATS = (np.float32, np.float64)
+SHAPES = ((1, 1, 1), (1, 1, 7), (1, 5, 1), (2, 6, 9), (3, 2, 2))
+
+
+def equal(one: Array, other: Array) -> bool:
+    return one.shape == other.shape and bool((one == other).all())
+
+
+@pytest.mark.parametrize("kind", FLOATS)
+def test_rounding_down(kind: type) -> None:
+    x = np.random.default_rng(0).normal(0, 900, (70, 13)).astype(kind)
+    for least in (-np.inf, 0):
+        one, other = x.copy(), x.copy()
+        assert equal(NUMPY.floored(one, least), COMPILED.floored(other, least))
+        assert equal(one, other)
+        assert equal(one, np.floor(np.maximum(x, least)))
+    assert COMPILED.floored(np.full((2, 3), -5.5, kind), -np.inf).tolist() == [6, 6, 6]
+
+
+@pytest.mark.parametrize("kind", FLOATS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_coefficients_and_tables(kind: type, shape: tuple[int, int, int]) -> None:
+    rng = np.random.default_rng(1)
+    rows = shape[0] * shape[1] * shape[2]
+    weights = (rng.integers(-(2**13), 2**13, (6, 2, 4)) / 2**12).astype(kind)
+    grid = rng.integers(-1500, 1500, (6, rows)).astype(np.float32)
+    own = NUMPY.own_coefficients(weights, grid.copy(), shape)
+    assert own.dtype == kind
+    assert equal(own, COMPILED.own_coefficients(weights, grid.copy(), shape))
+    network = rng.integers(-900, 900, (6, 2, rows)).astype(np.float32)
+    for levels in (LEVELS, INTERLACED_LEVELS):
+        numbers = NUMPY.table_numbers(own, network, levels)
+        assert equal(numbers, COMPILED.table_numbers(own, network, levels))
+        assert numbers.min() >= 0 and numbers.max() < np.prod([high - low + 1 for low, high in levels])
+
+
+@pytest.mark.parametrize("kind", FLOATS)
+@pytest.mark.parametrize("hidden", [0, 3])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_neighbours(kind: type, hidden: int, shape: tuple[int, int, int]) -> None:
+    rng = np.random.default_rng(2)
+    rows = shape[0] * shape[1] * shape[2]
+    places = np.zeros((5, rows + 1), kind)
+    places[:, :-1] = rng.integers(-3 * LARGEST_PLACE, 3 * LARGEST_PLACE, (5, rows))
+    near = np.ascontiguousarray(neighbour_rows(*shape)[:, [0, 2, 6, 8]].T)
+    there: Array = (near < rows).astype(kind)
+    count = np.maximum(there.sum(0), 1)
+    weights = (rng.integers(-(2**13), 2**13, (5, 2, 4 + hidden)) / 2**12).astype(kind)
+    inside = (rng.integers(-(2**13), 2**13, (5, hidden, 4)) / 2**12).astype(kind)
+    bias = rng.integers(-900, 900, (5, hidden)).astype(kind)
+    arguments = weights, inside, bias, places, near, there, count
+    one = NUMPY.neighbour_coefficients(*arguments)
+    assert one.dtype == kind
+    assert equal(one, COMPILED.neighbour_coefficients(*arguments))
+
+
+def test_looking_up_and_choosing() -> None:
+    rng = np.random.default_rng(3)
+    values, symbols = rng.normal(0, 1, (4, 9)).astype(np.float32), rng.integers(0, 9, (4, 50)).astype(np.int32)
+    outs = np.empty((2, 4, 51), np.float32)
+    for kind, out in zip((NUMPY, COMPILED), outs, strict=True):
+        kind.look_up(values, symbols, out[:, :-1])
+    assert equal(outs[0, :, :-1], outs[1, :, :-1])
+    assert outs[0, 2, 7] == values[2, symbols[2, 7]]
+    projected, centres = (
+        rng.normal(0, 2, (4, 50)).astype(np.float32),
+        np.sort(rng.normal(0, 2, (4, 9))).astype(np.float32),
+    )
+    bits, price = rng.uniform(0, 9, (9, 12)).astype(np.float32), rng.uniform(0, 1, 4).astype(np.float32)
+    bits[4:6, :3], centres[:, 4:6] = bits[4, 0], centres[:, 4:5]  # equal ones: the first
+    for index in (rng.integers(0, 12, (4, 50)), np.arange(4)[:, None]):
+        chosen = NUMPY.cheapest(projected, centres, price, bits, index.astype(np.int32))
+        assert equal(chosen, COMPILED.cheapest(projected, centres, price, bits, index.astype(np.int32)))
+        cost = (
+            np.abs(projected[..., None] - centres[:, None])
+            + price[:, None, None] * bits.T[np.broadcast_to(index, (4, 50))]
+        )
+        assert equal(chosen, cost.argmin(-1))
+
+
+def test_a_carry_goes_through_all_words() -> None:
+    """Against Python's integers, from states that coding reaches once in 2^64 times."""
+    tables = np.array([[2**24 - 8, 7]], np.float32)  # frequencies less 1
+    for words in ([7, 2**32 - 1, 2**32 - 1], [5, 9], [2**32 - 2, 2**32 - 1]):
+        for low, width in ((2**64 - 2**20, 2**33), (2**64 - 1, 2**32), (2**63, 2**64 - 1)):
+            state, room = np.array([low, width], np.uint64), np.array([*words, 0], np.uint32)
+            count = kernels._encode(state, room, len(words), np.array([1], np.int32), tables, np.zeros(1, np.int32))
+            number = int.from_bytes(np.array(words, ">u4").tobytes(), "big") << 64
+            number += low + (width >> 24) * (2**24 - 7)
+            range_ = (width >> 24) * 8
+            if count > len(words):
+                number, range_ = number << 32, range_ << 32
+            found = int.from_bytes(room[:count].astype(">u4").tobytes(), "big") << 64
+            assert (found + int(state[0]), int(state[1])) == (number, range_)
+
+
+@pytest.mark.parametrize("name", ["context", "static", "integer", "photo", "filters"])
+def test_files_are_the_same(name: str) -> None:
+    plain, fast = (Codec(make_codec(name).frozen, compiled=compiled) for compiled in (False, True))
+    assert (plain.compiled, fast.compiled) == (False, True)
+    grey = plain.grey
+    for size in ((16, 16), (100, 72)):
+        picture = photo_picture(*size, 4).convert("L" if grey else "RGB")
+        # With feedback, what filters round differently could move a symbol.
+        options: dict[str, Any] = {"effort": 0} if plain.priced else {}
+        data = plain.compress(picture, **options)
+        assert fast.compress(picture, **options) == data
+        assert equal(plain.decode(data)[1].values, fast.decode(data)[1].values)
+        one, other = (np.asarray(codec.decompress(data)).astype(int) for codec in (plain, fast))
+        assert np.abs(one - other).max() <= (1 if name == "filters" else 0)
+        assert (one != other).mean() < 0.01
+
+
+def test_filters() -> None:
+    filters = random_filters()
+    picture = np.random.default_rng(6).uniform(0, 255, (3, 200, 230)).astype(np.float32)
+    found = filters.compiled().apply(picture, 9)
+    assert np.abs(found - picture).max() > 1
+    assert found == pytest.approx(filters.apply(picture, 9), abs=1e-3)
+    assert equal(found, filters.compiled().apply(picture, 9, threads=2))
+
+
+def test_it_is_used_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen = make_codec("photo").frozen
+    assert Codec(frozen).compiled
+    assert load("photo", compiled=False).compiled is False
+    monkeypatch.setattr(codec_module, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: None)))
+    assert not Codec(frozen).compiled
+
+
+WITHOUT = """
+import builtins, sys, warnings
+there = builtins.__import__
+def without(name, *arguments, **more):
+    if name == "numba":
+        raise {error}
+    return there(name, *arguments, **more)
+builtins.__import__ = without
+import ohmq
+from ohmq.errors import ConfigError
+with warnings.catch_warnings(record=True) as found:
+    warnings.simplefilter("always")
+    print(ohmq.load("photo").compiled, [str(warning.message) for warning in found])
+try:
+    ohmq.load("photo", compiled=True)
+except ConfigError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ('ImportError("Numba needs NumPy 2.4 or less")', "numba cannot be used: Numba needs NumPy 2.4 or less"),
+        ('ModuleNotFoundError("No module named numba")', "numba is not installed; it comes with: pip install 'ohmq[compiled]'"),
+    ],
+)  # fmt: skip
+def test_where_it_cannot_be_imported(error: str, message: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT.format(error=error)], capture_output=True, text=True, check=True
+    )
+    auto, asked = done.stdout.splitlines()
+    assert auto.startswith("False [") and f"{message}; coding goes on without it, slower" in auto
+    assert asked == message
+
+
+def test_nowhere_to_keep_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def njit(function: Any, *, nogil: bool, cache: bool = False) -> Any:
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return function
+
+    monkeypatch.setattr(jit, "njit", njit)
+    assert jit.compiled(abs) is abs
+
+
+def test_the_kept_functions_are_used_again(tmp_path: Path) -> None:
+    """A second process compiles nothing."""
+    script = (
+        "from ohmq.entropy import compiled as k; import numpy as np; x = np.ones((2, 2), np.float32); "
+        "k.floored(x, 0); print(sum(k._floored.stats.cache_hits.values()))"
+    )
+    hits = [
+        subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True, env={"NUMBA_CACHE_DIR": str(tmp_path)}
+        ).stdout.strip()
+        for _ in range(2)
+    ]  # fmt: skip
+    assert hits == ["0", "1"]
