@@ -442,6 +442,15 @@ def test_reading_headers_loads_neither_torch_nor_numpy(
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("given", [None, "20"])
+def test_threads_of_products_do_not_spin(monkeypatch: pytest.MonkeyPatch, run: Run, given: str | None) -> None:
+    monkeypatch.setenv("OPENBLAS_THREAD_TIMEOUT", given or "")  # taken back afterwards, whatever is done to it
+    if not given:
+        del os.environ["OPENBLAS_THREAD_TIMEOUT"]
+    assert run("--version").code == 0
+    assert os.environ["OPENBLAS_THREAD_TIMEOUT"] == (given or "4")
+
+
 def test_help_and_version_load_nothing_heavy() -> None:
     """In one process, as each starts one: what is loaded stays in sys.modules."""
     lines = [["--help"], ["--version"], *([name, "--help"] for name in cli.list_commands(None))]  # type: ignore[arg-type]

@@ -60,6 +60,9 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None, command: click.Command = cli, name: str = "ohmq") -> None:
     """Run a command line: an `OhmqError` is one line on stderr and exit code 1; wrong usage is exit code 2."""
+    # Read when numpy is loaded. By default the threads of its products wait for the next one by spinning, for some 20 ms, on
+    # cores that torch needs.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     try:
         code = command.main(args=arguments, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
