@@ -121,18 +121,10 @@ class ClassFilters:
         Raises:
             ConfigError: numba is not installed.
         """
-        from ohmq import compiled_filters
-
-        limits = CLIPS[np.arange(CLASSES) // DIRECTIONS, None] * np.array(FACTORS, np.float32)
-        pairs = np.array(PAIRS)
-
-        def products(padded: Array, kinds: NDArray[np.uint8], weights: Array) -> Array:
-            out = np.empty((3, kinds.size), np.float32)
-            compiled_filters.products(padded, *by_class(kinds), weights, limits, pairs, REACH, out)
-            return out
+        from ohmq import compiled_filters  # noqa: F401
 
         filters = copy.copy(self)
-        filters._products = products
+        filters._products = _compiled_products
         return filters
 
     @property
@@ -204,6 +196,16 @@ def _products(padded: Array, kinds: NDArray[np.uint8], weights: Array) -> Array:
             correction[:, order[chosen]] = weight @ found[:, chosen]
         start = end
     return correction
+
+
+def _compiled_products(padded: Array, kinds: NDArray[np.uint8], weights: Array) -> Array:
+    """The same."""
+    from ohmq.compiled_filters import products
+
+    out = np.empty((3, kinds.size), np.float32)
+    limits = CLIPS[np.arange(CLASSES) // DIRECTIONS, None] * np.array(FACTORS, np.float32)
+    products(padded, *by_class(kinds), np.ascontiguousarray(weights), limits, np.array(PAIRS), REACH, out)
+    return out
 
 
 def by_class(kinds: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -239,8 +239,9 @@ class Codec:
 
     Args:
         frozen: the model.
-        compiled: entropy coding and the filters after synthesis are compiled by numba, which takes some seconds when it is
-            done for the first time; symbols are the same, pixels up to rounding. None: if numba is installed.
+        compiled: entropy coding and the filters after synthesis are compiled by numba, which takes half a second in each
+            process and some seconds the first time. A file decodes to the same symbols, and to pixels that are the same up
+            to rounding. None: if numba is installed.
 
     Attributes:
         compiled: whether they are.
@@ -1209,15 +1210,15 @@ def load(source: str | Path, *, runtime: str = "torch", compiled: bool | None = 
     return Codec(resolve_model(source), compiled=compiled)
 
 
-_shipped: dict[bytes, Codec] = {}
+_shipped: dict[tuple[bytes, bool | None], Codec] = {}
 _shipped_lock = threading.Lock()
 
 
-def load_for(data: bytes) -> Codec:
+def load_for(data: bytes, *, compiled: bool | None = None) -> Codec:
     """The codec of the shipped model that made an ``.ohm`` file; each model is loaded once and kept.
 
     Args:
-        data: the file, or at least its header.
+        data: the file, or at least its header. compiled: as `Codec`.
 
     Raises:
         ModelMismatchError: the file was made with a model that is not a shipped one.
@@ -1225,12 +1226,12 @@ def load_for(data: bytes) -> Codec:
     """
     model_id = read_header(data).model_id
     with _shipped_lock:
-        if model_id not in _shipped:
+        if (model_id, compiled) not in _shipped:
             shipped = shipped_model_ids()
             if model_id not in shipped:
                 known = ", ".join(f"{name} {key.hex()}" for key, name in shipped.items()) or "none"
                 raise ModelMismatchError(
                     f"made with model {model_id.hex()}, which is not a shipped one ({known}): give it with --model"
                 )
-            _shipped[model_id] = load(shipped[model_id])
-        return _shipped[model_id]
+            _shipped[model_id, compiled] = load(shipped[model_id], compiled=compiled)
+        return _shipped[model_id, compiled]

@@ -15,7 +15,9 @@ AT_ONCE = 64
 """Pixels of one class that are worked on at a time."""
 
 
-@compiled
+@compiled(
+    "void(float32[:,:,::1], int64[::1], int64[::1], float32[:,:,::1], float32[:,::1], int64[:,::1], int64, float32[:,::1])"
+)
 def products(
     padded: Array, order: Array, ends: Array, weights: Array, limits: Array, pairs: Array, reach: int, out: Array
 ) -> None:

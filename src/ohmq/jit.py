@@ -1,25 +1,51 @@
 """Functions that numba compiles; whoever imports this needs numba."""
 
+import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar, cast
 
 from ohmq.errors import ConfigError
 
 try:
-    from numba import njit
+    from filelock import FileLock
+    from numba import config, njit
 except ModuleNotFoundError as error:
-    raise ConfigError("numba is not installed; it comes with: pip install 'ohmq[compiled]'") from error
-except ImportError as error:  # as with a numpy that it does not know yet
+    raise ConfigError(f"{error.name} is not installed; it comes with: pip install 'ohmq[compiled]'") from error
+except Exception as error:  # as with a numpy that it does not know yet, or without a library that it needs
     raise ConfigError(f"numba cannot be used: {error}") from error
+
+if config.DISABLE_JIT:  # type: ignore[attr-defined]
+    raise ConfigError("numba compiles nothing: NUMBA_DISABLE_JIT is set")
 
 __all__ = ["compiled"]
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
 
-def compiled(function: _Function) -> _Function:
-    """Compiled when it is first called, for the types of that call, and kept on disk; runs without the interpreter's lock."""
-    try:
-        return cast(_Function, njit(function, cache=True, nogil=True))
-    except RuntimeError:  # there is no place on disk that may be written to
-        return cast(_Function, njit(function, nogil=True))
+def compiled(*signatures: str) -> Callable[[_Function], _Function]:
+    """Compiles a function for some signatures, at once, and keeps the result on disk; it runs without the interpreter's lock.
+
+    Never for others: several processes that add to what is kept at the same time, each another signature, would mix them up.
+    Processes on machines of several kinds could do so as well, but for the lock.
+
+    Raises:
+        ConfigError: what is compiled cannot be kept or read.
+    """
+
+    def of(function: _Function) -> _Function:
+        try:
+            kept = njit(function, cache=True, nogil=True)
+            folder = Path(str(kept.stats.cache_path))
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / "ohmq.lock"):
+                for signature in signatures:
+                    kept.compile(signature)
+        except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+            raise ConfigError(
+                f"what numba compiles cannot be kept ({error}); NUMBA_CACHE_DIR names a folder for it"
+            ) from error
+        kept.disable_compile()
+        return cast(_Function, kept)
+
+    return of

@@ -1,5 +1,7 @@
 """What numba compiles gives the same as what numpy computes, and it is optional."""
 
+import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +15,15 @@ from small_models import make_codec, photo_picture, random_filters
 
 from ohmq import codec as codec_module
 from ohmq import jit, load
+from ohmq.cli.common import Job, compiled_for
 from ohmq.codec import Codec
 from ohmq.entropy import compiled as kernels
 from ohmq.entropy.compiled import COMPILED
-from ohmq.entropy.frozen import neighbour_rows
-from ohmq.entropy.frozen_choice import INTERLACED_LEVELS, LEVELS
+from ohmq.entropy.frozen import FrozenPrior, neighbour_rows
+from ohmq.entropy.frozen_choice import INTERLACED_LEVELS, LEVELS, FrozenChoicePrior
 from ohmq.entropy.kernels import LARGEST_PLACE, NUMPY
+from ohmq.entropy.priced import PricedSymbols
+from ohmq.errors import ConfigError
 
 Array = NDArray[Any]
 FLOATS = (np.float32, np.float64)
@@ -82,7 +87,7 @@ def test_looking_up_and_choosing() -> None:
     values, symbols = rng.normal(0, 1, (4, 9)).astype(np.float32), rng.integers(0, 9, (4, 50)).astype(np.int32)
     outs = np.empty((2, 4, 51), np.float32)
     for kind, out in zip((NUMPY, COMPILED), outs, strict=True):
-        kind.look_up(values, symbols, out[:, :-1])
+        kind.look_up(values, symbols, out)
     assert equal(outs[0, :, :-1], outs[1, :, :-1])
     assert outs[0, 2, 7] == values[2, symbols[2, 7]]
     projected, centres = (
@@ -124,8 +129,8 @@ def test_files_are_the_same(name: str) -> None:
     grey = plain.grey
     for size in ((16, 16), (100, 72)):
         picture = photo_picture(*size, 4).convert("L" if grey else "RGB")
-        # With feedback, what filters round differently could move a symbol.
-        options: dict[str, Any] = {"effort": 0} if plain.priced else {}
+        # With feedback, what filters round differently could move a symbol: else it is there, as it is the default.
+        options: dict[str, Any] = {"effort": 0} if name == "filters" else {}
         data = plain.compress(picture, **options)
         assert fast.compress(picture, **options) == data
         assert equal(plain.decode(data)[1].values, fast.decode(data)[1].values)
@@ -175,7 +180,8 @@ except ConfigError as error:
     ("error", "message"),
     [
         ('ImportError("Numba needs NumPy 2.4 or less")', "numba cannot be used: Numba needs NumPy 2.4 or less"),
-        ('ModuleNotFoundError("No module named numba")', "numba is not installed; it comes with: pip install 'ohmq[compiled]'"),
+        ('OSError("Could not find/load shared object file")', "numba cannot be used: Could not find/load shared object file"),
+        ('ModuleNotFoundError("No module", name="numba")', "numba is not installed; it comes with: pip install 'ohmq[compiled]'"),
     ],
 )  # fmt: skip
 def test_where_it_cannot_be_imported(error: str, message: str) -> None:
@@ -184,29 +190,117 @@ def test_where_it_cannot_be_imported(error: str, message: str) -> None:
     )
     auto, asked = done.stdout.splitlines()
     assert auto.startswith("False [") and f"{message}; coding goes on without it, slower" in auto
-    assert asked == message
+    assert asked.startswith(message)
+
+
+def test_where_it_may_not_compile() -> None:
+    script = "import ohmq.jit"
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    assert done.stderr.endswith("ConfigError: numba compiles nothing: NUMBA_DISABLE_JIT is set\n")
+
+
+def run(script: str, **environment: str) -> str:
+    """What Python prints, or the last line of its error."""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, **environment}
+    )
+    return (done.stdout if done.returncode == 0 else done.stderr.splitlines()[-1]).strip()
+
+
+KEEPING = """
+from ohmq.jit import compiled
+@compiled("int64(int64)")
+def doubled(x):
+    return 2 * x
+print(doubled(21), sum(doubled.stats.cache_hits.values()))
+try:
+    doubled("x")
+except TypeError:
+    print("nothing else is compiled")
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> str:
+    """One that imports a module with a compiled function, which is kept in a folder of its own."""
+    (tmp_path / "keeping.py").write_text(KEEPING)
+    return f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import keeping"
+
+
+def test_what_was_compiled_is_used_again(script: str, tmp_path: Path) -> None:
+    kept = str(tmp_path / "kept")
+    hits = [run(script, NUMBA_CACHE_DIR=kept).splitlines() for _ in range(2)]
+    assert [first for first, _ in hits] == ["42 0", "42 1"]
+    assert {last for _, last in hits} == {"nothing else is compiled"}
+
+
+def test_what_was_kept_is_damaged(script: str, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    run(script, NUMBA_CACHE_DIR=str(kept))
+    (index,) = kept.rglob("*.nbi")
+    index.write_bytes(b"")
+    message = run(script, NUMBA_CACHE_DIR=str(kept))
+    assert "ConfigError: what numba compiles cannot be kept" in message
+    assert message.endswith("NUMBA_CACHE_DIR names a folder for it")
 
 
 def test_nowhere_to_keep_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    def njit(function: Any, *, nogil: bool, cache: bool = False) -> Any:
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
-        return function
+    def njit(function: Any, *, nogil: bool, cache: bool) -> Any:
+        raise RuntimeError("cannot cache function: no locator available")
 
     monkeypatch.setattr(jit, "njit", njit)
-    assert jit.compiled(abs) is abs
+    with pytest.raises(ConfigError, match="no locator available.*NUMBA_CACHE_DIR"):
+        jit.compiled("int64(int64)")(abs)
 
 
-def test_the_kept_functions_are_used_again(tmp_path: Path) -> None:
-    """A second process compiles nothing."""
-    script = (
-        "from ohmq.entropy import compiled as k; import numpy as np; x = np.ones((2, 2), np.float32); "
-        "k.floored(x, 0); print(sum(k._floored.stats.cache_hits.values()))"
-    )
-    hits = [
-        subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, check=True, env={"NUMBA_CACHE_DIR": str(tmp_path)}
-        ).stdout.strip()
-        for _ in range(2)
-    ]  # fmt: skip
-    assert hits == ["0", "1"]
+@pytest.mark.parametrize("name", ["static", "filters"])
+def test_a_codec_goes_to_another_process(name: str) -> None:
+    codec = make_codec(name)
+    picture = photo_picture(48, 40, 1).convert("L" if codec.grey else "RGB")
+    again = pickle.loads(pickle.dumps(codec))
+    assert again.compiled
+    assert again.compress(picture) == codec.compress(picture)
+
+
+def test_many_files_are_worth_it(tmp_path: Path) -> None:
+    jobs = [Job(tmp_path, tmp_path)] * 12
+    assert [compiled_for(None, jobs[:count], 1) for count in (1, 5, 6)] == [False, False, None]
+    assert [compiled_for(None, jobs[:count], 2) for count in (10, 11)] == [False, None]
+    assert [compiled_for(wanted, jobs[:1], 1) for wanted in (True, False)] == [True, False]
+
+
+@pytest.mark.parametrize("codec_name", ["photo", "static"])
+def test_crafted_tensors_are_refused(codec_name: str) -> None:
+    """They would be read beyond their ends, as compiled functions check no bounds."""
+    prior = make_codec(codec_name).prior
+    assert prior is not None
+
+    def altered(**tensors: Array) -> None:
+        changed = {**prior.tensors, **{name.replace("_", "."): value for name, value in tensors.items()}}
+        if isinstance(prior, FrozenPrior):
+            FrozenPrior(changed, prior.group_sizes)
+        else:
+            FrozenChoicePrior(changed, prior.group_sizes, [9] * len(prior.group_sizes), prior.interlaced_groups)
+
+    if codec_name == "static":
+        with pytest.raises(ValueError, match="frequencies is int64"):
+            altered(frequencies=prior.tensors["frequencies"].astype(np.int64))
+        return
+    altered()
+    for name in ("own", "places", "neighbour_bias"):
+        with pytest.raises(ValueError, match="is float32; expected int16 or int32"):
+            altered(**{name: np.full(prior.tensors[name.replace("_", ".")].shape, np.nan, np.float32)})
+    for name in ("own", "values", "directions", "features"):
+        with pytest.raises(ValueError, match=f"{name} has shape"):
+            altered(**{name: prior.tensors[name][:-1]})
+    with pytest.raises(ValueError, match="values has shape"):
+        altered(values=prior.tensors["values"][:, :1])
+    with pytest.raises(ValueError, match="exp2 has shape"):
+        altered(exp2=prior.tensors["exp2"][:-1])
+    quantizer = dict(make_codec("photo").networks.quantizer)
+    quantizer["centres"] = quantizer["centres"][:4]
+    assert isinstance(prior, FrozenChoicePrior)
+    with pytest.raises(ValueError, match="the quantizer's centres has shape"):
+        PricedSymbols(prior, quantizer, np.zeros((1, 1, 2, 2, 12), np.float32), 24)

@@ -87,7 +87,10 @@ def test_nothing_takes_no_bytes(kernels: Kernels) -> None:
     encoder = kernels.encoder()
     encoder.encode(np.array([], np.int64), np.array([[TOTAL // 2, TOTAL // 2]]))
     assert encoder.finish() == b""
-    assert kernels.decoder(b"").decode(np.array([[TOTAL // 2, TOTAL // 2]]), None, 0).size == 0
+    tables = np.array([[TOTAL // 2, TOTAL // 2]])
+    for several in (tables, np.repeat(tables, 3, 0)):
+        encoder.encode(np.array([], np.int64), several)
+        assert kernels.decoder(b"").decode(several, None, 0).size == 0
 
 
 @both
@@ -109,10 +112,12 @@ def test_symbols_outside_the_alphabet_are_refused(kernels: Kernels) -> None:
     several, symbols = np.repeat(tables, 2, 0), np.array([0, 0, 0])
     with pytest.raises(ValueError, match="2 tables for 3"):
         kernels.encoder().encode(symbols, several)
-    with pytest.raises(ValueError, match="an index of 2 entries for 3"):
+    with pytest.raises(ValueError, match="an index of 2 entries of int64 for 3"):
         kernels.encoder().encode(symbols, several, np.array([0, 1]))
     with pytest.raises(ValueError, match=r"the index lies in \[0, 2\]; expected \[0, 2\)"):
         kernels.decoder(b"x").decode(several, np.array([0, 1, 2]), 3, True)
+    with pytest.raises(ValueError, match="of float64 for 3"):
+        kernels.encoder().encode(symbols, several, np.array([0.0, np.nan, 1.0]))
     with pytest.raises(TypeError, match="must be integers"):
         kernels.encoder().encode(np.array([0.5]), tables)
 
@@ -123,6 +128,26 @@ def test_bytes_that_no_encoder_writes_are_refused(kernels: Kernels) -> None:
     tables = np.array([[TOTAL - 3, 1, 2]])
     with pytest.raises(BitstreamError, match="no encoder writes these bytes"):
         kernels.decoder(b"\xff" * 40).decode(tables, None, 100)
+
+
+def test_random_bytes_decode_to_the_same_or_are_refused() -> None:
+    rng = np.random.default_rng(0)
+    refused = 0
+    for seed in range(300):
+        symbols, tables, index, in_order = random_case(seed)
+        data = rng.bytes(int(rng.integers(0, 60))) if seed % 4 else b"\xff" * 60
+        found = []
+        for kernels in (NUMPY, COMPILED):
+            try:
+                found.append(kernels.decoder(data).decode(tables, index, len(symbols), in_order).tolist())
+            except BitstreamError:
+                found.append(None)
+        assert found[0] == found[1]
+        if found[0] is None:
+            refused += 1
+        else:
+            assert min(found[0]) >= 0 and max(found[0]) < tables.shape[1]
+    assert 5 < refused < 295
 
 
 def test_frequencies() -> None:

@@ -18,9 +18,11 @@ import click
 from ohmq.errors import ConfigError, OhmqError, OutputExistsError
 
 __all__ = [
+    "COMPILED",
     "FRACTION",
     "Job",
     "NumberRange",
+    "compiled_for",
     "find_files",
     "finish",
     "place_outputs",
@@ -45,6 +47,13 @@ class NumberRange(click.FloatRange):
 
 
 FRACTION = NumberRange(0, 1)
+FEW_FILES = 5
+"""Up to so many, of photographs, take less time than numba takes to start."""
+COMPILED = click.option(
+    "--compiled/--no-compiled",
+    default=None,
+    help=f"Code with numba, if it is installed; default: for more than {FEW_FILES} files in a process.",
+)
 
 
 class Job(NamedTuple):
@@ -89,6 +98,11 @@ def find_files(inputs: Iterable[str], extensions: Sequence[str]) -> list[Job]:
     if not jobs:
         raise ConfigError(f"no files found in {', '.join(inputs)} (looked for {', '.join(extensions)})")
     return list(jobs.values())
+
+
+def compiled_for(wanted: bool | None, jobs: Sequence[Job], processes: int) -> bool | None:
+    """What `ohmq.load` is told of ``compiled``, given the option."""
+    return False if wanted is None and len(jobs) <= FEW_FILES * processes else wanted
 
 
 def place_outputs(jobs: Sequence[Job], output: Path | None, extension: str) -> list[Job]:

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ohmq.cli.common import FRACTION, IMAGE_EXTENSIONS, Job, find_files, finish, place_outputs, run_jobs
+from ohmq.cli.common import (
+    COMPILED,
+    FRACTION,
+    IMAGE_EXTENSIONS,
+    Job,
+    compiled_for,
+    find_files,
+    finish,
+    place_outputs,
+    run_jobs,
+)
 
 if TYPE_CHECKING:
     from ohmq.codec import Codec
@@ -35,12 +45,13 @@ class _Compress:
     tile: int | None
     effort: int | None
     force: bool
+    compiled: bool | None
 
     @cached_property
     def codec(self) -> "Codec":
         from ohmq.codec import load
 
-        return load(self.model)
+        return load(self.model, compiled=self.compiled)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "codec"}
@@ -114,6 +125,7 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float | N
 @click.option(
     "--tile", type=click.IntRange(0, 256), help="Code in tiles of N x N blocks; 0: one piece (default: if large)."
 )
+@COMPILED
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 @click.option("--json", "as_json", is_flag=True, help="Results as JSON.")
 def command(
@@ -134,12 +146,14 @@ def command(
     processes: int,
     max_pixels: int,
     tile: int | None,
+    compiled: bool | None,
     force: bool,
     as_json: bool,
 ) -> int:
     """Turn images into .ohm files: files, folders and globs. Say what you want in one way at most."""
     if sum(target is not None for target in (fraction, channels, bpp, max_bytes, psnr)) > 1:
         raise click.UsageError("give only one of --fraction, --channels, --bpp, --max-bytes and --psnr")
+    files = find_files(inputs, IMAGE_EXTENSIONS)
     work = _Compress(
         model,
         channels,
@@ -155,6 +169,7 @@ def command(
         tile,
         effort,
         force,
+        compiled_for(compiled, files, processes),
     )
     codec = work.codec
     if tile and not codec.takes_tiles:
@@ -167,7 +182,7 @@ def command(
         work.count = channels if channels is not None else codec.channels_for(1.0 if fraction is None else fraction)
         if not 1 <= work.count <= codec.num_channels:
             raise click.UsageError(f"{work.count} channels: {codec.name} codes 1 to {codec.num_channels}")
-    jobs = place_outputs(find_files(inputs, IMAGE_EXTENSIONS), output, ".ohm")
+    jobs = place_outputs(files, output, ".ohm")
 
     def show(result: dict[str, Any]) -> None:
         quality = f", {result['psnr_db']:.2f} dB" if "psnr_db" in result else ""

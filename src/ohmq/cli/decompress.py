@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ohmq.cli.common import Job, find_files, finish, place_outputs, run_jobs
+from ohmq.cli.common import COMPILED, Job, compiled_for, find_files, finish, place_outputs, run_jobs
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -29,12 +29,13 @@ class _Decompress:
     flatten: bool
     max_pixels: int
     force: bool
+    compiled: bool | None
 
     @cached_property
     def given(self) -> "Codec | None":
         from ohmq.codec import load
 
-        return load(self.model, runtime=self.runtime) if self.model else None
+        return load(self.model, runtime=self.runtime, compiled=self.compiled) if self.model else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "given"}
@@ -53,7 +54,7 @@ class _Decompress:
             raise ConfigError(f"the first layer alone holds {header.layers[0].channels} channels; raise --channels")
         if not self.flatten:
             check_holds(job.target, alpha=header.alpha)
-        codec = self.given or load_for(data)
+        codec = self.given or load_for(data, compiled=self.compiled)
         wanted: dict[str, Any] = {
             "channels": self.channels,
             "allow_truncated": self.allow_truncated,
@@ -102,6 +103,7 @@ class _Decompress:
 @click.option("--flatten", is_flag=True, help="Lay transparent pictures onto white.")
 @click.option("-j", "--jobs", "processes", type=click.IntRange(1), default=1, show_default=True, help="Files at once.")
 @click.option("--max-pixels", type=click.IntRange(1), default=2**27, show_default=True, help="Refuse larger pictures.")
+@COMPILED
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 @click.option("--json", "as_json", is_flag=True, help="Results as JSON.")
 def command(
@@ -116,6 +118,7 @@ def command(
     flatten: bool,
     processes: int,
     max_pixels: int,
+    compiled: bool | None,
     force: bool,
     as_json: bool,
 ) -> int:
@@ -128,7 +131,17 @@ def command(
     jobs = place_outputs(jobs, progressive or output, "." + extension.lstrip("."))
     if runtime == "onnx" and model is None:
         raise click.UsageError("--runtime onnx needs --model: a folder that ohmq export --onnx wrote")
-    work = _Decompress(model, runtime, channels, progressive is not None, allow_truncated, flatten, max_pixels, force)
+    work = _Decompress(
+        model,
+        runtime,
+        channels,
+        progressive is not None,
+        allow_truncated,
+        flatten,
+        max_pixels,
+        force,
+        compiled_for(compiled, jobs, processes),
+    )
     _ = work.given  # a wrong model is told once, not for each file
 
     def show(result: dict[str, Any]) -> None:

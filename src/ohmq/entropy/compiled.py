@@ -1,6 +1,7 @@
 """`ohmq.entropy.kernels`, compiled by numba: the same symbols and the same bytes, sooner.
 
-Whoever imports this needs numba. Its functions are compiled when they are first called, and kept on disk.
+Whoever imports this needs numba, which compiles them once, and keeps them on disk. They check no bounds: `checked_symbols`,
+`checked_index` and the checks of priors do.
 """
 
 import math
@@ -36,6 +37,8 @@ class CompiledEncoder:
     def encode(self, symbols: Array, tables: Array, index: Array | None = None, in_order: bool = False) -> None:
         """Append symbols; arguments and errors as `ohmq.entropy.SymbolEncoder.encode`."""
         symbols = checked_symbols(symbols, tables)
+        if len(symbols) == 0:
+            return
         index = checked_index(len(symbols), tables, index)
         if index is not None and not in_order:
             order = np.argsort(index, kind="stable")
@@ -43,8 +46,9 @@ class CompiledEncoder:
         room = self._count + len(symbols)  # a symbol fills one word at most
         if room > len(self._words):
             self._words = np.resize(self._words, max(room, 2 * len(self._words)))
-        rows = np.arange(len(symbols), dtype=np.int32) if index is None else index.astype(np.int32, copy=False)
-        self._count = _encode(self._state, self._words, self._count, symbols, probabilities(tables), rows)
+        self._count = _encode(
+            self._state, self._words, self._count, np.ascontiguousarray(symbols), *_rows(tables, index, len(symbols))
+        )
 
     def finish(self) -> bytes:
         """The shortest byte string that decodes to what was encoded; a decoder reads zeros beyond the end."""
@@ -64,14 +68,15 @@ class CompiledDecoder:
 
     def decode(self, tables: Array, index: Array | None, count: int, in_order: bool = False) -> NDArray[np.int32]:
         """The next symbols; arguments and errors as `ohmq.entropy.SymbolDecoder.decode`."""
+        found = np.empty(count, np.int32)
+        if count == 0:
+            return found
         index = checked_index(count, tables, index)
         order = None
         if index is not None and not in_order:
             order = np.argsort(index, kind="stable")
             index = index.take(order)
-        rows = np.arange(count, dtype=np.int32) if index is None else index.astype(np.int32, copy=False)
-        found = np.empty(count, np.int32)
-        self._read = _decode(self._state, self._words, self._read, probabilities(tables), rows, found)
+        self._read = _decode(self._state, self._words, self._read, *_rows(tables, index, count), found)
         if self._read < 0:
             raise BitstreamError(DAMAGED)
         if order is None:
@@ -81,12 +86,18 @@ class CompiledDecoder:
         return out
 
 
-@compiled
+def _rows(tables: Array, index: Array | None, count: int) -> tuple[Array, Array]:
+    """Tables, and which of them codes which symbol, in the types that are compiled for."""
+    rows = np.arange(count, dtype=np.int32) if index is None else index
+    return np.ascontiguousarray(probabilities(tables)), np.ascontiguousarray(rows, np.int32)
+
+
+@compiled("uint64(float32[:,::1], int32, int64)")
 def _frequency(tables: Array, row: int, symbol: int) -> np.uint64:
     return np.uint64(np.uint32(tables[row, symbol])) + _ONE
 
 
-@compiled
+@compiled("int64(uint64[::1], uint32[::1], int64, int32[::1], float32[:,::1], int32[::1])")
 def _encode(state: Array, words: Array, count: int, symbols: Array, tables: Array, rows: Array) -> int:
     low, width = state[0], state[1]
     for i in range(len(symbols)):
@@ -113,7 +124,7 @@ def _encode(state: Array, words: Array, count: int, symbols: Array, tables: Arra
     return count
 
 
-@compiled
+@compiled("int64(uint64[::1], uint32[::1], int64, float32[:,::1], int32[::1], int32[::1])")
 def _decode(state: Array, words: Array, read: int, tables: Array, rows: Array, out: Array) -> int:
     width, beyond = state[0], state[1]
     for i in range(len(rows)):
@@ -137,7 +148,7 @@ def _decode(state: Array, words: Array, read: int, tables: Array, rows: Array, o
     return read
 
 
-@compiled
+@compiled("void(float32[:,::1], float32, float32[::1])", "void(float64[:,::1], float64, float64[::1])")
 def _floored(x: Array, least: float, largest: Array) -> None:
     for row in range(x.shape[0]):
         for column in range(x.shape[1]):
@@ -153,7 +164,10 @@ def floored(x: Array, least: float) -> Array:
     return largest
 
 
-@compiled
+@compiled(
+    "void(float32[:,:,::1], float32[:,:,:,::1], float32[:,:,:,:,::1])",
+    "void(float64[:,:,::1], float32[:,:,:,::1], float64[:,:,:,:,::1])",
+)
 def _own_coefficients(weights: Array, own: Array, out: Array) -> None:
     kind = weights.dtype.type
     one, two, zero = kind(1 << VALUE_BITS), kind(2 << VALUE_BITS), kind(0)
@@ -197,7 +211,14 @@ def own_coefficients(weights: Array, own: Array, shape: tuple[int, ...]) -> Arra
     return out.reshape(len(own), 2, -1)
 
 
-@compiled
+@compiled(
+    *(
+        "void(f[:,:,::1], f[:,:,::1], f[:,::1], f[:,::1], int64[:,::1], f[:,::1], f[::1], f, f[:,:,::1])".replace(
+            "f", kind
+        )
+        for kind in ("float32", "float64")
+    )
+)
 def _neighbour_coefficients(
     weights: Array,
     hidden_weights: Array,
@@ -246,20 +267,31 @@ def neighbour_coefficients(
     """As `ohmq.entropy.kernels.neighbour_coefficients`."""
     out: Array = np.empty((len(weights), 2, near.shape[1]), weights.dtype)
     limit = weights.dtype.type(LARGEST_PLACE)
+    weights, hidden_weights, hidden_bias = (np.ascontiguousarray(x) for x in (weights, hidden_weights, hidden_bias))
     _neighbour_coefficients(weights, hidden_weights, hidden_bias, places, near, there, count, limit, out)
     return out
 
 
-@compiled
-def look_up(values: Array, symbols: Array, out: Array) -> None:
-    """As `ohmq.entropy.kernels.look_up`."""
+@compiled(
+    "void(float32[:,::1], int32[:,::1], float32[:,::1])",
+    "void(float64[:,::1], int32[:,::1], float64[:,::1])",
+)
+def _look_up(values: Array, symbols: Array, out: Array) -> None:
     last = values.shape[1] - 1
-    for channel in range(out.shape[0]):
-        for row in range(out.shape[1]):
+    for channel in range(symbols.shape[0]):
+        for row in range(symbols.shape[1]):
             out[channel, row] = values[channel, min(max(symbols[channel, row], 0), last)]
 
 
-@compiled
+def look_up(values: Array, symbols: Array, out: Array) -> None:
+    """As `ohmq.entropy.kernels.look_up`."""
+    _look_up(np.ascontiguousarray(values), np.ascontiguousarray(symbols, np.int32), out)
+
+
+@compiled(
+    "void(float32[:,:,::1], float32[:,:,::1], int32[::1], int32[:,::1])",
+    "void(float64[:,:,::1], float32[:,:,::1], int32[::1], int32[:,::1])",
+)
 def _table_numbers(own: Array, network: Array, levels: Array, out: Array) -> None:
     kind = own.dtype.type
     half, to_levels = kind(_GRID), kind(_TO_LEVELS)
@@ -280,7 +312,7 @@ def table_numbers(own: Array, network: Array, levels: Levels) -> NDArray[np.int3
     return out
 
 
-@compiled
+@compiled("void(float32[:,::1], float32[:,::1], float32[::1], float32[:,::1], int32[:,::1], int32[:,::1])")
 def _cheapest(projected: Array, centres: Array, price: Array, bits: Array, index: Array, out: Array) -> None:
     several = index.shape[1] > 1
     for channel in range(out.shape[0]):
@@ -298,7 +330,8 @@ def _cheapest(projected: Array, centres: Array, price: Array, bits: Array, index
 def cheapest(projected: Array, centres: Array, price: Array, bits: Array, index: Array) -> NDArray[np.integer]:
     """As `ohmq.entropy.kernels.cheapest`."""
     out = np.empty(projected.shape, np.int32)
-    _cheapest(projected, centres, price, bits, index, out)
+    projected, centres, bits = (np.ascontiguousarray(x) for x in (projected, centres, bits))
+    _cheapest(projected, centres, np.ascontiguousarray(price), bits, np.ascontiguousarray(index, np.int32), out)
     return out
 
 

@@ -89,6 +89,18 @@ class ChannelTables(NamedTuple):
     rows: NDArray[np.int32] | None
 
 
+def integer_tensors(tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """The tensors of a prior, contiguous.
+
+    Raises:
+        ValueError: one that is not of 16 or 32 bits: sums of more could overflow.
+    """
+    for name, value in tensors.items():
+        if value.dtype not in (np.int16, np.int32):
+            raise ValueError(f"{name} is {value.dtype}; expected int16 or int32")
+    return {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+
+
 class SymbolTables(NamedTuple):
     """Which tables code which symbols, as `ohmq.entropy.SymbolEncoder.encode` takes them."""
 
@@ -136,7 +148,7 @@ class FrozenPrior:
     def __init__(self, tensors: Mapping[str, Array], group_sizes: Sequence[int]) -> None:
         self.group_sizes = tuple(group_sizes)
         self.kernels: Kernels = NUMPY
-        self.tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+        self.tensors = integer_tensors(tensors)
         self.is_context = "logits" in self.tensors
         shape = self.tensors["logits" if self.is_context else "frequencies"].shape
         if len(shape) != 3 or sum(self.group_sizes) != shape[1] or shape[0] not in (1, BORDER_CLASSES):

@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from ohmq.entropy.frozen import (
     CHUNK_ROWS,
+    LOGIT_BITS,
     WEIGHT_BITS,
     Array,
     Portion,
     SymbolTables,
     exp2_weights,
+    integer_tensors,
     neighbour_rows,
 )
 from ohmq.entropy.kernels import LARGEST_PLACE, NUMPY, VALUE_BITS, Kernels, Levels
@@ -82,10 +84,19 @@ class FrozenChoicePrior:
         self.group_sizes, self.interlaced_groups = tuple(group_sizes), interlaced_groups
         self.alphabets = np.repeat(group_symbols, group_sizes)
         self.kernels: Kernels = NUMPY
-        self.tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-        self.num_channels, self.num_symbols = self.tensors["logits"].shape
+        self.tensors = integer_tensors(tensors)
+        self.num_channels, self.num_symbols = shape = self.tensors["logits"].shape
         if sum(self.group_sizes) != self.num_channels:
             raise ValueError(f"tables of {self.num_channels} channels do not fit groups {self.group_sizes}")
+        latent = self.tensors["directions"].shape[-1:]
+        for name, expected in (
+            ("features", (*shape, 2)), ("values", shape), ("own", (shape[0], 2, 4)), ("directions", (*shape[:1], *latent)),
+            ("project", (*shape[:1], *latent)), ("exp2", (1 << LOGIT_BITS,)),
+        ):  # fmt: skip
+            if self.tensors[name].shape != expected:
+                raise ValueError(f"{name} has shape {self.tensors[name].shape}; expected {expected}")
+        if max(group_symbols) > self.num_symbols:
+            raise ValueError(f"an alphabet of {max(group_symbols)} symbols, and tables of {self.num_symbols}")
         if "neighbour.weight" not in self.tensors:
             for name, shape in (("weight", (0, 4)), ("bias", (0,)), ("out", (2, 0))):
                 self.tensors[f"neighbour.{name}"] = np.zeros((len(self.tensors["places"]), 2, *shape), np.int16)
@@ -370,7 +381,7 @@ class ChoiceState:
             part = portion.channels
             places = self.prior.places[self.channel + part.start : self.channel + part.stop]
             # Rows of later passes get whatever stands there: nobody looks at them before their turn.
-            self.prior.kernels.look_up(places, symbols[part], self._places[part, :-1])
+            self.prior.kernels.look_up(places, symbols[part], self._places[part])
 
     def advance(self, symbols: Array) -> None:
         """Take the symbols of the next channels, shape (channels, rows), and go on to those after them."""

@@ -141,9 +141,9 @@ def neighbour_coefficients(
 
 
 def look_up(values: Array, symbols: Array, out: Array) -> None:
-    """The values of symbols: (channels, S) and (channels, rows) to ``out``, (channels, rows)."""
+    """The values of symbols: (channels, S) and (channels, rows) to ``out``, (channels, at least rows)."""
     first = np.arange(len(values), dtype=np.int32)[:, None] * np.int32(values.shape[1])
-    out[:] = values.take(symbols + first, mode="clip")
+    out[:, : symbols.shape[1]] = values.take(symbols + first, mode="clip")
 
 
 def table_numbers(own: Array, network: Array, levels: Levels) -> NDArray[np.int32]:

@@ -27,6 +27,9 @@ class PricedSymbols:
         latent: (pictures, tiles, h, w, D), left as it is. channels: how many channels are coded; once, in their order.
         price: of a bit, times that of the quantizer.
 
+    Raises:
+        ValueError: tensors of other shapes than the prior has.
+
     Attributes:
         symbols: what was chosen so far, (channels, rows).
     """
@@ -45,6 +48,11 @@ class PricedSymbols:
         self._quantizer = {
             name: np.asarray(quantizer[name], np.float32) for name in ("project", "directions", "centres", "values")
         }
+        for name, value in self._quantizer.items():
+            width = latent.shape[-1] if name in ("project", "directions") else prior.num_symbols
+            if value.shape != (prior.num_channels, width):
+                expected = prior.num_channels, width
+                raise ValueError(f"the quantizer's {name} has shape {value.shape}; expected {expected}")
         self._bit_price = price * float(quantizer["bit_price"][channels - 1])
         self._rest = np.array(latent.reshape(-1, latent.shape[-1]).T, np.float32, order="C")  # (D, rows)
         self.symbols: NDArray[np.int32] = np.zeros((channels, self._rest.shape[1]), np.int32)

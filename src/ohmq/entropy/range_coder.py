@@ -55,7 +55,8 @@ class SymbolEncoder:
 
         Args:
             symbols: shape (n,), integers in [0, S).
-            tables: shape (T, S), int64, positive, rows sum to 2^24; or what `prepare_tables` made of such.
+            tables: shape (T, S), int64, positive, rows sum to 2^24; or what `prepare_tables` made of such, and nothing else
+                of float32: that is not checked again.
             index: shape (n,), which table codes which symbol; then coding goes table by table (ascending), symbols in
                 order in each. None: T is 1 (for all) or n (row i for symbol i), symbols in order.
             in_order: with an index as well, coding goes symbol by symbol in their order.
@@ -146,8 +147,8 @@ def checked_index(count: int, tables: Array, index: Array | None) -> Array | Non
         if len(tables) not in (1, count):
             raise ValueError(f"{len(tables)} tables for {count} symbols: without an index give 1 table or one a symbol")
         return None if len(tables) == count else np.zeros(count, np.int32)
-    if len(index) != count:
-        raise ValueError(f"an index of {len(index)} entries for {count} symbols")
+    if len(index) != count or index.dtype.kind not in "iu":
+        raise ValueError(f"an index of {len(index)} entries of {index.dtype} for {count} symbols")
     if count and (index.min() < 0 or index.max() >= len(tables)):
         raise ValueError(f"the index lies in [{index.min()}, {index.max()}]; expected [0, {len(tables)})")
     return index
