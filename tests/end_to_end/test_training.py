@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from ohmq.cli.published_train import build_parser, options_from
 from ohmq.codec import load
@@ -165,7 +166,8 @@ def test_other_quantizers_train(mnist_folder: Path, tmp_path: Path, flags: str) 
     command = ["-m", "ohmq", "train", *flags.split(), "--channels-max", "4", "--num-symbols", "16", "--epochs", "1"]
     run([*command, "--data", str(mnist_folder), "-o", "out", "--cpu"], tmp_path)
     if "none" in flags:
-        failed = run(["-m", "ohmq", "compress", str(mnist_folder), "-m", "out/last.ckpt"], tmp_path, code=1)
+        Image.new("L", (28, 28)).save(tmp_path / "digit.png")
+        failed = run(["-m", "ohmq", "compress", "digit.png", "-m", "out/last.ckpt"], tmp_path, code=1)
         assert "without a quantizer" in failed
     else:
         assert load(tmp_path / "out" / "last.ckpt").num_channels == 4

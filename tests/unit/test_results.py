@@ -69,7 +69,7 @@ def test_the_file_is_strict_json_and_explains_itself(tmp_path: Path) -> None:
     assert content["points"][0]["ms_ssim"] is None
     assert content["points"][1]["psnr_db"] == "inf"
     assert set(content["definitions"]) == set(content["points"][0])
-    assert set(content["versions"]) == {"ohmq", "torch", "numpy", "pillow", "python", "platform"}
+    assert set(content["versions"]) == {"ohmq", "torch", "numpy", "numba", "pillow", "python", "platform"}
 
 
 def test_versions() -> None:
