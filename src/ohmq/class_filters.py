@@ -204,7 +204,8 @@ def _compiled_products(padded: Array, kinds: NDArray[np.uint8], weights: Array) 
 
     out = np.empty((3, kinds.size), np.float32)
     limits = CLIPS[np.arange(CLASSES) // DIRECTIONS, None] * np.array(FACTORS, np.float32)
-    products(padded, *by_class(kinds), np.ascontiguousarray(weights), limits, np.array(PAIRS), REACH, out)
+    order, ends = (places.astype(np.int64, copy=False) for places in by_class(kinds))
+    products(padded, order, ends, np.ascontiguousarray(weights), limits, np.array(PAIRS, np.int64), REACH, out)
     return out
 
 

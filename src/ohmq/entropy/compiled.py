@@ -268,6 +268,7 @@ def neighbour_coefficients(
     out: Array = np.empty((len(weights), 2, near.shape[1]), weights.dtype)
     limit = weights.dtype.type(LARGEST_PLACE)
     weights, hidden_weights, hidden_bias = (np.ascontiguousarray(x) for x in (weights, hidden_weights, hidden_bias))
+    near = near.astype(np.int64, copy=False)
     _neighbour_coefficients(weights, hidden_weights, hidden_bias, places, near, there, count, limit, out)
     return out
 
