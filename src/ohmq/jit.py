@@ -20,6 +20,9 @@ if config.DISABLE_JIT:  # type: ignore[attr-defined]
 
 __all__ = ["compiled"]
 
+LONGEST_WAIT_S = 120
+"""For another process that compiles."""
+
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
 
@@ -38,7 +41,7 @@ def compiled(*signatures: str) -> Callable[[_Function], _Function]:
             kept = njit(function, cache=True, nogil=True)
             folder = Path(str(kept.stats.cache_path))
             folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / "ohmq.lock"):
+            with FileLock(folder / "ohmq.lock", timeout=LONGEST_WAIT_S):
                 for signature in signatures:
                     kept.compile(signature)
         except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
