@@ -46,6 +46,9 @@ STRIP = 2**15
 """Pixels that a thread filters at a time."""
 PRODUCT = 512
 """Pixels of a product: so few that the library for it stays in the thread, beside others."""
+_LIMITS_OF = CLIPS[np.arange(CLASSES) // DIRECTIONS, None] * np.array(FACTORS, np.float32)
+"""At which differences of each class are clipped, in grey levels, (CLASSES, 2)."""
+_PAIRS = np.array(PAIRS, np.int64)
 _LEVEL_OF = np.searchsorted(ACTIVITIES, np.arange(ACTIVITIES[-1] + 1), side="right").astype(np.uint8)
 
 
@@ -119,7 +122,7 @@ class ClassFilters:
         """The same, compiled by numba: sooner, sums in another order.
 
         Raises:
-            ConfigError: numba is not installed.
+            ConfigError: numba is not installed, or cannot be used.
         """
         from ohmq import compiled_filters  # noqa: F401
 
@@ -199,13 +202,12 @@ def _products(padded: Array, kinds: NDArray[np.uint8], weights: Array) -> Array:
 
 
 def _compiled_products(padded: Array, kinds: NDArray[np.uint8], weights: Array) -> Array:
-    """The same."""
+    """As `_products`, by numba."""
     from ohmq.compiled_filters import products
 
     out = np.empty((3, kinds.size), np.float32)
-    limits = CLIPS[np.arange(CLASSES) // DIRECTIONS, None] * np.array(FACTORS, np.float32)
     order, ends = (places.astype(np.int64, copy=False) for places in by_class(kinds))
-    products(padded, order, ends, np.ascontiguousarray(weights), limits, np.array(PAIRS, np.int64), REACH, out)
+    products(padded, order, ends, np.ascontiguousarray(weights), _LIMITS_OF, _PAIRS, REACH, out)
     return out
 
 

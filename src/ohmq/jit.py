@@ -37,16 +37,18 @@ def compiled(*signatures: str) -> Callable[[_Function], _Function]:
     """
 
     def of(function: _Function) -> _Function:
+        damaged = ""
         try:
             kept = njit(function, cache=True, nogil=True)
             folder = Path(str(kept.stats.cache_path))
+            damaged = f"; if it is damaged, empty {folder}"
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / "ohmq.lock", timeout=LONGEST_WAIT_S):
                 for signature in signatures:
                     kept.compile(signature)
         except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
             raise ConfigError(
-                f"what numba compiles cannot be kept ({error}); NUMBA_CACHE_DIR names a folder for it"
+                f"what numba compiles cannot be kept or read ({error}){damaged}; NUMBA_CACHE_DIR names a folder for it"
             ) from error
         kept.disable_compile()
         return cast(_Function, kept)

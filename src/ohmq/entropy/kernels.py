@@ -28,8 +28,6 @@ VALUE_BITS = 8
 """Fraction bits of the context networks' inputs, activations and outputs before the last shift."""
 LEVEL_BITS = 2
 """Fraction bits of a coefficient's grid: quarters."""
-
-
 SPATIAL_LIMIT = 8
 """Features of neighbours' symbols are clipped to so many steps."""
 LARGEST_PLACE = SPATIAL_LIMIT << VALUE_BITS
@@ -54,7 +52,7 @@ class Decoder(Protocol):
 
 
 class Kernels(NamedTuple):
-    """What all kinds of kernels have, as the functions of this module; all give the same, bit by bit."""
+    """What all kinds of kernels have: coders, and what the functions of this module do; all give the same, bit by bit."""
 
     encoder: Callable[[], Encoder]
     decoder: Callable[[bytes], Decoder]
