@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import ohmq
+from ohmq.bitstream.reader import read_ohm
 from ohmq.codec import Codec
-from ohmq.container import read_ohm
 from ohmq.entropy.frozen_choice import FrozenChoicePrior
 from ohmq.entropy.layers import encode_layers
 from ohmq.feedback import STEPS

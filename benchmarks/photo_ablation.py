@@ -23,8 +23,6 @@ import ohmq
 from ohmq.errors import ConfigError
 from ohmq.evaluation.bd_rate import bd_rate
 from ohmq.evaluation.classic import classic_curve
-from ohmq.evaluation.results import command_line
-from ohmq.files import write_atomically
 from ohmq.models import CompressionModel, PhotoConfig, PhotoIntegerModel, PhotoModel, build_model
 from ohmq.models.photo import BLOCK
 from ohmq.priors import ChoicePrior, ChosenTables
@@ -34,6 +32,8 @@ from ohmq.training.photo import RATE_FACTORS, rate_distortion
 from ohmq.training.photo_start import PhotoDesign, design_photo_codec, start_integer_model, start_photo_model
 from ohmq.training.photos import CropLoader, WholePhotos, photo_files, photo_folder
 from ohmq.training.run import DESIGN_CROP, DESIGN_CROPS
+from ohmq.utils.atomic_write import write_atomically
+from ohmq.utils.provenance import command_line
 
 CROP, BATCH, SEED, WARM_STEPS = 128, 4, 0, 30
 PHOTOS = 6

@@ -39,9 +39,10 @@ from ohmq.entropy import SymbolEncoder, prepare_tables
 from ohmq.errors import ConfigError, OhmqError
 from ohmq.evaluation.classic import CLASSIC_CODECS, code_classic
 from ohmq.evaluation.compare import one_thread
-from ohmq.evaluation.results import RESULT_FORMAT, command_line, software_versions
-from ohmq.files import check_output, write_atomically
+from ohmq.evaluation.results import RESULT_FORMAT
 from ohmq.images import open_image, prepare_image
+from ohmq.utils.atomic_write import check_output, write_atomically
+from ohmq.utils.provenance import command_line, software_versions
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "photos"
 PARTS = ("training", "entropy", "codecs", "start-up", "memory")

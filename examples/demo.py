@@ -14,12 +14,13 @@ import numpy as np
 from PIL import Image
 
 import ohmq
+from ohmq.bitstream.reader import read_ohm
+from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.codec import Codec
-from ohmq.container import read_ohm, truncate_ohm
 from ohmq.datasets import find_mnist, load_mnist_images
 from ohmq.errors import ConfigError
-from ohmq.files import write_atomically
 from ohmq.metrics import psnr_db
+from ohmq.utils.atomic_write import write_atomically
 
 COUNT = 20
 ZOOM = 3

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 import ohmq
-from ohmq.files import write_atomically
+from ohmq.utils.atomic_write import write_atomically
 
 
 class Counted:

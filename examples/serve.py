@@ -6,7 +6,7 @@
     GET /coffee.ohm?bpp=0.2            its largest cut of at most 0.2 bits per pixel
     GET /coffee.ohm?max_bytes=6000     its largest cut of at most 6000 bytes
 
-Nothing but the standard library and ohmq.container, which needs no more either.
+Nothing but the standard library and ohmq.bitstream.format, which needs no more either.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from ohmq.container import truncate_ohm
+from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.errors import BitstreamError
 
 LIMITS = {"bpp": float, "max_bytes": int}

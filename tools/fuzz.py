@@ -27,13 +27,16 @@ from typing import NamedTuple
 import numpy as np
 
 import ohmq
+from ohmq.bitstream.format import HeaderInfo
+from ohmq.bitstream.reader import read_header, read_ohm
+from ohmq.bitstream.truncate import truncate_ohm
+from ohmq.bitstream.writer import write_ohm
 from ohmq.cli.info import command as info_command
 from ohmq.codec import Codec
-from ohmq.container import HeaderInfo, read_header, read_ohm, truncate_ohm, write_ohm
 from ohmq.errors import BitstreamError, ModelMismatchError
-from ohmq.files import write_atomically
 from ohmq.images import open_image
 from ohmq.model_file import load_model
+from ohmq.utils.atomic_write import write_atomically
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"

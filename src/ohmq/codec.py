@@ -17,29 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ohmq.bitstream.format import MAX_TILE, Extra, HeaderInfo, Layer, OhmFile, bytes_of_rate
+from ohmq.bitstream.psnr_table import psnr_extra
+from ohmq.bitstream.reader import read_extra, read_header, read_ohm, split_tiles
+from ohmq.bitstream.stream import ByteSource, StreamBuffer
+from ohmq.bitstream.truncate import truncate_ohm
+from ohmq.bitstream.writer import join_tiles, write_ohm
 from ohmq.channels import active_channels
 from ohmq.class_filters import ClassFilters
-from ohmq.container import (
-    MAX_TILE,
-    Extra,
-    HeaderInfo,
-    Layer,
-    OhmFile,
-    bytes_of_rate,
-    join_tiles,
-    psnr_extra,
-    read_extra,
-    read_header,
-    read_ohm,
-    split_tiles,
-    truncate_ohm,
-    write_ohm,
-)
-from ohmq.entropy import (
-    decode_fixed_rate,
-    encode_fixed_rate,
-    fixed_rate_bytes,
-)
+from ohmq.entropy import decode_fixed_rate, encode_fixed_rate, fixed_rate_bytes
 from ohmq.entropy.frozen import FrozenPrior
 from ohmq.entropy.frozen_choice import FrozenChoicePrior
 from ohmq.entropy.kernels import Kernels
@@ -59,8 +45,8 @@ from ohmq.feedback import STEPS, block_coefficients, fed_back
 from ohmq.images import DEFAULT_MAX_PIXELS, ImageConversionWarning, as_image, check_size, load_pixels, prepare_image
 from ohmq.metrics import psnr_db
 from ohmq.models.config import BLOCK, ModelConfig, PhotoConfig
-from ohmq.progress import steps
 from ohmq.shipped import shipped_model_ids
+from ohmq.utils.progress import steps
 from ohmq.windows import WINDOW, Window, windows
 
 __all__ = [
@@ -68,7 +54,6 @@ __all__ = [
     "DEFAULT_TILE",
     "PRICES",
     "TILE_ABOVE",
-    "ByteSource",
     "Codec",
     "Coded",
     "CodingModel",
@@ -223,13 +208,6 @@ class CodingModel(Protocol):
     @property
     def networks(self) -> Networks:
         """What runs its networks."""
-
-
-class ByteSource(Protocol):
-    """An object with a method ``read``, such as an open file or a network response."""
-
-    def read(self, size: int, /) -> bytes:
-        """At most ``size`` bytes; none at the end only."""
 
 
 class Codec:
@@ -993,7 +971,7 @@ class Codec:
             ...     for picture in codec.decompress_progressive(file):
             ...         picture.save("latest.png")
         """
-        source = _Buffer(stream)
+        source = StreamBuffer(stream)
         header = source.header()
         self._check_header(header, max_pixels)
         kept = _layers_within(header, channels)
@@ -1111,49 +1089,6 @@ class _Resumed:
         return self._state
 
 
-class _Buffer:
-    """Takes the bytes of a file off a source that may still grow."""
-
-    def __init__(self, stream: bytes | ByteSource | Iterable[bytes]) -> None:
-        self.rest = bytearray()
-        self._more: Callable[[int], bytes]
-        if isinstance(stream, bytes | bytearray | memoryview):
-            self.rest += stream
-            self._more = lambda size: b""
-        elif hasattr(stream, "read"):
-            self._more = stream.read
-        else:
-            pieces = (piece for piece in stream if piece)
-            self._more = lambda size: next(pieces, b"")
-
-    def _grow(self, size: int) -> bool:
-        piece = self._more(size)
-        self.rest += piece
-        return bool(piece)
-
-    def header(self) -> HeaderInfo:
-        """The header, as `read_header`; few bytes are asked for at a time, so that a short file is not waited for."""
-        if not self.rest:
-            self._grow(16)
-        while True:
-            try:
-                header = read_header(bytes(self.rest))
-            except TruncatedFileError:
-                if not self._grow(1):
-                    raise
-            else:
-                del self.rest[: header.header_bytes]
-                return header
-
-    def take(self, count: int) -> bytes:
-        """The next ``count`` bytes; fewer at the end."""
-        while len(self.rest) < count and self._grow(min(count - len(self.rest), 2**20)):
-            pass  # piece by piece: a file may announce far more than it has, and `read` may allocate what it is asked for
-        taken = bytes(self.rest[:count])
-        del self.rest[:count]
-        return taken
-
-
 def _layers_within(header: HeaderInfo, channels: int | None) -> int:
     """How many leading layers hold at most so many channels."""
     if channels is None:
@@ -1222,7 +1157,7 @@ def load_for(data: bytes, *, compiled: bool | None = None) -> Codec:
 
     Raises:
         ModelMismatchError: the file was made with a model that is not a shipped one.
-        BitstreamError: as `ohmq.container.read_header`.
+        BitstreamError: as `ohmq.bitstream.reader.read_header`.
     """
     model_id = read_header(data).model_id
     with _shipped_lock:

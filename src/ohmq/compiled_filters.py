@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ohmq.jit import compiled
+from ohmq.utils.numba_cache import compiled
 
 __all__ = ["products"]
 

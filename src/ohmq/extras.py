@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from PIL import Image, PngImagePlugin
 
-from ohmq.container import MAX_EXTRA_BYTES, Extra, ExtraType
+from ohmq.bitstream.format import MAX_EXTRA_BYTES, Extra, ExtraType
 from ohmq.errors import BitstreamError
 
 __all__ = ["METADATA", "Decoded", "decode_extras", "decode_mask", "encode_mask", "metadata_error", "split_extras"]

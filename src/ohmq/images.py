@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 
-from ohmq.container import ExtraType
+from ohmq.bitstream.format import ExtraType
 from ohmq.errors import UnsupportedImageError
 from ohmq.extras import METADATA, metadata_error
-from ohmq.files import write_atomically
+from ohmq.utils.atomic_write import write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor

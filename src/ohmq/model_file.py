@@ -34,7 +34,6 @@ from ohmq.entropy.frozen import (
 from ohmq.entropy.frozen_choice import FrozenChoicePrior, feature_limits
 from ohmq.entropy.kernels import LARGEST_PLACE, LEVEL_BITS
 from ohmq.errors import ConfigError, ModelFileError
-from ohmq.files import write_atomically
 from ohmq.models import (
     CompressionModel,
     ModelConfig,
@@ -50,6 +49,7 @@ from ohmq.networks import TorchNetworks
 from ohmq.priors import ChoicePrior, ContextPrior, FactorizedDensity, StaticPrior
 from ohmq.quantizers import DirectionalOneHotMax, IntegerRounding
 from ohmq.shipped import shipped_models
+from ohmq.utils.atomic_write import write_atomically
 
 __all__ = [
     "MODEL_FORMAT",

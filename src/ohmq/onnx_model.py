@@ -23,9 +23,9 @@ from ohmq.class_filters import ClassFilters, finished
 from ohmq.entropy.frozen import FrozenPrior
 from ohmq.entropy.frozen_choice import FrozenChoicePrior
 from ohmq.errors import ConfigError, ModelFileError
-from ohmq.files import write_atomically
 from ohmq.models.config import ModelConfig, config_from_dict
 from ohmq.models.integer_prior import integer_prior
+from ohmq.utils.atomic_write import write_atomically
 
 if TYPE_CHECKING:
     from ohmq.model_file import FrozenModel

@@ -18,7 +18,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from ohmq.container import MAGIC, MAX_SIDE, read_extra, read_header, read_ohm
+from ohmq.bitstream.format import MAGIC, MAX_SIDE
+from ohmq.bitstream.reader import read_extra, read_header, read_ohm
 from ohmq.errors import BitstreamError, OhmqError, TruncatedFileError
 from ohmq.extras import METADATA, decode_extras
 

@@ -15,20 +15,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import ohmq.files
 import pytest
 from PIL import Image
 from small_models import make_model
 
-import ohmq.files
+from ohmq.bitstream.psnr_table import psnr_table
+from ohmq.bitstream.reader import read_ohm
 from ohmq.cli import cli, main
 from ohmq.cli.common import Job, run_jobs
 from ohmq.codec import load
-from ohmq.container import psnr_table, read_ohm
 from ohmq.errors import OhmqError
-from ohmq.files import write_atomically
 from ohmq.metrics import psnr_db
 from ohmq.model_file import freeze, save_model
 from ohmq.models import MnistConfig, build_model
+from ohmq.utils.atomic_write import write_atomically
 
 ROOT = Path(__file__).parents[2]
 DIGITS, PHOTOS = ROOT / "examples" / "digits", ROOT / "examples" / "photos"
@@ -654,7 +655,7 @@ def terminated_twice(job: Job) -> dict[str, object]:
         stop()
         remove(self, missing_ok=missing_ok)
 
-    ohmq.files._put_in_place = stop  # in a process of its own
+    ohmq.utils.atomic_write._put_in_place = stop  # in a process of its own
     Path.unlink = stop_again  # type: ignore[method-assign]
     write_atomically(job.target, b"part")
     return {}

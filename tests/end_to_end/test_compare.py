@@ -18,9 +18,9 @@ from ohmq.cli import main
 from ohmq.codec import load
 from ohmq.evaluation.bd_rate import bd_rate
 from ohmq.evaluation.classic import CLASSIC_CODECS, code_classic
-from ohmq.evaluation.results import command_line
 from ohmq.metrics import psnr_db
 from ohmq.model_file import freeze, save_model
+from ohmq.utils.provenance import command_line
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 DIGITS = EXAMPLES / "digits"

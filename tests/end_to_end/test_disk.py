@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from small_models import make_model
 
+from ohmq.bitstream.reader import read_ohm
 from ohmq.codec import load
-from ohmq.container import read_ohm
 from ohmq.images import open_image
 from ohmq.model_file import freeze, save_model
 

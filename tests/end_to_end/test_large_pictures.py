@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ohmq.bitstream.reader import read_header
 from ohmq.cli import main
-from ohmq.container import read_header
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "chelsea.png"
 Run = Callable[..., tuple[int, str, str]]

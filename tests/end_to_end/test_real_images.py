@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from ohmq.bitstream.reader import read_header
 from ohmq.cli import main
 from ohmq.codec import load
-from ohmq.container import read_header
 from ohmq.metrics import psnr_db
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "chelsea.png"

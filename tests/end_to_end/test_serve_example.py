@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 from small_models import make_codec
 
+from ohmq.bitstream.reader import read_header
+from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.codec import Codec
-from ohmq.container import read_header, truncate_ohm
 from ohmq.model_file import save_model
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

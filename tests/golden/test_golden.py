@@ -8,8 +8,10 @@ import pytest
 from PIL import Image
 from reference_decoder import reference_file, reference_mask
 
+from ohmq.bitstream.psnr_table import psnr_table
+from ohmq.bitstream.reader import read_header, read_ohm
+from ohmq.bitstream.writer import write_ohm
 from ohmq.codec import Codec
-from ohmq.container import psnr_table, read_header, read_ohm, write_ohm
 from ohmq.extras import METADATA
 from ohmq.model_file import load_model
 

@@ -7,8 +7,8 @@ from types import ModuleType
 
 import pytest
 
+from ohmq.bitstream.reader import read_header, read_ohm
 from ohmq.codec import Codec
-from ohmq.container import read_header, read_ohm
 from ohmq.errors import BitstreamError
 
 

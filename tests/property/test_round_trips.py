@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from reference_decoder import ReferenceRangeDecoder, reference_file, reference_mask
 
+from ohmq.bitstream.format import Extra, Layer, OhmFile
+from ohmq.bitstream.reader import read_header, read_ohm
+from ohmq.bitstream.truncate import truncate_ohm
+from ohmq.bitstream.writer import write_ohm
 from ohmq.codec import Codec
-from ohmq.container import Extra, Layer, OhmFile, read_header, read_ohm, truncate_ohm, write_ohm
 from ohmq.entropy import (
     decode_fixed_rate,
     encode_fixed_rate,

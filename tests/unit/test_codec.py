@@ -1,15 +1,16 @@
 import threading
 
 import numpy as np
+import ohmq.container
 import pytest
 import torch
 from PIL import Image
 from small_models import CONFIGS, make_codec
 
 import ohmq
-import ohmq.container
+from ohmq.bitstream.reader import read_header, read_ohm
+from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.codec import Codec
-from ohmq.container import read_header, read_ohm, truncate_ohm
 from ohmq.errors import (
     BitstreamError,
     ChecksumError,
@@ -140,7 +141,7 @@ def test_forged_files_are_refused_before_anything_is_allocated(context_codec: Co
         ({"layers": file.layers + file.layers}, "more channels"),
         ({"fixed_rate": True}, "fixed-rate"),
     ):
-        forged = ohmq.container.write_ohm(ohmq.container.OhmFile(**{**fields, **changes}))
+        forged = ohmq.bitstream.writer.write_ohm(ohmq.bitstream.format.OhmFile(**{**fields, **changes}))
         with pytest.raises(BitstreamError, match=message):
             context_codec.decompress(forged)
 
@@ -183,10 +184,10 @@ def test_payloads_under_right_checksums_decode_or_are_refused(context_codec: Cod
     file = read_ohm(context_codec.compress(digit, layers=1))
     for fixed_rate in (False, True):
         for _ in range(100):
-            layer = ohmq.container.Layer(6, rng.bytes(int(rng.integers(0, 80))))
-            forged = ohmq.container.OhmFile(file.model_id, 28, 28, True, fixed_rate, (layer,))
+            layer = ohmq.bitstream.format.Layer(6, rng.bytes(int(rng.integers(0, 80))))
+            forged = ohmq.bitstream.format.OhmFile(file.model_id, 28, 28, True, fixed_rate, (layer,))
             try:
-                assert context_codec.decompress(ohmq.container.write_ohm(forged)).size == (28, 28)
+                assert context_codec.decompress(ohmq.bitstream.writer.write_ohm(forged)).size == (28, 28)
             except BitstreamError:
                 pass
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from small_models import make_codec, photo_picture, random_filters
 
 from ohmq import codec as codec_module
-from ohmq import jit, load
+from ohmq import load
 from ohmq.cli.common import Job, compiled_for
 from ohmq.codec import Codec
 from ohmq.entropy import compiled as kernels
@@ -24,6 +24,7 @@ from ohmq.entropy.frozen_choice import INTERLACED_LEVELS, LEVELS, FrozenChoicePr
 from ohmq.entropy.kernels import LARGEST_PLACE, NUMPY
 from ohmq.entropy.priced import PricedSymbols
 from ohmq.errors import ConfigError
+from ohmq.utils import numba_cache as jit
 
 Array = NDArray[Any]
 FLOATS = (np.float32, np.float64)
@@ -194,7 +195,7 @@ def test_where_it_cannot_be_imported(error: str, message: str) -> None:
 
 
 def test_where_it_may_not_compile() -> None:
-    script = "import ohmq.jit"
+    script = "import ohmq.utils.numba_cache"
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
     assert done.returncode == 1

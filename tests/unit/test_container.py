@@ -6,21 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from ohmq.container import (
-    Extra,
-    ExtraType,
-    Layer,
-    OhmFile,
-    bytes_of_rate,
-    join_tiles,
-    psnr_extra,
-    psnr_table,
-    read_header,
-    read_ohm,
-    split_tiles,
-    truncate_ohm,
-    write_ohm,
-)
+from ohmq.bitstream.format import Extra, ExtraType, Layer, OhmFile, bytes_of_rate
+from ohmq.bitstream.psnr_table import psnr_extra, psnr_table
+from ohmq.bitstream.reader import read_header, read_ohm, split_tiles
+from ohmq.bitstream.truncate import truncate_ohm
+from ohmq.bitstream.writer import join_tiles, write_ohm
 from ohmq.errors import (
     BitstreamError,
     ChecksumError,

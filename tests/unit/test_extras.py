@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from ohmq.container import Extra, ExtraType
+from ohmq.bitstream.format import Extra, ExtraType
 from ohmq.errors import BitstreamError
 from ohmq.extras import decode_extras, decode_mask, encode_mask, split_extras
 

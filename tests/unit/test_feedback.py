@@ -10,8 +10,8 @@ from PIL import Image
 from small_models import make_codec, photo_picture
 
 import ohmq.codec
+from ohmq.bitstream.reader import read_header
 from ohmq.codec import DEFAULT_EFFORT, PRICES, Codec, load
-from ohmq.container import read_header
 from ohmq.entropy.frozen_choice import FrozenChoicePrior
 from ohmq.errors import ConfigError, UnreachableTargetError
 from ohmq.evaluation.bd_rate import bd_rate

@@ -37,7 +37,7 @@ def test_the_error_tree_is_the_one_in_the_documentation() -> None:
     ("module", "forbidden"),
     [
         ("ohmq", "torch numpy PIL"),
-        ("ohmq.container", "torch numpy PIL"),
+        ("ohmq.bitstream.format", "torch numpy PIL"),
         ("ohmq.entropy", "torch PIL"),
         ("ohmq.codec", "lightning matplotlib pandas tensorboard bjontegaard"),
     ],

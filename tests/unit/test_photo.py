@@ -15,8 +15,8 @@ from small_models import PHOTO as SMALL
 from small_models import make_codec, make_photo_model, photo_design
 from small_models import photo_picture as picture
 
+from ohmq.bitstream.reader import read_ohm
 from ohmq.codec import Codec
-from ohmq.container import read_ohm
 from ohmq.entropy import frozen_choice
 from ohmq.entropy.frozen_choice import FrozenChoicePrior
 from ohmq.entropy.layers import encode_layers, verify_layers

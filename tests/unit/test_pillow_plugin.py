@@ -13,8 +13,8 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from small_models import make_codec
 
 from ohmq import pillow_plugin
+from ohmq.bitstream.reader import read_header, read_ohm
 from ohmq.codec import Codec, load
-from ohmq.container import read_header, read_ohm
 from ohmq.images import ImageConversionWarning
 from ohmq.pillow_plugin import OhmImageFile, register_model
 

@@ -12,8 +12,10 @@ from PIL import Image
 from small_models import make_codec, make_photo_model, photo_picture
 
 import ohmq.codec
+from ohmq.bitstream.psnr_table import psnr_table
+from ohmq.bitstream.reader import read_header
+from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.codec import PRICES, Codec, Latent
-from ohmq.container import psnr_table, read_header, truncate_ohm
 from ohmq.entropy.frozen_choice import FrozenChoicePrior
 from ohmq.entropy.layers import encode_layers
 from ohmq.errors import ConfigError, UnreachableTargetError

@@ -15,11 +15,11 @@ from ohmq.evaluation.results import (
     RatePoint,
     ResultFile,
     average_row,
-    software_versions,
     write_fraction_csv,
     write_rate_distortion_csv,
     write_rows_csv,
 )
+from ohmq.utils.provenance import software_versions
 
 POINTS = (
     RatePoint(4, 0.25, 0.1, 0.11, 0.2, 25.5, 0.8, math.nan, 0.01, 0.02),
@@ -162,7 +162,7 @@ def test_heavy_packages_are_not_imported() -> None:
     code = (
         "import sys, ohmq.evaluation.results, ohmq.evaluation.published, ohmq.evaluation.bd_rate, ohmq.metrics\n"
         "import ohmq.images, ohmq.datasets\n"
-        "ohmq.evaluation.results.software_versions()\n"
+        "ohmq.utils.provenance.software_versions()\n"
         "assert not {'torch', 'matplotlib', 'pooch', 'bjontegaard'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -12,8 +12,10 @@ import torch
 from PIL import Image
 
 import ohmq
+from ohmq.bitstream.psnr_table import psnr_table
+from ohmq.bitstream.reader import read_header, read_ohm
+from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.codec import Codec, load, load_for
-from ohmq.container import psnr_table, read_header, read_ohm, truncate_ohm
 from ohmq.errors import BitstreamError, ChecksumError, NotOhmFileError, TruncatedFileError, UnreachableTargetError
 from ohmq.images import ImageConversionWarning
 from ohmq.metrics import psnr_db

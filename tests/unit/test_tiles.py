@@ -15,13 +15,16 @@ from torch import nn
 
 import ohmq.codec
 from ohmq import pillow_plugin
+from ohmq.bitstream.format import OhmFile
+from ohmq.bitstream.reader import read_header, read_ohm, split_tiles
+from ohmq.bitstream.truncate import truncate_ohm
+from ohmq.bitstream.writer import join_tiles, write_ohm
 from ohmq.codec import Codec, load
-from ohmq.container import OhmFile, join_tiles, read_header, read_ohm, split_tiles, truncate_ohm, write_ohm
 from ohmq.errors import BitstreamError, TruncatedFileError, UnreachableTargetError
 from ohmq.metrics import psnr_db
 from ohmq.model_file import load_model
 from ohmq.networks import analysis_halo, synthesis_halo
-from ohmq.progress import watch
+from ohmq.utils.progress import watch
 from ohmq.windows import Window, windows
 
 

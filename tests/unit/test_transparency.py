@@ -10,8 +10,11 @@ from PIL import Image
 from reference_decoder import reference_file
 from small_models import make_codec, photo_picture
 
+from ohmq.bitstream.format import Extra, ExtraType, OhmFile
+from ohmq.bitstream.reader import read_header, read_ohm
+from ohmq.bitstream.truncate import truncate_ohm
+from ohmq.bitstream.writer import write_ohm
 from ohmq.codec import Codec
-from ohmq.container import Extra, ExtraType, OhmFile, read_header, read_ohm, truncate_ohm, write_ohm
 from ohmq.errors import BitstreamError, ChecksumError, TruncatedFileError, UnreachableTargetError
 from ohmq.extras import encode_mask
 from ohmq.images import prepare_image

@@ -207,7 +207,7 @@ def progress_bar(length: int, label: str) -> Iterator[Callable[[int], Any]]:
 @contextlib.contextmanager
 def _progress_within(visible: bool) -> Iterator[None]:
     """Inside, each phase of the work on a picture in several windows or tiles has a progress bar."""
-    from ohmq.progress import watch
+    from ohmq.utils.progress import watch
 
     bars: list[Any] = []
 

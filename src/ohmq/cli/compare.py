@@ -71,9 +71,9 @@ def command(
     from ohmq.evaluation.classic import CLASSIC_CODECS, check_classic
     from ohmq.evaluation.compare import MODEL, Comparison, compare_codecs, spread, suited_images
     from ohmq.evaluation.optional import require
-    from ohmq.evaluation.results import command_line
-    from ohmq.files import check_output
     from ohmq.model_file import resolve_model
+    from ohmq.utils.atomic_write import check_output
+    from ohmq.utils.provenance import command_line
 
     classic = tuple(dict.fromkeys(names)) or tuple(CLASSIC_CODECS)
     for name in classic:
@@ -163,7 +163,7 @@ def _write(comparison: "Comparison", pictures: "list[Picture]", output_dir: Path
     from ohmq.evaluation.page import comparison_page
     from ohmq.evaluation.plots import plot_rate_distortion
     from ohmq.evaluation.results import Curve, write_rows_csv
-    from ohmq.files import write_atomically
+    from ohmq.utils.atomic_write import write_atomically
 
     limit = comparison.highest_rate()
 

@@ -57,10 +57,11 @@ class _Compress:
         return {name: value for name, value in self.__dict__.items() if name != "codec"}
 
     def __call__(self, job: Job) -> dict[str, Any]:
-        from ohmq.container import ExtraType, bytes_of_rate, read_header
+        from ohmq.bitstream.format import ExtraType, bytes_of_rate
+        from ohmq.bitstream.reader import read_header
         from ohmq.errors import OutputExistsError
-        from ohmq.files import check_output, write_atomically
         from ohmq.images import open_image, prepare_image
+        from ohmq.utils.atomic_write import check_output, write_atomically
 
         if job.target.exists() and job.target.samefile(job.source):
             raise OutputExistsError(f"{job.target} is the picture itself; choose another output")

@@ -41,11 +41,11 @@ class _Decompress:
         return {name: value for name, value in self.__dict__.items() if name != "given"}
 
     def __call__(self, job: Job) -> dict[str, Any]:
+        from ohmq.bitstream.reader import read_header, read_ohm
         from ohmq.codec import load_for
-        from ohmq.container import read_header, read_ohm
         from ohmq.errors import ConfigError
-        from ohmq.files import check_output
         from ohmq.images import check_extension, check_holds, prepare_image, save_image
+        from ohmq.utils.atomic_write import check_output
 
         check_extension(job.target)
         data = job.source.read_bytes()

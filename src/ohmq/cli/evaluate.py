@@ -59,8 +59,8 @@ def command(
     from ohmq.evaluation.bd_rate import bd_rate
     from ohmq.evaluation.classic import CLASSIC_CODECS, classic_curve
     from ohmq.evaluation.published import published_curve
-    from ohmq.files import check_output
     from ohmq.model_file import resolve_model
+    from ohmq.utils.atomic_write import check_output
 
     if bool(inputs) == bool(mnist):
         raise click.UsageError("give images, or --mnist")

@@ -29,8 +29,8 @@ def command(
 ) -> int:
     """Freeze a checkpoint into one model file (weights, integer tables, provenance), or any model into an ONNX folder."""
     from ohmq.errors import ModelFileError
-    from ohmq.files import check_output
     from ohmq.model_file import resolve_model, save_model, with_filters_of
+    from ohmq.utils.atomic_write import check_output
 
     if (output is None) == (onnx is None):
         raise click.UsageError("give one of -o and --onnx")

@@ -12,7 +12,7 @@ __all__ = ["command"]
 
 def _name(kind: int) -> str:
     """What an extra is."""
-    from ohmq.container import ExtraType
+    from ohmq.bitstream.format import ExtraType
 
     names = {
         ExtraType.ALPHA: "mask",
@@ -29,7 +29,8 @@ def _name(kind: int) -> str:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def command(inputs: tuple[str, ...], as_json: bool) -> int:
     """Show what .ohm files hold: size, model, layers; without a model."""
-    from ohmq.container import psnr_table, read_header
+    from ohmq.bitstream.psnr_table import psnr_table
+    from ohmq.bitstream.reader import read_header
     from ohmq.errors import BitstreamError, OhmqError
 
     def work(job: Job) -> dict[str, Any]:

@@ -15,10 +15,11 @@ from ohmq.codec import Codec, Symbols
 from ohmq.errors import ConfigError, OhmqError
 from ohmq.evaluation.evaluate import evaluate_images, evaluate_unquantized, rate_points
 from ohmq.evaluation.plots import plot_rate_distortion
-from ohmq.evaluation.results import Curve, ResultFile, command_line, write_fraction_csv, write_rate_distortion_csv
-from ohmq.files import write_atomically
+from ohmq.evaluation.results import Curve, ResultFile, write_fraction_csv, write_rate_distortion_csv
 from ohmq.images import open_image, prepare_image, save_image
 from ohmq.model_file import FrozenModel, resolve_model
+from ohmq.utils.atomic_write import write_atomically
+from ohmq.utils.provenance import command_line
 
 __all__ = ["build_parser", "channel_counts", "evaluate_set", "read_images", "run"]
 

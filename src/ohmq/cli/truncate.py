@@ -34,9 +34,9 @@ def command(
     as_json: bool,
 ) -> int:
     """Cut .ohm files to a lower bitrate, without a model. Give exactly one limit."""
-    from ohmq.container import truncate_ohm
+    from ohmq.bitstream.truncate import truncate_ohm
     from ohmq.errors import ConfigError
-    from ohmq.files import write_atomically
+    from ohmq.utils.atomic_write import write_atomically
 
     limits: dict[str, Any] = {"num_layers": layers, "channels": channels, "fraction": fraction}
     limits |= {"max_bytes": max_bytes, "bpp": bpp, "psnr": psnr}

@@ -14,7 +14,7 @@ from ohmq.entropy.kernels import LARGEST_PLACE, LEVEL_BITS, VALUE_BITS, Kernels,
 from ohmq.entropy.range_coder import DAMAGED, checked_index, checked_symbols, probabilities, shortest_bytes
 from ohmq.entropy.tables import PRECISION_BITS
 from ohmq.errors import BitstreamError
-from ohmq.jit import compiled
+from ohmq.utils.numba_cache import compiled
 
 __all__ = ["COMPILED", "CompiledDecoder", "CompiledEncoder"]
 

@@ -21,8 +21,9 @@ from ohmq.errors import ConfigError, UnsupportedImageError
 from ohmq.evaluation.bd_rate import bd_rate
 from ohmq.evaluation.classic import CLASSIC_CODECS, EXACT_DB, Coded, check_classic, code_classic
 from ohmq.evaluation.evaluate import evaluate_images
-from ohmq.evaluation.results import Curve, software_versions
+from ohmq.evaluation.results import Curve
 from ohmq.metrics import MS_SSIM_MIN_SIDE, ms_ssim, psnr_db
+from ohmq.utils.provenance import software_versions
 
 __all__ = [
     "COMPARE_DEFINITIONS",

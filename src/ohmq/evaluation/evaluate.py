@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from ohmq.bitstream.format import Layer, OhmFile
+from ohmq.bitstream.writer import write_ohm
 from ohmq.codec import Codec, Latent, Symbols
-from ohmq.container import Layer, OhmFile, write_ohm
 from ohmq.entropy.layers import encode_layers, verify_layers
 from ohmq.entropy.priced import PricedSymbols
 from ohmq.errors import BitstreamError, ConfigError, UnsupportedImageError

@@ -7,7 +7,7 @@ from pathlib import Path
 from ohmq.errors import UnsupportedImageError
 from ohmq.evaluation.optional import require
 from ohmq.evaluation.results import Curve
-from ohmq.files import write_atomically
+from ohmq.utils.atomic_write import write_atomically
 
 __all__ = ["COLOURS", "plot_rate_distortion"]
 

@@ -4,16 +4,14 @@ import csv
 import io
 import json
 import math
-import platform
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ohmq.errors import ConfigError
-from ohmq.files import write_atomically
+from ohmq.utils.atomic_write import write_atomically
+from ohmq.utils.provenance import software_versions
 
 __all__ = [
     "DEFINITIONS",
@@ -23,8 +21,6 @@ __all__ = [
     "RatePoint",
     "ResultFile",
     "average_row",
-    "command_line",
-    "software_versions",
     "write_fraction_csv",
     "write_rate_distortion_csv",
     "write_rows_csv",
@@ -112,25 +108,6 @@ class Curve:
             )
 
 
-def software_versions() -> dict[str, str]:
-    """Versions that a result depends on: ohmq, its libraries, Python and the platform. Imports none of them."""
-
-    def installed(package: str) -> str:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            return "not installed"
-
-    import ohmq
-
-    return {
-        "ohmq": ohmq.__version__,
-        **{package: installed(package) for package in ("torch", "numpy", "numba", "pillow")},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-    }
-
-
 @dataclass(frozen=True, kw_only=True)
 class ResultFile:
     """What an evaluation gives, with all that is needed to read and repeat it.
@@ -209,22 +186,6 @@ def _plain(value: float) -> float | str | None:
 
 def _number(value: float | str | None) -> Any:
     return math.nan if value is None else float(value) if isinstance(value, str) else value
-
-
-def command_line(argv: Sequence[str] | None = None) -> str:
-    """The command of this process; the program and absolute paths by their names, as a result says nothing about a machine.
-
-    Example:
-        >>> command_line(["/usr/bin/ohmq", "evaluate", "/home/me/digits"])
-        'ohmq evaluate digits'
-        >>> command_line(["/usr/lib/ohmq/__main__.py", "info"])
-        'python -m ohmq info'
-    """
-    parts = sys.argv if argv is None else argv
-    names = [Path(part).name if number == 0 or Path(part).is_absolute() else part for number, part in enumerate(parts)]
-    if names[0] == "__main__.py":
-        names[0] = "python -m ohmq"
-    return " ".join(names)
 
 
 def average_row(rows: Sequence[ImageRow]) -> ImageRow:

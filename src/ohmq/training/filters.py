@@ -11,10 +11,10 @@ from PIL import Image
 from ohmq.class_filters import CLASSES, FEATURES, REACH, ClassFilters, by_class, classes, features
 from ohmq.codec import Codec
 from ohmq.errors import ConfigError
-from ohmq.evaluation.results import command_line
 from ohmq.model_file import FrozenModel, with_filters
 from ohmq.models.config import BLOCK, PhotoConfig
 from ohmq.training.photos import photo_files, photo_folder, read_photo
+from ohmq.utils.provenance import command_line
 
 __all__ = ["PHOTOS", "filter_photos", "fit_filters", "fitted_at"]
 

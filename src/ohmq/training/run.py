@@ -21,7 +21,6 @@ import ohmq
 from ohmq.datasets import Split, load_mnist
 from ohmq.errors import ConfigError
 from ohmq.evaluation.classic import classic_curve
-from ohmq.evaluation.results import command_line
 from ohmq.model_file import CHECKPOINT_FORMAT, model_of_checkpoint, read_checkpoint, resolve_model, thaw
 from ohmq.models import (
     CompressionModel,
@@ -42,6 +41,7 @@ from ohmq.training.photo_start import design_photo_codec, extend_photo_model, st
 from ohmq.training.photos import CropLoader, WholePhotos, photo_files, photo_folder
 from ohmq.training.quick_analysis import QuickAnalysisModule, with_quick_analysis
 from ohmq.training.resize import grow_symbols, resize_channels
+from ohmq.utils.provenance import command_line
 
 __all__ = ["is_first_process", "train"]
 
