@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 
-from ohmq.codec import load
+from ohmq.datasets.photos import CropLoader, photo_files, photo_folder
+from ohmq.loading import load
 from ohmq.model_file import thaw
 from ohmq.training.options import PRESETS
-from ohmq.training.photos import CropLoader, photo_files, photo_folder
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import ohmq
+from ohmq.datasets.photos import CropLoader, WholePhotos, photo_files, photo_folder
 from ohmq.errors import ConfigError
 from ohmq.evaluation.bd_rate import bd_rate
 from ohmq.evaluation.classic import classic_curve
@@ -30,7 +31,6 @@ from ohmq.training import photo_start
 from ohmq.training.options import PRESETS
 from ohmq.training.photo import RATE_FACTORS, rate_distortion
 from ohmq.training.photo_start import PhotoDesign, design_photo_codec, start_integer_model, start_photo_model
-from ohmq.training.photos import CropLoader, WholePhotos, photo_files, photo_folder
 from ohmq.training.run import DESIGN_CROP, DESIGN_CROPS
 from ohmq.utils.atomic_write import write_atomically
 from ohmq.utils.provenance import command_line

@@ -40,7 +40,8 @@ from ohmq.errors import ConfigError, OhmqError
 from ohmq.evaluation.classic import CLASSIC_CODECS, code_classic
 from ohmq.evaluation.compare import one_thread
 from ohmq.evaluation.results import RESULT_FORMAT
-from ohmq.images import open_image, prepare_image
+from ohmq.imaging.convert import prepare_image
+from ohmq.imaging.files import open_image
 from ohmq.utils.atomic_write import check_output, write_atomically
 from ohmq.utils.provenance import command_line, software_versions
 

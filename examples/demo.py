@@ -17,7 +17,7 @@ import ohmq
 from ohmq.bitstream.reader import read_ohm
 from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.codec import Codec
-from ohmq.datasets import find_mnist, load_mnist_images
+from ohmq.datasets.mnist import find_mnist, load_mnist_images
 from ohmq.errors import ConfigError
 from ohmq.metrics import psnr_db
 from ohmq.utils.atomic_write import write_atomically

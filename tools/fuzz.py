@@ -34,7 +34,7 @@ from ohmq.bitstream.writer import write_ohm
 from ohmq.cli.info import command as info_command
 from ohmq.codec import Codec
 from ohmq.errors import BitstreamError, ModelMismatchError
-from ohmq.images import open_image
+from ohmq.imaging.files import open_image
 from ohmq.model_file import load_model
 from ohmq.utils.atomic_write import write_atomically
 

@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ohmq.codec import Codec, load, load_for
+    from ohmq.codec import Codec
     from ohmq.errors import (
         BitstreamError,
         ChecksumError,
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
         UnsupportedImageError,
         UnsupportedVersionError,
     )
-    from ohmq.images import ImageConversionWarning
+    from ohmq.imaging.convert import ImageConversionWarning
+    from ohmq.loading import load, load_for
 
 __version__ = "0.1.0.dev0"
 
@@ -58,7 +59,7 @@ def __getattr__(name: str) -> Any:
     if name in ("Codec", "load", "load_for"):
         return getattr(importlib.import_module("ohmq.codec"), name)
     if name == "ImageConversionWarning":
-        return importlib.import_module("ohmq.images").ImageConversionWarning
+        return importlib.import_module("ohmq.imaging.convert").ImageConversionWarning
     if name in __all__:
         return getattr(importlib.import_module("ohmq.errors"), name)
     raise AttributeError(f"module 'ohmq' has no attribute {name!r}")

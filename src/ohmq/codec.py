@@ -6,11 +6,9 @@ import importlib.util
 import itertools
 import math
 import operator
-import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
@@ -40,14 +38,15 @@ from ohmq.errors import (
     UnreachableTargetError,
     UnsupportedImageError,
 )
-from ohmq.extras import decode_extras, split_extras
 from ohmq.feedback import STEPS, block_coefficients, fed_back
-from ohmq.images import DEFAULT_MAX_PIXELS, ImageConversionWarning, as_image, check_size, load_pixels, prepare_image
+from ohmq.geometry import WINDOW, Window, windows
+from ohmq.imaging.arrays import as_image
+from ohmq.imaging.convert import DEFAULT_MAX_PIXELS, ImageConversionWarning, check_size, load_pixels, prepare_image
+from ohmq.imaging.extras import decode_extras, split_extras
 from ohmq.metrics import psnr_db
 from ohmq.models.config import BLOCK, ModelConfig, PhotoConfig
 from ohmq.shipped import shipped_model_ids
 from ohmq.utils.progress import steps
-from ohmq.windows import WINDOW, Window, windows
 
 __all__ = [
     "DEFAULT_EFFORT",
@@ -62,8 +61,6 @@ __all__ = [
     "Networks",
     "Quality",
     "Symbols",
-    "load",
-    "load_for",
 ]
 
 Array = NDArray[Any]
@@ -1117,56 +1114,3 @@ def _compiled_kernels(compiled: bool | None) -> Kernels | None:
         warnings.warn(f"{error}; coding goes on without it, slower", RuntimeWarning, stacklevel=3)
         return None
     return COMPILED
-
-
-def load(source: str | Path, *, runtime: str = "torch", compiled: bool | None = None) -> Codec:
-    """A codec from a shipped model's name, a model file or a training checkpoint.
-
-    Args:
-        source: which. runtime: "torch", or "onnx": source is then a folder that ``ohmq export --onnx`` wrote, and torch
-            need not be installed. compiled: as `Codec`.
-
-    Raises:
-        ModelFileError: nothing of the kind. ValueError: another runtime. ConfigError: what these need is not installed.
-    """
-    if runtime not in ("torch", "onnx"):
-        raise ValueError(f"runtime is {runtime!r}; choose 'torch' or 'onnx'")
-    if runtime == "onnx":
-        from ohmq.onnx_model import load_onnx
-
-        return Codec(load_onnx(Path(source)), compiled=compiled)
-    try:
-        from ohmq.model_file import resolve_model
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise ConfigError("torch is not installed; without it, models run as ONNX folders: --runtime onnx") from error
-
-    return Codec(resolve_model(source), compiled=compiled)
-
-
-_shipped: dict[tuple[bytes, bool | None], Codec] = {}
-_shipped_lock = threading.Lock()
-
-
-def load_for(data: bytes, *, compiled: bool | None = None) -> Codec:
-    """The codec of the shipped model that made an ``.ohm`` file; each model is loaded once and kept.
-
-    Args:
-        data: the file, or at least its header. compiled: as `Codec`.
-
-    Raises:
-        ModelMismatchError: the file was made with a model that is not a shipped one.
-        BitstreamError: as `ohmq.bitstream.reader.read_header`.
-    """
-    model_id = read_header(data).model_id
-    with _shipped_lock:
-        if (model_id, compiled) not in _shipped:
-            shipped = shipped_model_ids()
-            if model_id not in shipped:
-                known = ", ".join(f"{name} {key.hex()}" for key, name in shipped.items()) or "none"
-                raise ModelMismatchError(
-                    f"made with model {model_id.hex()}, which is not a shipped one ({known}): give it with --model"
-                )
-            _shipped[model_id, compiled] = load(shipped[model_id], compiled=compiled)
-        return _shipped[model_id, compiled]

@@ -11,22 +11,18 @@ Example:
     (768, 512)
 """
 
-import threading
 import warnings
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ohmq.bitstream.format import MAGIC, MAX_SIDE
 from ohmq.bitstream.reader import read_extra, read_header, read_ohm
 from ohmq.errors import BitstreamError, OhmqError, TruncatedFileError
-from ohmq.extras import METADATA, decode_extras
+from ohmq.imaging.extras import METADATA, decode_extras
+from ohmq.loading import _codec_for, _codec_named
 
-if TYPE_CHECKING:
-    from ohmq.codec import Codec
-
-__all__ = ["OhmImageFile", "register_model"]
+__all__ = ["OhmImageFile"]
 
 FORMAT, DEFAULT_MODEL = "OHM", "photo"
 HEADER_STEP = 4096
@@ -45,52 +41,6 @@ OPTIONS = (
     "tile",
     "effort",
 )
-
-_lock = threading.Lock()
-_models: "dict[str, Codec]" = {}
-_registered: "dict[bytes, Codec]" = {}
-
-
-def register_model(model: "str | Path | Codec") -> "Codec":
-    """Let `Image.open` decode files of a model that is not a shipped one.
-
-    Args:
-        model: a model file, a checkpoint, or a codec.
-
-    Returns:
-        The codec; pass it to ``save`` as ``model``.
-
-    Raises:
-        ModelFileError: no such model.
-    """
-    from ohmq.codec import load
-
-    codec = load(model) if isinstance(model, str | Path) else model
-    with _lock:
-        _registered[codec.model_id] = codec
-    return codec
-
-
-def _codec_named(model: "str | Path | Codec") -> "Codec":
-    """A codec from what ``save`` was given; each name is loaded once."""
-    from ohmq.codec import load
-
-    if not isinstance(model, str | Path):
-        return model
-    with _lock:
-        key = str(model)
-        if key not in _models:
-            _models[key] = load(model)
-        return _models[key]
-
-
-def _codec_for(data: bytes) -> "Codec":
-    """The registered or shipped model that made a file."""
-    from ohmq.codec import load_for
-
-    with _lock:
-        registered = _registered.get(read_header(data).model_id)
-    return registered or load_for(data)
 
 
 class OhmImageFile(ImageFile.ImageFile):

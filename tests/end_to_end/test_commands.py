@@ -24,8 +24,8 @@ from ohmq.bitstream.psnr_table import psnr_table
 from ohmq.bitstream.reader import read_ohm
 from ohmq.cli import cli, main
 from ohmq.cli.common import Job, run_jobs
-from ohmq.codec import load
 from ohmq.errors import OhmqError
+from ohmq.loading import load
 from ohmq.metrics import psnr_db
 from ohmq.model_file import freeze, save_model
 from ohmq.models import MnistConfig, build_model

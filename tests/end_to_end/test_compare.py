@@ -15,9 +15,9 @@ from PIL import Image
 from small_models import make_model
 
 from ohmq.cli import main
-from ohmq.codec import load
 from ohmq.evaluation.bd_rate import bd_rate
 from ohmq.evaluation.classic import CLASSIC_CODECS, code_classic
+from ohmq.loading import load
 from ohmq.metrics import psnr_db
 from ohmq.model_file import freeze, save_model
 from ohmq.utils.provenance import command_line

@@ -9,8 +9,8 @@ import pytest
 from small_models import make_model
 
 from ohmq.bitstream.reader import read_ohm
-from ohmq.codec import load
-from ohmq.images import open_image
+from ohmq.imaging.files import open_image
+from ohmq.loading import load
 from ohmq.model_file import freeze, save_model
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ohmq.codec import load
 from ohmq.evaluation.results import ResultFile
 from ohmq.experiments import experiment_names
+from ohmq.loading import load
 
 OWN = """
 group = "mnist-grid"

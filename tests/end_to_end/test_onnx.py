@@ -16,8 +16,8 @@ from small_models import make_codec, photo_picture
 
 import ohmq
 from ohmq.cli import main
-from ohmq.codec import load
 from ohmq.errors import ModelFileError
+from ohmq.loading import load
 from ohmq.model_file import save_model
 from ohmq.onnx_model import export_onnx
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from ohmq.cli import main
-from ohmq.codec import load
+from ohmq.loading import load
 from ohmq.models import OpenImagesConfig, build_model
 
 ROOT = Path(__file__).parents[2]

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 from ohmq.cli import main
-from ohmq.codec import load
+from ohmq.datasets.photos import CropLoader, photo_files, photo_folder
 from ohmq.errors import ConfigError
+from ohmq.loading import load
 from ohmq.metrics import psnr_db
 from ohmq.models import PhotoConfig
 from ohmq.training import photo
 from ohmq.training.options import TrainOptions, preset
-from ohmq.training.photos import CropLoader, photo_files, photo_folder
 from ohmq.training.quick_analysis import PATCHES
 from ohmq.training.run import train
 

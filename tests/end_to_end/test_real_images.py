@@ -11,7 +11,7 @@ from PIL import Image, ImageCms
 
 from ohmq.bitstream.reader import read_header
 from ohmq.cli import main
-from ohmq.codec import load
+from ohmq.loading import load
 from ohmq.metrics import psnr_db
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "chelsea.png"

@@ -8,10 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from ohmq.codec import Codec, load
+from ohmq.codec import Codec
 from ohmq.entropy import frozen_choice
 from ohmq.entropy.frozen_choice import Affine, FrozenChoicePrior
 from ohmq.entropy.layers import encode_layers
+from ohmq.loading import load
 from ohmq.model_file import load_model, save_model
 from ohmq.models import PhotoConfig
 

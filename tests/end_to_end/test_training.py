@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from ohmq.cli.published_train import build_parser, options_from
-from ohmq.codec import load
 from ohmq.errors import ConfigError
+from ohmq.loading import load
 from ohmq.models import OpenImagesConfig
 from ohmq.training.resume import resume_point
 

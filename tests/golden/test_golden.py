@@ -12,7 +12,7 @@ from ohmq.bitstream.psnr_table import psnr_table
 from ohmq.bitstream.reader import read_header, read_ohm
 from ohmq.bitstream.writer import write_ohm
 from ohmq.codec import Codec
-from ohmq.extras import METADATA
+from ohmq.imaging.extras import METADATA
 from ohmq.model_file import load_model
 
 FOLDER = Path(__file__).parent

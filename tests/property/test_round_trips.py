@@ -24,7 +24,7 @@ from ohmq.entropy import (
 from ohmq.entropy.compiled import COMPILED
 from ohmq.entropy.kernels import NUMPY
 from ohmq.errors import BitstreamError, ChecksumError
-from ohmq.extras import decode_mask, encode_mask
+from ohmq.imaging.extras import decode_mask, encode_mask
 
 few = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 

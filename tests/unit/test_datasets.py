@@ -9,16 +9,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from ohmq import datasets
-from ohmq.datasets import (
-    find_mnist,
-    list_images,
-    load_mnist,
-    load_mnist_images,
-    load_png_folder,
-    resolve_test_set,
-)
+from ohmq.datasets import mnist as datasets
+from ohmq.datasets.mnist import find_mnist, load_mnist, load_mnist_images, load_png_folder, resolve_test_set
 from ohmq.errors import ConfigError, UnsupportedImageError
+from ohmq.imaging.listing import list_images
 
 TRAIN, TEST = "train-images-idx3-ubyte", "t10k-images-idx3-ubyte"
 
@@ -74,7 +68,7 @@ def test_places_are_searched_in_order(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_given_folder_without_mnist_is_named_in_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make_mnist(Path("data"))
-    with caplog.at_level(logging.INFO, "ohmq.datasets"):
+    with caplog.at_level(logging.INFO, "ohmq.datasets.mnist"):
         assert find_mnist(tmp_path / "empty") == Path("data")
         assert find_mnist() == Path("data")
     warning, info = caplog.records
@@ -123,7 +117,7 @@ def test_download_checks_hashes_and_tries_the_next_mirror(
     monkeypatch.setattr(pooch, "retrieve", retrieve)
     sums = {name: hashlib.md5((source / f"{name}.gz").read_bytes()).hexdigest() for name in (TRAIN, TEST)}
     monkeypatch.setattr(datasets, "MNIST_MD5", sums)
-    with caplog.at_level(logging.INFO, "ohmq.datasets"):
+    with caplog.at_level(logging.INFO, "ohmq.datasets.mnist"):
         folder = find_mnist()
     assert tmp_path / "cache" in folder.parents
     assert np.array_equal(load_mnist_images(folder, train=False), digits(5, 2))
@@ -278,7 +272,7 @@ def test_png_folder_with_other_images(tmp_path: Path) -> None:
 
 def test_published_test_sets_without_their_folders(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make_mnist(tmp_path / "base" / "mnist")
-    with caplog.at_level(logging.INFO, "ohmq.datasets"):
+    with caplog.at_level(logging.INFO, "ohmq.datasets.mnist"):
         testing = resolve_test_set("data/mnist_png/testing", tmp_path / "base")
     assert testing.name == "testing"
     assert np.array_equal(testing.images, digits(5, 2))

@@ -11,7 +11,7 @@ from PIL import Image, ImageFile
 
 from ohmq.bitstream.format import Extra, ExtraType
 from ohmq.errors import BitstreamError
-from ohmq.extras import decode_extras, decode_mask, encode_mask, split_extras
+from ohmq.imaging.extras import decode_extras, decode_mask, encode_mask, split_extras
 
 EXIF, XMP, ICC = b"II*\0\x08\0\0\0\0\0", "<x:xmpmeta>ö</x:xmpmeta>".encode(), bytes(36) + b"acsp" + bytes(88)
 

@@ -106,7 +106,8 @@ def test_a_file_of_which_only_a_part_fits(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
 
     program = (
-        "import sys; from pathlib import Path; from ohmq.utils.atomic_write import write_atomically; from ohmq.errors import OhmqError\n"
+        "import sys; from pathlib import Path; from ohmq.errors import OhmqError\n"
+        "from ohmq.utils.atomic_write import write_atomically\n"
         "for name, size in (('small', 1 << 16), ('large', (1 << 16) + 1)):\n"
         "    try: write_atomically(Path(name), bytes(size))\n"
         "    except OhmqError as error: print(error)\n"

@@ -12,20 +12,11 @@ import torch
 from PIL import Image, ImageCms
 from small_models import make_codec, photo_picture
 
-from ohmq import images
 from ohmq.errors import OutputExistsError, UnsupportedImageError
-from ohmq.images import (
-    ImageConversionWarning,
-    as_image,
-    check_extension,
-    check_size,
-    image_to_tensor,
-    load_pixels,
-    open_image,
-    prepare_image,
-    save_image,
-    tensor_to_image,
-)
+from ohmq.imaging import convert as images
+from ohmq.imaging.arrays import as_image, image_to_tensor, tensor_to_image
+from ohmq.imaging.convert import ImageConversionWarning, check_size, load_pixels, prepare_image
+from ohmq.imaging.files import check_extension, open_image, save_image
 
 MODES = ["1", "L", "LA", "La", "I;16", "I;16B", "I", "F", "P", "PA"]
 MODES += ["RGB", "RGBX", "RGBA", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"]

@@ -10,8 +10,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from small_models import make_codec, make_model
 
-from ohmq.codec import Codec, load
+from ohmq.codec import Codec
 from ohmq.errors import ModelFileError, OutputExistsError
+from ohmq.loading import load
 from ohmq.model_file import freeze, load_model, resolve_model, save_model
 from ohmq.shipped import shipped_models
 

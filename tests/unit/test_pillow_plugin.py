@@ -14,9 +14,10 @@ from small_models import make_codec
 
 from ohmq import pillow_plugin
 from ohmq.bitstream.reader import read_header, read_ohm
-from ohmq.codec import Codec, load
-from ohmq.images import ImageConversionWarning
-from ohmq.pillow_plugin import OhmImageFile, register_model
+from ohmq.codec import Codec
+from ohmq.imaging.convert import ImageConversionWarning
+from ohmq.loading import load, register_model
+from ohmq.pillow_plugin import OhmImageFile
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,9 +15,10 @@ import ohmq
 from ohmq.bitstream.psnr_table import psnr_table
 from ohmq.bitstream.reader import read_header, read_ohm
 from ohmq.bitstream.truncate import truncate_ohm
-from ohmq.codec import Codec, load, load_for
+from ohmq.codec import Codec
 from ohmq.errors import BitstreamError, ChecksumError, NotOhmFileError, TruncatedFileError, UnreachableTargetError
-from ohmq.images import ImageConversionWarning
+from ohmq.imaging.convert import ImageConversionWarning
+from ohmq.loading import load, load_for
 from ohmq.metrics import psnr_db
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"

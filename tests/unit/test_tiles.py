@@ -19,13 +19,14 @@ from ohmq.bitstream.format import OhmFile
 from ohmq.bitstream.reader import read_header, read_ohm, split_tiles
 from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.bitstream.writer import join_tiles, write_ohm
-from ohmq.codec import Codec, load
+from ohmq.codec import Codec
 from ohmq.errors import BitstreamError, TruncatedFileError, UnreachableTargetError
+from ohmq.geometry import Window, windows
+from ohmq.loading import load
 from ohmq.metrics import psnr_db
 from ohmq.model_file import load_model
 from ohmq.networks import analysis_halo, synthesis_halo
 from ohmq.utils.progress import watch
-from ohmq.windows import Window, windows
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.bitstream.writer import write_ohm
 from ohmq.codec import Codec
 from ohmq.errors import BitstreamError, ChecksumError, TruncatedFileError, UnreachableTargetError
-from ohmq.extras import encode_mask
-from ohmq.images import prepare_image
+from ohmq.imaging.convert import prepare_image
+from ohmq.imaging.extras import encode_mask
 from ohmq.metrics import psnr_db
 
 EXIF = b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0"

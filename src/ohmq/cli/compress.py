@@ -49,7 +49,7 @@ class _Compress:
 
     @cached_property
     def codec(self) -> "Codec":
-        from ohmq.codec import load
+        from ohmq.loading import load
 
         return load(self.model, compiled=self.compiled)
 
@@ -60,7 +60,8 @@ class _Compress:
         from ohmq.bitstream.format import ExtraType, bytes_of_rate
         from ohmq.bitstream.reader import read_header
         from ohmq.errors import OutputExistsError
-        from ohmq.images import open_image, prepare_image
+        from ohmq.imaging.convert import prepare_image
+        from ohmq.imaging.files import open_image
         from ohmq.utils.atomic_write import check_output, write_atomically
 
         if job.target.exists() and job.target.samefile(job.source):

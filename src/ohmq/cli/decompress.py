@@ -33,7 +33,7 @@ class _Decompress:
 
     @cached_property
     def given(self) -> "Codec | None":
-        from ohmq.codec import load
+        from ohmq.loading import load
 
         return load(self.model, runtime=self.runtime, compiled=self.compiled) if self.model else None
 
@@ -42,9 +42,10 @@ class _Decompress:
 
     def __call__(self, job: Job) -> dict[str, Any]:
         from ohmq.bitstream.reader import read_header, read_ohm
-        from ohmq.codec import load_for
         from ohmq.errors import ConfigError
-        from ohmq.images import check_extension, check_holds, prepare_image, save_image
+        from ohmq.imaging.convert import prepare_image
+        from ohmq.imaging.files import check_extension, check_holds, save_image
+        from ohmq.loading import load_for
         from ohmq.utils.atomic_write import check_output
 
         check_extension(job.target)

@@ -78,7 +78,7 @@ def command(
                 raise click.UsageError(f"{error}; or one of {', '.join(CLASSIC_CODECS)}") from error
     failed = 0
     if mnist:
-        from ohmq.datasets import load_mnist
+        from ohmq.datasets.mnist import load_mnist
 
         pixels = load_mnist(data_base_path, mnist)  # type: ignore[arg-type]
         images = [(f"{number:05d}", image) for number, image in enumerate(pixels)]

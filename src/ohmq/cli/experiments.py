@@ -273,7 +273,7 @@ def _test_sets(data_base_path: Path | None, folder: Path | None) -> Callable[[st
     @cache
     def test_set(name: str) -> tuple[str, "Images"]:
         from ohmq.cli.published_compress import read_images
-        from ohmq.datasets import load_mnist
+        from ohmq.datasets.mnist import load_mnist
 
         if name == "mnist":
             return "MNIST test", [(f"{n:05d}", image) for n, image in enumerate(load_mnist(data_base_path, "test"))]

@@ -16,7 +16,8 @@ from ohmq.errors import ConfigError, OhmqError
 from ohmq.evaluation.evaluate import evaluate_images, evaluate_unquantized, rate_points
 from ohmq.evaluation.plots import plot_rate_distortion
 from ohmq.evaluation.results import Curve, ResultFile, write_fraction_csv, write_rate_distortion_csv
-from ohmq.images import open_image, prepare_image, save_image
+from ohmq.imaging.convert import prepare_image
+from ohmq.imaging.files import open_image, save_image
 from ohmq.model_file import FrozenModel, resolve_model
 from ohmq.utils.atomic_write import write_atomically
 from ohmq.utils.provenance import command_line

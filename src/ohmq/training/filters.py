@@ -10,10 +10,10 @@ from PIL import Image
 
 from ohmq.class_filters import CLASSES, FEATURES, REACH, ClassFilters, by_class, classes, features
 from ohmq.codec import Codec
+from ohmq.datasets.photos import photo_files, photo_folder, read_photo
 from ohmq.errors import ConfigError
 from ohmq.model_file import FrozenModel, with_filters
 from ohmq.models.config import BLOCK, PhotoConfig
-from ohmq.training.photos import photo_files, photo_folder, read_photo
 from ohmq.utils.provenance import command_line
 
 __all__ = ["PHOTOS", "filter_photos", "fit_filters", "fitted_at"]
@@ -41,7 +41,7 @@ def filter_photos(data_base_path: Path, count: int = PHOTOS) -> list[Path]:
     """Photos to fit filters to: evenly spread ones of those to train on.
 
     Args:
-        data_base_path: where `ohmq.training.photos.photo_folder` finds them. count: how many; fewer if there are no more.
+        data_base_path: where `ohmq.datasets.photos.photo_folder` finds them. count: how many; fewer if there are no more.
 
     Raises:
         ConfigError: none there.

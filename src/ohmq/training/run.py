@@ -18,7 +18,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 import ohmq
-from ohmq.datasets import Split, load_mnist
+from ohmq.datasets.arrays import ArrayLoader
+from ohmq.datasets.mnist import Split, load_mnist
+from ohmq.datasets.photos import CropLoader, WholePhotos, photo_files, photo_folder
 from ohmq.errors import ConfigError
 from ohmq.evaluation.classic import classic_curve
 from ohmq.model_file import CHECKPOINT_FORMAT, model_of_checkpoint, read_checkpoint, resolve_model, thaw
@@ -33,12 +35,10 @@ from ohmq.models import (
 )
 from ohmq.models.photo import BLOCK
 from ohmq.quantizers import OneHotMax
-from ohmq.training.data import ArrayLoader
 from ohmq.training.module import CodecModule, TrainingModule, WarmStartModule
 from ohmq.training.options import TrainOptions, recorded_options
 from ohmq.training.photo import PhotoModule
 from ohmq.training.photo_start import design_photo_codec, extend_photo_model, start_integer_model, start_photo_model
-from ohmq.training.photos import CropLoader, WholePhotos, photo_files, photo_folder
 from ohmq.training.quick_analysis import QuickAnalysisModule, with_quick_analysis
 from ohmq.training.resize import grow_symbols, resize_channels
 from ohmq.utils.provenance import command_line

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ohmq.datasets import list_images
 from ohmq.errors import ConfigError, UnsupportedImageError
-from ohmq.images import open_image, prepare_image
+from ohmq.imaging.convert import prepare_image
+from ohmq.imaging.files import open_image
+from ohmq.imaging.listing import list_images
 
 __all__ = ["CropLoader", "WholePhotos", "photo_files", "photo_folder", "read_photo"]
 

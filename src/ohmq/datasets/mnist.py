@@ -1,11 +1,9 @@
 """Data to train and test on: MNIST from its IDX files (found, or downloaded with hashes), and lists of image files."""
 
-import glob
 import gzip
 import logging
 import os
 import zlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -13,14 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohmq.errors import ConfigError, UnsupportedImageError
+from ohmq.imaging.listing import list_images
 
 __all__ = [
-    "IMAGE_EXTENSIONS",
     "MNIST_MIRRORS",
     "DigitSet",
     "Split",
     "find_mnist",
-    "list_images",
     "load_mnist",
     "load_mnist_images",
     "load_png_folder",
@@ -30,11 +27,6 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 Split = Literal["train", "validation", "test"]
-
-IMAGE_EXTENSIONS = frozenset(
-    (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif", ".jp2")
-    + (".ppm", ".pgm", ".pnm", ".tga")
-)
 
 TRAIN_FILE, TEST_FILE = "train-images-idx3-ubyte", "t10k-images-idx3-ubyte"
 MNIST_MIRRORS = (
@@ -181,51 +173,6 @@ def load_mnist(data_base_path: Path | str | None, split: Split, seed: int = 0) -
     cut = count - max(1, count // 10)
     order = np.random.RandomState(seed).permutation(count)
     return images[np.sort(order[:cut] if split == "train" else order[cut:])]
-
-
-def list_images(paths: Iterable[Path | str]) -> list[Path]:
-    """Image files from files, folders and glob patterns: sorted, each once.
-
-    Folders are searched recursively for the usual extensions (`IMAGE_EXTENSIONS`, upper or lower case). A file named
-    directly is taken whatever its extension.
-
-    Args:
-        paths: files, folders, or patterns as of `glob` (`**` for any depth).
-
-    Raises:
-        ConfigError: one of the paths gives no image.
-
-    Example:
-        >>> list_images(["no such folder"])
-        Traceback (most recent call last):
-        ...
-        ohmq.errors.ConfigError: no such file or folder: no such folder
-    """
-    found: dict[str, Path] = {}
-    for name in paths:
-        path = Path(name)
-        if path.is_file():
-            files = [path]
-        elif path.is_dir():
-            files = _images_below(path)
-        elif matches := sorted(Path(match) for match in glob.glob(str(name), recursive=True)):
-            files = [file for match in matches for file in (_images_below(match) if match.is_dir() else [match])]
-            files = [file for file in files if file.suffix.lower() in IMAGE_EXTENSIONS]
-        elif glob.has_magic(str(name)):
-            raise ConfigError(f"nothing matches {name}")
-        else:
-            raise ConfigError(f"no such file or folder: {name}")
-        if not files:
-            raise ConfigError(f"no images in {name}; looked for {' '.join(sorted(IMAGE_EXTENSIONS))}")
-        for file in files:
-            found.setdefault(os.path.realpath(file), file)
-    if not found:
-        raise ConfigError("no images given")
-    return sorted(found.values())
-
-
-def _images_below(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file()]
 
 
 def load_png_folder(path: Path | str) -> NDArray[np.uint8]:

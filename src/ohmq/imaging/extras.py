@@ -45,7 +45,7 @@ def split_extras(picture: Image.Image) -> tuple[Image.Image, tuple[Extra, ...]]:
     """The colours of a picture, and the extras that hold its mask and metadata.
 
     Args:
-        picture: mode "L", "LA", "RGB" or "RGBA", as `ohmq.images.prepare_image` gives it.
+        picture: mode "L", "LA", "RGB" or "RGBA", as `ohmq.imaging.convert.prepare_image` gives it.
 
     Returns:
         An image of mode "L" or "RGB", and the extras by ascending type.
