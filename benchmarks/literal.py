@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ohmq.models import CompressionModel, ModelOutput
-from ohmq.priors import StaticPrior
-from ohmq.quantizers import OneHotMax
+from ohmq.models.priors.static import StaticPrior
+from ohmq.models.quantizers.one_hot_max import OneHotMax
 
 
 class LiteralOhm(nn.Module):

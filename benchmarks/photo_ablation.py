@@ -26,7 +26,7 @@ from ohmq.evaluation.bd_rate import bd_rate
 from ohmq.evaluation.classic import classic_curve
 from ohmq.models import CompressionModel, PhotoConfig, PhotoIntegerModel, PhotoModel, build_model
 from ohmq.models.photo import BLOCK
-from ohmq.priors import ChoicePrior, ChosenTables
+from ohmq.models.priors.tabulated import ChoicePrior, ChosenTables
 from ohmq.training import photo_start
 from ohmq.training.options import PRESETS
 from ohmq.training.photo import RATE_FACTORS, rate_distortion

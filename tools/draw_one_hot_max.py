@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 import torch
 
-from ohmq.quantizers import DirectionalOneHotMax
+from ohmq.models.quantizers.directional import DirectionalOneHotMax
 
 matplotlib.use("svg")
 from matplotlib import pyplot as plt

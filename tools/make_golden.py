@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "tests" / "unit"))
 from small_models import CONFIGS, make_codec, photo_picture  # noqa: E402
 
 from ohmq.bitstream.truncate import truncate_ohm  # noqa: E402
-from ohmq.codec import Codec
+from ohmq.codec import Codec  # noqa: E402
 from ohmq.imaging.files import save_image  # noqa: E402
 from ohmq.loading import load  # noqa: E402
 from ohmq.model_file import save_model  # noqa: E402

@@ -21,8 +21,6 @@ from ohmq.bitstream.reader import read_extra, read_header, read_ohm, split_tiles
 from ohmq.bitstream.stream import ByteSource, StreamBuffer
 from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.bitstream.writer import join_tiles, write_ohm
-from ohmq.channels import active_channels
-from ohmq.class_filters import ClassFilters
 from ohmq.entropy import decode_fixed_rate, encode_fixed_rate, fixed_rate_bytes
 from ohmq.entropy.frozen import FrozenPrior
 from ohmq.entropy.frozen_choice import FrozenChoicePrior
@@ -44,7 +42,8 @@ from ohmq.imaging.arrays import as_image
 from ohmq.imaging.convert import DEFAULT_MAX_PIXELS, ImageConversionWarning, check_size, load_pixels, prepare_image
 from ohmq.imaging.extras import decode_extras, split_extras
 from ohmq.metrics import psnr_db
-from ohmq.models.config import BLOCK, ModelConfig, PhotoConfig
+from ohmq.models.config import BLOCK, ModelConfig, PhotoConfig, active_channels
+from ohmq.postfilter.filters import ClassFilters
 from ohmq.shipped import shipped_model_ids
 from ohmq.utils.progress import steps
 

@@ -22,7 +22,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 from torch import nn
 
-from ohmq.class_filters import ClassFilters
 from ohmq.entropy import quantize_probabilities
 from ohmq.entropy.frozen import (
     LOGIT_BITS,
@@ -45,9 +44,14 @@ from ohmq.models import (
 )
 from ohmq.models.integer_prior import integer_prior
 from ohmq.models.photo import LATENT_SCALE
+from ohmq.models.priors.context import ContextPrior
+from ohmq.models.priors.factorized import FactorizedDensity
+from ohmq.models.priors.static import StaticPrior
+from ohmq.models.priors.tabulated import ChoicePrior
+from ohmq.models.quantizers.directional import DirectionalOneHotMax
+from ohmq.models.quantizers.rounding import IntegerRounding
 from ohmq.networks import TorchNetworks
-from ohmq.priors import ChoicePrior, ContextPrior, FactorizedDensity, StaticPrior
-from ohmq.quantizers import DirectionalOneHotMax, IntegerRounding
+from ohmq.postfilter.filters import ClassFilters
 from ohmq.shipped import shipped_models
 from ohmq.utils.atomic_write import write_atomically
 

@@ -9,10 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ohmq.class_filters import REACH, ClassFilters, finished
 from ohmq.models.base import CompressionModel
 from ohmq.models.config import BLOCK, PhotoConfig
 from ohmq.models.photo import ChannelGain, PhotoModel, PhotoSynthesis
+from ohmq.postfilter.classes import REACH
+from ohmq.postfilter.filters import ClassFilters, finished
 
 __all__ = ["TorchNetworks", "analysis_halo", "synthesis_halo"]
 

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
-from ohmq.class_filters import ClassFilters, finished
 from ohmq.entropy.frozen import FrozenPrior
 from ohmq.entropy.frozen_choice import FrozenChoicePrior
 from ohmq.errors import ConfigError, ModelFileError
 from ohmq.models.config import ModelConfig, config_from_dict
 from ohmq.models.integer_prior import integer_prior
+from ohmq.postfilter.filters import ClassFilters, finished
 from ohmq.utils.atomic_write import write_atomically
 
 if TYPE_CHECKING:

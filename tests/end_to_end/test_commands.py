@@ -23,7 +23,7 @@ from small_models import make_model
 from ohmq.bitstream.psnr_table import psnr_table
 from ohmq.bitstream.reader import read_ohm
 from ohmq.cli import cli, main
-from ohmq.cli.common import Job, run_jobs
+from ohmq.cli.jobs import Job, run_jobs
 from ohmq.errors import OhmqError
 from ohmq.loading import load
 from ohmq.metrics import psnr_db
@@ -355,7 +355,7 @@ def test_evaluate_measures_decoded_bytes(run: Run, model: Path, mnist_folder: Pa
 def test_a_log_tells_how_far_long_work_is(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     count = len(list(DIGITS.glob("*.png")))
     assert run("evaluate", DIGITS, "-m", model, "--json").err == ""  # done within half a minute
-    monkeypatch.setattr("ohmq.cli.common.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("ohmq.cli.output.SECONDS_BETWEEN_LINES", 0.0)
     monkeypatch.setattr("ohmq.evaluation.evaluate.BATCH_SYMBOLS", 1)
     lines = run("evaluate", DIGITS, "-m", model, "--json").err.splitlines()
     assert [line.split(",")[0] for line in lines] == [f"evaluate: {n + 1} of {count}" for n in range(count)]

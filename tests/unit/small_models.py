@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ohmq.class_filters import CLASSES, FEATURES, ClassFilters
 from ohmq.codec import Codec
 from ohmq.model_file import freeze, with_filters
 from ohmq.models import CompressionModel, MnistConfig, PhotoConfig, PhotoModel, build_model
+from ohmq.postfilter.classes import CLASSES, FEATURES
+from ohmq.postfilter.filters import ClassFilters
 from ohmq.training.photo_start import PhotoDesign, design_photo_codec, start_photo_model
 
 CONFIGS = {

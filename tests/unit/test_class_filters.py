@@ -10,13 +10,14 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from small_models import make_codec, photo_picture, random_filters
 
-from ohmq import class_filters
-from ohmq.class_filters import CLASSES, FEATURES, REACH, ClassFilters, classes
 from ohmq.codec import Codec
 from ohmq.errors import ConfigError, ModelFileError
 from ohmq.metrics import psnr_db
 from ohmq.model_file import FrozenModel, freeze, load_model, save_model, thaw, with_filters
 from ohmq.models import PhotoConfig, build_model
+from ohmq.postfilter import filters as class_filters
+from ohmq.postfilter.classes import CLASSES, FEATURES, REACH, classes
+from ohmq.postfilter.filters import ClassFilters
 from ohmq.training.filters import fit_filters, fitted_at
 
 

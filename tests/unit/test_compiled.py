@@ -15,7 +15,7 @@ from small_models import make_codec, photo_picture, random_filters
 
 from ohmq import codec as codec_module
 from ohmq import load
-from ohmq.cli.common import Job, compiled_for
+from ohmq.cli.jobs import Job, compiled_for
 from ohmq.codec import Codec
 from ohmq.entropy import compiled as kernels
 from ohmq.entropy.compiled import COMPILED

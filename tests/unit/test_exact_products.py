@@ -13,7 +13,7 @@ from small_models import make_photo_model
 from ohmq.entropy import frozen_choice
 from ohmq.entropy.frozen_choice import Affine, FrozenChoicePrior
 from ohmq.model_file import freeze
-from ohmq.quantizers import DirectionalOneHotMax
+from ohmq.models.quantizers.directional import DirectionalOneHotMax
 
 
 def by_hand(weight: NDArray[np.int64], bias: NDArray[np.int64], x: NDArray[np.int64]) -> list[list[int]]:

@@ -5,7 +5,8 @@ import torch
 
 from ohmq.errors import ConfigError
 from ohmq.models import MnistConfig, ModelConfig, OpenImagesConfig, build_model, config_from_dict
-from ohmq.priors import FactorizedDensity, StaticPrior
+from ohmq.models.priors.factorized import FactorizedDensity
+from ohmq.models.priors.static import StaticPrior
 
 
 @pytest.mark.parametrize(

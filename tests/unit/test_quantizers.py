@@ -7,15 +7,9 @@ import torch
 
 from ohmq.losses import rate_distortion_loss
 from ohmq.models import MnistConfig, build_model
-from ohmq.quantizers import (
-    DirectionalOneHotMax,
-    Identity,
-    IntegerRounding,
-    OneHotMax,
-    active_channels,
-    one_hot_to_symbols,
-    symbols_to_one_hot,
-)
+from ohmq.models.quantizers.directional import DirectionalOneHotMax
+from ohmq.models.quantizers.one_hot_max import OneHotMax, one_hot_to_symbols, symbols_to_one_hot
+from ohmq.models.quantizers.rounding import Identity, IntegerRounding, active_channels
 
 _path = Path(__file__).parents[2] / "benchmarks" / "literal.py"
 _spec = importlib.util.spec_from_file_location("literal", _path)
@@ -141,7 +135,7 @@ def test_scalar_channels_equal_the_literal_formulation(
     context: bool, priced: bool, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Values, bits and all gradients, of a straight-through softmax written out with autograd."""
-    monkeypatch.setattr("ohmq.quantizers.SCALAR_BLOCK_ELEMENTS", block)
+    monkeypatch.setattr("ohmq.models.quantizers.directional.SCALAR_BLOCK_ELEMENTS", block)
     torch.manual_seed(block)
     quantizer = DirectionalOneHotMax(6, 7, 3).double()
     with torch.no_grad():

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ohmq.errors import ConfigError
 from ohmq.models import MnistConfig, build_model
-from ohmq.quantizers import OneHotMax
+from ohmq.models.quantizers.one_hot_max import OneHotMax
 from ohmq.training.options import TrainOptions
 from ohmq.training.resize import grow_symbols, resize_channels
 from ohmq.training.warm_start import ScalarBottleneck, VectorBottleneck

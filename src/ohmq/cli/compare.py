@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ohmq.cli.common import NumberRange, progress_bar
+from ohmq.cli.options import NumberRange
+from ohmq.cli.output import progress_bar
 
 if TYPE_CHECKING:
     from ohmq.evaluation.compare import Comparison

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ohmq.cli.common import COMPILED, Job, compiled_for, find_files, finish, place_outputs, run_jobs
+from ohmq.cli.jobs import Job, compiled_for, find_files, place_outputs, run_jobs
+from ohmq.cli.options import COMPILED
+from ohmq.cli.output import finish
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ohmq.cli.common import FRACTION
+from ohmq.cli.options import FRACTION
 
 __all__ = ["command"]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ohmq.cli.common import print_json
+from ohmq.cli.output import print_json
 from ohmq.errors import ConfigError, OhmqError
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _run(
     test_set: Callable[[str], tuple[str, "Images"]],
 ) -> str:
     """One experiment; what to say about it. Training goes on in all processes, tests in the first alone."""
-    from ohmq.cli.common import progress_bar
+    from ohmq.cli.output import progress_bar
     from ohmq.cli.published_compress import evaluate_set
     from ohmq.evaluation.published import published_curve
     from ohmq.model_file import load_model, resolve_model, save_model

@@ -57,7 +57,7 @@ def command(
             raise click.UsageError(f"--filter-photos: {filters} is no folder of photos; leave it out")
         frozen = with_filters_of(frozen, resolve_model(filters))
     elif filters is not None:
-        from ohmq.cli.common import progress_bar
+        from ohmq.cli.output import progress_bar
         from ohmq.training.filters import PHOTOS, filter_photos, fit_filters
 
         photos = filter_photos(Path(filters), count or PHOTOS)

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from ohmq.cli.common import Job, find_files, finish, run_jobs
+from ohmq.cli.jobs import Job, find_files, run_jobs
+from ohmq.cli.output import finish
 
 __all__ = ["command"]
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from ohmq.cli.common import print_json
+from ohmq.cli.output import print_json
 
 __all__ = ["command"]
 

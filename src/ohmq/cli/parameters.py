@@ -2,7 +2,7 @@
 
 import click
 
-from ohmq.cli.common import print_json
+from ohmq.cli.output import print_json
 
 __all__ = ["command"]
 

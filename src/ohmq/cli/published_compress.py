@@ -10,7 +10,9 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from ohmq.cli.common import IMAGE_EXTENSIONS, find_files, progress_bar
+from ohmq.cli.jobs import find_files
+from ohmq.cli.options import IMAGE_EXTENSIONS
+from ohmq.cli.output import progress_bar
 from ohmq.codec import Codec, Symbols
 from ohmq.errors import ConfigError, OhmqError
 from ohmq.evaluation.evaluate import evaluate_images, evaluate_unquantized, rate_points

@@ -5,7 +5,9 @@ from typing import Any
 
 import click
 
-from ohmq.cli.common import FRACTION, Job, find_files, finish, place_outputs, run_jobs
+from ohmq.cli.jobs import Job, find_files, place_outputs, run_jobs
+from ohmq.cli.options import FRACTION
+from ohmq.cli.output import finish
 
 __all__ = ["command"]
 

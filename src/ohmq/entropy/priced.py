@@ -12,7 +12,7 @@ from ohmq.entropy.frozen_choice import FrozenChoicePrior
 __all__ = ["PricedSymbols"]
 
 LEAST_SCALE = 1e-6
-"""As in `ohmq.quantizers`: codewords that lie closer together have the price of such."""
+"""As in `ohmq.models.quantizers.rounding`: codewords that lie closer together have the price of such."""
 
 
 class PricedSymbols:
@@ -23,7 +23,7 @@ class PricedSymbols:
 
     Args:
         prior: whose tables code the symbols. quantizer: its tensors "project", "directions" (C, D), "centres", "values"
-            (C, S), "bit_price" (C,), see `ohmq.quantizers.DirectionalOneHotMax`.
+            (C, S), "bit_price" (C,), see `ohmq.models.quantizers.directional.DirectionalOneHotMax`.
         latent: (pictures, tiles, h, w, D), left as it is. channels: how many channels are coded; once, in their order.
         price: of a bit, times that of the quantizer.
 

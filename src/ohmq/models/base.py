@@ -7,8 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from ohmq.models.config import ModelConfig
-from ohmq.priors import ChoicePrior, ContextPrior, FactorizedDensity, StaticPrior
-from ohmq.quantizers import DirectionalOneHotMax, Identity, IntegerRounding, OneHotMax
+from ohmq.models.priors.context import ContextPrior
+from ohmq.models.priors.factorized import FactorizedDensity
+from ohmq.models.priors.static import StaticPrior
+from ohmq.models.priors.tabulated import ChoicePrior
+from ohmq.models.quantizers.directional import DirectionalOneHotMax
+from ohmq.models.quantizers.one_hot_max import OneHotMax
+from ohmq.models.quantizers.rounding import Identity, IntegerRounding
 
 __all__ = ["CompressionModel", "ModelOutput", "published_bottleneck"]
 

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from ohmq.models.base import CompressionModel, published_bottleneck
 from ohmq.models.config import OpenImagesConfig
-from ohmq.priors import StaticPrior
+from ohmq.models.priors.static import StaticPrior
 
 __all__ = ["ChannelNorm", "OpenImagesModel"]
 

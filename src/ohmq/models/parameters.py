@@ -9,7 +9,7 @@ from torch import nn
 from ohmq.models import build_model
 from ohmq.models.config import FAMILIES, ModelConfig, PhotoConfig
 from ohmq.models.openimages import ChannelNorm
-from ohmq.priors import StaticPrior
+from ohmq.models.priors.static import StaticPrior
 
 __all__ = ["PUBLISHED_CHANNELS", "Counts", "Parts", "count_parameters", "variants"]
 

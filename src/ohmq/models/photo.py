@@ -10,8 +10,10 @@ from torch.nn import functional
 
 from ohmq.models.base import CompressionModel, ModelOutput
 from ohmq.models.config import BLOCK, GREY_LEVELS, PhotoConfig
-from ohmq.priors import ChoicePrior, ChosenTables, FactorizedDensity
-from ohmq.quantizers import DirectionalOneHotMax, IntegerRounding
+from ohmq.models.priors.factorized import FactorizedDensity
+from ohmq.models.priors.tabulated import ChoicePrior, ChosenTables
+from ohmq.models.quantizers.directional import DirectionalOneHotMax
+from ohmq.models.quantizers.rounding import IntegerRounding
 
 __all__ = ["BLOCK", "Filter", "PhotoIntegerModel", "PhotoModel", "block_filters"]
 

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ohmq.class_filters import CLASSES, FEATURES, REACH, ClassFilters, by_class, classes, features
 from ohmq.codec import Codec
 from ohmq.datasets.photos import photo_files, photo_folder, read_photo
 from ohmq.errors import ConfigError
 from ohmq.model_file import FrozenModel, with_filters
 from ohmq.models.config import BLOCK, PhotoConfig
+from ohmq.postfilter.classes import CLASSES, FEATURES, REACH, by_class, classes, features
+from ohmq.postfilter.filters import ClassFilters
 from ohmq.utils.provenance import command_line
 
 __all__ = ["PHOTOS", "filter_photos", "fit_filters", "fitted_at"]

@@ -27,7 +27,7 @@ from ohmq.models.photo import (
     ResidualBlock,
     block_filters,
 )
-from ohmq.priors import FactorizedDensity
+from ohmq.models.priors.factorized import FactorizedDensity
 
 __all__ = [
     "DEAD_ZONE",

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from ohmq.errors import ConfigError
 from ohmq.models import CompressionModel, ModelConfig, build_model
-from ohmq.priors import ContextPrior, StaticPrior
-from ohmq.quantizers import OneHotMax
+from ohmq.models.priors.context import ContextPrior
+from ohmq.models.priors.static import StaticPrior
+from ohmq.models.quantizers.one_hot_max import OneHotMax
 from ohmq.training.warm_start import set_nearest_codewords
 
 __all__ = ["grow_symbols", "resize_channels"]

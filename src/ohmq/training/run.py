@@ -34,7 +34,7 @@ from ohmq.models import (
     build_model,
 )
 from ohmq.models.photo import BLOCK
-from ohmq.quantizers import OneHotMax
+from ohmq.models.quantizers.one_hot_max import OneHotMax
 from ohmq.training.module import CodecModule, TrainingModule, WarmStartModule
 from ohmq.training.options import TrainOptions, recorded_options
 from ohmq.training.photo import PhotoModule

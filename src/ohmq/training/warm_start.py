@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ohmq.models import CompressionModel, ModelOutput
-from ohmq.priors import ContextPrior, FactorizedDensity, StaticPrior
-from ohmq.quantizers import OneHotMax
+from ohmq.models.priors.context import ContextPrior
+from ohmq.models.priors.factorized import FactorizedDensity
+from ohmq.models.priors.static import StaticPrior
+from ohmq.models.quantizers.one_hot_max import OneHotMax
 
 __all__ = ["ScalarBottleneck", "VectorBottleneck", "set_nearest_codewords"]
 

@@ -1,4 +1,4 @@
-"""The products of `ohmq.class_filters.ClassFilters`, compiled by numba."""
+"""The products of `ohmq.postfilter.filters.ClassFilters`, compiled by numba."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def products(
     """What is added to pixels.
 
     Args:
-        padded: a picture with ``reach`` pixels more on each side. order, ends: its pixels, as `ohmq.class_filters.by_class`.
+        padded: a picture with ``reach`` pixels more on each side. order, ends: its pixels, as `ohmq.postfilter.classes.by_class`.
         weights: of each class. limits: two of each class, at which differences are clipped. pairs: down and right to one of
             two opposite neighbours. out: filled.
 

@@ -1,59 +1,24 @@
-"""What several commands share: finding inputs, going on after one bad file, summaries."""
+"""src/ohmq/cli/jobs.py."""
 
 import contextlib
 import glob
-import json
-import math
 import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
+from ohmq.cli.options import _work
+from ohmq.cli.output import _progress_within
 from ohmq.errors import ConfigError, OhmqError, OutputExistsError
 
-__all__ = [
-    "COMPILED",
-    "FRACTION",
-    "Job",
-    "NumberRange",
-    "compiled_for",
-    "find_files",
-    "finish",
-    "place_outputs",
-    "print_json",
-    "progress_bar",
-    "run_jobs",
-]
-
-SECONDS_BETWEEN_LINES = 30.0
-"""Of a log that tells how far long work is."""
-
-
-class NumberRange(click.FloatRange):
-    """As click's, which lets through what is not a number."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The number, if it is one and in the range."""
-        number: float = super().convert(value, param, ctx)
-        if math.isnan(number):
-            self.fail(f"{value} is not a number", param, ctx)
-        return number
-
-
-FRACTION = NumberRange(0, 1)
+__all__ = ["Job", "compiled_for", "find_files", "place_outputs", "run_jobs"]
 FEW_FILES = 5
 """Up to so many, of photographs, take less time than numba takes to start."""
-COMPILED = click.option(
-    "--compiled/--no-compiled",
-    default=None,
-    help=f"Code with numba, if it is installed; default: for more than {FEW_FILES} files in a process.",
-)
 
 
 class Job(NamedTuple):
@@ -173,67 +138,6 @@ def run_jobs(
     return results, failures
 
 
-@contextlib.contextmanager
-def progress_bar(length: int, label: str) -> Iterator[Callable[[int], Any]]:
-    """How far long work is, on stderr: a bar on a terminal, elsewhere, as in a log, a line every half minute.
-
-    Args:
-        length: steps in all. label: what is done.
-
-    Yields:
-        To be called with the number of steps done since the last call.
-    """
-    if sys.stderr.isatty():
-        with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
-            yield bar.update
-        return
-    start = told = time.monotonic()
-    done = 0
-
-    def update(count: int) -> None:
-        nonlocal done, told
-        done += count
-        now = time.monotonic()
-        if now - told >= SECONDS_BETWEEN_LINES or (done == length and told > start):
-            told = now
-            each = (now - start) / done
-            left = each * (length - done)
-            pace = f"{1 / each:.1f} a second" if each < 1 else f"{each:.1f} s each"
-            click.echo(f"{label}: {done} of {length}, {pace}, {math.ceil(left / 60)} min left", err=True)
-
-    yield update
-
-
-@contextlib.contextmanager
-def _progress_within(visible: bool) -> Iterator[None]:
-    """Inside, each phase of the work on a picture in several windows or tiles has a progress bar."""
-    from ohmq.utils.progress import watch
-
-    bars: list[Any] = []
-
-    def close() -> None:
-        while bars:
-            bars.pop().__exit__(None, None, None)
-
-    def show(phase: str, done: int, of: int) -> None:
-        if done == 0 and of > 1:
-            close()
-            bars.append(click.progressbar(length=of, label=phase, file=sys.stderr).__enter__())
-        elif bars:
-            bars[0].update(1)
-            if done == of:
-                close()
-
-    if not visible:
-        yield
-        return
-    with watch(show):
-        try:
-            yield
-        finally:
-            close()
-
-
 def _attempt(job: Job, work: Work) -> dict[str, Any]:
     """The result of a job, or a failure."""
     try:
@@ -288,7 +192,6 @@ def _inherited(threads: int) -> Iterator[None]:
             os.environ["OMP_NUM_THREADS"] = before
 
 
-_work: Work | None = None
 _busy = False
 """Whether this process is at a job, which may have a partial file to remove."""
 
@@ -329,31 +232,3 @@ def _attempt_in_process(job: Job) -> dict[str, Any]:
             _busy = False
     except SystemExit as stop:
         os._exit(stop.code if isinstance(stop.code, int) else 1)
-
-
-def finish(
-    results: list[dict[str, Any]],
-    failures: list[dict[str, Any]],
-    as_json: bool,
-    summary: str,
-    totals: dict[str, Any] | None = None,
-) -> int:
-    """Print the outcome, as JSON with ``totals``; the exit code."""
-    if as_json:
-        print_json({"results": results, "failures": failures, **({"totals": totals} if totals else {})})
-    elif len(results) + len(failures) > 1:
-        failed = f"; {len(failures)} failed" if failures else ""
-        click.echo(f"{len(results)} of {len(results) + len(failures)} files {summary}{failed}")
-    return 1 if failures else 0
-
-
-def print_json(value: Any) -> None:
-    """As strict JSON on standard output."""
-    click.echo(json.dumps(value, indent=2, allow_nan=False))
-
-
-IMAGE_EXTENSIONS = tuple(
-    ".apng .avif .bmp .dib .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .jpx "
-    ".pbm .pcx .pgm .png .pnm .ppm .qoi .tga .tif .tiff .webp".split()
-)
-"""Endings that a folder of pictures is searched for."""

@@ -1,0 +1,133 @@
+"""src/ohmq/models/priors/context.py."""
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ohmq.models.priors.static import StaticPrior
+
+__all__ = ["ContextPrior"]
+
+
+def _context_network(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Three linear layers with ReLU between; answers zero at the start."""
+    last = nn.Linear(hidden, outputs)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), last)
+
+
+class ContextPrior(nn.Module):
+    r"""Prior of OHM symbols given all that is decoded already.
+
+    Channels are coded in groups. The tables of a group depend on the codewords of all earlier groups at all
+    positions, so any prefix of the channels is enough to decode it:
+
+    $$ \log p_{c,s}(x) = \ell_{c,s} + \sum_k u_{c,k}(x)\,f_{c,s,k} + \mathrm{const}, \qquad
+       u = \mathrm{CNN}_g\bigl(\textstyle\sum_{c' < g} e_{c', s_{c'}}\bigr) $$
+
+    with static logits l, learned features f of the symbols and one small network a group, which sees the 3x3
+    neighbourhood of a position (zero beyond the border).
+
+    Args:
+        num_channels: C. num_symbols: S. latent_channels: D, dimension of the codewords.
+        group_sizes: channels of each group, sum C.
+        hidden_channels: width of the networks. num_features: K.
+        static_hidden_channels: width of the static prior's network.
+
+    Shape:
+        coefficients(group, partial, h, w): partial (h * w, batch, D) -> (h * w, batch, channels of the group, K).
+
+    Raises:
+        ValueError: group_sizes does not sum to C.
+    """
+
+    def __init__(
+        self,
+        num_channels: int,
+        num_symbols: int,
+        latent_channels: int,
+        group_sizes: Sequence[int],
+        hidden_channels: int = 32,
+        num_features: int = 6,
+        static_hidden_channels: int = 32,
+    ) -> None:
+        super().__init__()
+        if sum(group_sizes) != num_channels or min(group_sizes) < 1:
+            raise ValueError(f"group_sizes {list(group_sizes)} must be positive and sum to {num_channels} channels")
+        self.num_channels, self.num_symbols = num_channels, num_symbols
+        self.group_sizes, self.num_features = tuple(group_sizes), num_features
+        self.static = StaticPrior(num_channels, num_symbols, static_hidden_channels)
+        self.networks = nn.ModuleList(
+            _context_network(9 * latent_channels, hidden_channels, num_features * size) for size in self.group_sizes[1:]
+        )
+        self.features = nn.Parameter(self.symbol_features(np.ones(num_channels, np.float32)))
+        self.register_buffer("input_scale", torch.ones(()))
+        self.input_scale: Tensor
+
+    def symbol_features(self, spread: NDArray[np.float32]) -> Tensor:
+        """Features to start from: value, square, magnitude, zero, sign and one, in units of each channel's spread.
+
+        Shape:
+            spread: (C,), standard deviation of the symbols. Returns: (C, S, K).
+        """
+        level = (np.arange(self.num_symbols) - self.num_symbols // 2).astype(np.float32)
+        scaled = (level / spread[:, None].clip(0.3)).clip(-4, 4)
+        one_hot = [np.broadcast_to(level == i, scaled.shape) for i in (0, -1, 1)]
+        columns = [
+            scaled,
+            np.square(scaled) / 4,
+            np.abs(scaled) / 2,
+            one_hot[0],
+            np.broadcast_to(np.sign(level), scaled.shape),
+        ]
+        columns += [one_hot[1], one_hot[2], np.sin(scaled * 3), np.cos(scaled * 3)]
+        if self.num_features > len(columns):
+            raise ValueError(f"num_features is {self.num_features}; at most {len(columns)} are defined")
+        return torch.tensor(np.stack(columns[: self.num_features], -1, dtype=np.float32, casting="unsafe"))
+
+    @torch.no_grad()
+    def initialise_from_counts(self, counts: Tensor, latent_scale: float) -> None:
+        """Start as the static prior of counted symbols.
+
+        Args:
+            counts: shape (C, S). latent_scale: standard deviation of the sum of all codewords.
+        """
+        self.static.initialise_from_counts(counts)
+        level = torch.arange(self.num_symbols) - self.num_symbols // 2
+        p = counts / counts.sum(-1, keepdim=True)
+        spread = ((p * level.square()).sum(-1) - (p * level).sum(-1).square()).clamp_min(0).sqrt()
+        self.features.copy_(self.symbol_features(spread.cpu().numpy()))
+        self.input_scale.fill_(1 / max(latent_scale, 1e-6))
+
+    def coefficients(self, group: int, partial: Tensor, height: int, width: int) -> Tensor:
+        """Weights of the features for a group (>= 1), from the codewords decoded before it; shape in the class."""
+        positions, batch, dim = partial.shape
+        padded = torch.cat([partial * self.input_scale, partial.new_zeros(1, batch, dim)])
+        index = neighbours(height, width).to(partial.device)
+        # On latents of a few positions, gathering neighbourhoods and one product beat a convolution by far.
+        around = padded.index_select(0, index.flatten()).view(positions, 9, batch, dim).transpose(1, 2)
+        out = self.networks[group - 1](around.reshape(-1, 9 * dim))
+        return out.view(positions, batch, self.group_sizes[group], self.num_features)
+
+
+@functools.cache
+def neighbours(height: int, width: int) -> Tensor:
+    """The 3x3 neighbourhood of each position in raster order; ``height * width`` stands for beyond the border.
+
+    Shape:
+        Returns: (height * width, 9), int64.
+
+    Example:
+        >>> neighbours(1, 2)
+        tensor([[2, 2, 2, 2, 0, 1, 2, 2, 2],
+                [2, 2, 2, 0, 1, 2, 2, 2, 2]])
+    """
+    inside = torch.arange(height * width).view(height, width)
+    padded = functional.pad(inside, (1, 1, 1, 1), value=height * width)
+    return padded.unfold(0, 3, 1).unfold(1, 3, 1).reshape(height * width, 9)
