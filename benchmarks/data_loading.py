@@ -15,7 +15,7 @@ import torch
 
 from ohmq.datasets.photos import CropLoader, photo_files, photo_folder
 from ohmq.loading import load
-from ohmq.model_file import thaw
+from ohmq.model_files.freeze import thaw
 from ohmq.training.options import PRESETS
 
 

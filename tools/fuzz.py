@@ -35,7 +35,7 @@ from ohmq.cli.info import command as info_command
 from ohmq.codec import Codec
 from ohmq.errors import BitstreamError, ModelMismatchError
 from ohmq.imaging.files import open_image
-from ohmq.model_file import load_model
+from ohmq.model_files.frozen_model import load_model
 from ohmq.utils.atomic_write import write_atomically
 
 ROOT = Path(__file__).parents[1]

@@ -19,7 +19,7 @@ from ohmq.bitstream.truncate import truncate_ohm  # noqa: E402
 from ohmq.codec import Codec  # noqa: E402
 from ohmq.imaging.files import save_image  # noqa: E402
 from ohmq.loading import load  # noqa: E402
-from ohmq.model_file import save_model  # noqa: E402
+from ohmq.model_files.frozen_model import save_model  # noqa: E402
 from ohmq.utils.atomic_write import write_atomically  # noqa: E402
 
 FOLDER = ROOT / "tests" / "golden"

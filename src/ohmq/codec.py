@@ -2,14 +2,13 @@
 
 import copy
 import dataclasses
-import importlib.util
 import itertools
 import math
 import operator
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +21,10 @@ from ohmq.bitstream.stream import ByteSource, StreamBuffer
 from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.bitstream.writer import join_tiles, write_ohm
 from ohmq.entropy import decode_fixed_rate, encode_fixed_rate, fixed_rate_bytes
-from ohmq.entropy.frozen import FrozenPrior
-from ohmq.entropy.frozen_choice import FrozenChoicePrior
-from ohmq.entropy.kernels import Kernels
 from ohmq.entropy.layers import decode_layers, encode_layers
 from ohmq.entropy.priced import PricedSymbols
+from ohmq.entropy.select_kernels import _compiled_kernels
+from ohmq.entropy.tabulated_prior import FrozenChoicePrior
 from ohmq.errors import (
     BitstreamError,
     ChecksumError,
@@ -42,70 +40,18 @@ from ohmq.imaging.arrays import as_image
 from ohmq.imaging.convert import DEFAULT_MAX_PIXELS, ImageConversionWarning, check_size, load_pixels, prepare_image
 from ohmq.imaging.extras import decode_extras, split_extras
 from ohmq.metrics import psnr_db
-from ohmq.models.config import BLOCK, ModelConfig, PhotoConfig, active_channels
-from ohmq.postfilter.filters import ClassFilters
-from ohmq.shipped import shipped_model_ids
+from ohmq.model_files.pretrained import shipped_model_ids
+from ohmq.models.config import BLOCK, PhotoConfig, active_channels
+from ohmq.runtime.latents import Array, Latent, Source, Symbols
+from ohmq.runtime.protocols import CodingModel
+from ohmq.runtime.windowed import DEFAULT_TILE, TILE_ABOVE, _box, _tiles
 from ohmq.utils.progress import steps
 
-__all__ = [
-    "DEFAULT_EFFORT",
-    "DEFAULT_TILE",
-    "PRICES",
-    "TILE_ABOVE",
-    "Codec",
-    "Coded",
-    "CodingModel",
-    "Fitting",
-    "Latent",
-    "Networks",
-    "Quality",
-    "Symbols",
-]
-
-Array = NDArray[Any]
-
-TILE_ABOVE = 2**23
-"""Pictures of more pixels are coded in tiles; compressing one of so many in one piece takes 1.7 GiB, twice as many twice that."""
-DEFAULT_TILE = 128
-"""Latent positions of a tile, each side: 2048 pixels."""
+__all__ = ["DEFAULT_EFFORT", "PRICES", "Codec", "Coded", "Fitting", "Quality"]
 DEFAULT_EFFORT = 1
 """Steps of feedback where nothing else is asked for; see `Codec.fed_back`."""
 PRICES = tuple(2 ** (-step / 4) for step in range(-4, 5))
 """For a target, what a bit may cost, by what it costs in the model: from few bits to many."""
-
-
-class Symbols(NamedTuple):
-    """The symbols of a picture.
-
-    Attributes:
-        values: (tiles, h, w, C), int64, tiles in raster order. width, height: of the picture, in pixels.
-        tile: 0, or: the latent of the whole picture, (1, h, w, C), of the smallest unsigned integers that hold a symbol, is
-            entropy coded in tiles of so many positions each side.
-    """
-
-    values: Array
-    width: int
-    height: int
-    tile: int = 0
-
-
-class Latent(NamedTuple):
-    """What the symbols of a picture are chosen from, by a photo model that prices its bits.
-
-    Attributes:
-        values: (1, h, w, D), float32. width, height: of the picture, in pixels. tile: as in `Symbols`.
-        price: of a bit, times that of the model: above 1 files are smaller and pictures worse, below 1 the reverse.
-        picture: what it is the latent of, mode "RGB". effort: how often it is moved by what its symbols decode to, before they
-            are chosen, see `Codec.fed_back`.
-    """
-
-    values: Array
-    width: int
-    height: int
-    tile: int = 0
-    price: float = 1.0
-    picture: Image.Image | None = None
-    effort: int = 0
 
 
 class Coded(NamedTuple):
@@ -118,9 +64,6 @@ class Coded(NamedTuple):
     data: bytes
     channels: int
     psnr_db: float | None
-
-
-Source = Symbols | Latent
 
 
 class Quality(NamedTuple):
@@ -142,68 +85,6 @@ class Fitting(NamedTuple):
 _Result = TypeVar("_Result", Fitting, Quality)
 _Attempt = Callable[[int, Source], tuple[bool, _Result]]
 """Takes a number of channels and what to code them from; says whether that is too much, and what it gave."""
-
-
-class Networks(Protocol):
-    """What runs the networks of a model, as `ohmq.networks.TorchNetworks` does.
-
-    Attributes:
-        filters: what corrects the decoded picture, if anything does.
-    """
-
-    filters: ClassFilters | None
-
-    @property
-    def analysis_halo(self) -> int:
-        """Latent positions around a window that analysis needs."""
-
-    @property
-    def synthesis_halo(self) -> int:
-        """Latent positions around a window that synthesis needs."""
-
-    def symbols(self, tiles: NDArray[np.uint8], /) -> NDArray[np.int64]:
-        """(T, image_channels, H, W) to (T, h, w, C)."""
-
-    @property
-    def quantizer(self) -> Mapping[str, Array]:
-        """The quantizer's tensors."""
-
-    def latent(self, tiles: NDArray[np.uint8], /) -> NDArray[np.float32]:
-        """Of a photo model: (T, image_channels, H, W) to what is quantized, (T, h, w, D)."""
-
-    def pixels(self, symbols: NDArray[np.int64], channels: int, /) -> NDArray[np.uint8]:
-        """And back, from the first ``channels`` channels."""
-
-    def picture(self, codewords: NDArray[np.float32], channels: int, /) -> NDArray[np.uint8]:
-        """Of a photo model: the same from the sum of the chosen codewords, (T, h, w, D) to (T, 3, 16 h, 16 w)."""
-
-    @property
-    def block(self) -> NDArray[np.float32]:
-        """Of a photo model: the filters of the block transform in its synthesis, (D, 3, 16, 16)."""
-
-
-class CodingModel(Protocol):
-    """A model that codes, as `ohmq.model_file.FrozenModel`."""
-
-    @property
-    def name(self) -> str:
-        """For messages."""
-
-    @property
-    def config(self) -> ModelConfig:
-        """Its configuration."""
-
-    @property
-    def prior(self) -> FrozenPrior | FrozenChoicePrior | None:
-        """Its integer prior."""
-
-    @property
-    def model_id(self) -> bytes:
-        """4 bytes."""
-
-    @property
-    def networks(self) -> Networks:
-        """What runs its networks."""
 
 
 class Codec:
@@ -1058,23 +939,6 @@ def _visible(picture: Image.Image, decoded: Array) -> tuple[Array, Array]:
     return colours[visible], decoded[visible]
 
 
-def _box(window: Window, width: int, height: int) -> tuple[int, int, int, int]:
-    """The pixels of a window of a picture of this size: left, upper, right, lower."""
-    right, lower = min(width, window.right * BLOCK), min(height, window.bottom * BLOCK)
-    return window.left * BLOCK, window.top * BLOCK, right, lower
-
-
-def _tiles(pixels: Array, tile: tuple[int, int]) -> Array:
-    """A picture (H, W) or (H, W, 3) as tiles (T, channels, th, tw), the edge repeated to fill the last ones."""
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    height, width, channels = pixels.shape
-    padded = np.pad(pixels, ((0, -height % tile[0]), (0, -width % tile[1]), (0, 0)), mode="edge")
-    rows, columns = padded.shape[0] // tile[0], padded.shape[1] // tile[1]
-    blocks = padded.reshape(rows, tile[0], columns, tile[1], channels).transpose(0, 2, 4, 1, 3)
-    return np.ascontiguousarray(blocks).reshape(rows * columns, channels, *tile)
-
-
 class _Resumed:
     """Stands for a prior in `decode_layers`: goes on from the state that earlier layers left."""
 
@@ -1099,17 +963,3 @@ def _layers_within(header: HeaderInfo, channels: int | None) -> int:
 def _hint(model_id: bytes) -> str:
     name = shipped_model_ids().get(model_id)
     return f"use --model {name}" if name else "use the model that made it"
-
-
-def _compiled_kernels(compiled: bool | None) -> Kernels | None:
-    """The compiled kernels, if they are wanted; None as for `Codec`."""
-    if compiled is False or (compiled is None and importlib.util.find_spec("numba") is None):
-        return None
-    try:
-        from ohmq.entropy.compiled import COMPILED
-    except ConfigError as error:
-        if compiled:
-            raise
-        warnings.warn(f"{error}; coding goes on without it, slower", RuntimeWarning, stacklevel=3)
-        return None
-    return COMPILED

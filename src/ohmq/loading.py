@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ohmq.bitstream.reader import read_header
 from ohmq.codec import Codec
 from ohmq.errors import ConfigError, ModelMismatchError
-from ohmq.shipped import shipped_model_ids
+from ohmq.model_files.pretrained import shipped_model_ids
 
 if TYPE_CHECKING:
     from ohmq.codec import Codec
@@ -28,11 +28,11 @@ def load(source: str | Path, *, runtime: str = "torch", compiled: bool | None = 
     if runtime not in ("torch", "onnx"):
         raise ValueError(f"runtime is {runtime!r}; choose 'torch' or 'onnx'")
     if runtime == "onnx":
-        from ohmq.onnx_model import load_onnx
+        from ohmq.model_files.onnx_folder import load_onnx
 
         return Codec(load_onnx(Path(source)), compiled=compiled)
     try:
-        from ohmq.model_file import resolve_model
+        from ohmq.model_files.resolve import resolve_model
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise

@@ -10,7 +10,7 @@ import pytest
 from small_models import make_codec
 
 import ohmq
-from ohmq.model_file import save_model
+from ohmq.model_files.frozen_model import save_model
 
 ROOT = Path(__file__).parents[2]
 DIGIT = ROOT / "examples" / "digits" / "digit_3_a.png"

@@ -27,7 +27,8 @@ from ohmq.cli.jobs import Job, run_jobs
 from ohmq.errors import OhmqError
 from ohmq.loading import load
 from ohmq.metrics import psnr_db
-from ohmq.model_file import freeze, save_model
+from ohmq.model_files.freeze import freeze
+from ohmq.model_files.frozen_model import save_model
 from ohmq.models import MnistConfig, build_model
 from ohmq.utils.atomic_write import write_atomically
 

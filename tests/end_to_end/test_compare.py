@@ -19,7 +19,8 @@ from ohmq.evaluation.bd_rate import bd_rate
 from ohmq.evaluation.classic import CLASSIC_CODECS, code_classic
 from ohmq.loading import load
 from ohmq.metrics import psnr_db
-from ohmq.model_file import freeze, save_model
+from ohmq.model_files.freeze import freeze
+from ohmq.model_files.frozen_model import save_model
 from ohmq.utils.provenance import command_line
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

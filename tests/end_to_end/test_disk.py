@@ -11,7 +11,8 @@ from small_models import make_model
 from ohmq.bitstream.reader import read_ohm
 from ohmq.imaging.files import open_image
 from ohmq.loading import load
-from ohmq.model_file import freeze, save_model
+from ohmq.model_files.freeze import freeze
+from ohmq.model_files.frozen_model import save_model
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 OHMQ = [sys.executable, "-m", "ohmq"]

@@ -18,8 +18,8 @@ import ohmq
 from ohmq.cli import main
 from ohmq.errors import ModelFileError
 from ohmq.loading import load
-from ohmq.model_file import save_model
-from ohmq.onnx_model import export_onnx
+from ohmq.model_files.export_onnx import export_onnx
+from ohmq.model_files.frozen_model import save_model
 
 ROOT = Path(__file__).parents[2]
 NEEDED = ("numpy", "Pillow", "constriction", "safetensors", "click", "onnxruntime", "flatbuffers", "protobuf")

@@ -19,7 +19,7 @@ from small_models import make_codec
 from ohmq.bitstream.reader import read_header
 from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.codec import Codec
-from ohmq.model_file import save_model
+from ohmq.model_files.frozen_model import save_model
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PATIENCE_S = 60

@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 
 from ohmq.codec import Codec
-from ohmq.entropy import frozen_choice
-from ohmq.entropy.frozen_choice import Affine, FrozenChoicePrior
+from ohmq.entropy import tabulated_prior as frozen_choice
+from ohmq.entropy.exact_affine import Affine
 from ohmq.entropy.layers import encode_layers
+from ohmq.entropy.tabulated_prior import FrozenChoicePrior
 from ohmq.loading import load
-from ohmq.model_file import load_model, save_model
+from ohmq.model_files.frozen_model import load_model, save_model
 from ohmq.models import PhotoConfig
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"

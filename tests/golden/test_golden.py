@@ -13,7 +13,7 @@ from ohmq.bitstream.reader import read_header, read_ohm
 from ohmq.bitstream.writer import write_ohm
 from ohmq.codec import Codec
 from ohmq.imaging.extras import METADATA
-from ohmq.model_file import load_model
+from ohmq.model_files.frozen_model import load_model
 
 FOLDER = Path(__file__).parent
 FILES = sorted(FOLDER.glob("*.ohm"))

@@ -21,8 +21,8 @@ from ohmq.entropy import (
     fixed_rate_bytes,
     quantize_probabilities,
 )
-from ohmq.entropy.compiled import COMPILED
 from ohmq.entropy.kernels import NUMPY
+from ohmq.entropy.kernels_numba import COMPILED
 from ohmq.errors import BitstreamError, ChecksumError
 from ohmq.imaging.extras import decode_mask, encode_mask
 

@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 
 from ohmq.codec import Codec
-from ohmq.model_file import freeze, with_filters
+from ohmq.model_files.freeze import freeze
+from ohmq.model_files.frozen_model import with_filters
 from ohmq.models import CompressionModel, MnistConfig, PhotoConfig, PhotoModel, build_model
 from ohmq.postfilter.classes import CLASSES, FEATURES
 from ohmq.postfilter.filters import ClassFilters

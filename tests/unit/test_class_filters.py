@@ -13,7 +13,8 @@ from small_models import make_codec, photo_picture, random_filters
 from ohmq.codec import Codec
 from ohmq.errors import ConfigError, ModelFileError
 from ohmq.metrics import psnr_db
-from ohmq.model_file import FrozenModel, freeze, load_model, save_model, thaw, with_filters
+from ohmq.model_files.freeze import freeze, thaw
+from ohmq.model_files.frozen_model import FrozenModel, load_model, save_model, with_filters
 from ohmq.models import PhotoConfig, build_model
 from ohmq.postfilter import filters as class_filters
 from ohmq.postfilter.classes import CLASSES, FEATURES, REACH, classes

@@ -18,7 +18,7 @@ from ohmq.errors import (
     TruncatedFileError,
     UnsupportedImageError,
 )
-from ohmq.model_file import freeze
+from ohmq.model_files.freeze import freeze
 from ohmq.models import MnistConfig, build_model
 
 

@@ -11,8 +11,8 @@ from ohmq.entropy import (
     optimal_bits,
     quantize_probabilities,
 )
-from ohmq.entropy.compiled import COMPILED
 from ohmq.entropy.kernels import NUMPY, Kernels
+from ohmq.entropy.kernels_numba import COMPILED
 from ohmq.errors import BitstreamError
 
 both = pytest.mark.parametrize("kernels", [NUMPY, COMPILED], ids=["constriction", "compiled"])

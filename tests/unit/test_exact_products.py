@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from small_models import make_photo_model
 
-from ohmq.entropy import frozen_choice
-from ohmq.entropy.frozen_choice import Affine, FrozenChoicePrior
-from ohmq.model_file import freeze
+from ohmq.entropy import tabulated_prior as frozen_choice
+from ohmq.entropy.exact_affine import Affine
+from ohmq.entropy.tabulated_prior import FrozenChoicePrior
+from ohmq.model_files.freeze import freeze
 from ohmq.models.quantizers.directional import DirectionalOneHotMax
 
 

@@ -12,7 +12,7 @@ from small_models import make_codec, photo_picture
 import ohmq.codec
 from ohmq.bitstream.reader import read_header
 from ohmq.codec import DEFAULT_EFFORT, PRICES, Codec
-from ohmq.entropy.frozen_choice import FrozenChoicePrior
+from ohmq.entropy.tabulated_prior import FrozenChoicePrior
 from ohmq.errors import ConfigError, UnreachableTargetError
 from ohmq.evaluation.bd_rate import bd_rate
 from ohmq.evaluation.evaluate import evaluate_images

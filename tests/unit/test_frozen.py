@@ -5,7 +5,7 @@ from reference_decoder import ReferenceRangeDecoder, context_coefficients, conte
 from small_models import make_codec, make_model
 
 from ohmq.codec import Codec
-from ohmq.entropy.frozen import FrozenPrior, border_classes
+from ohmq.entropy.context_prior import FrozenPrior, border_classes
 from ohmq.entropy.layers import decode_layers, encode_layers, verify_layers
 from ohmq.errors import BitstreamError
 
@@ -42,7 +42,7 @@ def test_batches_threads_and_chunks_give_the_same_bytes(codec: Codec, monkeypatc
             assert alone == together
     finally:
         torch.set_num_threads(before)
-    monkeypatch.setattr("ohmq.entropy.frozen.CHUNK_ROWS", 5)
+    monkeypatch.setattr("ohmq.entropy.context_prior.CHUNK_ROWS", 5)
     assert encode_layers(codec.prior, symbols, plan).payloads[0] == together
     decoded = decode_layers(codec.prior, together[1], plan[0], symbols.shape[1:4])
     assert np.array_equal(decoded, symbols[1])

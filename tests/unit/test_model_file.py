@@ -13,8 +13,10 @@ from small_models import make_codec, make_model
 from ohmq.codec import Codec
 from ohmq.errors import ModelFileError, OutputExistsError
 from ohmq.loading import load
-from ohmq.model_file import freeze, load_model, resolve_model, save_model
-from ohmq.shipped import shipped_models
+from ohmq.model_files.freeze import freeze
+from ohmq.model_files.frozen_model import load_model, save_model
+from ohmq.model_files.pretrained import shipped_models
+from ohmq.model_files.resolve import resolve_model
 
 
 @pytest.fixture(scope="module")

@@ -17,13 +17,14 @@ from small_models import photo_picture as picture
 
 from ohmq.bitstream.reader import read_ohm
 from ohmq.codec import Codec
-from ohmq.entropy import frozen_choice
-from ohmq.entropy.frozen_choice import FrozenChoicePrior
+from ohmq.entropy import tabulated_prior as frozen_choice
 from ohmq.entropy.layers import encode_layers, verify_layers
+from ohmq.entropy.tabulated_prior import FrozenChoicePrior
 from ohmq.errors import BitstreamError, ConfigError, ModelFileError
-from ohmq.model_file import freeze, load_model, save_model, thaw
+from ohmq.model_files.freeze import freeze, thaw
+from ohmq.model_files.frozen_model import load_model, save_model
+from ohmq.model_files.integer_prior import integer_prior
 from ohmq.models import PhotoConfig, PhotoIntegerModel, PhotoModel, build_model, config_from_dict
-from ohmq.models.integer_prior import integer_prior
 from ohmq.models.photo import block_filters
 from ohmq.training.photo_start import PhotoDesign, design_photo_codec, start_integer_model, start_photo_model
 
@@ -191,8 +192,8 @@ def test_threads_and_layers_do_not_change_a_byte(codec: Codec, monkeypatch: pyte
         assert codec.encode(symbols, 24) == expected
     finally:
         torch.set_num_threads(before)
-    monkeypatch.setattr("ohmq.entropy.frozen_choice.RUN_SYMBOLS", 20)
-    monkeypatch.setattr("ohmq.entropy.frozen_choice.CHUNK_ROWS", 3)
+    monkeypatch.setattr("ohmq.entropy.tabulated_prior.RUN_SYMBOLS", 20)
+    monkeypatch.setattr("ohmq.entropy.tabulated_prior.CHUNK_ROWS", 3)
     assert codec.encode(symbols, 24) == expected
 
 

@@ -15,15 +15,17 @@ import ohmq.codec
 from ohmq.bitstream.psnr_table import psnr_table
 from ohmq.bitstream.reader import read_header
 from ohmq.bitstream.truncate import truncate_ohm
-from ohmq.codec import PRICES, Codec, Latent
-from ohmq.entropy.frozen_choice import FrozenChoicePrior
+from ohmq.codec import PRICES, Codec
 from ohmq.entropy.layers import encode_layers
+from ohmq.entropy.tabulated_prior import FrozenChoicePrior
 from ohmq.errors import ConfigError, UnreachableTargetError
 from ohmq.evaluation.bd_rate import bd_rate
 from ohmq.evaluation.evaluate import evaluate_images
 from ohmq.metrics import psnr_db
-from ohmq.model_file import freeze, load_model, save_model, thaw
+from ohmq.model_files.freeze import freeze, thaw
+from ohmq.model_files.frozen_model import load_model, save_model
 from ohmq.models import PhotoModel
+from ohmq.runtime.latents import Latent
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -24,8 +24,8 @@ from ohmq.errors import BitstreamError, TruncatedFileError, UnreachableTargetErr
 from ohmq.geometry import Window, windows
 from ohmq.loading import load
 from ohmq.metrics import psnr_db
-from ohmq.model_file import load_model
-from ohmq.networks import analysis_halo, synthesis_halo
+from ohmq.model_files.frozen_model import load_model
+from ohmq.runtime.receptive_field import analysis_halo, synthesis_halo
 from ohmq.utils.progress import watch
 
 

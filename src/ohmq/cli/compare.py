@@ -72,7 +72,7 @@ def command(
     from ohmq.evaluation.classic import CLASSIC_CODECS, check_classic
     from ohmq.evaluation.compare import MODEL, Comparison, compare_codecs, spread, suited_images
     from ohmq.evaluation.optional import require
-    from ohmq.model_file import resolve_model
+    from ohmq.model_files.resolve import resolve_model
     from ohmq.utils.atomic_write import check_output
     from ohmq.utils.provenance import command_line
 

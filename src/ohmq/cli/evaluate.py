@@ -59,7 +59,7 @@ def command(
     from ohmq.evaluation.bd_rate import bd_rate
     from ohmq.evaluation.classic import CLASSIC_CODECS, classic_curve
     from ohmq.evaluation.published import published_curve
-    from ohmq.model_file import resolve_model
+    from ohmq.model_files.resolve import resolve_model
     from ohmq.utils.atomic_write import check_output
 
     if bool(inputs) == bool(mnist):

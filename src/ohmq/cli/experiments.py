@@ -153,7 +153,8 @@ def _run(
     from ohmq.cli.output import progress_bar
     from ohmq.cli.published_compress import evaluate_set
     from ohmq.evaluation.published import published_curve
-    from ohmq.model_file import load_model, resolve_model, save_model
+    from ohmq.model_files.frozen_model import load_model, save_model
+    from ohmq.model_files.resolve import resolve_model
     from ohmq.models.config import PhotoConfig
     from ohmq.training.filters import filter_photos, fit_filters
     from ohmq.training.run import is_first_process, train

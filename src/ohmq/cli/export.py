@@ -29,7 +29,8 @@ def command(
 ) -> int:
     """Freeze a checkpoint into one model file (weights, integer tables, provenance), or any model into an ONNX folder."""
     from ohmq.errors import ModelFileError
-    from ohmq.model_file import resolve_model, save_model, with_filters_of
+    from ohmq.model_files.frozen_model import save_model, with_filters_of
+    from ohmq.model_files.resolve import resolve_model
     from ohmq.utils.atomic_write import check_output
 
     if (output is None) == (onnx is None):
@@ -37,7 +38,8 @@ def command(
     if output is None and filters is not None:
         raise click.UsageError("--filters goes into a model file: give -o, and export that with --onnx afterwards")
     if output is None:
-        from ohmq.onnx_model import GRAPHS, export_onnx
+        from ohmq.model_files.export_onnx import export_onnx
+        from ohmq.model_files.onnx_folder import GRAPHS
 
         assert onnx is not None
         files = [onnx / name for name in (*(f"{graph}.onnx" for graph in GRAPHS), "model.safetensors")]

@@ -13,8 +13,8 @@ __all__ = ["command"]
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def command(as_json: bool) -> int:
     """List the models that come with this package."""
-    from ohmq.model_file import load_model
-    from ohmq.shipped import shipped_models
+    from ohmq.model_files.frozen_model import load_model
+    from ohmq.model_files.pretrained import shipped_models
 
     rows: list[dict[str, Any]] = []
     for name, path in shipped_models().items():

@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 from ohmq.cli.jobs import find_files
 from ohmq.cli.options import IMAGE_EXTENSIONS
 from ohmq.cli.output import progress_bar
-from ohmq.codec import Codec, Symbols
+from ohmq.codec import Codec
 from ohmq.errors import ConfigError, OhmqError
 from ohmq.evaluation.evaluate import evaluate_images, evaluate_unquantized, rate_points
 from ohmq.evaluation.plots import plot_rate_distortion
 from ohmq.evaluation.results import Curve, ResultFile, write_fraction_csv, write_rate_distortion_csv
 from ohmq.imaging.convert import prepare_image
 from ohmq.imaging.files import open_image, save_image
-from ohmq.model_file import FrozenModel, resolve_model
+from ohmq.model_files.frozen_model import FrozenModel
+from ohmq.model_files.resolve import resolve_model
+from ohmq.runtime.latents import Symbols
 from ohmq.utils.atomic_write import write_atomically
 from ohmq.utils.provenance import command_line
 

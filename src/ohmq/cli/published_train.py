@@ -114,7 +114,7 @@ def run(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     from ohmq.cli.published_compress import evaluate_set, read_images
     from ohmq.datasets.mnist import resolve_test_set
-    from ohmq.model_file import resolve_model
+    from ohmq.model_files.resolve import resolve_model
     from ohmq.training.resume import resume_point
     from ohmq.training.run import is_first_process, train
 

@@ -1,4 +1,4 @@
-"""The loops over symbols in which coding spends its time, in numpy; `ohmq.entropy.compiled` has the same compiled."""
+"""The loops over symbols in which coding spends its time, in numpy; `ohmq.entropy.kernels_numba` has the same compiled."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ohmq.entropy.frozen import FrozenPrior, Portion, SymbolTables, rows_as_slice
-from ohmq.entropy.frozen_choice import FrozenChoicePrior
+from ohmq.entropy.context_prior import FrozenPrior, Portion, SymbolTables, rows_as_slice
 from ohmq.entropy.kernels import Decoder
 from ohmq.entropy.priced import PricedSymbols
 from ohmq.entropy.tables import symbol_bits
+from ohmq.entropy.tabulated_prior import FrozenChoicePrior
 from ohmq.errors import BitstreamError
 
 __all__ = ["EncodedBatch", "decode_layers", "encode_layers", "verify_layers"]

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ohmq.entropy.frozen import Array, Portion, SymbolTables, rows_as_slice
-from ohmq.entropy.frozen_choice import FrozenChoicePrior
+from ohmq.entropy.context_prior import Array, Portion, SymbolTables, rows_as_slice
+from ohmq.entropy.tabulated_prior import FrozenChoicePrior
 
 __all__ = ["PricedSymbols"]
 

@@ -37,7 +37,7 @@ def block_filters(count: int) -> tuple[Tensor, list[Filter]]:
     Shape:
         Returns: (count, 3, 16, 16), and what each filter is.
     """
-    frequency, place = np.arange(BLOCK)[:, None], np.arange(BLOCK)  # not in torch: see `ohmq.model_file`
+    frequency, place = np.arange(BLOCK)[:, None], np.arange(BLOCK)  # not in torch: see `ohmq.model_files.frozen_model`
     cosine = np.cos(math.pi * (place + 0.5) * frequency / BLOCK) * math.sqrt(2 / BLOCK)
     cosine[0] /= math.sqrt(2)
     colours = np.array([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]])

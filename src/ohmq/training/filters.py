@@ -11,7 +11,7 @@ from PIL import Image
 from ohmq.codec import Codec
 from ohmq.datasets.photos import photo_files, photo_folder, read_photo
 from ohmq.errors import ConfigError
-from ohmq.model_file import FrozenModel, with_filters
+from ohmq.model_files.frozen_model import FrozenModel, with_filters
 from ohmq.models.config import BLOCK, PhotoConfig
 from ohmq.postfilter.classes import CLASSES, FEATURES, REACH, by_class, classes, features
 from ohmq.postfilter.filters import ClassFilters

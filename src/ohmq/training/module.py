@@ -10,9 +10,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ohmq.losses import rate_distortion_loss
 from ohmq.models import CompressionModel
+from ohmq.models.config import active_channels
 from ohmq.models.priors.context import ContextPrior
 from ohmq.models.quantizers.one_hot_max import OneHotMax
-from ohmq.models.config import active_channels
 from ohmq.training.options import TrainOptions
 from ohmq.training.warm_start import ScalarBottleneck, VectorBottleneck
 

@@ -23,7 +23,9 @@ from ohmq.datasets.mnist import Split, load_mnist
 from ohmq.datasets.photos import CropLoader, WholePhotos, photo_files, photo_folder
 from ohmq.errors import ConfigError
 from ohmq.evaluation.classic import classic_curve
-from ohmq.model_file import CHECKPOINT_FORMAT, model_of_checkpoint, read_checkpoint, resolve_model, thaw
+from ohmq.model_files.checkpoint import CHECKPOINT_FORMAT, model_of_checkpoint, read_checkpoint
+from ohmq.model_files.freeze import thaw
+from ohmq.model_files.resolve import resolve_model
 from ohmq.models import (
     CompressionModel,
     MnistConfig,

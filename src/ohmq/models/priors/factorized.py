@@ -1,6 +1,6 @@
 """Priors: the probabilities of symbols that entropy coding needs.
 
-In training a prior is a differentiable module. For coding it is frozen to integers (`ohmq.entropy.frozen`), so that
+In training a prior is a differentiable module. For coding it is frozen to integers (`ohmq.entropy.context_prior`), so that
 nothing between the bits and the symbols is floating point.
 """
 

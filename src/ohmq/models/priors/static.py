@@ -56,7 +56,7 @@ class StaticPrior(nn.Module):
 
     @torch.no_grad()
     def class_logits(self) -> Tensor:
-        """Log probabilities for each border class (see `ohmq.entropy.frozen.border_classes`), in float64.
+        """Log probabilities for each border class (see `ohmq.entropy.context_prior.border_classes`), in float64.
 
         Shape:
             (16, C, S).

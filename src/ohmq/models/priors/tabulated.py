@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ohmq.entropy.frozen_choice import FrozenChoicePrior
 from ohmq.entropy.kernels import LEVEL_BITS, SPATIAL_LIMIT
+from ohmq.entropy.tabulated_prior import FrozenChoicePrior
 from ohmq.models.priors.context import _context_network
 
 __all__ = ["ChoicePrior", "ChosenTables"]

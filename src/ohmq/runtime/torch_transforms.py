@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ohmq.models.base import CompressionModel
-from ohmq.models.config import BLOCK, PhotoConfig
-from ohmq.models.photo import ChannelGain, PhotoModel, PhotoSynthesis
+from ohmq.models.config import PhotoConfig
+from ohmq.models.photo import PhotoModel, PhotoSynthesis
 from ohmq.postfilter.classes import REACH
 from ohmq.postfilter.filters import ClassFilters, finished
+from ohmq.runtime.receptive_field import analysis_halo, synthesis_halo
 
-__all__ = ["TorchNetworks", "analysis_halo", "synthesis_halo"]
+__all__ = ["TorchNetworks"]
 
 AT_ONCE = 512
 """Tiles that go through a network at a time."""
-_POINTWISE = (nn.ReLU, nn.Identity, ChannelGain)
 
 
 class TorchNetworks:
@@ -118,35 +118,3 @@ def _channels_last(model: CompressionModel) -> None:
     """Lay the weights of the transforms as convolutions on a CPU like them: three quarters of the time."""
     for transform in (model.analysis_transform, model.synthesis_transform):
         transform.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def analysis_halo(transform: nn.Module) -> int:
-    """How many positions around a window an analysis transform needs.
-
-    Raises:
-        TypeError: a layer of which it is not known how far it sees.
-    """
-    low, high = _seen(transform, 0, 0)
-    return max(-(low // BLOCK), high // BLOCK)
-
-
-def synthesis_halo(transform: nn.Module, reach: int = 0) -> int:
-    """The same for a synthesis transform, whose pixels so many around the window are needed too."""
-    low, high = _seen(transform, -reach, BLOCK - 1 + reach)
-    return max(-low, high)
-
-
-def _seen(transform: nn.Module, low: int, high: int) -> tuple[int, int]:
-    """The first and the last input sample that output samples low to high depend on; layers follow each other."""
-    for layer in reversed([layer for layer in transform.modules() if not list(layer.children())]):
-        if isinstance(layer, nn.ConvTranspose2d):
-            (size, _), (stride, _), padding = layer.kernel_size, layer.stride, int(layer.padding[0])
-            low, high = -((size - 1 - padding - low) // stride), (high + padding) // stride
-        elif isinstance(layer, nn.Conv2d):
-            (size, _), (stride, _), padding = layer.kernel_size, layer.stride, int(layer.padding[0])
-            low, high = low * stride - padding, high * stride - padding + size - 1
-        elif isinstance(layer, nn.PixelShuffle):
-            low, high = low // layer.upscale_factor, high // layer.upscale_factor
-        elif not isinstance(layer, _POINTWISE):
-            raise TypeError(f"how far a layer {type(layer).__name__} sees is not known")
-    return low, high

@@ -5,8 +5,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ohmq.entropy.frozen import FrozenPrior
-from ohmq.entropy.frozen_choice import FrozenChoicePrior
+from ohmq.entropy.context_prior import FrozenPrior
+from ohmq.entropy.tabulated_prior import FrozenChoicePrior
 from ohmq.errors import ModelFileError
 from ohmq.models.config import ModelConfig, PhotoConfig
 

@@ -1,0 +1,61 @@
+"""src/ohmq/model_files/checkpoint.py."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ohmq.errors import ModelFileError
+from ohmq.model_files.freeze import freeze
+from ohmq.model_files.frozen_model import FrozenModel
+from ohmq.models import CompressionModel, build_model, config_from_dict
+
+CHECKPOINT_FORMAT = 1
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The contents of a training checkpoint, loaded without running code from it.
+
+    Raises:
+        ModelFileError: missing, damaged, or not a checkpoint of this project.
+    """
+    if not path.is_file():
+        raise ModelFileError(f"no checkpoint {path}")
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+        version = contents["ohmq"]["format"]
+    except Exception as error:  # torch raises many kinds for files that are not its own
+        raise ModelFileError(f"{path} is not a checkpoint that ohmq train wrote ({type(error).__name__})") from error
+    if version != CHECKPOINT_FORMAT:
+        raise ModelFileError(f"{path} has checkpoint format {version}; this release reads {CHECKPOINT_FORMAT}")
+    return dict(contents)
+
+
+def model_of_checkpoint(path: Path) -> tuple[CompressionModel, dict[str, Any]]:
+    """The model of a checkpoint, with the averaged weights where there are any, and all its contents.
+
+    Raises:
+        ModelFileError: as `read_checkpoint`; or one of the warm start.
+    """
+    contents = read_checkpoint(path)
+    record, state = contents["ohmq"], contents["state_dict"]
+    if record["stage"] == "warm_start":
+        raise ModelFileError(f"{path} was written during the warm start; there is no codec in it yet: go on training")
+    model = build_model(config_from_dict(record["model"]))
+    prefix = "averaged.module." if any(key.startswith("averaged.module.") for key in state) else "model."
+    model.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+    return model, contents
+
+
+def _from_checkpoint(path: Path) -> FrozenModel:
+    model, contents = model_of_checkpoint(path)
+    record = contents["ohmq"]
+    provenance = {
+        **{key: record[key] for key in ("ohmq", "command", "description", "options", "stage")},
+        "epoch": contents["epoch"],
+        "step": contents["global_step"],
+        "seconds": record.get("seconds"),
+    }
+    name = re.sub(r"[^\w.-]", "_", path.stem)
+    return freeze(model, name, provenance)
