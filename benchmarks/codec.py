@@ -24,9 +24,9 @@ from torch.utils.flop_counter import FlopCounterMode
 import ohmq
 from ohmq.bitstream.reader import read_ohm
 from ohmq.codec import Codec
+from ohmq.encoder.refine import STEPS
 from ohmq.entropy.layers import encode_layers
 from ohmq.entropy.tabulated_prior import FrozenChoicePrior
-from ohmq.feedback import STEPS
 from ohmq.model_files.frozen_model import load_model, save_model
 
 

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import torch
 from literal import LiteralOhm
 
-from ohmq.losses import rate_distortion_loss
 from ohmq.models import MnistConfig, build_model
+from ohmq.training.losses import rate_distortion_loss
 
 
 def make_step(kind: str, batch: int, channels: int, symbols: int, all_active: bool) -> Callable[[], float]:

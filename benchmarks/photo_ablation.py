@@ -27,11 +27,11 @@ from ohmq.evaluation.classic import classic_curve
 from ohmq.models import CompressionModel, PhotoConfig, PhotoIntegerModel, PhotoModel, build_model
 from ohmq.models.photo import BLOCK
 from ohmq.models.priors.tabulated import ChoicePrior, ChosenTables
-from ohmq.training import photo_start
 from ohmq.training.options import PRESETS
-from ohmq.training.photo import RATE_FACTORS, rate_distortion
-from ohmq.training.photo_start import PhotoDesign, design_photo_codec, start_integer_model, start_photo_model
-from ohmq.training.run import DESIGN_CROP, DESIGN_CROPS
+from ohmq.training.photo import initialise as photo_start
+from ohmq.training.photo.initialise import PhotoDesign, design_photo_codec, start_integer_model, start_photo_model
+from ohmq.training.photo.module import RATE_FACTORS, rate_distortion
+from ohmq.training.photo.run import DESIGN_CROP, DESIGN_CROPS
 from ohmq.utils.atomic_write import write_atomically
 from ohmq.utils.provenance import command_line
 

@@ -8,7 +8,7 @@ import operator
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,13 @@ from ohmq.bitstream.reader import read_extra, read_header, read_ohm, split_tiles
 from ohmq.bitstream.stream import ByteSource, StreamBuffer
 from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.bitstream.writer import join_tiles, write_ohm
+from ohmq.encoder.encoder import DEFAULT_EFFORT
+from ohmq.encoder.quality import _visible
+from ohmq.encoder.rate_control import PRICES, Fitting, Quality, _Attempt, _bisect, _Result
+from ohmq.encoder.rdoq import PricedSymbols
+from ohmq.encoder.refine import STEPS, block_coefficients, fed_back
 from ohmq.entropy import decode_fixed_rate, encode_fixed_rate, fixed_rate_bytes
 from ohmq.entropy.layers import decode_layers, encode_layers
-from ohmq.entropy.priced import PricedSymbols
 from ohmq.entropy.select_kernels import _compiled_kernels
 from ohmq.entropy.tabulated_prior import FrozenChoicePrior
 from ohmq.errors import (
@@ -34,7 +38,6 @@ from ohmq.errors import (
     UnreachableTargetError,
     UnsupportedImageError,
 )
-from ohmq.feedback import STEPS, block_coefficients, fed_back
 from ohmq.geometry import WINDOW, Window, windows
 from ohmq.imaging.arrays import as_image
 from ohmq.imaging.convert import DEFAULT_MAX_PIXELS, ImageConversionWarning, check_size, load_pixels, prepare_image
@@ -47,11 +50,7 @@ from ohmq.runtime.protocols import CodingModel
 from ohmq.runtime.windowed import DEFAULT_TILE, TILE_ABOVE, _box, _tiles
 from ohmq.utils.progress import steps
 
-__all__ = ["DEFAULT_EFFORT", "PRICES", "Codec", "Coded", "Fitting", "Quality"]
-DEFAULT_EFFORT = 1
-"""Steps of feedback where nothing else is asked for; see `Codec.fed_back`."""
-PRICES = tuple(2 ** (-step / 4) for step in range(-4, 5))
-"""For a target, what a bit may cost, by what it costs in the model: from few bits to many."""
+__all__ = ["Codec", "Coded"]
 
 
 class Coded(NamedTuple):
@@ -64,27 +63,6 @@ class Coded(NamedTuple):
     data: bytes
     channels: int
     psnr_db: float | None
-
-
-class Quality(NamedTuple):
-    """A number of channels, the PSNR of the picture they decode to, in dB, and what they are chosen from, with its price."""
-
-    channels: int
-    psnr_db: float
-    source: Source
-
-
-class Fitting(NamedTuple):
-    """What `Codec.encode_within` gives: a file, how many channels it has, and what it was coded from, with its price."""
-
-    file: bytes
-    channels: int
-    source: Source
-
-
-_Result = TypeVar("_Result", Fitting, Quality)
-_Attempt = Callable[[int, Source], tuple[bool, _Result]]
-"""Takes a number of channels and what to code them from; says whether that is too much, and what it gave."""
 
 
 class Codec:
@@ -207,7 +185,7 @@ class Codec:
         """The latent of a picture, moved to where the symbols that are chosen decode to something nearer to the picture.
 
         A quick choice of symbols, as if tables did not depend on what was coded before, is decoded; what the picture misses
-        then moves the latent, see `ohmq.feedback.fed_back`. Decoding knows nothing of it.
+        then moves the latent, see `ohmq.encoder.refine.fed_back`. Decoding knows nothing of it.
 
         Args:
             latent: (h, w, D), that of analysis. picture: uint8, (H, W, 3), the latent's or up to a block smaller.
@@ -916,27 +894,6 @@ class Codec:
             inside = decoded[:, y : y + lower - upper, x : x + right - left]
             pixels = np.ascontiguousarray(inside.transpose(1, 2, 0))
             yield box, pixels
-
-
-def _bisect(settings: Sequence[tuple[int, Source]], attempt: _Attempt[_Result]) -> list[tuple[bool, _Result]]:
-    """What attempts gave on the way to the place where it becomes too much, among settings from few bits to many."""
-    tried = []
-    low, high = 0, len(settings)
-    while low < high:
-        place = (low + high) // 2
-        tried.append(attempt(*settings[place]))
-        low, high = (low, place) if tried[-1][0] else (place + 1, high)
-    return tried
-
-
-def _visible(picture: Image.Image, decoded: Array) -> tuple[Array, Array]:
-    """The colours of a picture and of its decoded pixels where it is not fully transparent."""
-    original: Array = np.asarray(picture)
-    if picture.mode not in ("LA", "RGBA"):
-        return original, decoded
-    visible = original[..., -1] > 0
-    colours = original[..., 0] if picture.mode == "LA" else original[..., :3]
-    return colours[visible], decoded[visible]
 
 
 class _Resumed:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ohmq.evaluation.results import ResultFile
-from ohmq.experiments import experiment_names
+from ohmq.experiments.catalogue import experiment_names
 from ohmq.loading import load
 
 OWN = """

@@ -17,9 +17,9 @@ from ohmq.errors import ConfigError
 from ohmq.loading import load
 from ohmq.metrics import psnr_db
 from ohmq.models import PhotoConfig
-from ohmq.training import photo
 from ohmq.training.options import TrainOptions, preset
-from ohmq.training.quick_analysis import PATCHES
+from ohmq.training.photo import module as photo
+from ohmq.training.photo.distill_analysis import PATCHES
 from ohmq.training.run import train
 
 

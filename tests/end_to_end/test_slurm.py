@@ -10,7 +10,7 @@ import pytest
 
 from ohmq.cli.published_compress import build_parser as compress_parser
 from ohmq.cli.published_train import build_parser, options_from
-from ohmq.experiments import experiment_names, find_experiments
+from ohmq.experiments.catalogue import experiment_names, find_experiments
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(path.name for path in (ROOT / "slurm").glob("*.sh") if path.name != "common.sh")

@@ -12,7 +12,7 @@ from ohmq.model_files.frozen_model import with_filters
 from ohmq.models import CompressionModel, MnistConfig, PhotoConfig, PhotoModel, build_model
 from ohmq.postfilter.classes import CLASSES, FEATURES
 from ohmq.postfilter.filters import ClassFilters
-from ohmq.training.photo_start import PhotoDesign, design_photo_codec, start_photo_model
+from ohmq.training.photo.initialise import PhotoDesign, design_photo_codec, start_photo_model
 
 CONFIGS = {
     "static": MnistConfig(channels_max=5, num_symbols=7),

@@ -19,7 +19,7 @@ from ohmq.models import PhotoConfig, build_model
 from ohmq.postfilter import filters as class_filters
 from ohmq.postfilter.classes import CLASSES, FEATURES, REACH, classes
 from ohmq.postfilter.filters import ClassFilters
-from ohmq.training.filters import fit_filters, fitted_at
+from ohmq.training.photo.fit_postfilter import fit_filters, fitted_at
 
 
 def decoded_picture(height: int, width: int) -> NDArray[np.float32]:

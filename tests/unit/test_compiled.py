@@ -17,11 +17,11 @@ from ohmq import codec as codec_module
 from ohmq import load
 from ohmq.cli.jobs import Job, compiled_for
 from ohmq.codec import Codec
+from ohmq.encoder.rdoq import PricedSymbols
 from ohmq.entropy import kernels_numba as kernels
 from ohmq.entropy.context_prior import FrozenPrior, neighbour_rows
 from ohmq.entropy.kernels import LARGEST_PLACE, NUMPY
 from ohmq.entropy.kernels_numba import COMPILED
-from ohmq.entropy.priced import PricedSymbols
 from ohmq.entropy.tabulated_prior import INTERLACED_LEVELS, LEVELS, FrozenChoicePrior
 from ohmq.errors import ConfigError
 from ohmq.utils import numba_cache as jit

@@ -6,7 +6,7 @@ import pytest
 
 from ohmq.errors import ConfigError
 from ohmq.evaluation.published import published_names
-from ohmq.experiments import GROUPS, experiment_names, find_experiments, load_experiment
+from ohmq.experiments.catalogue import GROUPS, experiment_names, find_experiments, load_experiment
 from ohmq.training.options import TrainOptions, preset
 
 GRID = [(low, high, c, 16) for low, high in ((0.95, 0.999), (0.9, 0.999), (0.85, 0.9)) for c in (0, 8)]

@@ -11,12 +11,14 @@ from small_models import make_codec, photo_picture
 
 import ohmq.codec
 from ohmq.bitstream.reader import read_header
-from ohmq.codec import DEFAULT_EFFORT, PRICES, Codec
+from ohmq.codec import Codec
+from ohmq.encoder.encoder import DEFAULT_EFFORT
+from ohmq.encoder.rate_control import PRICES
+from ohmq.encoder.refine import STEPS, block_coefficients, fed_back
 from ohmq.entropy.tabulated_prior import FrozenChoicePrior
 from ohmq.errors import ConfigError, UnreachableTargetError
 from ohmq.evaluation.bd_rate import bd_rate
 from ohmq.evaluation.evaluate import evaluate_images
-from ohmq.feedback import STEPS, block_coefficients, fed_back
 from ohmq.loading import load
 from ohmq.metrics import psnr_db
 from ohmq.models.config import GREY_LEVELS

@@ -6,8 +6,9 @@ from small_models import make_codec, make_model
 
 from ohmq.codec import Codec
 from ohmq.entropy.context_prior import FrozenPrior, border_classes
-from ohmq.entropy.layers import decode_layers, encode_layers, verify_layers
+from ohmq.entropy.layers import decode_layers, encode_layers
 from ohmq.errors import BitstreamError
+from ohmq.evaluation.verify import verify_layers
 
 
 def random_symbols(codec: Codec, pictures: int, tiles: int, seed: int = 0) -> np.ndarray:

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from ohmq.cli import main
+from ohmq.evaluation.parameter_counts import count_parameters, variants
 from ohmq.models import MnistConfig, OpenImagesConfig, PhotoConfig
-from ohmq.models.parameters import count_parameters, variants
 
 
 @pytest.mark.parametrize(

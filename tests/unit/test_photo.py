@@ -18,15 +18,16 @@ from small_models import photo_picture as picture
 from ohmq.bitstream.reader import read_ohm
 from ohmq.codec import Codec
 from ohmq.entropy import tabulated_prior as frozen_choice
-from ohmq.entropy.layers import encode_layers, verify_layers
+from ohmq.entropy.layers import encode_layers
 from ohmq.entropy.tabulated_prior import FrozenChoicePrior
 from ohmq.errors import BitstreamError, ConfigError, ModelFileError
+from ohmq.evaluation.verify import verify_layers
 from ohmq.model_files.freeze import freeze, thaw
 from ohmq.model_files.frozen_model import load_model, save_model
 from ohmq.model_files.integer_prior import integer_prior
 from ohmq.models import PhotoConfig, PhotoIntegerModel, PhotoModel, build_model, config_from_dict
 from ohmq.models.photo import block_filters
-from ohmq.training.photo_start import PhotoDesign, design_photo_codec, start_integer_model, start_photo_model
+from ohmq.training.photo.initialise import PhotoDesign, design_photo_codec, start_integer_model, start_photo_model
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ import ohmq.codec
 from ohmq.bitstream.psnr_table import psnr_table
 from ohmq.bitstream.reader import read_header
 from ohmq.bitstream.truncate import truncate_ohm
-from ohmq.codec import PRICES, Codec
+from ohmq.codec import Codec
+from ohmq.encoder.rate_control import PRICES
 from ohmq.entropy.layers import encode_layers
 from ohmq.entropy.tabulated_prior import FrozenChoicePrior
 from ohmq.errors import ConfigError, UnreachableTargetError

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ohmq.losses import rate_distortion_loss
 from ohmq.models import MnistConfig, build_model
 from ohmq.models.quantizers.directional import DirectionalOneHotMax
 from ohmq.models.quantizers.one_hot_max import OneHotMax, one_hot_to_symbols, symbols_to_one_hot
 from ohmq.models.quantizers.rounding import Identity, IntegerRounding, active_channels
+from ohmq.training.losses import rate_distortion_loss
 
 _path = Path(__file__).parents[2] / "benchmarks" / "literal.py"
 _spec = importlib.util.spec_from_file_location("literal", _path)

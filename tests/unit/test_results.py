@@ -8,17 +8,8 @@ from pathlib import Path
 import pytest
 
 from ohmq.errors import ConfigError, OutputExistsError
-from ohmq.evaluation.results import (
-    DEFINITIONS,
-    Curve,
-    ImageRow,
-    RatePoint,
-    ResultFile,
-    average_row,
-    write_fraction_csv,
-    write_rate_distortion_csv,
-    write_rows_csv,
-)
+from ohmq.evaluation.results import DEFINITIONS, Curve, ImageRow, RatePoint, ResultFile
+from ohmq.evaluation.tables import average_row, write_fraction_csv, write_rate_distortion_csv, write_rows_csv
 from ohmq.utils.provenance import software_versions
 
 POINTS = (

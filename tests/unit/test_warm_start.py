@@ -11,8 +11,8 @@ from ohmq.errors import ConfigError
 from ohmq.models import MnistConfig, build_model
 from ohmq.models.quantizers.one_hot_max import OneHotMax
 from ohmq.training.options import TrainOptions
-from ohmq.training.resize import grow_symbols, resize_channels
-from ohmq.training.warm_start import ScalarBottleneck, VectorBottleneck
+from ohmq.training.published.grow import grow_symbols, resize_channels
+from ohmq.training.published.warm_start import ScalarBottleneck, VectorBottleneck
 
 
 @pytest.fixture(scope="module")

@@ -67,11 +67,11 @@ def command(
     With -o: comparison.html (one page: table, curve, pictures side by side), comparison.json, points.csv, images.csv
     (a row an image) and plots.
     """
-    from ohmq.cli.published_compress import channel_counts, read_images
     from ohmq.codec import Codec
     from ohmq.evaluation.classic import CLASSIC_CODECS, check_classic
     from ohmq.evaluation.compare import MODEL, Comparison, compare_codecs, spread, suited_images
     from ohmq.evaluation.optional import require
+    from ohmq.evaluation.report import channel_counts, read_images
     from ohmq.model_files.resolve import resolve_model
     from ohmq.utils.atomic_write import check_output
     from ohmq.utils.provenance import command_line
@@ -163,7 +163,8 @@ def _check_kodak(shapes: list[tuple[int, int]]) -> None:
 def _write(comparison: "Comparison", pictures: "list[Picture]", output_dir: Path, force: bool) -> None:
     from ohmq.evaluation.page import comparison_page
     from ohmq.evaluation.plots import plot_rate_distortion
-    from ohmq.evaluation.results import Curve, write_rows_csv
+    from ohmq.evaluation.results import Curve
+    from ohmq.evaluation.tables import write_rows_csv
     from ohmq.utils.atomic_write import write_atomically
 
     limit = comparison.highest_rate()

@@ -53,12 +53,12 @@ def command(
     as_json: bool,
 ) -> int:
     """Measure a model on images: each is coded and decoded, rates are of the bytes."""
-    from ohmq.cli.published_compress import evaluate_set, read_images
     from ohmq.codec import Codec
     from ohmq.errors import ConfigError
     from ohmq.evaluation.bd_rate import bd_rate
     from ohmq.evaluation.classic import CLASSIC_CODECS, classic_curve
     from ohmq.evaluation.published import published_curve
+    from ohmq.evaluation.report import evaluate_set, read_images
     from ohmq.model_files.resolve import resolve_model
     from ohmq.utils.atomic_write import check_output
 

@@ -60,7 +60,7 @@ def command(
         frozen = with_filters_of(frozen, resolve_model(filters))
     elif filters is not None:
         from ohmq.cli.output import progress_bar
-        from ohmq.training.filters import PHOTOS, filter_photos, fit_filters
+        from ohmq.training.photo.fit_postfilter import PHOTOS, filter_photos, fit_filters
 
         photos = filter_photos(Path(filters), count or PHOTOS)
         with progress_bar(len(photos), "fitting filters") as progress:

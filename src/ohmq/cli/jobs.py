@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import click
 
-from ohmq.cli.options import _work
 from ohmq.cli.output import _progress_within
 from ohmq.errors import ConfigError, OhmqError, OutputExistsError
 
@@ -192,6 +191,7 @@ def _inherited(threads: int) -> Iterator[None]:
             os.environ["OMP_NUM_THREADS"] = before
 
 
+_work: Work | None = None
 _busy = False
 """Whether this process is at a job, which may have a partial file to remove."""
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from ohmq.cli.jobs import FEW_FILES, Work
+from ohmq.cli.jobs import FEW_FILES
 
 __all__ = ["COMPILED", "FRACTION", "NumberRange"]
 
@@ -27,9 +27,6 @@ COMPILED = click.option(
     default=None,
     help=f"Code with numba, if it is installed; default: for more than {FEW_FILES} files in a process.",
 )
-
-
-_work: Work | None = None
 
 
 IMAGE_EXTENSIONS = tuple(

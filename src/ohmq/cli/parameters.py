@@ -36,7 +36,7 @@ def command(
     The last column holds the C inverse temperatures of the prior, which belong to no part. The photo codec is no
     published network: it has our split only.
     """
-    from ohmq.models.parameters import PUBLISHED_CHANNELS, count_parameters, variants
+    from ohmq.evaluation.parameter_counts import PUBLISHED_CHANNELS, count_parameters, variants
 
     rows = []
     for family in families or ("mnist", "openimages"):

@@ -112,11 +112,12 @@ def options_from(arguments: argparse.Namespace) -> Any:
 def run(argv: list[str] | None = None) -> int:
     """Train, then evaluate on the test sets."""
     arguments = build_parser().parse_args(argv)
-    from ohmq.cli.published_compress import evaluate_set, read_images
     from ohmq.datasets.mnist import resolve_test_set
+    from ohmq.evaluation.report import evaluate_set, read_images
     from ohmq.model_files.resolve import resolve_model
+    from ohmq.training.fit import is_first_process
     from ohmq.training.resume import resume_point
-    from ohmq.training.run import is_first_process, train
+    from ohmq.training.run import train
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = options_from(arguments)

@@ -65,9 +65,10 @@ def command(preset_name: str | None, ckpt: Path | None, resume: bool, **given: A
     Photos are read from the folders train and validation below --data, below --data/photos or below --data/openimages.
     """
     from ohmq.models import MnistConfig
+    from ohmq.training.fit import is_first_process
     from ohmq.training.options import TrainOptions, preset
     from ohmq.training.resume import resume_point
-    from ohmq.training.run import is_first_process, train
+    from ohmq.training.run import train
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     settings = preset(preset_name) if preset_name else {}

@@ -133,7 +133,7 @@ class FrozenPrior:
     """A prior in integers: static tables for each border class, or tables computed from the context.
 
     Args:
-        tensors: what `ohmq.model_files.frozen_model` freezes. Static: "frequencies" (classes, C, S). Context: "logits" (classes, C,
+        tensors: what `ohmq.model_files.freeze` makes. Static: "frequencies" (classes, C, S). Context: "logits" (classes, C,
             S), "features" (C, S, K), "codewords" (C, S, D), "exp2" (1024,), and for each group g >= 1 and layer l of 0,
             1, 2 "network.g.l.weight" (out, in) and "network.g.l.bias" (out,).
         group_sizes: channels of each group.

@@ -13,10 +13,12 @@ from PIL import Image
 from ohmq.bitstream.format import Layer, OhmFile
 from ohmq.bitstream.writer import write_ohm
 from ohmq.codec import Codec
-from ohmq.entropy.layers import encode_layers, verify_layers
-from ohmq.entropy.priced import PricedSymbols
+from ohmq.encoder.rdoq import PricedSymbols
+from ohmq.entropy.layers import encode_layers
 from ohmq.errors import BitstreamError, ConfigError, UnsupportedImageError
-from ohmq.evaluation.results import ImageRow, RatePoint, average_row
+from ohmq.evaluation.results import ImageRow, RatePoint
+from ohmq.evaluation.tables import average_row
+from ohmq.evaluation.verify import verify_layers
 from ohmq.metrics import ms_ssim, psnr_db_batch, ssim
 from ohmq.models import CompressionModel
 from ohmq.runtime.latents import Latent, Symbols

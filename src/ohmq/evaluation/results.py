@@ -1,10 +1,8 @@
 """Results as data: rate–distortion points, curves, and the JSON and CSV files that keep them."""
 
-import csv
-import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,18 +11,7 @@ from ohmq.errors import ConfigError
 from ohmq.utils.atomic_write import write_atomically
 from ohmq.utils.provenance import software_versions
 
-__all__ = [
-    "DEFINITIONS",
-    "Curve",
-    "ImageRow",
-    "RateName",
-    "RatePoint",
-    "ResultFile",
-    "average_row",
-    "write_fraction_csv",
-    "write_rate_distortion_csv",
-    "write_rows_csv",
-]
+__all__ = ["DEFINITIONS", "Curve", "ImageRow", "RateName", "RatePoint", "ResultFile"]
 
 RESULT_FORMAT = 1
 
@@ -186,52 +173,3 @@ def _plain(value: float) -> float | str | None:
 
 def _number(value: float | str | None) -> Any:
     return math.nan if value is None else float(value) if isinstance(value, str) else value
-
-
-def average_row(rows: Sequence[ImageRow]) -> ImageRow:
-    """The row "avg": the mean of each column. A NaN makes its column's mean NaN.
-
-    Raises:
-        ValueError: no rows.
-    """
-    if not rows:
-        raise ValueError("no rows to average")
-    columns = [sum(column) / len(rows) for column in list(zip(*rows, strict=True))[1:]]
-    return ImageRow("avg", *columns)
-
-
-def write_fraction_csv(path: Path | str, rows: Sequence[ImageRow], *, force: bool = False) -> None:
-    """Write one row an image, and the row "avg" at the end.
-
-    Raises:
-        ValueError: no rows. OutputExistsError: the file exists and force is not set.
-    """
-    _write_csv(path, ImageRow._fields, [*rows, average_row(rows)], force)
-
-
-def write_rate_distortion_csv(path: Path | str, points: Sequence[RatePoint], *, force: bool = False) -> None:
-    """Write one row a rate.
-
-    Raises:
-        OutputExistsError: the file exists and force is not set.
-    """
-    _write_csv(path, RatePoint._fields, points, force)
-
-
-def write_rows_csv(path: Path | str, rows: Sequence[Any], *, force: bool = False) -> None:
-    """Write named tuples of one kind, a row each, below their field names.
-
-    Raises:
-        ValueError: no rows. OutputExistsError: the file exists and force is not set.
-    """
-    if not rows:
-        raise ValueError("no rows to write")
-    _write_csv(path, rows[0]._fields, rows, force)
-
-
-def _write_csv(path: Path | str, header: Sequence[str], rows: Iterable[Sequence[Any]], force: bool) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([f"{value:.6g}" if isinstance(value, float) else value for value in row] for row in rows)
-    write_atomically(Path(path), text.getvalue().encode(), force=force)

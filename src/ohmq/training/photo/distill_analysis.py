@@ -10,7 +10,7 @@ from ohmq.models import PhotoConfig, PhotoModel, build_model
 from ohmq.models.config import GREY_LEVELS
 from ohmq.models.photo import PhotoAnalysis
 from ohmq.training.options import TrainOptions
-from ohmq.training.photo import PhotoModule
+from ohmq.training.photo.module import PhotoModule
 
 __all__ = ["PATCHES", "QuickAnalysisModule", "with_quick_analysis"]
 
@@ -35,7 +35,7 @@ def with_quick_analysis(model: PhotoModel) -> PhotoModel:
 class QuickAnalysisModule(PhotoModule):
     """Least squares between the latents of both analyses; all but the quick one's convolutions stays as it is.
 
-    What it lacks, feedback makes good: the encoder sees what its latent decodes to, see `ohmq.feedback`. Validation is
+    What it lacks, feedback makes good: the encoder sees what its latent decodes to, see `ohmq.encoder.refine`. Validation is
     without feedback.
 
     Args:

@@ -10,7 +10,7 @@ from ohmq.models import CompressionModel, ModelConfig, build_model
 from ohmq.models.priors.context import ContextPrior
 from ohmq.models.priors.static import StaticPrior
 from ohmq.models.quantizers.one_hot_max import OneHotMax
-from ohmq.training.warm_start import set_nearest_codewords
+from ohmq.training.published.warm_start import set_nearest_codewords
 
 __all__ = ["grow_symbols", "resize_channels"]
 
