@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_models import CONFIGS, make_codec
+from support.small_models import CONFIGS, make_codec
 
 from ohmq.codec import Codec
 

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image, ImageCms
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "unit"))
+sys.path.insert(0, str(ROOT / "tests"))
 
-from small_models import CONFIGS, make_codec, photo_picture  # noqa: E402
+from support.small_models import CONFIGS, make_codec, photo_picture  # noqa: E402
 
 from ohmq.bitstream.truncate import truncate_ohm  # noqa: E402
 from ohmq.codec import Codec  # noqa: E402

@@ -10,6 +10,8 @@ Example:
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ohmq._version import __version__
+
 if TYPE_CHECKING:
     from ohmq.codec import Codec
     from ohmq.errors import (
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from ohmq.imaging.convert import ImageConversionWarning
     from ohmq.loading import load, load_for
 
-__version__ = "0.1.0.dev0"
 
 __all__ = [
     "BitstreamError",
@@ -54,15 +55,15 @@ __all__ = [
 ]
 
 
+_MODULES = {"Codec": "codec", "ImageConversionWarning": "imaging.convert", "load": "loading", "load_for": "loading"}
+"""Modules of the names that are not errors."""
+
+
 def __getattr__(name: str) -> Any:
     """Import on first use: ``import ohmq`` alone loads neither torch nor numpy."""
-    if name in ("Codec", "load", "load_for"):
-        return getattr(importlib.import_module("ohmq.codec"), name)
-    if name == "ImageConversionWarning":
-        return importlib.import_module("ohmq.imaging.convert").ImageConversionWarning
-    if name in __all__:
-        return getattr(importlib.import_module("ohmq.errors"), name)
-    raise AttributeError(f"module 'ohmq' has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module 'ohmq' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"ohmq.{_MODULES.get(name, 'errors')}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,32 +1,43 @@
-"""src/ohmq/loading.py."""
+"""Load codecs, and find the codec that decodes a file: the one registry of models.
+
+Importing this module loads neither numpy nor torch, so that the Pillow plugin stays light.
+"""
 
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ohmq.bitstream.reader import read_header
-from ohmq.codec import Codec
 from ohmq.errors import ConfigError, ModelMismatchError
-from ohmq.model_files.pretrained import shipped_model_ids
 
 if TYPE_CHECKING:
     from ohmq.codec import Codec
 
-__all__ = ["load", "load_for", "register_model"]
+__all__ = ["ModelRegistry", "load", "load_for", "named_codec", "register_model"]
+
+RUNTIMES = ("torch", "onnx")
 
 
-def load(source: str | Path, *, runtime: str = "torch", compiled: bool | None = None) -> Codec:
-    """A codec from a shipped model's name, a model file or a training checkpoint.
+def load(source: str | Path, *, runtime: str = "torch", compiled: bool | None = None) -> "Codec":
+    """Load a codec from a pretrained model's name, a model file or a training checkpoint.
 
     Args:
-        source: which. runtime: "torch", or "onnx": source is then a folder that ``ohmq export --onnx`` wrote, and torch
-            need not be installed. compiled: as `Codec`.
+        source: name of a pretrained model, or path of a model file, a checkpoint or, for ONNX, a folder.
+        runtime: "torch", or "onnx" for a folder that ``ohmq export --onnx`` wrote; torch need not be installed then.
+        compiled: whether numba compiles the inner loops, as for `ohmq.Codec`; default: if numba is installed.
+
+    Returns:
+        A new codec.
 
     Raises:
-        ModelFileError: nothing of the kind. ValueError: another runtime. ConfigError: what these need is not installed.
+        ModelFileError: no such model, or one that cannot compress.
+        ValueError: unknown runtime.
+        ConfigError: a package that the runtime needs is not installed.
     """
-    if runtime not in ("torch", "onnx"):
+    if runtime not in RUNTIMES:
         raise ValueError(f"runtime is {runtime!r}; choose 'torch' or 'onnx'")
+    from ohmq.codec import Codec
+
     if runtime == "onnx":
         from ohmq.model_files.onnx_folder import load_onnx
 
@@ -37,73 +48,91 @@ def load(source: str | Path, *, runtime: str = "torch", compiled: bool | None = 
         if error.name != "torch":
             raise
         raise ConfigError("torch is not installed; without it, models run as ONNX folders: --runtime onnx") from error
-
     return Codec(resolve_model(source), compiled=compiled)
 
 
-_shipped: dict[tuple[bytes, bool | None], Codec] = {}
-_shipped_lock = threading.Lock()
+class ModelRegistry:
+    """Codecs by bitstream id and by name, each loaded once; threads may share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._registered: dict[bytes, Codec] = {}
+        self._loaded: dict[tuple[str, bool | None], Codec] = {}
+
+    def register(self, codec: "Codec") -> None:
+        """Decode files of this codec's model from now on."""
+        with self._lock:
+            self._registered[codec.model_id] = codec
+
+    def named(self, source: str | Path, compiled: bool | None = None) -> "Codec":
+        """Load a model once and keep it; arguments and errors as `load`."""
+        key = str(source), compiled
+        with self._lock:
+            if key not in self._loaded:
+                self._loaded[key] = load(source, compiled=compiled)
+            return self._loaded[key]
+
+    def for_file(self, data: bytes, compiled: bool | None = None) -> "Codec":
+        """Find the registered or pretrained model of a file; arguments and errors as `load_for`."""
+        from ohmq.model_files.pretrained import shipped_model_ids
+
+        model_id = read_header(data).model_id
+        with self._lock:
+            if registered := self._registered.get(model_id):
+                return registered
+        names = shipped_model_ids()
+        if model_id not in names:
+            known = ", ".join(f"{name} {key.hex()}" for key, name in names.items()) or "none"
+            raise ModelMismatchError(
+                f"made with model {model_id.hex()}, which is not a shipped one ({known}): give it with --model"
+            )
+        return self.named(names[model_id], compiled)
 
 
-def load_for(data: bytes, *, compiled: bool | None = None) -> Codec:
-    """The codec of the shipped model that made an ``.ohm`` file; each model is loaded once and kept.
+_REGISTRY = ModelRegistry()
+
+
+def load_for(data: bytes, *, compiled: bool | None = None) -> "Codec":
+    """Load the codec of the model that made an ``.ohm`` file; each model is loaded once.
 
     Args:
-        data: the file, or at least its header. compiled: as `Codec`.
+        data: the file, or at least its header.
+        compiled: as for `load`; a registered model stays as it was registered.
+
+    Returns:
+        The codec; threads may share it.
 
     Raises:
-        ModelMismatchError: the file was made with a model that is not a shipped one.
-        BitstreamError: as `ohmq.bitstream.reader.read_header`.
+        ModelMismatchError: the model is neither registered (`register_model`) nor a pretrained one.
+        BitstreamError: no valid header.
     """
-    model_id = read_header(data).model_id
-    with _shipped_lock:
-        if (model_id, compiled) not in _shipped:
-            shipped = shipped_model_ids()
-            if model_id not in shipped:
-                known = ", ".join(f"{name} {key.hex()}" for key, name in shipped.items()) or "none"
-                raise ModelMismatchError(
-                    f"made with model {model_id.hex()}, which is not a shipped one ({known}): give it with --model"
-                )
-            _shipped[model_id, compiled] = load(shipped[model_id], compiled=compiled)
-        return _shipped[model_id, compiled]
-
-
-_lock = threading.Lock()
-_models: "dict[str, Codec]" = {}
-_registered: "dict[bytes, Codec]" = {}
+    return _REGISTRY.for_file(data, compiled)
 
 
 def register_model(model: "str | Path | Codec") -> "Codec":
-    """Let `Image.open` decode files of a model that is not a shipped one.
+    """Let `load_for` and `PIL.Image.open` decode files of a model that is not a pretrained one.
 
     Args:
         model: a model file, a checkpoint, or a codec.
 
     Returns:
-        The codec; pass it to ``save`` as ``model``.
+        The codec; pass it to ``PIL.Image.Image.save`` as ``model``.
 
     Raises:
         ModelFileError: no such model.
     """
     codec = load(model) if isinstance(model, str | Path) else model
-    with _lock:
-        _registered[codec.model_id] = codec
+    _REGISTRY.register(codec)
     return codec
 
 
-def _codec_named(model: "str | Path | Codec") -> "Codec":
-    """A codec from what ``save`` was given; each name is loaded once."""
-    if not isinstance(model, str | Path):
-        return model
-    with _lock:
-        key = str(model)
-        if key not in _models:
-            _models[key] = load(model)
-        return _models[key]
+def named_codec(model: "str | Path | Codec") -> "Codec":
+    """Load a model once and keep it, or pass a codec through.
 
+    Args:
+        model: name of a pretrained model, a model file, a checkpoint, or a codec.
 
-def _codec_for(data: bytes) -> "Codec":
-    """The registered or shipped model that made a file."""
-    with _lock:
-        registered = _registered.get(read_header(data).model_id)
-    return registered or load_for(data)
+    Raises:
+        ModelFileError: no such model.
+    """
+    return _REGISTRY.named(model) if isinstance(model, str | Path) else model

@@ -20,9 +20,9 @@ from ohmq.bitstream.format import MAGIC, MAX_SIDE
 from ohmq.bitstream.reader import read_extra, read_header, read_ohm
 from ohmq.errors import BitstreamError, OhmqError, TruncatedFileError
 from ohmq.imaging.extras import METADATA, decode_extras
-from ohmq.loading import _codec_for, _codec_named
+from ohmq.loading import load_for, named_codec, register_model
 
-__all__ = ["OhmImageFile"]
+__all__ = ["OhmImageFile", "register_model"]
 
 FORMAT, DEFAULT_MODEL = "OHM", "photo"
 HEADER_STEP = 4096
@@ -99,7 +99,7 @@ class OhmImageFile(ImageFile.ImageFile):
         if self._pending:
             data = self._whole()
             try:
-                picture = _codec_for(data).decompress(
+                picture = load_for(data).decompress(
                     data, allow_truncated=ImageFile.LOAD_TRUNCATED_IMAGES, max_pixels=MAX_SIDE**2
                 )
             except TruncatedFileError as error:
@@ -137,7 +137,7 @@ def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     if given:
         warnings.warn(f".ohm files have no option {', '.join(sorted(given))}: ignored", UserWarning, stacklevel=3)
     try:
-        data = _codec_named(model).compress(image, max_pixels=MAX_SIDE**2, **arguments)
+        data = named_codec(model).compress(image, max_pixels=MAX_SIDE**2, **arguments)
     except OhmqError as error:
         raise OSError(str(error)) from error
     file.write(data)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_models import make_codec
+from support.small_models import make_codec
 
 import ohmq
 from ohmq.model_files.frozen_model import save_model

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import ohmq.files
 import pytest
 from PIL import Image
-from small_models import make_model
+from support.small_models import make_model
 
+import ohmq
 from ohmq.bitstream.psnr_table import psnr_table
 from ohmq.bitstream.reader import read_ohm
 from ohmq.cli import cli, main

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, Browser
 from PIL import Image
-from small_models import make_model
+from support.browser import CHROMIUM, Browser
+from support.small_models import make_model
 
 from ohmq.cli import main
 from ohmq.evaluation.bd_rate import bd_rate

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from small_models import make_model
+from support.small_models import make_model
 
 from ohmq.bitstream.reader import read_ohm
 from ohmq.imaging.files import open_image

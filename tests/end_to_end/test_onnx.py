@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from small_models import make_codec, photo_picture
+from support.small_models import make_codec, photo_picture
 
 import ohmq
 from ohmq.cli import main

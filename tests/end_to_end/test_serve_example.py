@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from small_models import make_codec
+from support.small_models import make_codec
 
 from ohmq.bitstream.reader import read_header
 from ohmq.bitstream.truncate import truncate_ohm

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from ohmq.codec import Codec
-from ohmq.entropy import tabulated_prior as frozen_choice
+from ohmq.entropy import exact_affine
 from ohmq.entropy.exact_affine import Affine
 from ohmq.entropy.layers import encode_layers
 from ohmq.entropy.tabulated_prior import FrozenChoicePrior
@@ -95,7 +95,7 @@ def test_the_shipped_model_codes_in_float32_and_as_in_float64(codec: Codec, monk
         patch.setattr(Affine, "exact_type", watched)
         narrow = encode_layers(codec.prior, symbols, plan).payloads
     assert chosen.count(np.float32) >= 0.9 * len(chosen)
-    monkeypatch.setattr(frozen_choice, "_FLOAT32_INTEGERS", 0)
+    monkeypatch.setattr(exact_affine, "FLOAT32_INTEGERS", 0)
     prior, config = codec.prior, codec.config
     assert isinstance(prior, FrozenChoicePrior)
     assert isinstance(config, PhotoConfig)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from reference_decoder import reference_file, reference_mask
+from support.reference_decoder import reference_file, reference_mask
 
 from ohmq.bitstream.psnr_table import psnr_table
 from ohmq.bitstream.reader import read_header, read_ohm

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from reference_decoder import ReferenceRangeDecoder, reference_file, reference_mask
+from support.reference_decoder import ReferenceRangeDecoder, reference_file, reference_mask
 
 from ohmq.bitstream.format import Extra, Layer, OhmFile
 from ohmq.bitstream.reader import read_header, read_ohm

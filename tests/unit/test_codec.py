@@ -1,11 +1,10 @@
 import threading
 
 import numpy as np
-import ohmq.container
 import pytest
 import torch
 from PIL import Image
-from small_models import CONFIGS, make_codec
+from support.small_models import CONFIGS, make_codec
 
 import ohmq
 from ohmq.bitstream.reader import read_header, read_ohm

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageFile, UnidentifiedImageError
-from small_models import make_codec
+from support.small_models import make_codec
 
-from ohmq import pillow_plugin
+from ohmq import loading, pillow_plugin
 from ohmq.bitstream.reader import read_header, read_ohm
 from ohmq.codec import Codec
 from ohmq.imaging.convert import ImageConversionWarning
@@ -181,7 +181,7 @@ def test_damaged_files_are_os_errors(data: bytes, context_codec: Codec, digit: I
 
 
 def test_a_model_that_is_not_at_hand(digit: Image.Image, monkeypatch: pytest.MonkeyPatch, context_codec: Codec) -> None:
-    monkeypatch.setattr(pillow_plugin, "_registered", {})
+    monkeypatch.setattr(loading, "_REGISTRY", loading.ModelRegistry())
     image = Image.open(io.BytesIO(context_codec.compress(digit)))
     assert image.size == (28, 28)
     with pytest.raises(OSError, match=f"model {context_codec.model_id.hex()}, which is not a shipped one"):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_models import make_codec, photo_picture
+from support.small_models import make_codec, photo_picture
 from torch import nn
 
 import ohmq.codec

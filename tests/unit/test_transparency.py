@@ -7,8 +7,8 @@ import warnings
 import numpy as np
 import pytest
 from PIL import Image
-from reference_decoder import reference_file
-from small_models import make_codec, photo_picture
+from support.reference_decoder import reference_file
+from support.small_models import make_codec, photo_picture
 
 from ohmq.bitstream.format import Extra, ExtraType, OhmFile
 from ohmq.bitstream.reader import read_header, read_ohm

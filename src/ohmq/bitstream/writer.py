@@ -102,6 +102,7 @@ def join_tiles(payloads: Sequence[bytes]) -> bytes:
     """A layer's payload of the payloads of its tiles: their byte counts, then they themselves.
 
     Example:
+        >>> from ohmq.bitstream.reader import split_tiles
         >>> join_tiles([b"abc", b"", b"z"])
         b'\\x03\\x00\\x01abcz'
         >>> split_tiles(b"\\x03\\x00\\x01abcz", 3)

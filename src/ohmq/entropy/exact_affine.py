@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from ohmq.entropy.context_prior import WEIGHT_BITS, Array
 
-_LIMIT = 2**40
-_FLOAT32_INTEGERS = 2**24
-_FAR = 2**20
+EXACT_FLOAT64_LIMIT = 2**40
+FLOAT32_INTEGERS = 2**24
+CLIP_LIMIT = 2**20
 """What is larger than this is cut off to it: no grid and no feature reaches so far."""
 
 
@@ -36,7 +36,7 @@ class Affine:
         self._bias_magnitude = np.abs(self._scaled(self._bias, np.float32))
         # What all weights of a row are multiples of, its sum is as well: it needs so many bits less.
         bits = np.bitwise_or.reduce(self._weight, 1).astype(np.int64) | self._bias
-        self._float32_limits = _FLOAT32_INTEGERS * np.maximum(bits & -bits, 1) * 2.0**-WEIGHT_BITS
+        self._float32_limits = FLOAT32_INTEGERS * np.maximum(bits & -bits, 1) * 2.0**-WEIGHT_BITS
         self._parts: dict[type, tuple[NDArray[Any], NDArray[Any]]] = {}
 
     @staticmethod
@@ -60,7 +60,7 @@ class Affine:
         sums = self._magnitude @ largest if isinstance(largest, np.ndarray) else self._magnitude.sum(1) * largest
         bounds: NDArray[Any] = (sums + self._bias_magnitude) * 1.001  # the sums here are rounded
         # Multiples of 2^-12: exact below 2^40 as integers are below 2^52.
-        if not bounds.max(initial=0) < _LIMIT:
+        if not bounds.max(initial=0) < EXACT_FLOAT64_LIMIT:
             raise ValueError("the choice prior could leave the range of exact integers")
         return bounds
 
@@ -92,6 +92,6 @@ class Affine:
         if self._bias_magnitude.any():
             y += bias[:, None]
         np.floor(y, out=y)
-        if bounds.max(initial=0) > _FAR:
-            np.clip(y, -_FAR, _FAR, out=y)
+        if bounds.max(initial=0) > CLIP_LIMIT:
+            np.clip(y, -CLIP_LIMIT, CLIP_LIMIT, out=y)
         return y.astype(np.float32, copy=False)

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-import ohmq
+from ohmq._version import __version__
 from ohmq.datasets.arrays import ArrayLoader
 from ohmq.datasets.photos import CropLoader, WholePhotos
 from ohmq.errors import ConfigError
@@ -126,7 +126,7 @@ def fit(
     folder = options.output_dir
     record = {
         "format": CHECKPOINT_FORMAT,
-        "ohmq": ohmq.__version__,
+        "ohmq": __version__,
         "stage": stage.name,
         "model": stage.model.to_dict(),
         "options": options.to_dict(),

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ohmq._version import __version__
+
 __all__ = ["command_line", "software_versions"]
 
 
@@ -18,10 +20,8 @@ def software_versions() -> dict[str, str]:
         except PackageNotFoundError:
             return "not installed"
 
-    import ohmq
-
     return {
-        "ohmq": ohmq.__version__,
+        "ohmq": __version__,
         **{package: installed(package) for package in ("torch", "numpy", "numba", "pillow")},
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_models import make_codec, make_photo_model, photo_picture
+from support.small_models import make_codec, make_photo_model, photo_picture
 
 import ohmq.codec
 from ohmq.bitstream.psnr_table import psnr_table
@@ -28,7 +28,7 @@ from ohmq.model_files.frozen_model import load_model, save_model
 from ohmq.models import PhotoModel
 from ohmq.runtime.latents import Latent
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def shipped() -> Codec:
 
 @pytest.fixture(scope="module")
 def photo() -> Image.Image:
-    with Image.open(Path(__file__).parents[2] / "examples" / "photos" / "chelsea.png") as image:
+    with Image.open(Path(__file__).parents[3] / "examples" / "photos" / "chelsea.png") as image:
         return image.convert("RGB").crop((60, 40, 316, 232))
 
 

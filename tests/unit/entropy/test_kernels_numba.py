@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from small_models import make_codec, photo_picture, random_filters
+from support.small_models import make_codec, photo_picture, random_filters
 
-from ohmq import codec as codec_module
 from ohmq import load
 from ohmq.cli.jobs import Job, compiled_for
 from ohmq.codec import Codec
 from ohmq.encoder.rdoq import PricedSymbols
 from ohmq.entropy import kernels_numba as kernels
+from ohmq.entropy import select_kernels
 from ohmq.entropy.context_prior import FrozenPrior, neighbour_rows
 from ohmq.entropy.kernels import LARGEST_PLACE, NUMPY
 from ohmq.entropy.kernels_numba import COMPILED
@@ -153,7 +153,7 @@ def test_it_is_used_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> No
     frozen = make_codec("photo").frozen
     assert Codec(frozen).compiled
     assert load("photo", compiled=False).compiled is False
-    monkeypatch.setattr(codec_module, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: None)))
+    monkeypatch.setattr(select_kernels, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: None)))
     assert not Codec(frozen).compiled
 
 
@@ -211,7 +211,7 @@ def run(script: str, **environment: str) -> str:
 
 
 KEEPING = """
-from ohmq.jit import compiled
+from ohmq.utils.numba_cache import compiled
 @compiled("int64(int64)")
 def doubled(x):
     return 2 * x

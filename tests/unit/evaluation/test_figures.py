@@ -9,7 +9,7 @@ from ohmq.errors import ConfigError
 from ohmq.evaluation.figures import FIGURES, MNIST_DATA, draw_figures, read_results
 from ohmq.evaluation.results import RatePoint, ResultFile
 
-RESULTS = Path(__file__).parents[2] / "results"
+RESULTS = Path(__file__).parents[3] / "results"
 POINTS = tuple(
     RatePoint(n, n / 4, rate, rate, rate + 0.2, 12.0 + 3 * n) for n, rate in enumerate((0.05, 0.1, 0.2, 0.4), 1)
 )

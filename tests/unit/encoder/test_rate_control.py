@@ -21,7 +21,7 @@ from ohmq.imaging.convert import ImageConversionWarning
 from ohmq.loading import load, load_for
 from ohmq.metrics import psnr_db
 
-PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+PHOTOS = Path(__file__).parents[3] / "examples" / "photos"
 
 
 @pytest.fixture(scope="module")

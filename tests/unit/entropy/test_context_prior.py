@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from reference_decoder import ReferenceRangeDecoder, context_coefficients, context_frequencies
-from small_models import make_codec, make_model
+from support.reference_decoder import ReferenceRangeDecoder, context_coefficients, context_frequencies
+from support.small_models import make_codec, make_model
 
 from ohmq.codec import Codec
 from ohmq.entropy.context_prior import FrozenPrior, border_classes

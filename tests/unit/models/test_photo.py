@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from reference_decoder import ReferenceRangeDecoder, context_frequencies, tile_payloads, tile_places
-from small_models import PHOTO as SMALL
-from small_models import make_codec, make_photo_model, photo_design
-from small_models import photo_picture as picture
+from support.reference_decoder import ReferenceRangeDecoder, context_frequencies, tile_payloads, tile_places
+from support.small_models import PHOTO as SMALL
+from support.small_models import make_codec, make_photo_model, photo_design
+from support.small_models import photo_picture as picture
 
 from ohmq.bitstream.reader import read_ohm
 from ohmq.codec import Codec

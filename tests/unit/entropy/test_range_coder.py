@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from reference_decoder import ReferenceRangeDecoder
+from support.reference_decoder import ReferenceRangeDecoder
 
 from ohmq.entropy import (
     PRECISION_BITS,

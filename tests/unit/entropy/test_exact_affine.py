@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from small_models import make_photo_model
+from support.small_models import make_photo_model
 
-from ohmq.entropy import tabulated_prior as frozen_choice
+from ohmq.entropy import exact_affine
 from ohmq.entropy.exact_affine import Affine
 from ohmq.entropy.tabulated_prior import FrozenChoicePrior
 from ohmq.model_files.freeze import freeze
@@ -62,11 +62,11 @@ def test_float32_is_chosen_to_its_last_bit_and_not_beyond() -> None:
 
 
 def test_a_library_of_fewer_bits_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert frozen_choice.float32_products_are_exact()
+    assert exact_affine.float32_products_are_exact()
     with monkeypatch.context() as patch, np.errstate(over="ignore", invalid="ignore"):
-        patch.setattr(frozen_choice, "np", SimpleNamespace(random=np.random, float32=np.float16))
-        assert not frozen_choice.float32_products_are_exact.__wrapped__()
-    monkeypatch.setattr(frozen_choice, "float32_products_are_exact", lambda: False)
+        patch.setattr(exact_affine, "np", SimpleNamespace(random=np.random, float32=np.float16))
+        assert not exact_affine.float32_products_are_exact.__wrapped__()
+    monkeypatch.setattr(exact_affine, "float32_products_are_exact", lambda: False)
     assert Affine(np.array([[1]])).exact_type(np.array([0.0])) is np.float64
 
 

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from ohmq.models import MnistConfig, build_model
+from ohmq.models.config import active_channels
 from ohmq.models.quantizers.directional import DirectionalOneHotMax
 from ohmq.models.quantizers.one_hot_max import OneHotMax, one_hot_to_symbols, symbols_to_one_hot
-from ohmq.models.quantizers.rounding import Identity, IntegerRounding, active_channels
+from ohmq.models.quantizers.rounding import Identity, IntegerRounding
 from ohmq.training.losses import rate_distortion_loss
 
-_path = Path(__file__).parents[2] / "benchmarks" / "literal.py"
+_path = Path(__file__).parents[3] / "benchmarks" / "literal.py"
 _spec = importlib.util.spec_from_file_location("literal", _path)
 assert _spec is not None
 assert _spec.loader is not None

@@ -12,7 +12,7 @@ from ohmq.errors import ConfigError, UnsupportedImageError
 from ohmq.evaluation.classic import CLASSIC_CODECS, check_classic, classic_curve, code_classic
 from ohmq.metrics import psnr_db
 
-PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "coffee.png"
+PHOTO = Path(__file__).parents[3] / "examples" / "photos" / "coffee.png"
 
 
 @pytest.mark.parametrize("name", sorted(CLASSIC_CODECS))

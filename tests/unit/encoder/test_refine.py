@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_models import make_codec, photo_picture
+from support.small_models import make_codec, photo_picture
 
 import ohmq.codec
 from ohmq.bitstream.reader import read_header
@@ -24,7 +24,7 @@ from ohmq.metrics import psnr_db
 from ohmq.models.config import GREY_LEVELS
 from ohmq.models.photo import block_filters
 
-PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+PHOTOS = Path(__file__).parents[3] / "examples" / "photos"
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageCms
-from small_models import make_codec, photo_picture
+from support.small_models import make_codec, photo_picture
 
 from ohmq.errors import OutputExistsError, UnsupportedImageError
-from ohmq.imaging import convert as images
+from ohmq.imaging import metadata
 from ohmq.imaging.arrays import as_image, image_to_tensor, tensor_to_image
 from ohmq.imaging.convert import ImageConversionWarning, check_size, load_pixels, prepare_image
-from ohmq.imaging.files import check_extension, open_image, save_image
+from ohmq.imaging.files import SAVE_FORMATS, check_extension, open_image, save_image
 
 MODES = ["1", "L", "LA", "La", "I;16", "I;16B", "I", "F", "P", "PA"]
 MODES += ["RGB", "RGBX", "RGBA", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"]
@@ -135,7 +135,7 @@ def test_pillows_warnings_become_notes(tmp_path: Path, monkeypatch: pytest.Monke
         warnings.warn("odd file", UserWarning, stacklevel=1)
         return image.copy()
 
-    monkeypatch.setattr(images.ImageOps, "exif_transpose", transpose)
+    monkeypatch.setattr(metadata.ImageOps, "exif_transpose", transpose)
     assert open_image(tmp_path / "x.png").notes == ("Pillow warned: odd file",)
 
 
@@ -413,7 +413,7 @@ def test_check_size(size: tuple[int, int], fits: bool) -> None:
 # Writing files
 
 
-@pytest.mark.parametrize("extension", sorted(images.SAVE_FORMATS))
+@pytest.mark.parametrize("extension", sorted(SAVE_FORMATS))
 def test_save_image(tmp_path: Path, extension: str) -> None:
     path = tmp_path / "new" / f"x{extension.upper()}"
     picture = photo().convert("L") if extension == ".pgm" else photo()

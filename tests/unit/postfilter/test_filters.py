@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from small_models import make_codec, photo_picture, random_filters
+from support.small_models import make_codec, photo_picture, random_filters
 
 from ohmq.codec import Codec
 from ohmq.errors import ConfigError, ModelFileError

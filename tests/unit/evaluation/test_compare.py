@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from browser import CHROMIUM, Browser
 from PIL import AvifImagePlugin, Image
-from small_models import make_codec
+from support.browser import CHROMIUM, Browser
+from support.small_models import make_codec
 
 from ohmq.cli.compare import _check_kodak, _references
 from ohmq.errors import ConfigError

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from small_models import make_codec, make_model
+from support.small_models import make_codec, make_model
 
 from ohmq.codec import Codec
 from ohmq.errors import ModelFileError, OutputExistsError

@@ -1,0 +1,1 @@
+"""Decoding: from a file to symbols and images."""

@@ -1,0 +1,1 @@
+"""Helpers of the tests: small models, a headless browser, a reference decoder."""
