@@ -26,7 +26,7 @@ from ohmq.bitstream.reader import read_ohm
 from ohmq.codec import Codec
 from ohmq.encoder.refine import STEPS
 from ohmq.entropy.layers import encode_layers
-from ohmq.entropy.tabulated_prior import FrozenChoicePrior
+from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.model_files.frozen_model import load_model, save_model
 
 
@@ -85,7 +85,7 @@ def check(codec: Codec, folder: Path) -> None:
     for path in files:
         image = Image.open(path).convert("RGB")
         symbols = codec.analyse(image)
-        if codec.priced:
+        if codec.supports_rdoq:
             latent = codec.latent(image)
             symbols = codec.decode(codec.encode(latent, codec.num_channels))[1]
             assert codec.encode(latent, codec.num_channels) == codec.encode(symbols, codec.num_channels), path
@@ -110,22 +110,22 @@ def flops_per_pixel(codec: Codec) -> tuple[float, float, float]:
     tile = torch.zeros(1, 3, side, side)
     counts = []
     for transform, x in (
-        (codec.networks.model.analysis_transform, tile),
-        (codec.networks.model.synthesis_transform, codec.networks.model.analysis_transform(tile)),
+        (codec.transforms.model.analysis_transform, tile),
+        (codec.transforms.model.synthesis_transform, codec.transforms.model.analysis_transform(tile)),
     ):
         with FlopCounterMode(display=False) as counter:
             transform(x)
         counts.append(counter.get_total_flops() / side**2)
     prior = codec.prior
-    assert isinstance(prior, FrozenChoicePrior)
+    assert isinstance(prior, IntegerTabulatedPrior)
     networks = 2 * sum(part.size for layers in prior.layers for part in layers)
     # w · z or w · y of each channel, and the sum of codewords, once for the transform's side and once for the prior.
     products = 4 * prior.directions.size
     tables = (networks + products) / 16**2
-    filters = codec.networks.filters
+    filters = codec.transforms.filters
     after = filters.flops_per_pixel if filters is not None else 0
     decoded = counts[1] + prior.directions.size * 2 / 16**2 + after
-    back = 2 * codec.networks.block.size / 16**2 if codec.priced else 0
+    back = 2 * codec.transforms.block.size / 16**2 if codec.supports_rdoq else 0
     return counts[0] + products / 16**2 + tables, decoded + tables, decoded + products / 16**2 + back
 
 
@@ -156,7 +156,7 @@ def main() -> None:
         count = channels_for_rate(codec, image, bpp)
         data = codec.compress(image, channels=count, layers=1)
         symbols = codec.decode(data)[1]
-        source = codec.latent(image, effort=0) if codec.priced else symbols
+        source = codec.latent(image, effort=0) if codec.supports_rdoq else symbols
         work: dict[str, Callable[[], object]] = {
             "rival": lambda: network(pixels),
             "compress": lambda n=count: codec.compress(image, channels=n, layers=1),
@@ -165,7 +165,7 @@ def main() -> None:
             "choose and encode": lambda s=source, n=count: codec.encode(s, n, layers=1),
             "decode": lambda d=data: codec.decode(d),
         }
-        for effort in range(len(STEPS) + 1) if codec.priced else ():
+        for effort in range(len(STEPS) + 1) if codec.supports_rdoq else ():
             if effort == default:
                 continue
             work[f"effort {effort}"] = lambda n=count, e=effort: codec.compress(image, channels=n, layers=1, effort=e)

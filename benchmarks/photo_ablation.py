@@ -26,7 +26,7 @@ from ohmq.evaluation.bd_rate import bd_rate
 from ohmq.evaluation.classic import classic_curve
 from ohmq.models import CompressionModel, PhotoConfig, PhotoIntegerModel, PhotoModel, build_model
 from ohmq.models.photo import BLOCK
-from ohmq.models.priors.tabulated import ChoicePrior, ChosenTables
+from ohmq.models.priors.tabulated import SelectedTables, TabulatedPrior
 from ohmq.training.options import PRESETS
 from ohmq.training.photo import initialise as photo_start
 from ohmq.training.photo.initialise import PhotoDesign, design_photo_codec, start_integer_model, start_photo_model
@@ -42,10 +42,10 @@ FIXED_CHANNELS = 9
 """Which cut point the model of one bitrate is trained for."""
 
 
-class StaticTables(ChoicePrior):
+class StaticTables(TabulatedPrior):
     """The same tables everywhere: no context."""
 
-    def forward(self, group: int, latent: Tensor, own: Tensor, values: Tensor | None) -> ChosenTables:
+    def forward(self, group: int, latent: Tensor, own: Tensor, values: Tensor | None) -> SelectedTables:
         return super().forward(group, latent, own, values)._replace(coefficients=None)
 
 
@@ -80,11 +80,11 @@ def static_tables(photos: Tensor) -> Variant:
 
 def no_interlacing(photos: Tensor) -> Variant:
     design = design_photo_codec(photos, PhotoConfig())
-    return started(dataclasses.replace(design, config=dataclasses.replace(design.config, interlaced_groups=0)))
+    return started(dataclasses.replace(design, config=dataclasses.replace(design.config, checkerboard_groups=0)))
 
 
 def no_price(photos: Tensor) -> Variant:
-    return started(design_photo_codec(photos, PhotoConfig(priced=False)))
+    return started(design_photo_codec(photos, PhotoConfig(supports_rdoq=False)))
 
 
 def one_pass(photos: Tensor) -> Variant:

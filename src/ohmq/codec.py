@@ -22,13 +22,13 @@ from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.bitstream.writer import join_tiles, write_ohm
 from ohmq.encoder.encoder import DEFAULT_EFFORT
 from ohmq.encoder.quality import _visible
-from ohmq.encoder.rate_control import PRICES, Fitting, Quality, _Attempt, _bisect, _Result
-from ohmq.encoder.rdoq import PricedSymbols
+from ohmq.encoder.rate_control import LAMBDA_SCALES, Fitting, Quality, _Attempt, _bisect, _Result
+from ohmq.encoder.rdoq import Rdoq
 from ohmq.encoder.refine import STEPS, block_coefficients, fed_back
 from ohmq.entropy import decode_fixed_rate, encode_fixed_rate, fixed_rate_bytes
 from ohmq.entropy.layers import decode_layers, encode_layers
 from ohmq.entropy.select_kernels import _compiled_kernels
-from ohmq.entropy.tabulated_prior import FrozenChoicePrior
+from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.errors import (
     BitstreamError,
     ChecksumError,
@@ -43,7 +43,7 @@ from ohmq.imaging.arrays import as_image
 from ohmq.imaging.convert import DEFAULT_MAX_PIXELS, ImageConversionWarning, check_size, load_pixels, prepare_image
 from ohmq.imaging.extras import decode_extras, split_extras
 from ohmq.metrics import psnr_db
-from ohmq.model_files.pretrained import shipped_model_ids
+from ohmq.model_files.pretrained import pretrained_model_ids
 from ohmq.models.config import BLOCK, PhotoConfig, active_channels
 from ohmq.runtime.latents import Array, Latent, Source, Symbols
 from ohmq.runtime.protocols import CodingModel
@@ -91,22 +91,22 @@ class Codec:
     def __init__(self, frozen: CodingModel, *, compiled: bool | None = None) -> None:
         if frozen.prior is None:
             raise UnsupportedImageError(f"{frozen.name} was trained without a quantizer: it cannot compress")
-        self.frozen, self.networks, self.prior = frozen, frozen.networks, frozen.prior
+        self.frozen, self.transforms, self.prior = frozen, frozen.transforms, frozen.prior
         kernels = _compiled_kernels(compiled)
         self.compiled = kernels is not None
         if kernels is not None:
-            self.networks, self.prior = copy.copy(frozen.networks), copy.copy(frozen.prior)
+            self.transforms, self.prior = copy.copy(frozen.transforms), copy.copy(frozen.prior)
             self.prior.kernels = kernels
-            if self.networks.filters is not None:
-                self.networks.filters = self.networks.filters.compiled()
+            if self.transforms.filters is not None:
+                self.transforms.filters = self.transforms.filters.compiled()
         self.name, self.config, self.model_id = frozen.name, frozen.config, frozen.model_id
         self.num_channels = self.config.channels_max
         self.cut_points = self.config.cut_points
         ends = itertools.accumulate(self.config.group_sizes)
         self._stops = sorted({*self.cut_points, *(end for end in ends if end > self.cut_points[0])})
         self.grey = self.config.image_channels == 1
-        self.takes_tiles = isinstance(self.config, PhotoConfig)
-        self.priced = isinstance(self.config, PhotoConfig) and self.config.priced
+        self.supports_tiles = isinstance(self.config, PhotoConfig)
+        self.supports_rdoq = isinstance(self.config, PhotoConfig) and self.config.supports_rdoq
 
     def channels_for(self, fraction: float) -> int:
         """Channels that a fraction of the adaptive range stands for."""
@@ -164,21 +164,21 @@ class Codec:
         Raises:
             ConfigError: a model that does not price its bits.
         """
-        if not self.priced:
+        if not self.supports_rdoq:
             raise ConfigError(f"{self.name} does not price its bits: use analyse")
         effort = self.effort_for(effort)
         return self._latent(self.prepare(image, flatten=True, max_pixels=max_pixels), tile)._replace(effort=effort)
 
     def _analyse(self, picture: Image.Image, tile: int | None) -> Symbols:
         side = self._tile_side(*picture.size, tile)
-        values = self._transformed(picture, side, self.networks.symbols, self.num_channels, self._symbol_type(side))
+        values = self._transformed(picture, side, self.transforms.symbols, self.num_channels, self._symbol_type(side))
         return Symbols(values, *picture.size, side)
 
     def _latent(self, picture: Image.Image, tile: int | None) -> Latent:
         assert isinstance(self.config, PhotoConfig)
         side = self._tile_side(*picture.size, tile)
         depth = self.config.latent_channels
-        values = self._transformed(picture, side, self.networks.latent, depth, np.dtype(np.float32))
+        values = self._transformed(picture, side, self.transforms.latent, depth, np.dtype(np.float32))
         return Latent(values, *picture.size, side, picture=picture)
 
     def fed_back(self, latent: Array, picture: Array, channels: int, effort: int, price: float = 1.0) -> Array:
@@ -194,14 +194,14 @@ class Codec:
         Shape:
             Returns: (h, w, D), as the latent in units of `ohmq.models.config.GREY_LEVELS`.
         """
-        assert isinstance(self.prior, FrozenChoicePrior)
+        assert isinstance(self.prior, IntegerTabulatedPrior)
         (pixels,) = _tiles(picture, (latent.shape[0] * BLOCK, latent.shape[1] * BLOCK))
         for step in STEPS[:effort]:
-            quick = self.priced_symbols(latent[None, None], channels, price)
+            quick = self.rdoq(latent[None, None], channels, price)
             left = quick.choose_without_context()[0, 0]
-            missed = pixels.astype(np.float32) - self.networks.picture((latent - left)[None], channels)
-            left -= self.networks.quantizer["output_bias"]
-            latent = fed_back(latent, left, block_coefficients(missed, self.networks.block)[0], step)
+            missed = pixels.astype(np.float32) - self.transforms.picture((latent - left)[None], channels)
+            left -= self.transforms.quantizer["output_bias"]
+            latent = fed_back(latent, left, block_coefficients(missed, self.transforms.block)[0], step)
         return latent
 
     def chosen_from(self, source: Latent, channels: int, place: Window | None = None) -> Array:
@@ -223,7 +223,7 @@ class Codec:
         if source.picture is None:
             raise ValueError(f"effort is {source.effort}: feedback needs the picture of the latent")
         whole = not source.tile and source.width * source.height <= TILE_ABOVE
-        halo = 0 if whole else source.effort * self.networks.synthesis_halo
+        halo = 0 if whole else source.effort * self.transforms.synthesis_halo
         out = np.empty((1, *place.shape, source.values.shape[3]), np.float32)
         for part in windows(*place.shape, max(place.shape) if whole else WINDOW):
             top, left = place.top, place.left
@@ -242,10 +242,10 @@ class Codec:
         """What networks make of a picture, (tiles, h, w, depth); window by window if it is coded in tiles."""
         width, height = picture.size
         if not side:
-            return run(_tiles(np.asarray(picture), self.config.tile_shape(height, width)))
+            return run(_tiles(np.asarray(picture), self.config.patch_shape(height, width)))
         _, rows, columns = self.grid(width, height)
         values = np.empty((1, rows, columns, depth), kind)
-        halo = self.networks.analysis_halo
+        halo = self.transforms.analysis_halo
         for window in steps(windows(rows, columns, WINDOW), "analysis"):
             outer = window.widened(halo, rows, columns)
             inner = window.within(outer)
@@ -257,10 +257,10 @@ class Codec:
     def _tile_side(self, width: int, height: int, tile: int | None) -> int:
         """The side of the tiles of a picture, in positions; 0: none."""
         if tile is None:
-            return DEFAULT_TILE if self.takes_tiles and width * height > TILE_ABOVE else 0
+            return DEFAULT_TILE if self.supports_tiles and width * height > TILE_ABOVE else 0
         if not 0 <= tile <= MAX_TILE:
             raise ValueError(f"tile is {tile}; it must be 1 to {MAX_TILE}, or 0 for one piece")
-        if tile and not self.takes_tiles:
+        if tile and not self.supports_tiles:
             raise ValueError(f"tile is {tile}; {self.name} has tiles of its own: leave it out")
         return tile
 
@@ -273,21 +273,21 @@ class Codec:
         Shape:
             images: (N, H, W) or (N, H, W, 3), as the model codes them. Returns: (N, tiles, h, w, C), int64.
         """
-        return self._batch(images, self.networks.symbols)
+        return self._batch(images, self.transforms.symbols)
 
     def latent_batch(self, images: Array) -> Array:
         """The latents of uint8 images of one size, of a model that prices its bits: (N, H, W, 3) to (N, 1, h, w, D)."""
-        return self._batch(images, self.networks.latent)
+        return self._batch(images, self.transforms.latent)
 
     def _batch(self, images: Array, run: Callable[[Array], Array]) -> Array:
-        tiles = [_tiles(image, self.config.tile_shape(*image.shape[:2])) for image in images]
+        tiles = [_tiles(image, self.config.patch_shape(*image.shape[:2])) for image in images]
         found = run(np.concatenate(tiles))
         return found.reshape(len(images), -1, *found.shape[1:])
 
-    def priced_symbols(self, latent: Array, channels: int, price: float = 1.0) -> PricedSymbols:
+    def rdoq(self, latent: Array, channels: int, price: float = 1.0) -> Rdoq:
         """What chooses the symbols of latents (pictures, 1, h, w, D) while so many channels are coded; price as in `Latent`."""
-        assert isinstance(self.prior, FrozenChoicePrior)
-        return PricedSymbols(self.prior, self.networks.quantizer, latent, channels, price)
+        assert isinstance(self.prior, IntegerTabulatedPrior)
+        return Rdoq(self.prior, self.transforms.quantizer, latent, channels, price)
 
     def compress(
         self,
@@ -379,7 +379,7 @@ class Codec:
         colours, extras = split_extras(picture)
         given_to: dict[str, Any] = {"layers": layers, "fixed_rate": fixed_rate, "extras": extras}
         source: Symbols | Latent
-        if self.priced and not fixed_rate:
+        if self.supports_rdoq and not fixed_rate:
             source = self._latent(colours, tile)._replace(effort=effort)
         else:
             source = self._analyse(colours, tile)
@@ -401,14 +401,14 @@ class Codec:
             ValueError: an effort out of range, or with a fixed rate. ConfigError: a model that does not price its bits.
         """
         if wanted is None:
-            return DEFAULT_EFFORT if self.priced and not fixed_rate else 0
+            return DEFAULT_EFFORT if self.supports_rdoq and not fixed_rate else 0
         if wanted not in range(len(STEPS) + 1):
             raise ValueError(f"effort is {wanted}; it must be 0 to {len(STEPS)}")
         if wanted and fixed_rate:
             raise ValueError(
                 f"effort is {wanted}: with a fixed rate, symbols cost the same whatever they are; leave it out"
             )
-        if wanted and not self.priced:
+        if wanted and not self.supports_rdoq:
             raise ConfigError(
                 f"{self.name} is no photo model that prices its bits: only these can make an effort; leave it out"
             )
@@ -457,7 +457,7 @@ class Codec:
         """The largest ``.ohm`` file of at most ``max_bytes`` bytes.
 
         Symbols are coded for all cut points in one pass: a file with all layers is coded once and cut. From a latent they are
-        chosen and coded for some numbers of channels and some of `PRICES`, by bisection.
+        chosen and coded for some numbers of channels and some of `LAMBDA_SCALES`, by bisection.
 
         Raises:
             UnreachableTargetError: not even the first cut point gives so small a file.
@@ -523,16 +523,16 @@ class Codec:
         between: list[tuple[int, Source]] = []
         below, above = ([found.channels for much, found in tried if much == side] for side in (False, True))
         if below:
-            between += [(below[-1], source._replace(price=price)) for price in PRICES if price < 1]
+            between += [(below[-1], source._replace(price=price)) for price in LAMBDA_SCALES if price < 1]
         if above:
-            between += [(above[-1], source._replace(price=price)) for price in PRICES if price > 1]
+            between += [(above[-1], source._replace(price=price)) for price in LAMBDA_SCALES if price > 1]
         return tried + _bisect(between, attempt)
 
     def reach_psnr(self, image: Any, source: Source, psnr: float) -> Quality:
         """The first cut point whose decoded picture reaches a PSNR.
 
         The cut points are tried in order, each by decoding its symbols to a picture. From a latent it is what is nearest to
-        the PSNR of some numbers of channels and some of `PRICES`, by bisection; if that finds nothing, as above.
+        the PSNR of some numbers of channels and some of `LAMBDA_SCALES`, by bisection; if that finds nothing, as above.
 
         Args:
             image: what `prepare` gave; pixels that its mask makes fully transparent do not count.
@@ -647,7 +647,7 @@ class Codec:
         """Payloads, indexed [plan][layer], of symbols (tiles, h, w, C), or with a price of a latent (1, h, w, D); the symbols."""
         if price is not None:
             (ends,) = plans
-            source = self.priced_symbols(values[None], ends[-1], price)
+            source = self.rdoq(values[None], ends[-1], price)
             payloads = encode_layers(self.prior, source, plans).payloads
             return [coded[0] for coded in payloads], source.values()[0]
         if fixed_rate:
@@ -741,7 +741,7 @@ class Codec:
             raise BitstreamError(
                 f"the file says {'grey' if header.grey else 'colour'}, which {self.name} does not code"
             )
-        if header.tile and not self.takes_tiles:
+        if header.tile and not self.supports_tiles:
             raise BitstreamError(
                 f"the file is coded in tiles of {header.tile} positions, which {self.name} does not do"
             )
@@ -766,7 +766,7 @@ class Codec:
 
     def grid(self, width: int, height: int) -> tuple[int, int, int]:
         """(tiles, h, w) of the symbols of a picture."""
-        tile = self.config.tile_shape(height, width)
+        tile = self.config.patch_shape(height, width)
         return -(-width // tile[1]) * -(-height // tile[0]), *self.config.latent_shape(*tile)
 
     def decompress(
@@ -868,28 +868,28 @@ class Codec:
             for box, pixels in self._synthesised_windows(symbols, channels):
                 large.paste(Image.fromarray(pixels), box)
             return large
-        tile_height, tile_width = self.config.tile_shape(symbols.height, symbols.width)
+        tile_height, tile_width = self.config.patch_shape(symbols.height, symbols.width)
         columns, rows = -(-symbols.width // tile_width), -(-symbols.height // tile_height)
-        picture = self.networks.pixels(symbols.values, channels).reshape(rows, columns, -1, tile_height, tile_width)
+        picture = self.transforms.pixels(symbols.values, channels).reshape(rows, columns, -1, tile_height, tile_width)
         whole = picture.transpose(0, 3, 1, 4, 2).reshape(rows * tile_height, columns * tile_width, -1)
         whole = whole[: symbols.height, : symbols.width]
         return Image.fromarray(np.ascontiguousarray(whole[..., 0] if self.grey else whole))
 
     def _in_windows(self, symbols: Symbols) -> bool:
         """Whether a picture is synthesised window by window."""
-        return bool(symbols.tile) or (self.takes_tiles and symbols.width * symbols.height > TILE_ABOVE)
+        return bool(symbols.tile) or (self.supports_tiles and symbols.width * symbols.height > TILE_ABOVE)
 
     def _synthesised_windows(
         self, symbols: Symbols, channels: int
     ) -> Iterator[tuple[tuple[int, int, int, int], NDArray[np.uint8]]]:
         """The picture in parts: where each lies (left, upper, right, lower), and its pixels (height, width, 3)."""
         rows, columns = symbols.values.shape[1:3]
-        halo = self.networks.synthesis_halo
+        halo = self.transforms.synthesis_halo
         for window in steps(windows(rows, columns, WINDOW), f"picture of {channels} channels"):
             outer = window.widened(halo, rows, columns)
             left, upper, right, lower = box = _box(window, symbols.width, symbols.height)
             part = symbols.values[:, outer.rows, outer.columns, :channels].astype(np.int64)
-            decoded = self.networks.pixels(part, channels)[0]
+            decoded = self.transforms.pixels(part, channels)[0]
             y, x = upper - outer.top * BLOCK, left - outer.left * BLOCK
             inside = decoded[:, y : y + lower - upper, x : x + right - left]
             pixels = np.ascontiguousarray(inside.transpose(1, 2, 0))
@@ -918,5 +918,5 @@ def _layers_within(header: HeaderInfo, channels: int | None) -> int:
 
 
 def _hint(model_id: bytes) -> str:
-    name = shipped_model_ids().get(model_id)
+    name = pretrained_model_ids().get(model_id)
     return f"use --model {name}" if name else "use the model that made it"

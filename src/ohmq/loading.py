@@ -74,13 +74,13 @@ class ModelRegistry:
 
     def for_file(self, data: bytes, compiled: bool | None = None) -> "Codec":
         """Find the registered or pretrained model of a file; arguments and errors as `load_for`."""
-        from ohmq.model_files.pretrained import shipped_model_ids
+        from ohmq.model_files.pretrained import pretrained_model_ids
 
         model_id = read_header(data).model_id
         with self._lock:
             if registered := self._registered.get(model_id):
                 return registered
-        names = shipped_model_ids()
+        names = pretrained_model_ids()
         if model_id not in names:
             known = ", ".join(f"{name} {key.hex()}" for key, name in names.items()) or "none"
             raise ModelMismatchError(

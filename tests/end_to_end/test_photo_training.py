@@ -264,7 +264,7 @@ def test_a_quick_analysis_learns_what_the_deep_one_gives(
     last = train(options)
     deep, quick = load(tmp_path / "run" / "train.ckpt"), load(last)
     assert isinstance(deep.config, PhotoConfig)
-    assert quick.config == dataclasses.replace(deep.config, analysis_patches=PATCHES, analysis_blocks=(0, 2))
+    assert quick.config == dataclasses.replace(deep.config, distilled_channels=PATCHES, analysis_blocks=(0, 2))
     assert quick.frozen.provenance["stage"] == "quick_analysis"
     tensors = quick.frozen.tensors
     changed = [name for name, value in deep.frozen.tensors.items() if not np.array_equal(value, tensors.get(name))]
@@ -292,7 +292,7 @@ def test_a_quick_analysis_learns_what_the_deep_one_gives(
     # What was trained before stays, whatever the run goes on from, and is not passed over in silence.
     first, held = tmp_path / "run" / "train.ckpt", (tmp_path / "run" / "train.ckpt").read_bytes()
     shorter = load(train(dataclasses.replace(options, quick_epochs=1), resume=first))
-    assert isinstance(shorter.config, PhotoConfig) and shorter.config.analysis_patches == PATCHES
+    assert isinstance(shorter.config, PhotoConfig) and shorter.config.distilled_channels == PATCHES
     assert first.read_bytes() == held
     for longer, message in (
         (

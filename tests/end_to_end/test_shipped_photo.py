@@ -12,7 +12,7 @@ from ohmq.codec import Codec
 from ohmq.entropy import exact_affine
 from ohmq.entropy.exact_affine import Affine
 from ohmq.entropy.layers import encode_layers
-from ohmq.entropy.tabulated_prior import FrozenChoicePrior
+from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.loading import load
 from ohmq.model_files.frozen_model import load_model, save_model
 from ohmq.models import PhotoConfig
@@ -97,10 +97,10 @@ def test_the_shipped_model_codes_in_float32_and_as_in_float64(codec: Codec, monk
     assert chosen.count(np.float32) >= 0.9 * len(chosen)
     monkeypatch.setattr(exact_affine, "FLOAT32_INTEGERS", 0)
     prior, config = codec.prior, codec.config
-    assert isinstance(prior, FrozenChoicePrior)
+    assert isinstance(prior, IntegerTabulatedPrior)
     assert isinstance(config, PhotoConfig)
-    wide = FrozenChoicePrior(
-        prior.tensors, prior.group_sizes, config.group_symbols, prior.interlaced_groups, config.cut_points
+    wide = IntegerTabulatedPrior(
+        prior.tensors, prior.group_sizes, config.group_symbols, prior.checkerboard_groups, config.cut_points
     )
     assert wide.latent_type is np.float64
     assert encode_layers(wide, symbols, plan).payloads == narrow

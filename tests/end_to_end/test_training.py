@@ -111,7 +111,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     assert not torch.equal(raw, average)
     assert (raw - average).abs().max() < 0.1
     codec = load(tmp_path / "whole" / "last.ckpt")
-    assert torch.equal(codec.networks.model.state_dict()[name], average)
+    assert torch.equal(codec.transforms.model.state_dict()[name], average)
 
 
 @pytest.mark.parametrize(

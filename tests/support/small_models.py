@@ -8,15 +8,17 @@ from PIL import Image
 
 from ohmq.codec import Codec
 from ohmq.model_files.freeze import freeze
-from ohmq.model_files.frozen_model import with_filters
+from ohmq.model_files.frozen_model import with_post_filter
 from ohmq.models import CompressionModel, MnistConfig, PhotoConfig, PhotoModel, build_model
 from ohmq.postfilter.classes import CLASSES, FEATURES
-from ohmq.postfilter.filters import ClassFilters
+from ohmq.postfilter.filters import PostFilter
 from ohmq.training.photo.initialise import PhotoDesign, design_photo_codec, start_photo_model
 
 CONFIGS = {
     "static": MnistConfig(channels_max=5, num_symbols=7),
-    "context": MnistConfig(channels_max=6, num_symbols=19, prior="context", refinement=True, context_group=2),
+    "context": MnistConfig(
+        channels_max=6, num_symbols=19, prior="context", residual_quantization=True, context_group=2
+    ),
     "integer": MnistConfig(channels_max=4, num_symbols=16, quantizer="integer"),
 }
 
@@ -39,14 +41,14 @@ def make_model(name: str) -> CompressionModel:
 def make_codec(name: str) -> Codec:
     """A codec of it, or of the small photo model, or of that with filters ("filters")."""
     if name == "filters":
-        return Codec(with_filters(freeze(make_photo_model(), name), random_filters(), {}))
+        return Codec(with_post_filter(freeze(make_photo_model(), name), random_filters(), {}))
     return Codec(freeze(make_photo_model() if name == "photo" else make_model(name), name))
 
 
-def random_filters(size: float = 0.01) -> ClassFilters:
+def random_filters(size: float = 0.01) -> PostFilter:
     """Filters for 4 and for 12 channels."""
     weight = np.random.default_rng(5).normal(0, size, (2, CLASSES, 3, FEATURES))
-    return ClassFilters.rounded([4, 12], weight)
+    return PostFilter.rounded([4, 12], weight)
 
 
 PHOTO = PhotoConfig(
@@ -68,7 +70,7 @@ def photo_design() -> PhotoDesign:
     """A start with interlaced groups and others, and alphabets of different sizes."""
     photos = [torch.from_numpy(np.asarray(photo_picture(128, 128, seed)).copy()) for seed in range(8)]
     found = design_photo_codec(torch.stack(photos).permute(0, 3, 1, 2) / 255, PHOTO)
-    return dataclasses.replace(found, config=dataclasses.replace(found.config, interlaced_groups=2))
+    return dataclasses.replace(found, config=dataclasses.replace(found.config, checkerboard_groups=2))
 
 
 def make_photo_model() -> PhotoModel:

@@ -68,7 +68,7 @@ def test_filters_see_over_the_borders_of_windows(size: tuple[int, int]) -> None:
     one = codec.analyse(image)
     tiled = codec.synthesise(one._replace(tile=256), 24)
     assert same_picture(tiled, codec.synthesise(one, 24))
-    assert codec.networks.synthesis_halo >= make_codec("photo").networks.synthesis_halo
+    assert codec.transforms.synthesis_halo >= make_codec("photo").transforms.synthesis_halo
 
 
 def test_the_last_tiles_may_be_one_position_wide(codec: Codec) -> None:
@@ -201,7 +201,7 @@ def test_wrong_tiles(codec: Codec) -> None:
 
 def test_windows_see_as_far_as_the_networks_do() -> None:
     """Of the shipped model: what is not a number spreads exactly as far as the halo."""
-    model = load("photo").networks.model
+    model = load("photo").transforms.model
     middle = 8
     with torch.inference_mode():
         halo = analysis_halo(model.analysis_transform)

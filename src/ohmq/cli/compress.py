@@ -166,11 +166,11 @@ def command(
         compiled_for(compiled, files, processes),
     )
     codec = work.codec
-    if tile and not codec.takes_tiles:
+    if tile and not codec.supports_tiles:
         raise click.UsageError(f"--tile {tile}: {codec.name} has tiles of its own; leave it out")
     if effort and fixed_rate:
         raise click.UsageError("--effort and --fixed-rate: the size does not depend on the symbols; leave one out")
-    if effort and not codec.priced:
+    if effort and not codec.supports_rdoq:
         raise click.UsageError(f"--effort {effort}: {codec.name} is no photo model that prices its bits; leave it out")
     if bpp is max_bytes is psnr is None:
         work.count = channels if channels is not None else codec.channels_for(1.0 if fraction is None else fraction)

@@ -29,7 +29,7 @@ def command(
 ) -> int:
     """Freeze a checkpoint into one model file (weights, integer tables, provenance), or any model into an ONNX folder."""
     from ohmq.errors import ModelFileError
-    from ohmq.model_files.frozen_model import save_model, with_filters_of
+    from ohmq.model_files.frozen_model import save_model, with_post_filter_of
     from ohmq.model_files.resolve import resolve_model
     from ohmq.utils.atomic_write import check_output
 
@@ -57,7 +57,7 @@ def command(
     if filters is not None and not Path(filters).is_dir():
         if count is not None:
             raise click.UsageError(f"--filter-photos: {filters} is no folder of photos; leave it out")
-        frozen = with_filters_of(frozen, resolve_model(filters))
+        frozen = with_post_filter_of(frozen, resolve_model(filters))
     elif filters is not None:
         from ohmq.cli.output import progress_bar
         from ohmq.training.photo.fit_postfilter import PHOTOS, filter_photos, fit_filters

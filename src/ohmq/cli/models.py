@@ -14,10 +14,10 @@ __all__ = ["command"]
 def command(as_json: bool) -> int:
     """List the models that come with this package."""
     from ohmq.model_files.frozen_model import load_model
-    from ohmq.model_files.pretrained import shipped_models
+    from ohmq.model_files.pretrained import pretrained_models
 
     rows: list[dict[str, Any]] = []
-    for name, path in shipped_models().items():
+    for name, path in pretrained_models().items():
         frozen = load_model(path, name)
         config = frozen.config
         rows.append(

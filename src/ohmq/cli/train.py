@@ -65,6 +65,7 @@ def command(preset_name: str | None, ckpt: Path | None, resume: bool, **given: A
     Photos are read from the folders train and validation below --data, below --data/photos or below --data/openimages.
     """
     from ohmq.models import MnistConfig
+    from ohmq.models.config import memory_name
     from ohmq.training.fit import is_first_process
     from ohmq.training.options import TrainOptions, preset
     from ohmq.training.resume import resume_point
@@ -75,7 +76,7 @@ def command(preset_name: str | None, ckpt: Path | None, resume: bool, **given: A
     given = {key: value for key, value in given.items() if value is not None}
     if str(given.get("devices", "")).isdigit():
         given["devices"] = int(given["devices"])
-    model_changes = {key: given.pop(key) for key in _MODEL_KEYS if key in given}
+    model_changes = {memory_name(key): given.pop(key) for key in _MODEL_KEYS if key in given}
     settings["model"] = dataclasses.replace(settings.get("model", MnistConfig()), **model_changes)
     options = TrainOptions(**{**settings, **given})
     last = train(options, resume=resume_point(options.output_dir, ckpt, resume))

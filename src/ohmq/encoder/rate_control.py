@@ -5,8 +5,8 @@ from typing import NamedTuple, TypeVar
 
 from ohmq.runtime.latents import Source
 
-__all__ = ["PRICES", "Fitting", "Quality"]
-PRICES = tuple(2 ** (-step / 4) for step in range(-4, 5))
+__all__ = ["LAMBDA_SCALES", "Fitting", "Quality"]
+LAMBDA_SCALES = tuple(2 ** (-step / 4) for step in range(-4, 5))
 """For a target, what a bit may cost, by what it costs in the model: from few bits to many."""
 
 

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ohmq.entropy.context_prior import Array, Portion, SymbolTables, rows_as_slice
-from ohmq.entropy.tabulated_prior import FrozenChoicePrior
+from ohmq.entropy.context_prior import Array, CodingStep, SymbolTables, rows_as_slice
+from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 
-__all__ = ["PricedSymbols"]
+__all__ = ["Rdoq"]
 
 LEAST_SCALE = 1e-6
 """As in `ohmq.models.quantizers.rounding`: codewords that lie closer together have the price of such."""
 
 
-class PricedSymbols:
+class Rdoq:
     """Symbols of scalar OHM channels with the least |activation| + price * bits, chosen as coding goes on.
 
     The activations of a group see the latent less the codewords chosen before it, the bits are those of the tables that code
@@ -36,7 +36,7 @@ class PricedSymbols:
 
     def __init__(
         self,
-        prior: FrozenChoicePrior,
+        prior: IntegerTabulatedPrior,
         quantizer: Mapping[str, Array],
         latent: Array,
         channels: int,
@@ -90,7 +90,7 @@ class PricedSymbols:
             part = slice(start, min(end, count))
             chosen = self.run(part)
             bits, index = self._prior.central_bits(group), np.arange(len(chosen), dtype=np.int32)[:, None]
-            chosen[:] = self._prior.kernels.cheapest(self._projected, self._centres, self._price, bits, index)
+            chosen[:] = self._prior.kernels.rdoq_symbols(self._projected, self._centres, self._price, bits, index)
         self._subtract(part)
         return np.ascontiguousarray(self._rest.T).reshape(*self.shape, -1)
 
@@ -104,14 +104,14 @@ class PricedSymbols:
         self._prior.kernels.look_up(values, self.symbols[channels], chosen)
         self._rest -= self._quantizer["directions"][channels].T @ chosen
 
-    def choose(self, portion: Portion, rows: NDArray[np.int64], tables: SymbolTables) -> None:
-        """Choose the symbols of a portion of the run in some rows, (m,), given the tables that will code each of them."""
-        part = portion.channels
+    def choose(self, coding_step: CodingStep, rows: NDArray[np.int64], tables: SymbolTables) -> None:
+        """Choose the symbols of a coding_step of the run in some rows, (m,), given the tables that will code each of them."""
+        part = coding_step.channels
         where = rows_as_slice(rows, self.symbols.shape[1])
         before = self._channels.start - self._first
         projected = self._projected[before + part.start : before + part.stop, where]
         bits = self._prior.channel_bits(slice(self._channels.start + part.start, self._channels.start + part.stop))
         assert tables.rows is not None
-        self.symbols[self._channels][part, where] = self._prior.kernels.cheapest(
+        self.symbols[self._channels][part, where] = self._prior.kernels.rdoq_symbols(
             projected, self._centres[part], self._price[part], bits, tables.rows.reshape(projected.shape)
         )

@@ -16,9 +16,9 @@ from ohmq.entropy.tables import frequencies_from_weights
 __all__ = [
     "BORDER_CLASSES",
     "ChannelTables",
-    "FrozenPrior",
-    "Portion",
-    "PriorState",
+    "CodingStep",
+    "ContextPriorState",
+    "IntegerContextPrior",
     "SymbolTables",
     "border_classes",
     "exp2_table",
@@ -109,8 +109,8 @@ class SymbolTables(NamedTuple):
     in_order: bool = False
 
 
-class Portion(NamedTuple):
-    """Rows whose symbols can be coded once those of earlier portions of the same channels are known.
+class CodingStep(NamedTuple):
+    """Rows whose symbols can be coded once those of earlier coding_steps of the same channels are known.
 
     Attributes:
         first: the first picture. channels: which of those that are coded together.
@@ -125,11 +125,11 @@ class Portion(NamedTuple):
 
 
 def rows_as_slice(rows: NDArray[np.int64], count: int) -> NDArray[np.int64] | slice:
-    """Rows of a portion as an index: a slice if they are all ``count`` there are, which numpy copies many times as fast."""
+    """Rows of a coding_step as an index: a slice if they are all ``count`` there are, which numpy copies many times as fast."""
     return slice(None) if len(rows) == count else rows
 
 
-class FrozenPrior:
+class IntegerContextPrior:
     """A prior in integers: static tables for each border class, or tables computed from the context.
 
     Args:
@@ -188,18 +188,18 @@ class FrozenPrior:
         """Whether layers with these ends keep together what is coded together: each channel is coded alone."""
         return True
 
-    def begin(self, tiles: int, height: int, width: int) -> "PriorState":
+    def begin(self, tiles: int, height: int, width: int) -> "ContextPriorState":
         """Start coding the symbols of ``tiles`` latents of the same size."""
-        return PriorState(self, tiles, height, width)
+        return ContextPriorState(self, tiles, height, width)
 
 
-class PriorState:
+class ContextPriorState:
     """What is known while the channels of some latents are coded one after the other.
 
     Rows are tile by tile, positions in raster order in each: tiles * height * width.
     """
 
-    def __init__(self, prior: FrozenPrior, tiles: int, height: int, width: int) -> None:
+    def __init__(self, prior: IntegerContextPrior, tiles: int, height: int, width: int) -> None:
         self.prior, self.height, self.width = prior, height, width
         self.positions, self.rows = height * width, tiles * height * width
         classes = border_classes(height, width) if prior.num_classes > 1 else np.zeros(height * width, np.int32)
@@ -231,8 +231,8 @@ class PriorState:
         """How many of the next channels are coded together, at most ``most``."""
         return 1
 
-    def portions(self, pictures: int, channels: int) -> Iterator[Portion]:
-        """What to code of the current channel, in this order; see `Portion`."""
+    def coding_steps(self, pictures: int, channels: int) -> Iterator[CodingStep]:
+        """What to code of the current channel, in this order; see `CodingStep`."""
         each = self.rows // pictures
         if not self.prior.is_context:
             spans = [(0, self.rows)]
@@ -247,7 +247,7 @@ class PriorState:
             ]
         for start, stop in spans:
             rows = np.arange(start, stop).reshape(max(1, (stop - start) // each), -1)
-            yield Portion(start // each, slice(0, 1), rows, self._picture_tables(slice(start, stop), rows.shape[1]))
+            yield CodingStep(start // each, slice(0, 1), rows, self._picture_tables(slice(start, stop), rows.shape[1]))
 
     def _picture_tables(self, rows: slice, each: int) -> Callable[[int], SymbolTables]:
         tables, index = self.tables(rows)
@@ -258,8 +258,8 @@ class PriorState:
 
         return of
 
-    def learn(self, portion: Portion, symbols: Array) -> None:
-        """Take the symbols of a portion; nothing to learn here before the channel is complete."""
+    def learn(self, coding_step: CodingStep, symbols: Array) -> None:
+        """Take the symbols of a coding_step; nothing to learn here before the channel is complete."""
 
     def advance(self, symbols: Array) -> None:
         """Take the symbols of the current channel, shape (1, rows), and go to the next channel."""

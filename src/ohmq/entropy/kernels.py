@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ohmq.entropy.range_coder import SymbolDecoder, SymbolEncoder
 
 __all__ = [
-    "LARGEST_PLACE",
+    "LARGEST_NEIGHBOUR",
     "LEVEL_BITS",
     "NUMPY",
     "SPATIAL_LIMIT",
@@ -30,7 +30,7 @@ LEVEL_BITS = 2
 """Fraction bits of a coefficient's grid: quarters."""
 SPATIAL_LIMIT = 8
 """Features of neighbours' symbols are clipped to so many steps."""
-LARGEST_PLACE = SPATIAL_LIMIT << VALUE_BITS
+LARGEST_NEIGHBOUR = SPATIAL_LIMIT << VALUE_BITS
 """The same in integers; neighbours' symbols and hidden units of their networks are clipped to it as well."""
 
 
@@ -60,8 +60,8 @@ class Kernels(NamedTuple):
     own_coefficients: Callable[[Array, Array, tuple[int, ...]], Array]
     neighbour_coefficients: Callable[[Array, Array, Array, Array, Array, Array, Array], Array]
     look_up: Callable[[Array, Array, Array], None]
-    table_numbers: Callable[[Array, Array, Levels], NDArray[np.int32]]
-    cheapest: Callable[[Array, Array, Array, Array, Array], NDArray[np.integer]]
+    build_indexes: Callable[[Array, Array, Levels], NDArray[np.int32]]
+    rdoq_symbols: Callable[[Array, Array, Array, Array, Array], NDArray[np.integer]]
 
 
 def floored(x: Array, least: float) -> Array:
@@ -122,11 +122,11 @@ def neighbour_coefficients(
     features[:, 0] = 1 << VALUE_BITS
     mean, magnitude, deviation = (features[:, i] for i in (1, 2, 3))
     if weights.shape[2] > 4:
-        seen = np.clip(around, -LARGEST_PLACE, LARGEST_PLACE)
+        seen = np.clip(around, -LARGEST_NEIGHBOUR, LARGEST_NEIGHBOUR)
         np.matmul(hidden_weights, seen, out=features[:, 4:])
         features[:, 4:] += hidden_bias[:, :, None]
         np.floor(features[:, 4:], out=features[:, 4:])
-        np.clip(features[:, 4:], 0, LARGEST_PLACE, out=features[:, 4:])
+        np.clip(features[:, 4:], 0, LARGEST_NEIGHBOUR, out=features[:, 4:])
     # A quotient of such integers that is none itself is too far from the next one to be rounded to it.
     np.floor(np.divide(around.sum(1), count, out=mean), out=mean)
     np.floor(np.divide(np.abs(around).sum(1), count, out=magnitude), out=magnitude)
@@ -134,7 +134,7 @@ def neighbour_coefficients(
     np.abs(around, out=around)
     around *= there
     np.floor(np.divide(around.sum(1), count, out=deviation), out=deviation)
-    np.clip(features[:, :4], -LARGEST_PLACE, LARGEST_PLACE, out=features[:, :4])
+    np.clip(features[:, :4], -LARGEST_NEIGHBOUR, LARGEST_NEIGHBOUR, out=features[:, :4])
     return np.asarray(weights @ features)
 
 
@@ -144,7 +144,7 @@ def look_up(values: Array, symbols: Array, out: Array) -> None:
     out[:, : symbols.shape[1]] = values.take(symbols + first, mode="clip")
 
 
-def table_numbers(own: Array, network: Array, levels: Levels) -> NDArray[np.int32]:
+def build_indexes(own: Array, network: Array, levels: Levels) -> NDArray[np.int32]:
     """The tables that two coefficients choose: their sums, rounded to the grid of levels.
 
     Shape:
@@ -166,7 +166,7 @@ def table_numbers(own: Array, network: Array, levels: Levels) -> NDArray[np.int3
     return np.asarray(first, np.int32)
 
 
-def cheapest(projected: Array, centres: Array, price: Array, bits: Array, index: Array) -> NDArray[np.integer]:
+def rdoq_symbols(projected: Array, centres: Array, price: Array, bits: Array, index: Array) -> NDArray[np.integer]:
     """The symbols whose distance and cost together are least, the first of equal ones.
 
     Shape:
@@ -192,5 +192,12 @@ def cheapest(projected: Array, centres: Array, price: Array, bits: Array, index:
 
 
 NUMPY = Kernels(
-    SymbolEncoder, SymbolDecoder, floored, own_coefficients, neighbour_coefficients, look_up, table_numbers, cheapest
+    SymbolEncoder,
+    SymbolDecoder,
+    floored,
+    own_coefficients,
+    neighbour_coefficients,
+    look_up,
+    build_indexes,
+    rdoq_symbols,
 )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ohmq.entropy.kernels import LARGEST_PLACE, LEVEL_BITS, VALUE_BITS, Kernels, Levels
+from ohmq.entropy.kernels import LARGEST_NEIGHBOUR, LEVEL_BITS, VALUE_BITS, Kernels, Levels
 from ohmq.entropy.range_coder import DAMAGED, checked_index, checked_symbols, probabilities, shortest_bytes
 from ohmq.entropy.tables import PRECISION_BITS
 from ohmq.errors import BitstreamError
@@ -266,7 +266,7 @@ def neighbour_coefficients(
 ) -> Array:
     """As `ohmq.entropy.kernels.neighbour_coefficients`."""
     out: Array = np.empty((len(weights), 2, near.shape[1]), weights.dtype)
-    limit = weights.dtype.type(LARGEST_PLACE)
+    limit = weights.dtype.type(LARGEST_NEIGHBOUR)
     weights, hidden_weights, hidden_bias = (np.ascontiguousarray(x) for x in (weights, hidden_weights, hidden_bias))
     near = near.astype(np.int64, copy=False)
     _neighbour_coefficients(weights, hidden_weights, hidden_bias, places, near, there, count, limit, out)
@@ -306,8 +306,8 @@ def _table_numbers(own: Array, network: Array, levels: Array, out: Array) -> Non
             out[channel, row] = (np.int32(first) - levels[0]) * seconds + np.int32(second) - levels[2]
 
 
-def table_numbers(own: Array, network: Array, levels: Levels) -> NDArray[np.int32]:
-    """As `ohmq.entropy.kernels.table_numbers`."""
+def build_indexes(own: Array, network: Array, levels: Levels) -> NDArray[np.int32]:
+    """As `ohmq.entropy.kernels.build_indexes`."""
     out = np.empty((len(own), own.shape[2]), np.int32)
     _table_numbers(own, network, np.array(levels, np.int32).reshape(-1), out)
     return out
@@ -328,8 +328,8 @@ def _cheapest(projected: Array, centres: Array, price: Array, bits: Array, index
             out[channel, row] = chosen
 
 
-def cheapest(projected: Array, centres: Array, price: Array, bits: Array, index: Array) -> NDArray[np.integer]:
-    """As `ohmq.entropy.kernels.cheapest`."""
+def rdoq_symbols(projected: Array, centres: Array, price: Array, bits: Array, index: Array) -> NDArray[np.integer]:
+    """As `ohmq.entropy.kernels.rdoq_symbols`."""
     out = np.empty(projected.shape, np.int32)
     projected, centres, bits = (np.ascontiguousarray(x) for x in (projected, centres, bits))
     _cheapest(projected, centres, np.ascontiguousarray(price), bits, np.ascontiguousarray(index, np.int32), out)
@@ -343,6 +343,6 @@ COMPILED = Kernels(
     own_coefficients,
     neighbour_coefficients,
     look_up,
-    table_numbers,
-    cheapest,
+    build_indexes,
+    rdoq_symbols,
 )

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ohmq.encoder.rdoq import PricedSymbols
-from ohmq.entropy.context_prior import FrozenPrior, Portion, SymbolTables, rows_as_slice
+from ohmq.encoder.rdoq import Rdoq
+from ohmq.entropy.context_prior import CodingStep, IntegerContextPrior, SymbolTables, rows_as_slice
 from ohmq.entropy.tables import symbol_bits
-from ohmq.entropy.tabulated_prior import FrozenChoicePrior
+from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 
 __all__ = ["EncodedBatch", "decode_layers", "encode_layers"]
 
@@ -32,8 +32,8 @@ class EncodedBatch(NamedTuple):
 
 
 def encode_layers(
-    prior: FrozenPrior | FrozenChoicePrior,
-    symbols: Array | PricedSymbols,
+    prior: IntegerContextPrior | IntegerTabulatedPrior,
+    symbols: Array | Rdoq,
     plans: Sequence[Sequence[int]],
     *,
     measure: bool = False,
@@ -49,7 +49,7 @@ def encode_layers(
         ValueError: symbols that are chosen on the way, and plans that do not cut at the same places as coding does.
     """
     if len(plans) > 1 and not all(prior.aligned(ends) for ends in plans):
-        if isinstance(symbols, PricedSymbols):
+        if isinstance(symbols, Rdoq):
             raise ValueError(f"plans {plans} need coding of their own, and symbols that are chosen once")
         parts = [encode_layers(prior, symbols, [ends], measure=measure) for ends in plans]
         longest = max(parts, key=lambda part: part.ideal_bits.shape[1])
@@ -57,7 +57,7 @@ def encode_layers(
         return EncodedBatch([part.payloads[0] for part in parts], longest.ideal_bits, seconds)
     clock = time.perf_counter()
     last = max(ends[-1] for ends in plans)
-    source = symbols if isinstance(symbols, PricedSymbols) else _KnownSymbols(symbols, last)
+    source = symbols if isinstance(symbols, Rdoq) else _KnownSymbols(symbols, last)
     pictures, tiles, height, width = source.shape
     state = prior.begin(pictures * tiles, height, width)
     out: list[list[list[bytes]]] = [[[] for _ in range(pictures)] for _ in plans]
@@ -70,22 +70,22 @@ def encode_layers(
         clock = time.perf_counter()
         run = slice(channel, channel + state.run(_next_end(plans, channel) - channel))
         values = source.run(run)
-        for portion in state.portions(pictures, run.stop - run.start):
-            for number, rows in enumerate(portion.rows):
-                picture = portion.first + number
-                tables = portion.tables(number)
-                source.choose(portion, rows, tables)
-                chosen = values[portion.channels, rows_as_slice(rows, values.shape[1])].reshape(-1)
+        for coding_step in state.coding_steps(pictures, run.stop - run.start):
+            for number, rows in enumerate(coding_step.rows):
+                picture = coding_step.first + number
+                tables = coding_step.tables(number)
+                source.choose(coding_step, rows, tables)
+                chosen = values[coding_step.channels, rows_as_slice(rows, values.shape[1])].reshape(-1)
                 seconds[wanted] += time.perf_counter() - clock
                 if measure:
                     ideal = symbol_bits(chosen, tables.tables, tables.rows).reshape(-1, len(rows))
-                    bits[picture, run][portion.channels] += ideal.sum(1)
+                    bits[picture, run][coding_step.channels] += ideal.sum(1)
                 for plan in wanted:
                     clock = time.perf_counter()
                     encoders[plan][picture].encode(chosen, *tables)
                     seconds[plan] += time.perf_counter() - clock
                 clock = time.perf_counter()
-            state.learn(portion, values)
+            state.learn(coding_step, values)
         state.advance(values)
         seconds[wanted] += time.perf_counter() - clock
         for plan in wanted:
@@ -99,7 +99,7 @@ def encode_layers(
 
 
 def decode_layers(
-    prior: FrozenPrior | FrozenChoicePrior,
+    prior: IntegerContextPrior | IntegerTabulatedPrior,
     payloads: Sequence[bytes],
     ends: Sequence[int],
     shape: Sequence[int],
@@ -129,18 +129,18 @@ def decode_layers(
         decoder = prior.kernels.decoder(payload)
         while state.channel < end:
             values = out[state.channel - first :][: state.run(end - state.channel)]
-            for portion in state.portions(1, len(values)):
-                rows, channels = portion.rows[0], portion.channels
-                tables, index, in_order = portion.tables(0)
+            for coding_step in state.coding_steps(1, len(values)):
+                rows, channels = coding_step.rows[0], coding_step.channels
+                tables, index, in_order = coding_step.tables(0)
                 decoded = decoder.decode(tables, index, len(rows) * (channels.stop - channels.start), in_order)
                 values[channels, rows_as_slice(rows, values.shape[1])] = decoded.reshape(-1, len(rows))
-                state.learn(portion, values)
+                state.learn(coding_step, values)
             state.advance(values)
     return out.T.astype(np.int64, order="C").reshape(tiles, height, width, -1)
 
 
 class _KnownSymbols:
-    """Symbols that were chosen before they are coded, where `PricedSymbols` chooses them."""
+    """Symbols that were chosen before they are coded, where `Rdoq` chooses them."""
 
     def __init__(self, symbols: Array, channels: int) -> None:
         self.shape = symbols.shape[:-1]
@@ -149,7 +149,7 @@ class _KnownSymbols:
     def run(self, channels: slice) -> NDArray[np.int32]:
         return self._flat[channels]
 
-    def choose(self, portion: Portion, rows: NDArray[np.int64], tables: SymbolTables) -> None:
+    def choose(self, coding_step: CodingStep, rows: NDArray[np.int64], tables: SymbolTables) -> None:
         """Nothing is left to choose."""
 
 

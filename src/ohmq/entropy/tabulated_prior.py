@@ -20,22 +20,22 @@ from ohmq.entropy.context_prior import (
     LOGIT_BITS,
     WEIGHT_BITS,
     Array,
-    Portion,
+    CodingStep,
     SymbolTables,
     exp2_weights,
     integer_tensors,
     neighbour_rows,
 )
 from ohmq.entropy.exact_affine import Affine
-from ohmq.entropy.kernels import LARGEST_PLACE, NUMPY, VALUE_BITS, Kernels, Levels
+from ohmq.entropy.kernels import LARGEST_NEIGHBOUR, NUMPY, VALUE_BITS, Kernels, Levels
 from ohmq.entropy.range_coder import prepare_tables
 from ohmq.entropy.tables import frequencies_from_weights
 
-__all__ = ["INTERLACED_LEVELS", "LEVELS", "ChoiceState", "FrozenChoicePrior", "feature_limits"]
+__all__ = ["CHECKERBOARD_LEVELS", "LEVELS", "IntegerTabulatedPrior", "TabulatedPriorState", "feature_limits"]
 
 LEVELS = ((-8, 7), (-4, 3))
 """Lowest and highest level of each of the two coefficients."""
-INTERLACED_LEVELS = ((-8, 7), (-16, 15))
+CHECKERBOARD_LEVELS = ((-8, 7), (-16, 15))
 """The same for interlaced channels: neighbours predict a symbol's value, not only its spread."""
 RUN_SYMBOLS = 2**18
 """Symbols whose tables are held at a time."""
@@ -43,7 +43,7 @@ _NEIGHBOURS = {1: (0, 2, 6, 8), 2: (1, 7, 3, 5)}
 """Which of the nine around a row the second and the third pass look at: those of earlier passes."""
 
 
-class FrozenChoicePrior:
+class IntegerTabulatedPrior:
     """A choice prior in integers.
 
     Args:
@@ -53,7 +53,7 @@ class FrozenChoicePrior:
             (I, 2, 2, H), and for each group g >= 1 "projection.g.weight" (P, D), "projection.g.bias" (P,) and
             for each layer l of 0, 1, 2 "network.g.l.weight" (out, in) and "network.g.l.bias" (out,).
         group_sizes: channels of each group. group_symbols: the alphabet size of each group.
-        interlaced_groups: leading groups whose channels are coded in three passes over the positions.
+        checkerboard_groups: leading groups whose channels are coded in three passes over the positions.
         cut_points: where layers end as a rule: channels between two of them are coded together.
 
     Attributes:
@@ -68,11 +68,11 @@ class FrozenChoicePrior:
         tensors: Mapping[str, Array],
         group_sizes: Sequence[int],
         group_symbols: Sequence[int],
-        interlaced_groups: int = 0,
+        checkerboard_groups: int = 0,
         cut_points: Sequence[int] = (),
     ) -> None:
         self._segment_ends = sorted({*np.cumsum(group_sizes).tolist(), *cut_points})
-        self.group_sizes, self.interlaced_groups = tuple(group_sizes), interlaced_groups
+        self.group_sizes, self.checkerboard_groups = tuple(group_sizes), checkerboard_groups
         self.alphabets = np.repeat(group_symbols, group_sizes)
         self.kernels: Kernels = NUMPY
         self.tensors = integer_tensors(tensors)
@@ -94,7 +94,7 @@ class FrozenChoicePrior:
         for name, limit in (("own", 2**18), ("places", 2**24), ("spatial", 2**16), ("neighbour.out", 2**16)):
             if np.abs(self.tensors[name].astype(np.int64)).max(initial=0) >= limit:
                 raise ValueError(f"the prior's tensor {name} holds values of {limit} or more")
-        interlaced = sum(self.group_sizes[:interlaced_groups])
+        interlaced = sum(self.group_sizes[:checkerboard_groups])
         own, places, spatial = (self.tensors[name] for name in ("own", "places", "spatial"))
         if places.shape != (interlaced, self.num_symbols) or spatial.shape != (interlaced, 2, 2, 4):
             raise ValueError(f"the tables of {interlaced} interlaced channels have another shape")
@@ -108,7 +108,7 @@ class FrozenChoicePrior:
         features = Affine(together.reshape(-1, together.shape[2]))
         self.feature_type = features.exact_type(features.bounds(feature_limits(hidden)))
         neighbours = Affine(weight.reshape(-1, 4), bias.reshape(-1))
-        if neighbours.exact_type(neighbours.bounds(float(LARGEST_PLACE))) is np.float64:
+        if neighbours.exact_type(neighbours.bounds(float(LARGEST_NEIGHBOUR))) is np.float64:
             self.feature_type = np.float64
         if np.abs(places).max(initial=0) >= 2**20:  # sums of four, exact after a division by three
             self.feature_type = np.float64
@@ -162,11 +162,11 @@ class FrozenChoicePrior:
     @staticmethod
     def levels(interlaced: bool) -> Levels:
         """The grid of the two coefficients."""
-        return INTERLACED_LEVELS if interlaced else LEVELS
+        return CHECKERBOARD_LEVELS if interlaced else LEVELS
 
-    def begin(self, tiles: int, height: int, width: int) -> "ChoiceState":
+    def begin(self, tiles: int, height: int, width: int) -> "TabulatedPriorState":
         """Start coding the symbols of ``tiles`` latents of the same size."""
-        return ChoiceState(self, tiles, height, width)
+        return TabulatedPriorState(self, tiles, height, width)
 
     def channel_tables(self, channels: slice) -> NDArray[np.float32]:
         """The tables of some channels of a segment, one channel after the other, the levels of the second coefficient running
@@ -224,10 +224,10 @@ def _bits(tables: NDArray[np.float32]) -> NDArray[np.float32]:
     return bits
 
 
-class ChoiceState:
-    """What is known while the channels of some latents are coded one after the other; rows as in `PriorState`."""
+class TabulatedPriorState:
+    """What is known while the channels of some latents are coded one after the other; rows as in `ContextPriorState`."""
 
-    def __init__(self, prior: FrozenChoicePrior, tiles: int, height: int, width: int) -> None:
+    def __init__(self, prior: IntegerTabulatedPrior, tiles: int, height: int, width: int) -> None:
         self.prior, self.height, self.width, self.rows = prior, height, width, tiles * height * width
         self.channel = 0
         self._tiles = tiles
@@ -247,35 +247,35 @@ class ChoiceState:
         self._places: NDArray[Any] = np.zeros((0, self.rows + 1), prior.feature_type)
 
     @property
-    def _interlaced(self) -> bool:
-        return self._group < self.prior.interlaced_groups
+    def _is_checkerboard(self) -> bool:
+        return self._group < self.prior.checkerboard_groups
 
     def run(self, most: int) -> int:
         """How many of the next channels are coded together, at most ``most``."""
         return min(self.prior.segment_end(self.channel) - self.channel, most)
 
-    def portions(self, pictures: int, channels: int) -> Iterator[Portion]:
-        """What to code of the next ``channels`` channels (from `run`), in this order; see `Portion`."""
+    def coding_steps(self, pictures: int, channels: int) -> Iterator[CodingStep]:
+        """What to code of the next ``channels`` channels (from `run`), in this order; see `CodingStep`."""
         if self._parts is None:
             self._parts = self._coefficients()
         first = self.channel - self._group_start
         own, network = (part[first : first + channels] for part in self._parts)
-        self._places = np.zeros((channels if self._interlaced else 0, self.rows + 1), self.prior.feature_type)
+        self._places = np.zeros((channels if self._is_checkerboard else 0, self.rows + 1), self.prior.feature_type)
         step = max(1, RUN_SYMBOLS // self.rows)
-        for number, rows in enumerate(self._passes if self._interlaced else [np.arange(self.rows)]):
+        for number, rows in enumerate(self._passes if self._is_checkerboard else [np.arange(self.rows)]):
             if rows.size == 0:
                 continue
             for start in range(0, channels, step):
                 part = slice(start, min(start + step, channels))
                 o, u = own[part], network[part]
-                if self._interlaced:
+                if self._is_checkerboard:
                     o, u = o.take(rows, 2), u.take(rows, 2)
                     if number:
                         o += self._spatial(number, part)
                 each = rows.reshape(pictures, -1)
-                levels = self.prior.levels(self._interlaced)
-                chosen = self.prior.kernels.table_numbers(o, u, levels).reshape(-1, *each.shape)
-                yield Portion(0, part, each, functools.partial(self._picture_tables, self.channel + start, chosen))
+                levels = self.prior.levels(self._is_checkerboard)
+                chosen = self.prior.kernels.build_indexes(o, u, levels).reshape(-1, *each.shape)
+                yield CodingStep(0, part, each, functools.partial(self._picture_tables, self.channel + start, chosen))
 
     def _picture_tables(self, channel: int, chosen: NDArray[np.int32], number: int) -> SymbolTables:
         """The tables of channels from one on that were chosen, (channels, pictures, m), in one picture."""
@@ -283,10 +283,10 @@ class ChoiceState:
         first = np.arange(len(chosen), dtype=np.int32)[:, None] * np.int32(len(tables) // len(chosen))
         return SymbolTables(tables, (chosen[:, number] + first).reshape(-1), in_order=True)
 
-    def learn(self, portion: Portion, symbols: Array) -> None:
-        """Take the symbols of a portion, those of all channels and rows in shape (channels, rows)."""
-        if self._interlaced:
-            part = portion.channels
+    def learn(self, coding_step: CodingStep, symbols: Array) -> None:
+        """Take the symbols of a coding_step, those of all channels and rows in shape (channels, rows)."""
+        if self._is_checkerboard:
+            part = coding_step.channels
             places = self.prior.places[self.channel + part.start : self.channel + part.stop]
             # Rows of later passes get whatever stands there: nobody looks at them before their turn.
             self.prior.kernels.look_up(places, symbols[part], self._places[part])
@@ -361,7 +361,7 @@ def _first_nonzero(rows: Array) -> NDArray[np.int64]:
 
 def feature_limits(hidden: int) -> NDArray[np.int64]:
     """The largest features: of a channel's own coefficient, then of neighbours' symbols in the second and the third pass."""
-    neighbours = [1 << VALUE_BITS, *(3 + hidden) * [LARGEST_PLACE]]
+    neighbours = [1 << VALUE_BITS, *(3 + hidden) * [LARGEST_NEIGHBOUR]]
     return np.array([2 << VALUE_BITS, 2 << VALUE_BITS, 1 << VALUE_BITS, 1 << VALUE_BITS, *2 * neighbours])
 
 

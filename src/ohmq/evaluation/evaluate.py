@@ -13,7 +13,7 @@ from PIL import Image
 from ohmq.bitstream.format import Layer, OhmFile
 from ohmq.bitstream.writer import write_ohm
 from ohmq.codec import Codec
-from ohmq.encoder.rdoq import PricedSymbols
+from ohmq.encoder.rdoq import Rdoq
 from ohmq.entropy.layers import encode_layers
 from ohmq.errors import BitstreamError, ConfigError, UnsupportedImageError
 from ohmq.evaluation.results import ImageRow, RatePoint
@@ -109,30 +109,28 @@ def _priced(
     return table
 
 
-def _choice(
-    codec: Codec, latent: NDArray[np.float32], images: NDArray[np.uint8], channels: int, effort: int
-) -> PricedSymbols:
+def _choice(codec: Codec, latent: NDArray[np.float32], images: NDArray[np.uint8], channels: int, effort: int) -> Rdoq:
     """What chooses the symbols of latents (N, 1, h, w, D) of images for so many channels, as compressing each does."""
     if not effort:
-        return codec.priced_symbols(latent, channels)
+        return codec.rdoq(latent, channels)
     moved = []
     for values, image in zip(latent, images, strict=True):
         picture = Image.fromarray(image)
         source = Latent(values, *picture.size, picture=picture, effort=effort)
         moved.append(codec.chosen_from(source, channels))
-    return codec.priced_symbols(np.stack(moved), channels)
+    return codec.rdoq(np.stack(moved), channels)
 
 
 def _entropy_coded(
     codec: Codec,
-    source: NDArray[np.int64] | PricedSymbols,
+    source: NDArray[np.int64] | Rdoq,
     plans: Sequence[tuple[int, ...]],
     width: int,
     height: int,
 ) -> dict[int, _Coded]:
     """Files whose layers end as each plan says, by the number of channels that they have."""
     encoded = encode_layers(codec.prior, source, plans, measure=True)
-    symbols = source.values() if isinstance(source, PricedSymbols) else source
+    symbols = source.values() if isinstance(source, Rdoq) else source
     count = len(symbols)
     decode_s = verify_layers(codec.prior, symbols, plans, encoded.payloads) / count
     encode_s = encoded.seconds / count
@@ -183,8 +181,8 @@ def _evaluate_batch(
     pixels = width * height
     clock = time.perf_counter()
     reference = np.stack([image for _, image in images])
-    priced = codec.priced and not fixed_rate
-    source = (codec.latent_batch if priced else codec.analyse_batch)(reference)
+    use_rdoq = codec.supports_rdoq and not fixed_rate
+    source = (codec.latent_batch if use_rdoq else codec.analyse_batch)(reference)
     analysis_s = (time.perf_counter() - clock) / count
     nothing = np.zeros((*source.shape[:-1], 0), np.int64)
     coded = dict.fromkeys(channels, _Coded([0.0] * count, [0] * count, [0] * count, 0.0, 0.0, nothing))
@@ -192,10 +190,10 @@ def _evaluate_batch(
         if fixed_rate:
             coded |= _fixed_rate(codec, source, some, width, height)
         elif cut:
-            whole = _choice(codec, source, reference, codec.num_channels, effort) if priced else source
+            whole = _choice(codec, source, reference, codec.num_channels, effort) if use_rdoq else source
             ends = codec.layer_ends(codec.num_channels)
             coded |= _entropy_coded(codec, whole, [ends[: ends.index(n) + 1] for n in some], width, height)
-        elif priced:
+        elif use_rdoq:
             coded |= _priced(codec, source, reference, some, effort)
         else:
             coded |= _entropy_coded(codec, source, [(n,) for n in some], width, height)
@@ -242,7 +240,7 @@ def evaluate_unquantized(
         UnsupportedImageError: pictures that are not whole tiles.
     """
     height, width = images[0][1].shape[:2]
-    if model.config.tile_shape(height, width) != (height, width):
+    if model.config.patch_shape(height, width) != (height, width):
         raise UnsupportedImageError(f"images of {width}x{height} pixels: this model takes whole tiles only")
     psnr, structure = [], []
     for start in range(0, len(images), 256):

@@ -70,7 +70,7 @@ def evaluate_set(
             plot = False
         else:
             codec = Codec(frozen)
-            made = {"effort": codec.effort_for(effort, fixed_rate)} if codec.priced else {}
+            made = {"effort": codec.effort_for(effort, fixed_rate)} if codec.supports_rdoq else {}
             counts = sorted(set(channels)) or channel_counts(codec, fractions)
             if counts[-1] > codec.num_channels:
                 raise ConfigError(f"channels is {counts[-1]}; {codec.name} has {codec.num_channels}")

@@ -5,17 +5,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ohmq.entropy.context_prior import FrozenPrior, rows_as_slice
+from ohmq.entropy.context_prior import IntegerContextPrior, rows_as_slice
 from ohmq.entropy.kernels import Decoder
 from ohmq.entropy.layers import Array, _by_channel, _next_end
-from ohmq.entropy.tabulated_prior import FrozenChoicePrior
+from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.errors import BitstreamError
 
 __all__ = ["verify_layers"]
 
 
 def verify_layers(
-    prior: FrozenPrior | FrozenChoicePrior,
+    prior: IntegerContextPrior | IntegerTabulatedPrior,
     symbols: Array,
     plans: Sequence[Sequence[int]],
     payloads: Sequence[Sequence[Sequence[bytes]]],
@@ -52,11 +52,11 @@ def verify_layers(
         clock = time.perf_counter()
         run = slice(channel, channel + state.run(_next_end(plans, channel) - channel))
         values = flat[run]
-        for portion in state.portions(pictures, run.stop - run.start):
-            for number, rows in enumerate(portion.rows):
-                picture = portion.first + number
-                expected = values[portion.channels, rows_as_slice(rows, values.shape[1])].reshape(-1)
-                tables, index, in_order = portion.tables(number)
+        for coding_step in state.coding_steps(pictures, run.stop - run.start):
+            for number, rows in enumerate(coding_step.rows):
+                picture = coding_step.first + number
+                expected = values[coding_step.channels, rows_as_slice(rows, values.shape[1])].reshape(-1)
+                tables, index, in_order = coding_step.tables(number)
                 seconds[wanted] += time.perf_counter() - clock
                 for plan in wanted:
                     clock = time.perf_counter()
@@ -65,7 +65,7 @@ def verify_layers(
                     if not np.array_equal(decoded, expected):
                         raise BitstreamError(f"picture {picture}: channel {channel} did not decode to what was encoded")
                 clock = time.perf_counter()
-            state.learn(portion, values)
+            state.learn(coding_step, values)
         state.advance(values)
         seconds[wanted] += time.perf_counter() - clock
     return seconds

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from ohmq.errors import ConfigError
 from ohmq.evaluation.published import published_names
 from ohmq.models import MnistConfig, config_from_dict
-from ohmq.models.config import FAMILIES
+from ohmq.models.config import FAMILIES, memory_name
 from ohmq.training.options import TrainOptions, preset
 
 __all__ = ["GROUPS", "Experiment", "experiment_names", "find_experiments", "load_experiment"]
@@ -145,7 +145,8 @@ def load_experiment(source: str | Path) -> Experiment:
 def _check_kinds(place: str, found: dict[str, Any], defaults: Any) -> None:
     """Each value must be of the kind of its default; where that is None, an integer."""
     for key, value in found.items():
-        default = getattr(defaults, key, "")
+        name = memory_name(key)
+        default = getattr(defaults, name, "")
         if isinstance(default, tuple):
             kind, fits = "list of numbers", isinstance(value, list) and all(type(v) in (int, float) for v in value)
         elif isinstance(default, float):
@@ -153,7 +154,7 @@ def _check_kinds(place: str, found: dict[str, Any], defaults: Any) -> None:
         else:
             expected = int if default is None else type(default)
             kind, fits = {int: "whole number", str: "text", bool: "true or false"}[expected], type(value) is expected
-        if not fits and hasattr(defaults, key):
+        if not fits and hasattr(defaults, name):
             raise ConfigError(f"{key} in {place} is {value!r}; expected a value of the kind: {kind}")
 
 

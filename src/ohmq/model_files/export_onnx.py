@@ -56,7 +56,7 @@ def _halo(frozen: "FrozenModel", name: str) -> int:
     """Only photo models are coded window by window."""
     from ohmq.models.config import PhotoConfig
 
-    return int(getattr(frozen.networks, f"{name}_halo")) if isinstance(frozen.config, PhotoConfig) else 0
+    return int(getattr(frozen.transforms, f"{name}_halo")) if isinstance(frozen.config, PhotoConfig) else 0
 
 
 def _graphs(frozen: "FrozenModel") -> dict[str, bytes]:
@@ -87,11 +87,11 @@ def _graphs(frozen: "FrozenModel") -> dict[str, bytes]:
         def forward(self, latent: torch.Tensor) -> torch.Tensor:
             return model.denormalise(self.transform(latent)).clamp(0, 1)
 
-    side = frozen.config.tile_shape(64, 64)
+    side = frozen.config.patch_shape(64, 64)
     tile = torch.zeros(1, frozen.config.image_channels, *side)
     with torch.no_grad():
         latent = model.analysis_transform(model.normalise(tile))
-    fixed = frozen.config.tile_shape(1, 1) == frozen.config.tile_shape(64, 64)
+    fixed = frozen.config.patch_shape(1, 1) == frozen.config.patch_shape(64, 64)
     step = 1 if fixed else side[0] // latent.shape[2]
     height, width = torch.export.Dim("height", min=1, max=4096), torch.export.Dim("width", min=1, max=4096)
     shapes: dict[str, Any] = {

@@ -10,17 +10,17 @@ from torch import nn
 
 from ohmq.entropy import quantize_probabilities
 from ohmq.entropy.context_prior import LOGIT_BITS, VALUE_BITS, WEIGHT_BITS, exp2_table
-from ohmq.entropy.kernels import LARGEST_PLACE, LEVEL_BITS
-from ohmq.entropy.tabulated_prior import FrozenChoicePrior, feature_limits
+from ohmq.entropy.kernels import LARGEST_NEIGHBOUR, LEVEL_BITS
+from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior, feature_limits
 from ohmq.errors import ConfigError, ModelFileError
 from ohmq.model_files.fixed_point import _fixed, _fixed_layer, _fixed_rows, _narrow, _numpy
 from ohmq.model_files.frozen_model import FrozenModel, _assemble
 from ohmq.models import CompressionModel, PhotoIntegerModel, PhotoModel, build_model
 from ohmq.models.photo import LATENT_SCALE
 from ohmq.models.priors.context import ContextPrior
-from ohmq.models.priors.factorized import FactorizedDensity
+from ohmq.models.priors.factorized import FactorizedPrior
 from ohmq.models.priors.static import StaticPrior
-from ohmq.models.priors.tabulated import ChoicePrior
+from ohmq.models.priors.tabulated import TabulatedPrior
 from ohmq.models.quantizers.directional import DirectionalOneHotMax
 from ohmq.models.quantizers.rounding import IntegerRounding
 
@@ -73,15 +73,15 @@ def _weights(model: CompressionModel) -> dict[str, NDArray[Any]]:
 @torch.no_grad()
 def _prior_tensors(model: CompressionModel) -> dict[str, NDArray[Any]]:
     prior, quantizer = model.prior, model.quantizer
-    if isinstance(prior, FactorizedDensity):
+    if isinstance(prior, FactorizedPrior):
         assert isinstance(quantizer, IntegerRounding)
         probabilities = prior.probabilities(quantizer.minimum, quantizer.num_symbols).numpy()
         return {"frequencies": quantize_probabilities(probabilities)[None].astype(np.int32)}
     if isinstance(prior, StaticPrior):
         probabilities = prior.class_logits().exp().numpy()[: None if prior.positional else 1]
         return {"frequencies": quantize_probabilities(probabilities).astype(np.int32)}
-    if isinstance(prior, ChoicePrior):
-        return _choice_tensors(model, prior)
+    if isinstance(prior, TabulatedPrior):
+        return _tabulated_tensors(model, prior)
     if not isinstance(prior, ContextPrior):
         return {}
     logits = prior.static.class_logits().numpy() / math.log(2)
@@ -102,7 +102,7 @@ def _prior_tensors(model: CompressionModel) -> dict[str, NDArray[Any]]:
     return tensors
 
 
-def _choice_tensors(model: CompressionModel, prior: ChoicePrior) -> dict[str, NDArray[Any]]:
+def _tabulated_tensors(model: CompressionModel, prior: TabulatedPrior) -> dict[str, NDArray[Any]]:
     quantizer = model.quantizer
     assert isinstance(quantizer, DirectionalOneHotMax)
     values = _fixed(_numpy(quantizer.values), VALUE_BITS)
@@ -131,7 +131,7 @@ def _choice_tensors(model: CompressionModel, prior: ChoicePrior) -> dict[str, ND
         tensors["neighbour.out"] = fixed[..., 4:]
         shape = networks.bias.shape
         weight, bias = _fixed_layer(
-            _numpy(networks.weight).reshape(-1, 4), networks.bias, np.full(4, LARGEST_PLACE), 23
+            _numpy(networks.weight).reshape(-1, 4), networks.bias, np.full(4, LARGEST_NEIGHBOUR), 23
         )
         tensors["neighbour.weight"], tensors["neighbour.bias"] = weight.reshape(*shape, 4), bias.reshape(shape)
     tensors["places"] = _fixed(
@@ -154,7 +154,7 @@ def _choice_tensors(model: CompressionModel, prior: ChoicePrior) -> dict[str, ND
     return {name: _narrow(value) for name, value in tensors.items()}
 
 
-def _few_new(directions: NDArray[np.float64], prior: ChoicePrior) -> NDArray[np.float64]:
+def _few_new(directions: NDArray[np.float64], prior: TabulatedPrior) -> NDArray[np.float64]:
     """Directions (C, D) without what alone would bring in a coefficient: early groups then look at few."""
     out = directions.copy()
     touched = np.zeros(directions.shape[1], bool)
@@ -176,7 +176,7 @@ def thaw(frozen: FrozenModel) -> PhotoModel:
     """
     with torch.random.fork_rng(devices=[]):  # the random numbers of its first weights are nobody's business
         model = build_model(frozen.config)
-    if not isinstance(model, PhotoModel) or model.prior is None or not isinstance(frozen.prior, FrozenChoicePrior):
+    if not isinstance(model, PhotoModel) or model.prior is None or not isinstance(frozen.prior, IntegerTabulatedPrior):
         raise ConfigError(f"{frozen.name} is no photo model with OHM: training can go on from such a model file only")
     model.load_state_dict(frozen.model.state_dict(), strict=False)
     prior, quantizer = model.prior, model.quantizer

@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
-from ohmq.entropy.context_prior import FrozenPrior
-from ohmq.entropy.tabulated_prior import FrozenChoicePrior
+from ohmq.entropy.context_prior import IntegerContextPrior
+from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.errors import ConfigError, ModelFileError
 from ohmq.model_files.integer_prior import integer_prior
 from ohmq.models import CompressionModel, ModelConfig, PhotoConfig, build_model, config_from_dict
-from ohmq.postfilter.filters import ClassFilters
-from ohmq.runtime.torch_transforms import TorchNetworks
+from ohmq.postfilter.filters import PostFilter
+from ohmq.runtime.torch_transforms import TorchTransforms
 from ohmq.utils.atomic_write import write_atomically
 
-__all__ = ["MODEL_FORMAT", "FrozenModel", "load_model", "save_model", "with_filters", "with_filters_of"]
+__all__ = ["MODEL_FORMAT", "FrozenModel", "load_model", "save_model", "with_post_filter", "with_post_filter_of"]
 
 MODEL_FORMAT = 1
 _DECODES = ("synthesis_transform.", "quantizer.values", "quantizer.directions", "quantizer.output_bias")
@@ -49,22 +49,22 @@ class FrozenModel:
     name: str
     config: ModelConfig
     model: CompressionModel
-    prior: FrozenPrior | FrozenChoicePrior | None
+    prior: IntegerContextPrior | IntegerTabulatedPrior | None
     model_id: bytes
     provenance: dict[str, Any] = field(default_factory=dict)
     tensors: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
 
     @cached_property
-    def filters(self) -> ClassFilters | None:
+    def filters(self) -> PostFilter | None:
         """What corrects its decoded pictures, if it has that."""
-        return ClassFilters.of(
+        return PostFilter.of(
             {key.removeprefix("filters."): value for key, value in self.tensors.items() if key.startswith("filters.")}
         )
 
     @cached_property
-    def networks(self) -> TorchNetworks:
+    def transforms(self) -> TorchTransforms:
         """The network as a codec uses it."""
-        return TorchNetworks(self.model, self.filters)
+        return TorchTransforms(self.model, self.filters)
 
 
 def _assemble(
@@ -95,7 +95,7 @@ def _assemble(
     return frozen
 
 
-def with_filters(frozen: FrozenModel, filters: ClassFilters, provenance: dict[str, Any]) -> FrozenModel:
+def with_post_filter(frozen: FrozenModel, filters: PostFilter, provenance: dict[str, Any]) -> FrozenModel:
     """A photo model whose decoded pictures are corrected by filters; it has another id.
 
     Args:
@@ -107,7 +107,7 @@ def with_filters(frozen: FrozenModel, filters: ClassFilters, provenance: dict[st
     return _assemble(frozen.name, frozen.config, weights, tables, {**frozen.provenance, "filters": provenance})
 
 
-def with_filters_of(frozen: FrozenModel, other: FrozenModel) -> FrozenModel:
+def with_post_filter_of(frozen: FrozenModel, other: FrozenModel) -> FrozenModel:
     """A photo model with the filters of another one that decodes alike, as one has that differs in its analysis alone.
 
     Args:
@@ -122,7 +122,7 @@ def with_filters_of(frozen: FrozenModel, other: FrozenModel) -> FrozenModel:
         same = np.array_equal(frozen.tensors.get(name, ()), other.tensors.get(name, ()))
         if name.startswith(_DECODES) and not same:
             raise ModelFileError(f"{other.name} decodes in another way ({name}): fit filters to photos")
-    return with_filters(frozen, other.filters, dict(other.provenance.get("filters", {})))
+    return with_post_filter(frozen, other.filters, dict(other.provenance.get("filters", {})))
 
 
 def _model_id(config: ModelConfig, tensors: Mapping[str, NDArray[Any]]) -> bytes:

@@ -5,8 +5,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ohmq.entropy.context_prior import FrozenPrior
-from ohmq.entropy.tabulated_prior import FrozenChoicePrior
+from ohmq.entropy.context_prior import IntegerContextPrior
+from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.errors import ModelFileError
 from ohmq.models.config import ModelConfig, PhotoConfig
 
@@ -15,7 +15,7 @@ __all__ = ["integer_prior"]
 
 def integer_prior(
     name: str, config: ModelConfig, tables: Mapping[str, NDArray[Any]]
-) -> FrozenPrior | FrozenChoicePrior | None:
+) -> IntegerContextPrior | IntegerTabulatedPrior | None:
     """The prior that tables hold; None if there are none.
 
     Args:
@@ -26,16 +26,16 @@ def integer_prior(
     """
     if not tables:
         return None
-    prior: FrozenPrior | FrozenChoicePrior
+    prior: IntegerContextPrior | IntegerTabulatedPrior
     try:
         if isinstance(config, PhotoConfig) and config.quantizer == "ohm":
-            prior = FrozenChoicePrior(
-                tables, config.group_sizes, config.group_symbols, config.interlaced_groups, config.cut_points
+            prior = IntegerTabulatedPrior(
+                tables, config.group_sizes, config.group_symbols, config.checkerboard_groups, config.cut_points
             )
             if prior.neighbour_hidden != config.neighbour_hidden:
                 raise ValueError(f"networks of {prior.neighbour_hidden} hidden units, not {config.neighbour_hidden}")
         else:
-            prior = FrozenPrior(tables, config.group_sizes)
+            prior = IntegerContextPrior(tables, config.group_sizes)
     except (KeyError, ValueError, IndexError) as error:
         raise ModelFileError(f"{name}: the prior's tables are not usable: {error}") from error
     if (prior.num_channels, prior.num_symbols) != (config.channels_max, config.num_symbols):

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ohmq.entropy.context_prior import FrozenPrior
-from ohmq.entropy.tabulated_prior import FrozenChoicePrior
+from ohmq.entropy.context_prior import IntegerContextPrior
+from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.errors import ConfigError, ModelFileError
 from ohmq.model_files.integer_prior import integer_prior
 from ohmq.models.config import ModelConfig, config_from_dict
-from ohmq.postfilter.filters import ClassFilters
-from ohmq.runtime.onnx_transforms import Array, OnnxNetworks
+from ohmq.postfilter.filters import PostFilter
+from ohmq.runtime.onnx_transforms import Array, OnnxTransforms
 
 __all__ = ["ONNX_FORMAT", "OnnxModel", "load_onnx"]
 
@@ -33,14 +33,14 @@ class OnnxModel:
 
     Attributes:
         name: for messages. config: its configuration. prior: the integer prior. model_id: 4 bytes.
-        networks: what runs its networks.
+        transforms: runs its transforms.
     """
 
     name: str
     config: ModelConfig
-    prior: FrozenPrior | FrozenChoicePrior | None
+    prior: IntegerContextPrior | IntegerTabulatedPrior | None
     model_id: bytes
-    networks: OnnxNetworks
+    transforms: OnnxTransforms
 
 
 def load_onnx(folder: Path) -> OnnxModel:
@@ -86,8 +86,8 @@ def load_onnx(folder: Path) -> OnnxModel:
     prior = integer_prior(name, config, parts["prior"])
     try:
         block = parts["synthesis_transform"].get("block", np.zeros(0, np.float32)).astype(np.float32)
-        filters = ClassFilters.of(parts["filters"])
-        networks = OnnxNetworks(config, parts["quantizer"], graphs, *halos, block, filters)
+        filters = PostFilter.of(parts["filters"])
+        transforms = OnnxTransforms(config, parts["quantizer"], graphs, *halos, block, filters)
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is not installed; it comes with: pip install 'ohmq[onnx]'") from error
-    return OnnxModel(name, config, prior, model_id, networks)
+    return OnnxModel(name, config, prior, model_id, transforms)

@@ -6,7 +6,7 @@ from pathlib import Path
 from ohmq.errors import ModelFileError
 from ohmq.model_files.checkpoint import _from_checkpoint
 from ohmq.model_files.frozen_model import FrozenModel, load_model
-from ohmq.model_files.pretrained import shipped_models
+from ohmq.model_files.pretrained import pretrained_models
 
 __all__ = ["resolve_model"]
 
@@ -17,7 +17,7 @@ def resolve_model(source: str | Path) -> FrozenModel:
     Raises:
         ModelFileError: nothing of the kind; the message lists the shipped names.
     """
-    shipped = shipped_models()
+    shipped = pretrained_models()
     if str(source) in shipped:
         return load_model(shipped[str(source)], str(source))
     path = Path(source)

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from ohmq.models.config import ModelConfig
 from ohmq.models.priors.context import ContextPrior
-from ohmq.models.priors.factorized import FactorizedDensity
+from ohmq.models.priors.factorized import FactorizedPrior
 from ohmq.models.priors.static import StaticPrior
-from ohmq.models.priors.tabulated import ChoicePrior
+from ohmq.models.priors.tabulated import TabulatedPrior
 from ohmq.models.quantizers.directional import DirectionalOneHotMax
 from ohmq.models.quantizers.one_hot_max import OneHotMax
 from ohmq.models.quantizers.rounding import Identity, IntegerRounding
@@ -18,7 +18,7 @@ from ohmq.models.quantizers.rounding import Identity, IntegerRounding
 __all__ = ["CompressionModel", "ModelOutput", "published_bottleneck"]
 
 Quantizer = OneHotMax | DirectionalOneHotMax | IntegerRounding | Identity
-Prior = StaticPrior | ContextPrior | ChoicePrior | FactorizedDensity
+Prior = StaticPrior | ContextPrior | TabulatedPrior | FactorizedPrior
 
 
 def published_bottleneck(
@@ -31,7 +31,7 @@ def published_bottleneck(
     """
     channels, symbols = config.channels_max, config.num_symbols
     if config.quantizer == "integer":
-        return IntegerRounding(channels, symbols), FactorizedDensity(channels)
+        return IntegerRounding(channels, symbols), FactorizedPrior(channels)
     if config.quantizer == "none":
         return Identity(channels), None
     quantizer = OneHotMax(channels, symbols, latent_channels)
@@ -116,7 +116,7 @@ class CompressionModel(nn.Module):
             mask = torch.arange(latent.shape[1], device=latent.device)[None] < active[:, None]
             latent = self.quantizer(latent) * mask[..., None, None]
             bits = latent.new_zeros(latent.shape[0])
-            if isinstance(self.prior, FactorizedDensity):
+            if isinstance(self.prior, FactorizedPrior):
                 bits = (self.prior.bits(latent) * mask[..., None, None]).flatten(1).sum(1)
         return ModelOutput(self.synthesis_transform(latent), bits)
 
@@ -146,7 +146,7 @@ class CompressionModel(nn.Module):
             elif context is not None:
                 coefficients = context.coefficients(group, total[:, :used], height, width)
                 features = context.features[start : start + size]
-            source = rows[:, :used] - total[:, :used] if self.config.refinement else rows[:, :used]
+            source = rows[:, :used] - total[:, :used] if self.config.residual_quantization else rows[:, :used]
             part = quantizer.quantize_group(source, active[:used], channels, lengths, coefficients, features)
             total = total + nn.functional.pad(part.latent, (0, 0, 0, batch - used))
             bits = bits + nn.functional.pad(part.bits, (0, batch - used))
@@ -166,7 +166,7 @@ class CompressionModel(nn.Module):
             raise ValueError("a model without a quantizer has no symbols")
         latent = self.analysis_transform(images)
         if isinstance(self.quantizer, OneHotMax):
-            return self.quantizer.symbols(latent, self.config.group_sizes if self.config.refinement else ())
+            return self.quantizer.symbols(latent, self.config.group_sizes if self.config.residual_quantization else ())
         assert isinstance(self.quantizer, IntegerRounding)
         return self.quantizer.symbols(latent)
 

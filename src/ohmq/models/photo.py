@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from ohmq.models.base import CompressionModel, ModelOutput
 from ohmq.models.config import BLOCK, GREY_LEVELS, PhotoConfig
-from ohmq.models.priors.factorized import FactorizedDensity
-from ohmq.models.priors.tabulated import ChoicePrior, ChosenTables
+from ohmq.models.priors.factorized import FactorizedPrior
+from ohmq.models.priors.tabulated import SelectedTables, TabulatedPrior
 from ohmq.models.quantizers.directional import DirectionalOneHotMax
 from ohmq.models.quantizers.rounding import IntegerRounding
 
@@ -86,7 +86,7 @@ def _follow(path: nn.Module, x: Tensor, bfloat16: bool) -> Tensor:
     return out.float()
 
 
-def _deep_path(config: PhotoConfig) -> nn.Sequential:
+def _full_path(config: PhotoConfig) -> nn.Sequential:
     """(B, 3, H, W) -> (B, D, H / 16, W / 16), the first convolutions at a half and a quarter of the resolution."""
     wide, wider = config.wide, config.wider
     last = nn.Conv2d(wider, config.latent_channels, 3, stride=2, padding=1)
@@ -103,9 +103,9 @@ def _deep_path(config: PhotoConfig) -> nn.Sequential:
     )
 
 
-def _quick_path(config: PhotoConfig) -> nn.Sequential:
+def _distilled_path(config: PhotoConfig) -> nn.Sequential:
     """(B, 3, H, W) -> (B, D, H / 16, W / 16), all convolutions at an eighth of the resolution."""
-    patches = config.analysis_patches
+    patches = config.distilled_channels
     last = nn.Conv2d(patches, config.latent_channels, 3, stride=2, padding=1)
     _zero(last)
     return nn.Sequential(
@@ -126,7 +126,7 @@ class PhotoAnalysis(nn.Module):
         super().__init__()
         self.low_precision = False
         self.block = nn.Parameter(block_filters(config.latent_channels)[0])
-        self.path = _quick_path(config) if config.analysis_patches else _deep_path(config)
+        self.path = _distilled_path(config) if config.distilled_channels else _full_path(config)
 
     def forward(self, x: Tensor) -> Tensor:
         """The latent, in units of `GREY_LEVELS`."""
@@ -199,7 +199,7 @@ class PhotoIntegerModel(_PhotoFamily):
             nn.Sequential(PhotoAnalysis(config), ChannelGain(channels)),
             nn.Sequential(ChannelGain(channels), PhotoSynthesis(config)),
             IntegerRounding(channels, config.num_symbols),
-            FactorizedDensity(channels),
+            FactorizedPrior(channels),
         )
 
 
@@ -215,7 +215,7 @@ class PhotoModel(_PhotoFamily):
     """
 
     quantizer: DirectionalOneHotMax
-    prior: ChoicePrior | None
+    prior: TabulatedPrior | None
     analysis_transform: PhotoAnalysis
     synthesis_transform: PhotoSynthesis
 
@@ -225,8 +225,8 @@ class PhotoModel(_PhotoFamily):
             config,
             PhotoAnalysis(config),
             PhotoSynthesis(config),
-            DirectionalOneHotMax(channels, symbols, dim, priced=config.priced),
-            ChoicePrior(
+            DirectionalOneHotMax(channels, symbols, dim, supports_rdoq=config.supports_rdoq),
+            TabulatedPrior(
                 channels,
                 symbols,
                 dim,
@@ -234,7 +234,7 @@ class PhotoModel(_PhotoFamily):
                 config.context_projection,
                 config.context_hidden,
                 alphabets=config.group_symbols,
-                interlaced_groups=config.interlaced_groups,
+                checkerboard_groups=config.checkerboard_groups,
                 neighbour_hidden=config.neighbour_hidden,
             ),
         )
@@ -265,13 +265,15 @@ class PhotoModel(_PhotoFamily):
             project = quantizer.project[channels]
             own = functional.linear(y, project)
             projected = functional.linear(z, project) - own
-            seen = quantizer.nearest_values(projected, channels, alphabet) if group < prior.interlaced_groups else None
+            seen = (
+                quantizer.nearest_values(projected, channels, alphabet) if group < prior.checkerboard_groups else None
+            )
             price = None
-            if quantizer.priced:
+            if quantizer.supports_rdoq:
                 price = quantizer.price(active[:images_left], channels, alphabet)[:, None, None].expand_as(projected)
                 if seen is not None:  # tables depend on the symbols, and they on the tables: coding goes pass by pass
                     with torch.no_grad():
-                        tables: ChosenTables = prior(group, y, own, seen)
+                        tables: SelectedTables = prior(group, y, own, seen)
                         seen = quantizer.quantize(projected, channels, *tables, price).values
             tables = prior(group, y, own, seen)
             values, spent = quantizer.quantize(projected, channels, *tables, price)

@@ -24,7 +24,7 @@ from ohmq.postfilter.classes import (
     features,
 )
 
-__all__ = ["ClassFilters", "finished"]
+__all__ = ["PostFilter", "finished"]
 _Products = Callable[[Array, NDArray[np.uint8], Array], Array]
 STRIP = 2**15
 """Pixels that a thread filters at a time."""
@@ -35,7 +35,7 @@ _LIMITS_OF = CLIPS[np.arange(CLASSES) // DIRECTIONS, None] * np.array(FACTORS, n
 _PAIRS = np.array(PAIRS, np.int64)
 
 
-class ClassFilters:
+class PostFilter:
     r"""Corrects a decoded picture: of each pixel, the differences to its neighbours, by the filter of its class.
 
     $$ x \leftarrow x + W_{k} f, \qquad f = \left(\mathrm{clip}_T(a - x) + \mathrm{clip}_T(b - x)\right)_{a, b, T} $$
@@ -73,7 +73,7 @@ class ClassFilters:
         self._products: _Products = _products
 
     @classmethod
-    def rounded(cls, channels: Sequence[int], weights: NDArray[np.floating]) -> "ClassFilters":
+    def rounded(cls, channels: Sequence[int], weights: NDArray[np.floating]) -> "PostFilter":
         """Filters whose weights, (sets, CLASSES, 3, FEATURES), are rounded to 8 bits for each class and limit."""
         parts = weights.reshape(*weights.shape[:2], 3, LIMITS, -1)
         scale = (np.abs(parts).max((2, 4)) / 127).astype(np.float32)
@@ -82,7 +82,7 @@ class ClassFilters:
         return cls(np.array(channels, np.int32), rounded.reshape(weights.shape), scale)
 
     @classmethod
-    def of(cls, tensors: Mapping[str, NDArray[Any]]) -> "ClassFilters | None":
+    def of(cls, tensors: Mapping[str, NDArray[Any]]) -> "PostFilter | None":
         """Those of a model, by names without "filters."; None if it has none.
 
         Raises:
@@ -101,7 +101,7 @@ class ClassFilters:
         """As `of` takes them."""
         return {"channels": self.channels, "weight": self.weight, "scale": self.scale}
 
-    def compiled(self) -> "ClassFilters":
+    def compiled(self) -> "PostFilter":
         """The same, compiled by numba: sooner, sums in another order.
 
         Raises:
@@ -159,7 +159,7 @@ class ClassFilters:
         return out
 
 
-def finished(decoded: Array, channels: int, filters: ClassFilters | None, threads: int = 1) -> NDArray[np.uint8]:
+def finished(decoded: Array, channels: int, filters: PostFilter | None, threads: int = 1) -> NDArray[np.uint8]:
     """Decoded pictures of so many channels, filtered in so many threads, and rounded.
 
     Shape:

@@ -1,4 +1,4 @@
-"""The products of `ohmq.postfilter.filters.ClassFilters`, compiled by numba."""
+"""The products of `ohmq.postfilter.filters.PostFilter`, compiled by numba."""
 
 from typing import Any
 

@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohmq.models.config import ModelConfig
-from ohmq.postfilter.filters import ClassFilters, finished
+from ohmq.postfilter.filters import PostFilter, finished
 
-__all__ = ["OnnxNetworks"]
+__all__ = ["OnnxTransforms"]
 ROWS_AT_ONCE = 4096
 Array = NDArray[Any]
 
 
-class OnnxNetworks:
+class OnnxTransforms:
     """The networks of a model, run by ONNX Runtime; the quantizer in numpy.
 
     Args:
@@ -32,7 +32,7 @@ class OnnxNetworks:
         analysis_halo: int,
         synthesis_halo: int,
         block: Array,
-        filters: ClassFilters | None = None,
+        filters: PostFilter | None = None,
     ) -> None:
         import onnxruntime
 
@@ -77,7 +77,7 @@ class OnnxNetworks:
                 else:
                     activations = rest @ tensors["weight"][c].T + tensors["bias"][c]
                 out[:, c] = np.abs(activations).argmin(1)
-            if config.refinement:
+            if config.residual_quantization:
                 rest = rest - self._codewords(out, channels)
             start += size
         return out

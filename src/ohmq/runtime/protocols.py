@@ -6,23 +6,23 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ohmq.entropy.context_prior import FrozenPrior
-from ohmq.entropy.tabulated_prior import FrozenChoicePrior
+from ohmq.entropy.context_prior import IntegerContextPrior
+from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.models.config import ModelConfig
-from ohmq.postfilter.filters import ClassFilters
+from ohmq.postfilter.filters import PostFilter
 from ohmq.runtime.latents import Array
 
-__all__ = ["CodingModel", "Networks"]
+__all__ = ["CodingModel", "TransformRuntime"]
 
 
-class Networks(Protocol):
-    """What runs the networks of a model, as `ohmq.runtime.torch_transforms.TorchNetworks` does.
+class TransformRuntime(Protocol):
+    """What runs the networks of a model, as `ohmq.runtime.torch_transforms.TorchTransforms` does.
 
     Attributes:
         filters: what corrects the decoded picture, if anything does.
     """
 
-    filters: ClassFilters | None
+    filters: PostFilter | None
 
     @property
     def analysis_halo(self) -> int:
@@ -65,7 +65,7 @@ class CodingModel(Protocol):
         """Its configuration."""
 
     @property
-    def prior(self) -> FrozenPrior | FrozenChoicePrior | None:
+    def prior(self) -> IntegerContextPrior | IntegerTabulatedPrior | None:
         """Its integer prior."""
 
     @property
@@ -73,5 +73,5 @@ class CodingModel(Protocol):
         """4 bytes."""
 
     @property
-    def networks(self) -> Networks:
+    def transforms(self) -> TransformRuntime:
         """What runs its networks."""

@@ -13,23 +13,23 @@ from ohmq.models.base import CompressionModel
 from ohmq.models.config import PhotoConfig
 from ohmq.models.photo import PhotoModel, PhotoSynthesis
 from ohmq.postfilter.classes import REACH
-from ohmq.postfilter.filters import ClassFilters, finished
+from ohmq.postfilter.filters import PostFilter, finished
 from ohmq.runtime.receptive_field import analysis_halo, synthesis_halo
 
-__all__ = ["TorchNetworks"]
+__all__ = ["TorchTransforms"]
 
 AT_ONCE = 512
 """Tiles that go through a network at a time."""
 
 
-class TorchNetworks:
+class TorchTransforms:
     """The networks of a model, run by torch.
 
     Args:
         model: in evaluation mode. filters: what corrects the decoded picture, if anything does.
     """
 
-    def __init__(self, model: CompressionModel, filters: ClassFilters | None = None) -> None:
+    def __init__(self, model: CompressionModel, filters: PostFilter | None = None) -> None:
         self.model, self.filters = model, filters
         if isinstance(model.config, PhotoConfig):
             _channels_last(model)

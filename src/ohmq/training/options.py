@@ -118,7 +118,9 @@ class TrainOptions:
             raise ConfigError(f"only is {self.only!r}; it is for photo models")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ConfigError(f"precision is {self.precision!r}; choose 'auto', 'float32' or 'bfloat16'")
-        digits = isinstance(self.model, MnistConfig) and self.model.quantizer == "ohm" and self.model.refinement
+        digits = (
+            isinstance(self.model, MnistConfig) and self.model.quantizer == "ohm" and self.model.residual_quantization
+        )
         if self.start_from and not (digits or isinstance(self.model, PhotoConfig)):
             raise ConfigError(
                 "training starts from another model for the photo family, and for digits with OHM and refinement; use "
@@ -128,13 +130,13 @@ class TrainOptions:
             if self.crop_size < 32 or self.crop_size % 16:
                 raise ConfigError(f"crop_size is {self.crop_size}; the photo model needs a multiple of 16 from 32 on")
             return
-        if self.initialisation == "vector" and self.model.quantizer == "ohm" and not self.model.refinement:
+        if self.initialisation == "vector" and self.model.quantizer == "ohm" and not self.model.residual_quantization:
             raise ConfigError("the vector warm start needs a model with refinement; add --refinement")
-        if self.initialisation == "scalar" and self.model.refinement:
+        if self.initialisation == "scalar" and self.model.residual_quantization:
             raise ConfigError("the scalar warm start needs a model without refinement; choose --initialisation vector")
         if not 0 <= self.grow_epochs <= self.epochs:
             raise ConfigError(f"grow_epochs is {self.grow_epochs}; it must lie in 0 to epochs = {self.epochs}")
-        if self.grow_epochs and not (self.model.quantizer == "ohm" and self.model.refinement):
+        if self.grow_epochs and not (self.model.quantizer == "ohm" and self.model.residual_quantization):
             raise ConfigError("growing the alphabet needs an OHM model with refinement; set --grow-epochs 0")
         if self.grow_epochs and not 2 <= self.initial_symbols <= self.model.num_symbols:
             raise ConfigError(
@@ -170,7 +172,7 @@ def recorded_options(values: dict[str, Any]) -> dict[str, Any]:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "mnist-ohm": {
-        "model": MnistConfig(prior="context", refinement=True, context_hidden=32, context_features=7),
+        "model": MnistConfig(prior="context", residual_quantization=True, context_hidden=32, context_features=7),
         "initialisation": "vector",
         "epochs": 66,
         "grow_epochs": 6,
@@ -217,7 +219,12 @@ PRESETS["photo-int"] = {
     **PRESETS["photo"],
     "quick_epochs": 0,
     "model": PhotoConfig(
-        quantizer="integer", prior="static", refinement=False, channels_max=320, latent_channels=320, num_symbols=256
+        quantizer="integer",
+        prior="static",
+        residual_quantization=False,
+        channels_max=320,
+        latent_channels=320,
+        num_symbols=256,
     ),
 }
 """Settings of the shipped models, by name; what they leave out has its default."""

@@ -93,8 +93,8 @@ def test_a_target_analyses_and_codes_once(codec: Codec, digit: Image.Image, monk
     calls: list[str] = []
 
     def counted(name: str) -> None:
-        original = getattr(ohmq.codec, name) if name == "encode_layers" else getattr(codec.networks.model, name)
-        target = ohmq.codec if name == "encode_layers" else codec.networks.model
+        original = getattr(ohmq.codec, name) if name == "encode_layers" else getattr(codec.transforms.model, name)
+        target = ohmq.codec if name == "encode_layers" else codec.transforms.model
         monkeypatch.setattr(target, name, lambda *args, **more: (calls.append(name), original(*args, **more))[1])
 
     import ohmq.codec

@@ -16,9 +16,9 @@ from ohmq.bitstream.psnr_table import psnr_table
 from ohmq.bitstream.reader import read_header
 from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.codec import Codec
-from ohmq.encoder.rate_control import PRICES
+from ohmq.encoder.rate_control import LAMBDA_SCALES
 from ohmq.entropy.layers import encode_layers
-from ohmq.entropy.tabulated_prior import FrozenChoicePrior
+from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.errors import ConfigError, UnreachableTargetError
 from ohmq.evaluation.bd_rate import bd_rate
 from ohmq.evaluation.evaluate import evaluate_images
@@ -68,12 +68,12 @@ def test_without_a_price_symbols_are_the_nearest(model: PhotoModel) -> None:
 def test_each_symbol_has_the_least_cost(codec: Codec, count: int) -> None:
     """Against the definition, symbol by symbol, with the tables that a decoder finds."""
     latent = codec.latent(photo_picture(64, 80, 4)).values[None]
-    source = codec.priced_symbols(latent, count)
+    source = codec.rdoq(latent, count)
     encode_layers(codec.prior, source, [(count,)])
     symbols = source.symbols
-    tensors = {key: value.astype(np.float64) for key, value in codec.networks.quantizer.items()}
+    tensors = {key: value.astype(np.float64) for key, value in codec.transforms.quantizer.items()}
     prior = codec.prior
-    assert isinstance(prior, FrozenChoicePrior)
+    assert isinstance(prior, IntegerTabulatedPrior)
     state = prior.begin(1, *latent.shape[2:4])
     rest = latent.reshape(-1, latent.shape[-1]).astype(np.float64)
     starts = np.cumsum([0, *prior.group_sizes])
@@ -85,11 +85,11 @@ def test_each_symbol_has_the_least_cost(codec: Codec, count: int) -> None:
         taken = range(int(starts[group - 1]), int(starts[group])) if group and start == starts[group] else ()
         for c in taken:
             rest -= tensors["values"][c, symbols[c]][:, None] * tensors["directions"][c]
-        for portion in state.portions(1, len(values)):
-            (rows,), (tables, index, _) = portion.rows, portion.tables(0)
+        for coding_step in state.coding_steps(1, len(values)):
+            (rows,), (tables, index, _) = coding_step.rows, coding_step.tables(0)
             assert index is not None
             each = iter(tables[index])
-            for c in range(start + portion.channels.start, start + portion.channels.stop):
+            for c in range(start + coding_step.channels.start, start + coding_step.channels.stop):
                 size = prior.alphabets[c]
                 spacing = (tensors["values"][c, size // 2 + 1] - tensors["values"][c, size // 2 - 1]) / 2
                 price = tensors["bit_price"][count - 1] / (np.square(tensors["directions"][c]).sum() * spacing)
@@ -99,7 +99,7 @@ def test_each_symbol_has_the_least_cost(codec: Codec, count: int) -> None:
                     cost = distance + price * bits
                     assert cost[symbols[c, row]] <= cost.min() + 1e-4
                     moved += int(distance[symbols[c, row]] > distance.min() + 1e-4)
-            state.learn(portion, values)
+            state.learn(coding_step, values)
         state.advance(values)
     assert moved > 3
 
@@ -119,7 +119,7 @@ def test_training_sees_what_is_coded(model: PhotoModel, codec: Codec) -> None:
 
 
 def test_the_price_falls_with_the_channels_and_pays(codec: Codec, shipped: Codec, photo: Image.Image) -> None:
-    assert (np.diff(codec.networks.quantizer["bit_price"]) <= 0).all()
+    assert (np.diff(codec.transforms.quantizer["bit_price"]) <= 0).all()
     curves = []
     for source in (shipped.analyse(photo), shipped.latent(photo)):
         files = [shipped.encode(source, count, layers=1) for count in shipped.cut_points[::2]]
@@ -136,7 +136,7 @@ def test_sizes_are_kept(codec: Codec, layers: int | None) -> None:
     assert {*codec.cut_points} < {*codec._stops}
     files = {count: codec.encode(latent, count, layers=layers) for count in codec._stops}
     sizes = sorted(map(len, files.values()))
-    smallest = len(codec.encode(latent._replace(price=PRICES[0]), codec.cut_points[0], layers=layers))
+    smallest = len(codec.encode(latent._replace(price=LAMBDA_SCALES[0]), codec.cut_points[0], layers=layers))
     for limit in (2 * sizes[-1], sizes[-1], sizes[-1] - 1, sizes[len(sizes) // 2], sizes[0], smallest):
         data = codec.compress(image, max_bytes=limit, layers=layers, effort=0)
         assert max([size for size in sizes if size <= limit], default=smallest) <= len(data) <= limit
@@ -237,7 +237,7 @@ def test_evaluation_is_of_the_files_that_compress_writes(codec: Codec) -> None:
 
 def test_models_without_a_price(codec: Codec, tmp_path: Path) -> None:
     older = Codec(load_model(GOLDEN / "photo.safetensors"))
-    assert not older.priced
+    assert not older.supports_rdoq
     image = photo_picture(40, 50, 1)
     assert np.array_equal(older.decode(older.compress(image))[1].values, older.analyse(image).values)
     with pytest.raises(ConfigError, match="does not price its bits: use analyse"):
@@ -250,12 +250,12 @@ def test_models_without_a_price(codec: Codec, tmp_path: Path) -> None:
     again = load_model(tmp_path / "again.safetensors")
     assert again.model_id == codec.model_id
     prices = thaw(again).quantizer.bit_price
-    assert np.array_equal(prices.numpy(), codec.networks.quantizer["bit_price"])
-    assert dataclasses.replace(codec.config, priced=False).to_dict().keys() < codec.config.to_dict().keys()
+    assert np.array_equal(prices.numpy(), codec.transforms.quantizer["bit_price"])
+    assert dataclasses.replace(codec.config, supports_rdoq=False).to_dict().keys() < codec.config.to_dict().keys()
 
 
 def test_plans_that_do_not_fit_one_choice(codec: Codec) -> None:
     latent = codec.latent(photo_picture(32, 32, 1)).values[None]
     odd = next(n for n in range(1, 24) if not codec.prior.aligned([n]))  # type: ignore[union-attr]
     with pytest.raises(ValueError, match="symbols that are chosen once"):
-        encode_layers(codec.prior, codec.priced_symbols(latent, 24), [(odd, 24), (24,)])
+        encode_layers(codec.prior, codec.rdoq(latent, 24), [(odd, 24), (24,)])

@@ -13,9 +13,9 @@ import ohmq.codec
 from ohmq.bitstream.reader import read_header
 from ohmq.codec import Codec
 from ohmq.encoder.encoder import DEFAULT_EFFORT
-from ohmq.encoder.rate_control import PRICES
+from ohmq.encoder.rate_control import LAMBDA_SCALES
 from ohmq.encoder.refine import STEPS, block_coefficients, fed_back
-from ohmq.entropy.tabulated_prior import FrozenChoicePrior
+from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.errors import ConfigError, UnreachableTargetError
 from ohmq.evaluation.bd_rate import bd_rate
 from ohmq.evaluation.evaluate import evaluate_images
@@ -62,12 +62,12 @@ def test_what_quantization_alone_explains_moves_nothing() -> None:
 def test_the_quick_choice_is_the_cheapest_symbol_of_one_table_a_channel() -> None:
     codec = make_codec("photo")
     prior = codec.prior
-    assert isinstance(prior, FrozenChoicePrior)
+    assert isinstance(prior, IntegerTabulatedPrior)
     latent = codec.latent(photo_picture(48, 64, 4)).values[0]
-    quantizer = {name: value.astype(np.float64) for name, value in codec.networks.quantizer.items()}
+    quantizer = {name: value.astype(np.float64) for name, value in codec.transforms.quantizer.items()}
     starts = np.cumsum([0, *prior.group_sizes])
     for count in (1, 10, 24):
-        quick = codec.priced_symbols(latent[None, None], count)
+        quick = codec.rdoq(latent[None, None], count)
         left = quick.choose_without_context()[0, 0]
         rest = latent.reshape(-1, latent.shape[-1]).astype(np.float64)
         for start, end in itertools.pairwise(starts):
@@ -92,10 +92,10 @@ def test_the_quick_choice_is_the_cheapest_symbol_of_one_table_a_channel() -> Non
 def test_the_picture_of_codewords_is_that_of_their_symbols(codec: Codec, crop: Image.Image) -> None:
     latent = codec.latent(crop).values[None]
     for count in (41, 678):
-        quick = codec.priced_symbols(latent, count)
+        quick = codec.rdoq(latent, count)
         left = quick.choose_without_context()
-        one = codec.networks.picture((latent - left)[0], count).astype(int)
-        two = codec.networks.pixels(quick.values()[0], count).astype(int)
+        one = codec.transforms.picture((latent - left)[0], count).astype(int)
+        two = codec.transforms.pixels(quick.values()[0], count).astype(int)
         assert np.abs(one - two).max() <= 1
         assert (one != two).mean() < 0.001
 
@@ -130,7 +130,7 @@ def test_targets_are_kept(codec: Codec, crop: Image.Image) -> None:
         found = codec.compress(crop, bpp=bpp, effort=1)
         assert 0.85 * bpp < 8 * len(found) / (crop.width * crop.height) <= bpp
     least, plain = (
-        len(codec.encode(codec.latent(crop, effort=effort)._replace(price=PRICES[0]), codec.cut_points[0]))
+        len(codec.encode(codec.latent(crop, effort=effort)._replace(price=LAMBDA_SCALES[0]), codec.cut_points[0]))
         for effort in (1, 0)
     )
     assert plain < least  # feedback spends more bits

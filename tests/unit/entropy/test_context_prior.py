@@ -5,7 +5,7 @@ from support.reference_decoder import ReferenceRangeDecoder, context_coefficient
 from support.small_models import make_codec, make_model
 
 from ohmq.codec import Codec
-from ohmq.entropy.context_prior import FrozenPrior, border_classes
+from ohmq.entropy.context_prior import IntegerContextPrior, border_classes
 from ohmq.entropy.layers import decode_layers, encode_layers
 from ohmq.errors import BitstreamError
 from ohmq.evaluation.verify import verify_layers
@@ -63,7 +63,7 @@ def test_integer_context_prior_follows_the_trained_one() -> None:
     with torch.no_grad():
         images = model.normalise(torch.rand(40, 1, 28, 28))
         bits = model(images, torch.full((40,), 6)).bits.numpy()
-    symbols = codec.networks.model.symbols(images).numpy()[:, None]
+    symbols = codec.transforms.model.symbols(images).numpy()[:, None]
     ideal = encode_layers(codec.prior, symbols, [(6,)], measure=True).ideal_bits.sum(1)
     assert np.abs(ideal - bits).max() < 1.0
     assert np.ptp(bits) > 5  # pictures differ, so the agreement says something
@@ -125,10 +125,10 @@ def test_border_classes() -> None:
 def test_impossible_tables_are_refused(context_codec: Codec, codec: Codec) -> None:
     tensors = dict(context_codec.prior.tensors)
     with pytest.raises(ValueError, match="groups"):
-        FrozenPrior(tensors, (6, 1))
+        IntegerContextPrior(tensors, (6, 1))
     huge = {**tensors, "codewords": np.full_like(tensors["codewords"], 2**31 - 1)}
     huge["network.1.0.weight"] = np.full_like(tensors["network.1.0.weight"], 2**31 - 1)
     with pytest.raises(ValueError, match="exact integers"):
-        FrozenPrior(huge, context_codec.prior.group_sizes)
+        IntegerContextPrior(huge, context_codec.prior.group_sizes)
     with pytest.raises(ValueError, match="sum to"):
-        FrozenPrior({"frequencies": np.ones((1, 2, 4), np.int32)}, (2,))
+        IntegerContextPrior({"frequencies": np.ones((1, 2, 4), np.int32)}, (2,))

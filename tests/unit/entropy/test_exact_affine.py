@@ -12,7 +12,7 @@ from support.small_models import make_photo_model
 
 from ohmq.entropy import exact_affine
 from ohmq.entropy.exact_affine import Affine
-from ohmq.entropy.tabulated_prior import FrozenChoicePrior
+from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.model_files.freeze import freeze
 from ohmq.models.quantizers.directional import DirectionalOneHotMax
 
@@ -77,7 +77,7 @@ def test_sums_beyond_the_exact_range_are_refused() -> None:
 
 def test_frozen_weights_leave_room_for_float32() -> None:
     prior = freeze(make_photo_model()).prior
-    assert isinstance(prior, FrozenChoicePrior)
+    assert isinstance(prior, IntegerTabulatedPrior)
     assert prior.latent_type is np.float32
     assert prior.feature_type is np.float32
     assert all(project.exact_type(project.bounds(reach)) is np.float32

@@ -16,13 +16,13 @@ from support.small_models import make_codec, photo_picture, random_filters
 from ohmq import load
 from ohmq.cli.jobs import Job, compiled_for
 from ohmq.codec import Codec
-from ohmq.encoder.rdoq import PricedSymbols
+from ohmq.encoder.rdoq import Rdoq
 from ohmq.entropy import kernels_numba as kernels
 from ohmq.entropy import select_kernels
-from ohmq.entropy.context_prior import FrozenPrior, neighbour_rows
-from ohmq.entropy.kernels import LARGEST_PLACE, NUMPY
+from ohmq.entropy.context_prior import IntegerContextPrior, neighbour_rows
+from ohmq.entropy.kernels import LARGEST_NEIGHBOUR, NUMPY
 from ohmq.entropy.kernels_numba import COMPILED
-from ohmq.entropy.tabulated_prior import INTERLACED_LEVELS, LEVELS, FrozenChoicePrior
+from ohmq.entropy.tabulated_prior import CHECKERBOARD_LEVELS, LEVELS, IntegerTabulatedPrior
 from ohmq.errors import ConfigError
 from ohmq.utils import numba_cache as jit
 
@@ -57,9 +57,9 @@ def test_coefficients_and_tables(kind: type, shape: tuple[int, int, int]) -> Non
     assert own.dtype == kind
     assert equal(own, COMPILED.own_coefficients(weights, grid.copy(), shape))
     network = rng.integers(-900, 900, (6, 2, rows)).astype(np.float32)
-    for levels in (LEVELS, INTERLACED_LEVELS):
-        numbers = NUMPY.table_numbers(own, network, levels)
-        assert equal(numbers, COMPILED.table_numbers(own, network, levels))
+    for levels in (LEVELS, CHECKERBOARD_LEVELS):
+        numbers = NUMPY.build_indexes(own, network, levels)
+        assert equal(numbers, COMPILED.build_indexes(own, network, levels))
         assert numbers.min() >= 0 and numbers.max() < np.prod([high - low + 1 for low, high in levels])
 
 
@@ -70,7 +70,7 @@ def test_neighbours(kind: type, hidden: int, shape: tuple[int, int, int]) -> Non
     rng = np.random.default_rng(2)
     rows = shape[0] * shape[1] * shape[2]
     places = np.zeros((5, rows + 1), kind)
-    places[:, :-1] = rng.integers(-3 * LARGEST_PLACE, 3 * LARGEST_PLACE, (5, rows))
+    places[:, :-1] = rng.integers(-3 * LARGEST_NEIGHBOUR, 3 * LARGEST_NEIGHBOUR, (5, rows))
     near = np.ascontiguousarray(neighbour_rows(*shape)[:, [0, 2, 6, 8]].T)
     there: Array = (near < rows).astype(kind)
     count = np.maximum(there.sum(0), 1)
@@ -98,8 +98,8 @@ def test_looking_up_and_choosing() -> None:
     bits, price = rng.uniform(0, 9, (9, 12)).astype(np.float32), rng.uniform(0, 1, 4).astype(np.float32)
     bits[4:6, :3], centres[:, 4:6] = bits[4, 0], centres[:, 4:5]  # equal ones: the first
     for index in (rng.integers(0, 12, (4, 50)), np.arange(4)[:, None]):
-        chosen = NUMPY.cheapest(projected, centres, price, bits, index.astype(np.int32))
-        assert equal(chosen, COMPILED.cheapest(projected, centres, price, bits, index.astype(np.int32)))
+        chosen = NUMPY.rdoq_symbols(projected, centres, price, bits, index.astype(np.int32))
+        assert equal(chosen, COMPILED.rdoq_symbols(projected, centres, price, bits, index.astype(np.int32)))
         cost = (
             np.abs(projected[..., None] - centres[:, None])
             + price[:, None, None] * bits.T[np.broadcast_to(index, (4, 50))]
@@ -280,10 +280,10 @@ def test_crafted_tensors_are_refused(codec_name: str) -> None:
 
     def altered(**tensors: Array) -> None:
         changed = {**prior.tensors, **{name.replace("_", "."): value for name, value in tensors.items()}}
-        if isinstance(prior, FrozenPrior):
-            FrozenPrior(changed, prior.group_sizes)
+        if isinstance(prior, IntegerContextPrior):
+            IntegerContextPrior(changed, prior.group_sizes)
         else:
-            FrozenChoicePrior(changed, prior.group_sizes, [9] * len(prior.group_sizes), prior.interlaced_groups)
+            IntegerTabulatedPrior(changed, prior.group_sizes, [9] * len(prior.group_sizes), prior.checkerboard_groups)
 
     if codec_name == "static":
         with pytest.raises(ValueError, match="frequencies is int64"):
@@ -300,8 +300,8 @@ def test_crafted_tensors_are_refused(codec_name: str) -> None:
         altered(values=prior.tensors["values"][:, :1])
     with pytest.raises(ValueError, match="exp2 has shape"):
         altered(exp2=prior.tensors["exp2"][:-1])
-    quantizer = dict(make_codec("photo").networks.quantizer)
+    quantizer = dict(make_codec("photo").transforms.quantizer)
     quantizer["centres"] = quantizer["centres"][:4]
-    assert isinstance(prior, FrozenChoicePrior)
+    assert isinstance(prior, IntegerTabulatedPrior)
     with pytest.raises(ValueError, match="the quantizer's centres has shape"):
-        PricedSymbols(prior, quantizer, np.zeros((1, 1, 2, 2, 12), np.float32), 24)
+        Rdoq(prior, quantizer, np.zeros((1, 1, 2, 2, 12), np.float32), 24)

@@ -15,7 +15,7 @@ from ohmq.errors import ModelFileError, OutputExistsError
 from ohmq.loading import load
 from ohmq.model_files.freeze import freeze
 from ohmq.model_files.frozen_model import load_model, save_model
-from ohmq.model_files.pretrained import shipped_models
+from ohmq.model_files.pretrained import pretrained_models
 from ohmq.model_files.resolve import resolve_model
 
 
@@ -129,7 +129,7 @@ def test_saving_does_not_overwrite(model_path: Path, tmp_path: Path) -> None:
 
 
 def test_shipped_models_load_and_have_cards() -> None:
-    shipped = shipped_models()
+    shipped = pretrained_models()
     assert set(shipped) == {"mnist-int", "mnist-ohm", "photo"}
     for name, path in shipped.items():
         frozen = load_model(path, name)

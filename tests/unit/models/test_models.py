@@ -5,7 +5,7 @@ import torch
 
 from ohmq.errors import ConfigError
 from ohmq.models import MnistConfig, ModelConfig, OpenImagesConfig, build_model, config_from_dict
-from ohmq.models.priors.factorized import FactorizedDensity
+from ohmq.models.priors.factorized import FactorizedPrior
 from ohmq.models.priors.static import StaticPrior
 
 
@@ -37,9 +37,9 @@ def test_parameter_counts_are_the_published_ones(
 def every_config() -> list[ModelConfig]:
     return [
         MnistConfig(channels_max=4, num_symbols=5),
-        MnistConfig(channels_max=4, num_symbols=5, refinement=True),
+        MnistConfig(channels_max=4, num_symbols=5, residual_quantization=True),
         MnistConfig(channels_max=5, num_symbols=8, prior="context", context_group=2),
-        MnistConfig(channels_max=5, num_symbols=8, prior="context", refinement=True),
+        MnistConfig(channels_max=5, num_symbols=8, prior="context", residual_quantization=True),
         MnistConfig(channels_max=4, num_symbols=16, quantizer="integer"),
     ]
 
@@ -93,7 +93,7 @@ def test_static_prior_sees_only_the_border() -> None:
 
 
 def test_factorized_density_is_a_distribution() -> None:
-    density = FactorizedDensity(3)
+    density = FactorizedPrior(3)
     p = density.probabilities(-7, 16)
     assert p.shape == (3, 16)
     assert torch.allclose(p.sum(-1), torch.ones(3, dtype=torch.float64))

@@ -19,7 +19,7 @@ from ohmq.bitstream.reader import read_ohm
 from ohmq.codec import Codec
 from ohmq.entropy import tabulated_prior as frozen_choice
 from ohmq.entropy.layers import encode_layers
-from ohmq.entropy.tabulated_prior import FrozenChoicePrior
+from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.errors import BitstreamError, ConfigError, ModelFileError
 from ohmq.evaluation.verify import verify_layers
 from ohmq.model_files.freeze import freeze, thaw
@@ -200,7 +200,7 @@ def test_threads_and_layers_do_not_change_a_byte(codec: Codec, monkeypatch: pyte
 
 def test_tables_are_kept_once_whatever_the_size_and_the_layers(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     prior = codec.prior
-    assert isinstance(prior, FrozenChoicePrior)
+    assert isinstance(prior, IntegerTabulatedPrior)
     monkeypatch.setattr(frozen_choice, "RUN_SYMBOLS", 24)  # small pictures are coded in runs of several lengths
     for width in (16, 64, 112):
         symbols = codec.analyse(np.full((48, width, 3), 90, np.uint8))
@@ -232,7 +232,7 @@ def check_plans(codec: Codec, symbols: NDArray[np.int64], plans: Sequence[Sequen
 
 def test_the_twin_with_integer_rounding_starts_well_and_codes(design: PhotoDesign, tmp_path: Path) -> None:
     config = PhotoConfig(
-        quantizer="integer", prior="static", refinement=False, channels_max=12, latent_channels=12, num_symbols=64,
+        quantizer="integer", prior="static", residual_quantization=False, channels_max=12, latent_channels=12, num_symbols=64,
         wide=8, wider=12,
     )  # fmt: skip
     photos = torch.stack([torch.from_numpy(np.asarray(picture(128, 128, seed)).copy()) for seed in range(8)])
@@ -351,7 +351,7 @@ def check_by_the_page(codec: Codec, symbols: NDArray[np.integer], payload: bytes
 
     config = codec.config
     assert isinstance(config, PhotoConfig)
-    assert config.interlaced_groups < len(config.groups)
+    assert config.checkerboard_groups < len(config.groups)
     assert len(set(config.alphabets)) > 1
     assert codec.prior.live[1] < codec.prior.live[2] < codec.prior.directions.shape[1]  # early groups see few
     channel = 0
@@ -382,7 +382,7 @@ def check_by_the_page(codec: Codec, symbols: NDArray[np.integer], payload: bytes
                         cut(sum(around) >> 2, -256, 256),
                     ]
                     raw[i, j][c] = [(x[2 * c + k], product(tensors["own"][channel + c][k], phi)) for k in (0, 1)]
-        interlaced = group < config.interlaced_groups
+        interlaced = group < config.checkerboard_groups
         passes = {(i, j): ((0, 2), (2, 1))[i % 2][j % 2] if interlaced else 0 for i, j in places}
         seen: dict[int, dict[tuple[int, int], int]] = {c: {} for c in range(channel, channel + size)}
         bounds = sorted({channel, channel + size, *(n for n in config.cuts if channel < n < channel + size)})
@@ -416,16 +416,16 @@ def check_by_the_page(codec: Codec, symbols: NDArray[np.integer], payload: bytes
 def test_impossible_priors_are_refused(codec: Codec) -> None:
     tensors = dict(codec.prior.tensors)
     with pytest.raises(ValueError, match="groups"):
-        FrozenChoicePrior(tensors, (24, 1), (9, 9))
+        IntegerTabulatedPrior(tensors, (24, 1), (9, 9))
     huge = {**tensors, "values": np.full(tensors["values"].shape, 2**30, np.int32)}
     huge["project"] = np.full(tensors["project"].shape, 2**30, np.int32)
     with pytest.raises(ValueError, match="exact integers"):
-        FrozenChoicePrior(huge, codec.config.group_sizes, codec.config.group_symbols, 2)
-    with pytest.raises(ValueError, match="interlaced"):
-        FrozenChoicePrior(tensors, codec.config.group_sizes, codec.config.group_symbols, 1)
+        IntegerTabulatedPrior(huge, codec.config.group_sizes, codec.config.group_symbols, 2)
+    with pytest.raises(ValueError, match="checkerboard"):
+        IntegerTabulatedPrior(tensors, codec.config.group_sizes, codec.config.group_symbols, 1)
     fewer = {**tensors, "neighbour.out": tensors["neighbour.out"][..., 1:]}
     with pytest.raises(ValueError, match="networks of 4 interlaced channels"):
-        FrozenChoicePrior(fewer, codec.config.group_sizes, codec.config.group_symbols, 2)
+        IntegerTabulatedPrior(fewer, codec.config.group_sizes, codec.config.group_symbols, 2)
     without = {key: value for key, value in tensors.items() if not key.startswith("neighbour")}
     with pytest.raises(ModelFileError, match="networks of 0 hidden units, not 3"):
         integer_prior("this", codec.config, without)
@@ -435,7 +435,7 @@ def test_configurations() -> None:
     config = dataclasses.replace(SMALL, groups=(4, 20), cuts=(3, 24))
     assert config_from_dict(config.to_dict()) == config
     assert (config.group_sizes, config.cut_points) == ((4, 20), (3, 24))
-    assert not dataclasses.replace(SMALL, quantizer="integer", prior="static", latent_channels=24).priced
+    assert not dataclasses.replace(SMALL, quantizer="integer", prior="static", latent_channels=24).supports_rdoq
     larger = dataclasses.replace(config, analysis_blocks=(4, 5), neighbour_hidden=7)
     assert config_from_dict(larger.to_dict()) == larger
     unstated = ("analysis_blocks", "synthesis_blocks", "neighbour_hidden", "priced")
@@ -443,23 +443,23 @@ def test_configurations() -> None:
     first = config_from_dict(older)
     assert isinstance(first, PhotoConfig)
     assert (first.analysis_blocks, first.synthesis_blocks, first.neighbour_hidden) == ((2, 3), (2, 3), 0)
-    assert not first.priced
+    assert not first.supports_rdoq
     assert first.to_dict() == older  # so models that were made before keep their id
-    alphabets = dataclasses.replace(SMALL, groups=(4, 20), alphabets=(9, 3), interlaced_groups=1)
+    alphabets = dataclasses.replace(SMALL, groups=(4, 20), alphabets=(9, 3), checkerboard_groups=1)
     assert config_from_dict(alphabets.to_dict()) == alphabets
     assert alphabets.group_symbols == (9, 3)
     assert config.group_symbols == (9, 9)
     for wrong in ({"alphabets": (9,)}, {"groups": (24,), "alphabets": (4,)}, {"groups": (24,), "alphabets": (11,)}):
         with pytest.raises(ConfigError, match="alphabets"):
             dataclasses.replace(SMALL, **wrong)
-    with pytest.raises(ConfigError, match="interlaced"):
-        dataclasses.replace(SMALL, interlaced_groups=2)
-    quick = dataclasses.replace(config, analysis_patches=12, analysis_blocks=(0, 2))
+    with pytest.raises(ConfigError, match="checkerboard"):
+        dataclasses.replace(SMALL, checkerboard_groups=2)
+    quick = dataclasses.replace(config, distilled_channels=12, analysis_blocks=(0, 2))
     assert config_from_dict(quick.to_dict()) == quick
     with pytest.raises(ConfigError, match="no blocks at a quarter"):
-        dataclasses.replace(config, analysis_patches=12, analysis_blocks=(1, 2))
-    with pytest.raises(ConfigError, match="analysis_patches is -1"):
-        dataclasses.replace(config, analysis_patches=-1)
+        dataclasses.replace(config, distilled_channels=12, analysis_blocks=(1, 2))
+    with pytest.raises(ConfigError, match="distilled_channels is -1"):
+        dataclasses.replace(config, distilled_channels=-1)
     for wrong in ({"analysis_blocks": (2,)}, {"synthesis_blocks": (2, -1)}):
         with pytest.raises(ConfigError, match="two numbers of blocks"):
             dataclasses.replace(SMALL, **wrong)

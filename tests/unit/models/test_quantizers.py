@@ -130,10 +130,10 @@ def test_refinement_quantizes_what_is_left() -> None:
 
 
 @pytest.mark.parametrize("context", [False, True])
-@pytest.mark.parametrize("priced", [False, True])
+@pytest.mark.parametrize("use_rdoq", [False, True])
 @pytest.mark.parametrize("block", [1, 40, 10_000])
 def test_scalar_channels_equal_the_literal_formulation(
-    context: bool, priced: bool, block: int, monkeypatch: pytest.MonkeyPatch
+    context: bool, use_rdoq: bool, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Values, bits and all gradients, of a straight-through softmax written out with autograd."""
     monkeypatch.setattr("ohmq.models.quantizers.directional.SCALAR_BLOCK_ELEMENTS", block)
@@ -153,7 +153,7 @@ def test_scalar_channels_equal_the_literal_formulation(
     centres, values = quantizer.centres[used, :size], quantizer.values[used, :size]
     distance = (projected[..., None] - centres).abs()
     tables = logits + torch.einsum("...ck,csk->...cs", u, features) if context else logits
-    price = torch.rand(2, 3, 4, 4, dtype=torch.float64) * 0.5 if priced else None
+    price = torch.rand(2, 3, 4, 4, dtype=torch.float64) * 0.5 if use_rdoq else None
     nearest = distance.argmin(-1)
     if price is not None:
         distance = distance - price[..., None] * torch.log_softmax(tables, -1).detach() / math.log(2)
@@ -162,7 +162,7 @@ def test_scalar_channels_equal_the_literal_formulation(
     assignment = (symbols_to_one_hot(distance.argmin(-1), size) - soft).detach() + soft
     wanted = (assignment * values).sum(-1), -(assignment * torch.log_softmax(tables, -1)).sum(-1) / math.log(2)
     found = quantizer.quantize(projected, used, logits, *((u, features) if context else (None, None)), price)
-    if not priced:
+    if not use_rdoq:
         assert torch.allclose(quantizer.nearest_values(projected, used, size), found.values)
     weights = [torch.randn_like(projected) for _ in wanted]
     gradients = []

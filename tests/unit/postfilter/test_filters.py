@@ -14,11 +14,11 @@ from ohmq.codec import Codec
 from ohmq.errors import ConfigError, ModelFileError
 from ohmq.metrics import psnr_db
 from ohmq.model_files.freeze import freeze, thaw
-from ohmq.model_files.frozen_model import FrozenModel, load_model, save_model, with_filters
+from ohmq.model_files.frozen_model import FrozenModel, load_model, save_model, with_post_filter
 from ohmq.models import PhotoConfig, build_model
 from ohmq.postfilter import filters as class_filters
 from ohmq.postfilter.classes import CLASSES, FEATURES, REACH, classes
-from ohmq.postfilter.filters import ClassFilters
+from ohmq.postfilter.filters import PostFilter
 from ohmq.training.photo.fit_postfilter import fit_filters, fitted_at
 
 
@@ -114,18 +114,18 @@ def test_what_is_refused() -> None:
     channels, weight, scale = random_filters().tensors.values()
     for wrong in (channels[::-1].copy(), channels.astype(np.int64), channels[:0], channels[None]):
         with pytest.raises(ModelFileError, match="ascend"):
-            ClassFilters(wrong, weight, scale)
+            PostFilter(wrong, weight, scale)
     for wrong in (weight[:1], weight.astype(np.float16), weight[:, :, :2]):
         with pytest.raises(ModelFileError, match="weight is .*expected int8"):
-            ClassFilters(channels, wrong, scale)
+            PostFilter(channels, wrong, scale)
     for wrong in (scale[:1], scale.astype(np.float16), scale[:, :, :2]):
         with pytest.raises(ModelFileError, match="scale is .*expected float32"):
-            ClassFilters(channels, weight, wrong)
+            PostFilter(channels, weight, wrong)
     with pytest.raises(ModelFileError, match="not finite"):
-        ClassFilters(channels, weight, scale * np.inf)
+        PostFilter(channels, weight, scale * np.inf)
     with pytest.raises(ModelFileError, match="expected channels, scale, weight"):
-        ClassFilters.of({"weight": weight})
-    assert ClassFilters.of({}) is None
+        PostFilter.of({"weight": weight})
+    assert PostFilter.of({}) is None
 
 
 def photo_model() -> FrozenModel:
@@ -136,7 +136,7 @@ def photo_model() -> FrozenModel:
 
 def test_a_model_with_filters_is_another_model(tmp_path: Path) -> None:
     plain = photo_model()
-    frozen = with_filters(plain, random_filters(), {"photos": 3})
+    frozen = with_post_filter(plain, random_filters(), {"photos": 3})
     assert frozen.model_id != plain.model_id
     assert frozen.provenance["filters"] == {"photos": 3}
     save_model(frozen, tmp_path / "m.safetensors")
@@ -150,13 +150,13 @@ def test_a_model_with_filters_is_another_model(tmp_path: Path) -> None:
     assert np.array_equal(two.synthesise(symbols, 24), Codec(frozen).synthesise(symbols, 24))
     assert not np.array_equal(two.synthesise(symbols, 24), one.synthesise(symbols, 24))
     assert set(thaw(again).state_dict()) == set(thaw(plain).state_dict())  # training goes on without them
-    replaced = with_filters(again, random_filters(0.02), {"photos": 4})
+    replaced = with_post_filter(again, random_filters(0.02), {"photos": 4})
     assert replaced.model_id not in (plain.model_id, again.model_id)
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
-    save_model(with_filters(photo_model(), random_filters(), {}), path)
+    save_model(with_post_filter(photo_model(), random_filters(), {}), path)
     with safe_open(path, "np") as opened:
         metadata = opened.metadata()
     tensors = load_file(path)
@@ -174,14 +174,14 @@ def test_only_photo_models_have_them() -> None:
     frozen = make_codec("static").frozen
     assert isinstance(frozen, FrozenModel)
     with pytest.raises(ModelFileError, match="only photo models"):
-        with_filters(frozen, random_filters(), {})
+        with_post_filter(frozen, random_filters(), {})
     with pytest.raises(ConfigError, match="no photo model"):
         fit_filters(frozen, [])
 
 
 def test_the_twin_with_integer_rounding_may_have_them(tmp_path: Path) -> None:
     config = PhotoConfig(
-        quantizer="integer", prior="static", refinement=False, channels_max=12, latent_channels=12, num_symbols=64,
+        quantizer="integer", prior="static", residual_quantization=False, channels_max=12, latent_channels=12, num_symbols=64,
         wide=8, wider=12,
     )  # fmt: skip
     frozen = freeze(build_model(config))

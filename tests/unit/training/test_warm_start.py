@@ -26,7 +26,7 @@ def images(digits: list[Image.Image]) -> torch.Tensor:
 
 def vector_model(images: torch.Tensor, num_symbols: int = 12):  # type: ignore[no-untyped-def]
     torch.manual_seed(1)
-    config = MnistConfig(channels_max=5, num_symbols=num_symbols, prior="context", refinement=True)
+    config = MnistConfig(channels_max=5, num_symbols=num_symbols, prior="context", residual_quantization=True)
     model = build_model(config)
     model.initialise_variance_preserving()  # type: ignore[operator]
     bottleneck = VectorBottleneck(model, num_codewords=8).eval()
@@ -132,4 +132,4 @@ def test_what_cannot_start_or_grow_is_refused() -> None:
     with pytest.raises(ConfigError, match="refinement"):
         TrainOptions(model=MnistConfig(), initialisation="vector")
     with pytest.raises(ConfigError, match="without refinement"):
-        TrainOptions(model=MnistConfig(refinement=True), initialisation="scalar")
+        TrainOptions(model=MnistConfig(residual_quantization=True), initialisation="scalar")

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["FactorizedDensity"]
+__all__ = ["FactorizedPrior"]
 
 LIKELIHOOD_FLOOR = 1e-8
 """Added to a probability before its logarithm, as published."""
 
 
-class FactorizedDensity(nn.Module):
+class FactorizedPrior(nn.Module):
     r"""Non-parametric density of each latent channel, for integer rounding.
 
     $$ p(k) = c(k + \tfrac12) - c(k - \tfrac12), \qquad c = \sigma \circ f_K \circ \dots \circ f_1,\quad
@@ -77,7 +77,7 @@ class FactorizedDensity(nn.Module):
             Returns: (C, num_symbols), float64, rows sum to 1.
         """
         edges = (torch.arange(num_symbols - 1) + minimum + 0.5).expand(self.num_channels, 1, -1)
-        double = FactorizedDensity(self.num_channels, [m.shape[1] for m in self.matrices][:-1]).double()
+        double = FactorizedPrior(self.num_channels, [m.shape[1] for m in self.matrices][:-1]).double()
         double.load_state_dict(self.state_dict())
         logits = double._cumulative_logits(edges.double())[:, 0]
         cumulative = torch.sigmoid(logits)

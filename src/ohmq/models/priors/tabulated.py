@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ohmq.entropy.kernels import LEVEL_BITS, SPATIAL_LIMIT
-from ohmq.entropy.tabulated_prior import FrozenChoicePrior
+from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.models.priors.context import _context_network
 
-__all__ = ["ChoicePrior", "ChosenTables"]
+__all__ = ["SelectedTables", "TabulatedPrior"]
 
 
-class ChosenTables(NamedTuple):
-    """What `ChoicePrior` gives for a group of channels: ``logits + coefficients · features``.
+class SelectedTables(NamedTuple):
+    """What `TabulatedPrior` gives for a group of channels: ``logits + coefficients · features``.
 
     Attributes:
         logits: natural logarithms but for a constant, shape (channels, S).
@@ -31,7 +31,7 @@ class ChosenTables(NamedTuple):
 
 
 class NeighbourNetworks(nn.Module):
-    """A network of one hidden layer for each interlaced channel and for its second and third pass; see `ChoicePrior`.
+    """A network of one hidden layer for each interlaced channel and for its second and third pass; see `TabulatedPrior`.
 
     Args:
         num_channels: I, interlaced channels. hidden: units of each.
@@ -64,7 +64,7 @@ class NeighbourNetworks(nn.Module):
         return added.permute(2, 3, 0, 1).reshape(batch, height, width, count, 2)
 
 
-class ChoicePrior(nn.Module):
+class TabulatedPrior(nn.Module):
     r"""Prior of scalar OHM symbols that chooses one of a channel's tables, given all that is decoded already.
 
     Channels are coded in groups; at each position two coefficients, rounded to a grid of 16 by 8 (16 by 32 for interlaced
@@ -77,7 +77,7 @@ class ChoicePrior(nn.Module):
     projection to a few channels. The features phi are the channel's own coefficient in y: its magnitude and value, here
     and as a mean over the four neighbours, clipped. A table for each choice is frozen, so coding looks tables up.
 
-    The channels of the first ``interlaced_groups`` groups are coded in three passes over the positions (`passes`); in the
+    The channels of the first ``checkerboard_groups`` groups are coded in three passes over the positions (`passes`); in the
     second and third, four features of the channel's own symbols at neighbours of earlier passes are added: one, their
     mean, mean magnitude and mean absolute deviation; and what a small network of the channel makes of these four symbols:
 
@@ -86,11 +86,11 @@ class ChoicePrior(nn.Module):
     Args:
         num_channels: C. num_symbols: S. latent_channels: D. group_sizes: channels of each group, sum C.
         projection: channels that a network sees of each neighbour. hidden_channels: its width.
-        alphabets: symbols of each group's channels, at most num_symbols; None: all. interlaced_groups: as above.
+        alphabets: symbols of each group's channels, at most num_symbols; None: all. checkerboard_groups: as above.
         neighbour_hidden: hidden units of an interlaced channel's own network; 0: it has none.
 
     Shape:
-        forward(group, latent, own, values): (B, h, w, D), (B, h, w, channels) twice -> `ChosenTables`.
+        forward(group, latent, own, values): (B, h, w, D), (B, h, w, channels) twice -> `SelectedTables`.
 
     Raises:
         ValueError: group_sizes does not sum to C.
@@ -106,7 +106,7 @@ class ChoicePrior(nn.Module):
         hidden_channels: int = 64,
         *,
         alphabets: Sequence[int] | None = None,
-        interlaced_groups: int = 0,
+        checkerboard_groups: int = 0,
         neighbour_hidden: int = 0,
     ) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class ChoicePrior(nn.Module):
             raise ValueError(f"group_sizes {list(group_sizes)} must be positive and sum to {num_channels} channels")
         self.group_sizes = tuple(group_sizes)
         self.alphabets = tuple(alphabets or (num_symbols,) * len(self.group_sizes))
-        self.interlaced_groups = interlaced_groups
+        self.checkerboard_groups = checkerboard_groups
         features = np.zeros((num_channels, num_symbols, 2), np.float32)
         start = 0
         for size, alphabet in zip(self.group_sizes, self.alphabets, strict=True):
@@ -124,7 +124,7 @@ class ChoicePrior(nn.Module):
         self.logits = nn.Parameter(torch.zeros(num_channels, num_symbols))
         self.features = nn.Parameter(torch.tensor(features))
         self.own = nn.Parameter(torch.zeros(num_channels, 2, 4))
-        interlaced = sum(self.group_sizes[:interlaced_groups])
+        interlaced = sum(self.group_sizes[:checkerboard_groups])
         self.spatial = nn.Parameter(torch.zeros(interlaced, 2, 2, 4))
         self.neighbours = NeighbourNetworks(interlaced, neighbour_hidden) if neighbour_hidden else None
         self.register_buffer("own_scale", torch.ones(num_channels))
@@ -136,7 +136,7 @@ class ChoicePrior(nn.Module):
             _context_network(9 * projection, hidden_channels, 2 * size) for size in self.group_sizes[1:]
         )
 
-    def forward(self, group: int, latent: Tensor, own: Tensor, values: Tensor | None) -> ChosenTables:
+    def forward(self, group: int, latent: Tensor, own: Tensor, values: Tensor | None) -> SelectedTables:
         """The tables of a group's symbols.
 
         Args:
@@ -147,20 +147,20 @@ class ChoicePrior(nn.Module):
         channels = slice(start, start + own.shape[-1])
         alphabet = self.alphabets[group]
         logits, features = self.logits[channels, :alphabet], self.features[channels, :alphabet]
-        if not (group or self.interlaced_groups):
-            return ChosenTables(logits, None, features)
+        if not (group or self.checkerboard_groups):
+            return SelectedTables(logits, None, features)
         u = self.coefficients(group, latent, own) if group else own.new_zeros(*own.shape, 2)
-        if group < self.interlaced_groups:
+        if group < self.checkerboard_groups:
             assert values is not None
             values = values.detach() * self.own_scale[channels]
             u = u + self.spatial_coefficients(values, self.spatial[channels])
             if self.neighbours is not None:
                 u = u + self.neighbours(values, channels)
         # No gradient beyond the grid: passed through there, it drives the networks' weights without bound.
-        levels = FrozenChoicePrior.levels(group < self.interlaced_groups)
+        levels = IntegerTabulatedPrior.levels(group < self.checkerboard_groups)
         lowest, highest = torch.tensor(levels, dtype=u.dtype, device=u.device).T / 2**LEVEL_BITS
         u = u.clamp(lowest, highest)
-        return ChosenTables(logits, u + ((u * 2**LEVEL_BITS).round() / 2**LEVEL_BITS - u).detach(), features)
+        return SelectedTables(logits, u + ((u * 2**LEVEL_BITS).round() / 2**LEVEL_BITS - u).detach(), features)
 
     def coefficients(self, group: int, latent: Tensor, own: Tensor) -> Tensor:
         """The two coefficients of each channel before rounding, shape (B, h, w, channels, 2)."""

@@ -121,11 +121,11 @@ class DirectionalOneHotMax(nn.Module):
     the symbol's bits b in its context and the price kappa of `price`. A decoder need not know of it.
 
     Args:
-        num_channels: C. num_symbols: S >= 2. latent_channels: D. priced: whether bits have a price.
+        num_channels: C. num_symbols: S >= 2. latent_channels: D. supports_rdoq: whether bits have a price.
 
     Shape:
         project (w), directions (d): (C, D). centres (t), values (v): (C, S). log_temperature (ln tau): (C,).
-        bit_price, if priced: (C,), squared units of the latent that a bit costs when n + 1 channels are coded.
+        bit_price, if supports_rdoq: (C,), squared units of the latent that a bit costs when n + 1 channels are coded.
 
     Raises:
         ValueError: num_symbols < 2 or num_channels < 1.
@@ -135,7 +135,9 @@ class DirectionalOneHotMax(nn.Module):
 
     bit_price: Tensor
 
-    def __init__(self, num_channels: int, num_symbols: int, latent_channels: int, *, priced: bool = False) -> None:
+    def __init__(
+        self, num_channels: int, num_symbols: int, latent_channels: int, *, supports_rdoq: bool = False
+    ) -> None:
         super().__init__()
         if num_symbols < 2:
             raise ValueError(f"num_symbols is {num_symbols}; an alphabet has at least 2 symbols")
@@ -149,8 +151,8 @@ class DirectionalOneHotMax(nn.Module):
         self.values = nn.Parameter(torch.tensor(levels))
         self.log_temperature = nn.Parameter(torch.full((num_channels,), math.log(6.0)))
         self.output_bias = nn.Parameter(torch.zeros(latent_channels))
-        self.priced = priced
-        if priced:
+        self.supports_rdoq = supports_rdoq
+        if supports_rdoq:
             self.register_buffer("bit_price", torch.zeros(num_channels))
 
     @torch.no_grad()

@@ -12,7 +12,7 @@ from ohmq.models.photo import PhotoAnalysis
 from ohmq.training.options import TrainOptions
 from ohmq.training.photo.module import PhotoModule
 
-__all__ = ["PATCHES", "QuickAnalysisModule", "with_quick_analysis"]
+__all__ = ["PATCHES", "DistilledAnalysisModule", "with_distilled_analysis"]
 
 PATCHES = 112
 """Channels of the quick analysis: as many as leave room for a step of feedback in the encoder's 80 kFLOPs a pixel."""
@@ -21,18 +21,18 @@ BLOCKS = 2
 PATH = "analysis_transform.path"
 
 
-def with_quick_analysis(model: PhotoModel) -> PhotoModel:
+def with_distilled_analysis(model: PhotoModel) -> PhotoModel:
     """The model with a quick analysis in place of a deep one, its convolutions not trained yet: they give nothing."""
     config = model.config
     assert isinstance(config, PhotoConfig)
-    quick = build_model(dataclasses.replace(config, analysis_patches=PATCHES, analysis_blocks=(0, BLOCKS)))
+    quick = build_model(dataclasses.replace(config, distilled_channels=PATCHES, analysis_blocks=(0, BLOCKS)))
     assert isinstance(quick, PhotoModel)
     kept = {name: value for name, value in model.state_dict().items() if not name.startswith(PATH)}
     quick.load_state_dict(quick.state_dict() | kept)
     return quick
 
 
-class QuickAnalysisModule(PhotoModule):
+class DistilledAnalysisModule(PhotoModule):
     """Least squares between the latents of both analyses; all but the quick one's convolutions stays as it is.
 
     What it lacks, feedback makes good: the encoder sees what its latent decodes to, see `ohmq.encoder.refine`. Validation is

@@ -11,10 +11,10 @@ from PIL import Image
 from ohmq.codec import Codec
 from ohmq.datasets.photos import photo_files, photo_folder, read_photo
 from ohmq.errors import ConfigError
-from ohmq.model_files.frozen_model import FrozenModel, with_filters
+from ohmq.model_files.frozen_model import FrozenModel, with_post_filter
 from ohmq.models.config import BLOCK, PhotoConfig
 from ohmq.postfilter.classes import CLASSES, FEATURES, REACH, by_class, classes, features
-from ohmq.postfilter.filters import ClassFilters
+from ohmq.postfilter.filters import PostFilter
 from ohmq.utils.provenance import command_line
 
 __all__ = ["PHOTOS", "filter_photos", "fit_filters", "fitted_at"]
@@ -76,11 +76,11 @@ def fit_filters(
         height, width = (side // BLOCK * BLOCK for side in pixels.shape[:2])
         photo = Image.fromarray(pixels[:height, :width])
         # Without feedback: what is missing then has the same shape, and is there in half the time.
-        source = codec.latent(photo, tile=0, effort=0) if codec.priced else codec.analyse(photo, tile=0)
+        source = codec.latent(photo, tile=0, effort=0) if codec.supports_rdoq else codec.analyse(photo, tile=0)
         wanted = np.asarray(photo, np.float32).transpose(2, 0, 1)
         for place, count in enumerate(counts):
             symbols = codec.decode(codec.encode(source, count))[1].values
-            decoded = frozen.networks.unfiltered(symbols, count)[0]
+            decoded = frozen.transforms.unfiltered(symbols, count)[0]
             _add(squares[place], products[place], decoded, wanted)
         progress(1)
     weights = np.stack([_solved(*sums) for sums in zip(squares, products, strict=True)])
@@ -90,7 +90,7 @@ def fit_filters(
         "photos": len(files),
         "channels": counts,
     }
-    return with_filters(frozen, ClassFilters.rounded(counts, weights), provenance)
+    return with_post_filter(frozen, PostFilter.rounded(counts, weights), provenance)
 
 
 def _add(

@@ -27,7 +27,7 @@ from ohmq.models.photo import (
     ResidualBlock,
     block_filters,
 )
-from ohmq.models.priors.factorized import FactorizedDensity
+from ohmq.models.priors.factorized import FactorizedPrior
 
 __all__ = [
     "DEAD_ZONE",
@@ -118,7 +118,7 @@ def design_photo_codec(photos: Tensor, config: PhotoConfig) -> PhotoDesign:
         channels_max=len(order),
         groups=groups,
         alphabets=_alphabets(order, groups, config.num_symbols),
-        interlaced_groups=min(INTERLACED_GROUPS, len(groups)),
+        checkerboard_groups=min(INTERLACED_GROUPS, len(groups)),
         cuts=_cuts(rates),
     )
     return PhotoDesign(config, tuple(order), rates, lambdas)
@@ -219,7 +219,7 @@ def start_integer_model(model: PhotoIntegerModel, design: PhotoDesign, photos: T
     inverse, synthesis = model.synthesis_transform.children()
     assert isinstance(gain, ChannelGain)
     assert isinstance(inverse, ChannelGain)
-    assert isinstance(model.prior, FactorizedDensity)
+    assert isinstance(model.prior, FactorizedPrior)
     order = torch.tensor([p.coefficient for p in design.passes])
     ratio = GREY_LEVELS / torch.tensor([p.step for p in design.passes])
     with torch.no_grad():
@@ -263,7 +263,7 @@ def start_photo_model(model: PhotoModel, design: PhotoDesign) -> None:
 
 def set_bit_price(model: PhotoModel, lambdas: Tensor) -> None:
     """Let a bit cost `PRICED_SHARE` of what it is worth at each number of channels, if the model prices its bits."""
-    if model.quantizer.priced:
+    if model.quantizer.supports_rdoq:
         latent = 3 * BLOCK**2 / GREY_LEVELS**2  # squared units of the latent in one squared grey level
         model.quantizer.bit_price.copy_(PRICED_SHARE * latent / BLOCK**2 / lambdas)
 
@@ -289,12 +289,12 @@ def extend_photo_model(model: PhotoModel, design: PhotoDesign) -> tuple[PhotoMod
     """
     held, wanted = model.config, design.config
     assert isinstance(held, PhotoConfig)
-    if held.analysis_patches:  # a quick analysis is trained on as it is
+    if held.distilled_channels:  # a quick analysis is trained on as it is
         wanted = dataclasses.replace(
-            wanted, analysis_patches=held.analysis_patches, analysis_blocks=held.analysis_blocks
+            wanted, distilled_channels=held.distilled_channels, analysis_blocks=held.analysis_blocks
         )
-    found = ("channels_max", "groups", "alphabets", "cuts", "interlaced_groups", *_BLOCKS)
-    added = [("neighbour_hidden", 0), ("priced", False)]
+    found = ("channels_max", "groups", "alphabets", "cuts", "checkerboard_groups", *_BLOCKS)
+    added = [("neighbour_hidden", 0), ("supports_rdoq", False)]
     changed = [f"{key} is {value!r}, not {getattr(wanted, key)!r}" for key, value in dataclasses.asdict(held).items()
                if key not in found and value != getattr(wanted, key) and (key, value) not in added]  # fmt: skip
     changed += [f"{key} is {getattr(held, key)!r}, more than {getattr(wanted, key)!r}" for key in _BLOCKS
@@ -304,7 +304,7 @@ def extend_photo_model(model: PhotoModel, design: PhotoDesign) -> tuple[PhotoMod
     coefficients = [p.coefficient for p in design.passes]
     count = held.channels_max
     larger = dataclasses.replace(
-        held, **{key: getattr(wanted, key) for key in ("neighbour_hidden", "priced", *_BLOCKS)}
+        held, **{key: getattr(wanted, key) for key in ("neighbour_hidden", "supports_rdoq", *_BLOCKS)}
     )
     if count == len(coefficients):
         model = _enlarged(model, larger)
@@ -327,7 +327,7 @@ def extend_photo_model(model: PhotoModel, design: PhotoDesign) -> tuple[PhotoMod
         groups=held.group_sizes + further,
         alphabets=held.group_symbols + _alphabets(design.passes[count:], further, wanted.num_symbols),
         cuts=(*held.cut_points, len(coefficients)),
-        interlaced_groups=held.interlaced_groups,
+        checkerboard_groups=held.checkerboard_groups,
     )
     design = dataclasses.replace(design, config=config)
     extended = build_model(config)

@@ -19,7 +19,7 @@ from ohmq.models import PhotoConfig, PhotoIntegerModel, PhotoModel, build_model
 from ohmq.models.photo import BLOCK
 from ohmq.training.fit import ResumeState, Stage, fit, is_first_process
 from ohmq.training.options import TrainOptions
-from ohmq.training.photo.distill_analysis import QuickAnalysisModule, with_quick_analysis
+from ohmq.training.photo.distill_analysis import DistilledAnalysisModule, with_distilled_analysis
 from ohmq.training.photo.initialise import (
     design_photo_codec,
     extend_photo_model,
@@ -66,7 +66,7 @@ def train_photo(options: TrainOptions, resume: Path | None, start: Path | None) 
     validation = WholePhotos(photos.held_out, BLOCK)
     anchor = classic_curve("jpeg", [photo[0].permute(1, 2, 0).numpy() for photo in validation])
     assert isinstance(model.config, PhotoConfig)
-    if quick.epochs and model.config.analysis_patches:
+    if quick.epochs and model.config.distilled_channels:
         if not options.epochs:
             raise ConfigError(
                 f"{options.start_from} has a quick analysis already: with 0 epochs there is nothing to do"
@@ -91,9 +91,9 @@ def train_photo(options: TrainOptions, resume: Path | None, start: Path | None) 
         return last
     assert isinstance(model, PhotoModel)
     torch.manual_seed(options.seed)
-    small, deep = with_quick_analysis(model), model.analysis_transform
+    small, deep = with_distilled_analysis(model), model.analysis_transform
     deep.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    learner = QuickAnalysisModule(**arguments(small, quick.epochs), deep=deep)
+    learner = DistilledAnalysisModule(**arguments(small, quick.epochs), deep=deep)
     stage = dataclasses.replace(quick, model=small.config)
     own = dataclasses.replace(options, val_every=min(options.val_every, quick.epochs))
     fit(learner, stage, own, loader, validation, done.path, started)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ohmq.models import CompressionModel, ModelOutput
 from ohmq.models.priors.context import ContextPrior
-from ohmq.models.priors.factorized import FactorizedDensity
+from ohmq.models.priors.factorized import FactorizedPrior
 from ohmq.models.priors.static import StaticPrior
 from ohmq.models.quantizers.one_hot_max import OneHotMax
 
@@ -40,7 +40,7 @@ class ScalarBottleneck(nn.Module):
         nn.init.zeros_(self.project.bias)
         self.expand.weight.data.copy_(torch.linalg.pinv(self.project.weight.data))
         nn.init.zeros_(self.expand.bias)
-        self.density = FactorizedDensity(channels)
+        self.density = FactorizedPrior(channels)
 
     def forward(self, images: Tensor, active: Tensor) -> ModelOutput:
         """Reconstruct from the first ``active`` noisy (training) or rounded scalars of each image."""
