@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import operator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -99,6 +100,9 @@ class ModelConfig:
     """
 
     image_channels: ClassVar[int] = 3
+    supports_tiles: ClassVar[bool] = False
+    supports_post_filter: ClassVar[bool] = False
+    half_precision: ClassVar[bool] = False
     quantizer: QuantizerName = "ohm"
     channels_max: int = 16
     channels_min: int = 0
@@ -127,6 +131,11 @@ class ModelConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
 
     @property
+    def supports_rdoq(self) -> bool:
+        """Whether the encoder chooses symbols by rate-distortion optimised quantization."""
+        return False
+
+    @property
     def group_sizes(self) -> tuple[int, ...]:
         """Channels of each group: coded together, given all groups before."""
         if self.prior == "static" and not self.residual_quantization:
@@ -152,6 +161,74 @@ class ModelConfig:
     def latent_shape(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the latent of a tile: one position a block."""
         return height // BLOCK, width // BLOCK
+
+    def latent_grid(self, width: int, height: int) -> tuple[int, int, int]:
+        """Return the shape of an image's symbols, without channels.
+
+        Args:
+            width: of the image, in pixels.
+            height: of the image, in pixels.
+
+        Returns:
+            (patches, h, w): the number of patches, and the positions of the latent of one patch.
+        """
+        patch = self.patch_shape(height, width)
+        return -(-width // patch[1]) * -(-height // patch[0]), *self.latent_shape(*patch)
+
+    def num_patches(self, width: int, height: int) -> int:
+        """Return the number of patches that an image of this size, in pixels, is coded in."""
+        return self.latent_grid(width, height)[0]
+
+    def channels_for(self, fraction: float) -> int:
+        """Return the number of channels that a fraction of the adaptive range stands for.
+
+        Args:
+            fraction: of the range from channels_min to channels_max, in [0, 1].
+
+        Raises:
+            ValueError: fraction is outside [0, 1].
+        """
+        return active_channels(fraction, self.channels_min, self.channels_max)
+
+    def layer_ends(self, channels: int, layers: int | None = None) -> tuple[int, ...]:
+        """Return the channels at which layers end: the cut points below ``channels``, thinned to ``layers``, and itself.
+
+        Args:
+            channels: number of channels that are coded, 1 to channels_max.
+            layers: largest number of layers, at least 1; None: one for each cut point.
+
+        Raises:
+            ValueError: channels or layers is outside its range.
+        """
+        channels = operator.index(channels)
+        layers = None if layers is None else operator.index(layers)
+        if not 1 <= channels <= self.channels_max:
+            raise ValueError(f"channels is {channels}; this model codes 1 to {self.channels_max}")
+        if layers is not None and layers < 1:
+            raise ValueError(f"layers is {layers}; a file has at least 1")
+        ends = [point for point in self.cut_points if point < channels] + [channels]
+        if layers is not None and layers < len(ends):
+            ends = [ends[math.ceil(len(ends) * (i + 1) / layers) - 1] for i in range(layers)]
+        return tuple(ends)
+
+    def channel_count(self, fraction: float | None, channels: int | None) -> int:
+        """Return the number of channels to code from a fraction or a number; neither: all channels.
+
+        Args:
+            fraction: of the adaptive range, in [0, 1]; ignored if channels is given.
+            channels: number of channels, 1 to channels_max.
+
+        Raises:
+            ValueError: a value outside its range, or a fraction that stands for no channel.
+        """
+        if channels is None:
+            channels = self.channels_for(1.0 if fraction is None else fraction)
+            if channels == 0:
+                raise ValueError(
+                    f"fraction {fraction} stands for 0 channels; the smallest that codes is {1 / self.channels_max:.4g}"
+                )
+        self.layer_ends(channels)
+        return operator.index(channels)
 
     def to_dict(self) -> dict[str, Any]:
         """As a JSON-ready dictionary with the key "family"; the inverse of `config_from_dict`."""
@@ -214,6 +291,9 @@ class PhotoConfig(ModelConfig):
             OHM only.
     """
 
+    supports_tiles: ClassVar[bool] = True
+    supports_post_filter: ClassVar[bool] = True
+    half_precision: ClassVar[bool] = True
     channels_max: int = 1000
     num_symbols: int = 17
     prior: PriorName = "context"
