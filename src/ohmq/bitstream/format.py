@@ -26,6 +26,8 @@ __all__ = [
 MAGIC = b"\x93OHM"
 FORMAT_VERSION = 1
 MAX_SIDE = 65536
+DEFAULT_MAX_PIXELS = 2**27
+"""Limit on width × height of an image by default."""
 """Pixels of a side of an image."""
 MAX_LAYERS = 255
 MAX_CHANNELS = 65536

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageCms
 
-from ohmq.bitstream.format import ExtraType
+from ohmq.bitstream.format import DEFAULT_MAX_PIXELS, MAX_SIDE, ExtraType
 from ohmq.errors import UnsupportedImageError
 from ohmq.imaging.extras import metadata_error
 from ohmq.imaging.metadata import _metadata, _upright
@@ -25,8 +25,6 @@ __all__ = [
     "prepare_image",
 ]
 
-DEFAULT_MAX_PIXELS = 2**27
-MAX_SIDE = 65536
 FILL_BLOCK = 16
 
 

@@ -76,7 +76,7 @@ def fit_filters(
         height, width = (side // BLOCK * BLOCK for side in pixels.shape[:2])
         photo = Image.fromarray(pixels[:height, :width])
         # Without feedback: what is missing then has the same shape, and is there in half the time.
-        source = codec.latent(photo, tile=0, effort=0) if codec.supports_rdoq else codec.analyse(photo, tile=0)
+        source = codec.latent(photo, tile=0, effort=0) if codec.config.supports_rdoq else codec.analyse(photo, tile=0)
         wanted = np.asarray(photo, np.float32).transpose(2, 0, 1)
         for place, count in enumerate(counts):
             symbols = codec.decode(codec.encode(source, count))[1].values
