@@ -68,7 +68,7 @@ def encode_layers(
         channel = state.channel
         wanted = [plan for plan, ends in enumerate(plans) if channel < ends[-1]]
         clock = time.perf_counter()
-        run = slice(channel, channel + state.run(_next_end(plans, channel) - channel))
+        run = slice(channel, channel + state.channel_run(_next_end(plans, channel) - channel))
         values = source.run(run)
         for coding_step in state.coding_steps(pictures, run.stop - run.start):
             for number, rows in enumerate(coding_step.rows):
@@ -85,7 +85,7 @@ def encode_layers(
                     encoders[plan][picture].encode(chosen, *tables)
                     seconds[plan] += time.perf_counter() - clock
                 clock = time.perf_counter()
-            state.learn(coding_step, values)
+            state.observe(coding_step, values)
         state.advance(values)
         seconds[wanted] += time.perf_counter() - clock
         for plan in wanted:
@@ -123,18 +123,18 @@ def decode_layers(
     if known is not None:
         before = _by_channel(known, first)
         while state.channel < first:
-            state.advance(before[state.channel : state.channel + state.run(first - state.channel)])
+            state.advance(before[state.channel : state.channel + state.channel_run(first - state.channel)])
     out = np.empty((ends[-1] - first if ends else 0, tiles * height * width), np.int32)
     for payload, end in zip(payloads, ends, strict=True):
         decoder = prior.kernels.decoder(payload)
         while state.channel < end:
-            values = out[state.channel - first :][: state.run(end - state.channel)]
+            values = out[state.channel - first :][: state.channel_run(end - state.channel)]
             for coding_step in state.coding_steps(1, len(values)):
                 rows, channels = coding_step.rows[0], coding_step.channels
                 tables, index, in_order = coding_step.tables(0)
                 decoded = decoder.decode(tables, index, len(rows) * (channels.stop - channels.start), in_order)
                 values[channels, rows_as_slice(rows, values.shape[1])] = decoded.reshape(-1, len(rows))
-                state.learn(coding_step, values)
+                state.observe(coding_step, values)
             state.advance(values)
     return out.T.astype(np.int64, order="C").reshape(tiles, height, width, -1)
 

@@ -50,7 +50,7 @@ def verify_layers(
                 layer = sum(end <= channel for end in plans[plan])
                 decoders |= {(plan, p): prior.kernels.decoder(payloads[plan][p][layer]) for p in range(pictures)}
         clock = time.perf_counter()
-        run = slice(channel, channel + state.run(_next_end(plans, channel) - channel))
+        run = slice(channel, channel + state.channel_run(_next_end(plans, channel) - channel))
         values = flat[run]
         for coding_step in state.coding_steps(pictures, run.stop - run.start):
             for number, rows in enumerate(coding_step.rows):
@@ -65,7 +65,7 @@ def verify_layers(
                     if not np.array_equal(decoded, expected):
                         raise BitstreamError(f"picture {picture}: channel {channel} did not decode to what was encoded")
                 clock = time.perf_counter()
-            state.learn(coding_step, values)
+            state.observe(coding_step, values)
         state.advance(values)
         seconds[wanted] += time.perf_counter() - clock
     return seconds
