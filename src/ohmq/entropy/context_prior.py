@@ -1,11 +1,11 @@
-"""Static and context prior in integers: from symbols decoded so far to frequency tables, without a floating-point decision.
+"""Static and context prior in integers: from decoded symbols to frequency tables, without a floating-point decision.
 
-The arithmetic of the context prior is normative; `docs/file-format.md` describes it. Integers are carried in float64 where a
-matrix product is needed: every sum stays below 2^53, so it is exact in any order, on any machine. (Ballé et al., Integer
-Networks for Data Compression with Latent-Variable Models, 2019, say why entropy models need that.)
+The arithmetic of the context prior is normative; `docs/file-format.md` describes it. Integers are carried in float64
+where a matrix product is needed: every sum stays below 2^53, so it is exact in any order, on any machine. (Ballé et
+al., Integer Networks for Data Compression with Latent-Variable Models, 2019, say why entropy models need that.)
 
-The context of a channel is the sum of the codewords of earlier channel-conditional groups in the 3x3 neighbourhood (Minnen &
-Singh, Channel-wise Autoregressive Entropy Models, 2020).
+The context of a channel is the sum of the codewords of earlier channel-conditional groups in the 3x3 neighbourhood
+(Minnen & Singh, Channel-wise Autoregressive Entropy Models, 2020).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -155,7 +155,7 @@ class CodingStep(NamedTuple):
 
 
 def rows_as_slice(rows: NDArray[np.int64], count: int) -> NDArray[np.int64] | slice:
-    """Return rows as an index: a slice if they are all ``count`` rows, because numpy copies slices many times as fast."""
+    """Return rows as an index: a slice if they are all ``count`` rows, which numpy copies many times as fast."""
     return slice(None) if len(rows) == count else rows
 
 
@@ -163,9 +163,9 @@ class IntegerContextPrior:
     """Prior in integers: static tables for each border class, or tables computed from the context.
 
     Args:
-        tensors: those of `ohmq.model_files.freeze`. Static: "frequencies" (classes, C, S). Context: "logits" (classes, C,
-            S), "features" (C, S, K), "codewords" (C, S, D), "exp2" (1024,), and for each group g >= 1 and layer l of 0,
-            1, 2 "network.g.l.weight" (out, in) and "network.g.l.bias" (out,).
+        tensors: those of `ohmq.model_files.freeze`. Static: "frequencies" (classes, C, S). Context: "logits" (classes,
+            C, S), "features" (C, S, K), "codewords" (C, S, D), "exp2" (1024,), and for each group g >= 1 and layer l of
+            0, 1, 2 "network.g.l.weight" (out, in) and "network.g.l.bias" (out,).
         group_sizes: channels of each group.
 
     Attributes:

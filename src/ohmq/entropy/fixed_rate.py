@@ -1,4 +1,4 @@
-"""Fixed-rate packing: exact mixed radix in blocks, without an entropy coder; the size does not depend on the symbols."""
+"""Fixed-rate packing: exact mixed radix in blocks, without an entropy coder; the size is known in advance."""
 
 from typing import Any
 

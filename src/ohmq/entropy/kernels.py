@@ -1,4 +1,4 @@
-"""Loops over symbols in which coding spends its time, in numpy; `ohmq.entropy.kernels_numba` compiles the same functions."""
+"""Loops over symbols in which coding spends its time, in numpy; `ohmq.entropy.kernels_numba` has them compiled."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -114,8 +114,8 @@ def floor_in_place(x: Array, lower: float) -> Array:
 def own_coefficients(weights: Array, own: Array, shape: tuple[int, ...]) -> Array:
     """Compute what the channels' own projections add to the two coefficients that choose tables.
 
-    A channel has four features at each position, each rounded down and clipped: its magnitude, the mean magnitude of its four
-    neighbours, its value, and the mean value of its neighbours.
+    A channel has four features at each position, each rounded down and clipped: its magnitude, the mean magnitude of
+    its four neighbours, its value, and the mean value of its neighbours.
 
     Args:
         weights: (channels, 2, 4).
@@ -140,7 +140,7 @@ def own_coefficients(weights: Array, own: Array, shape: tuple[int, ...]) -> Arra
 
 
 def _neighbour_mean(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the mean of the left, right, upper and lower neighbour, zero beyond the border, rounded down; (..., h, w)."""
+    """Return the mean of the four neighbours, zero beyond the border, rounded down; (..., h, w)."""
     out = np.zeros_like(x)
     out[..., 1:, :] = x[..., :-1, :]
     out[..., :-1, :] += x[..., 1:, :]
@@ -153,12 +153,13 @@ def _neighbour_mean(x: NDArray[np.float32]) -> NDArray[np.float32]:
 def neighbour_coefficients(networks: NeighbourNetworks, values: Array, neighbours: Neighbours) -> Array:
     """Compute what neighbour values add to the two coefficients that choose tables.
 
-    A channel has these features at a position, each rounded down and clipped: a constant; of its neighbours' values the mean,
-    the mean magnitude and the mean deviation from the mean; and the H hidden units of a small network.
+    A channel has these features at a position, each rounded down and clipped: a constant; of its neighbours' values the
+    mean, the mean magnitude and the mean deviation from the mean; and the H hidden units of a small network.
 
     Args:
         networks: the weights of the pass.
-        values: values of the symbols, (channels, positions + 1); the last column is zero and stands for beyond the border.
+        values: values of the symbols, (channels, positions + 1); the last column is zero and stands for beyond the
+            border.
         neighbours: of the m positions that the pass codes.
 
     Returns:
@@ -227,7 +228,7 @@ def build_indexes(own: Array, network: Array, levels: Levels) -> NDArray[np.int3
 
 
 def rdoq_symbols(projected: Array, centres: Array, bit_cost: Array, bits: Array, index: Array) -> NDArray[np.integer]:
-    """Choose the symbols with the least rate-distortion cost, |projected - centre| + bit_cost * bits; ties go to the first.
+    """Choose the symbols with the least rate-distortion cost, |projected - centre| + bit_cost * bits; first of equal ones.
 
     Args:
         projected: the latent in the channels' directions, float32, (channels, m).

@@ -31,7 +31,7 @@ _Categorical = constriction.stream.model.Categorical
 _FAMILY = _Categorical(perfect=False, lazy=False)
 DAMAGED = "the entropy-coded payload is damaged: no encoder writes these bytes"
 _ROWS_BELOW = 16
-"""Symbols of a table below which one call with a row for each symbol is faster than one call for each table; same bytes."""
+"""Symbols of a table below which one call with a row for each symbol is faster than one call for each table."""
 
 
 class SymbolEncoder:
@@ -55,10 +55,10 @@ class SymbolEncoder:
 
         Args:
             symbols: (n,), integers in [0, S).
-            tables: (T, S), int64, positive, rows sum to 2^24; or float32, the result of `prepare_tables`, which is not checked
-                again.
-            index: (n,), the table of each symbol; coding goes table by table (ascending), symbols in order in each. None: T is
-                1 (for all symbols) or n (row i for symbol i), symbols in order.
+            tables: (T, S), int64, positive, rows sum to 2^24; or float32, the result of `prepare_tables`, which is not
+                checked again.
+            index: (n,), the table of each symbol; coding goes table by table (ascending), symbols in order in each.
+                None: T is 1 (for all symbols) or n (row i for symbol i), symbols in order.
             in_order: code symbol by symbol in their order, with an index as well. Default: False.
 
         Raises:

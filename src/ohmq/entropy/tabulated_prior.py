@@ -1,12 +1,13 @@
 """The tabulated context prior in integers: symbols decoded so far choose one of the static tables of a channel.
 
-The arithmetic is normative; `docs/file-format.md` describes it. Integers are carried in floating point where a matrix product
-is needed: in float32 where no sum can need more than 24 bits, else in float64, where none needs more than 53. Both are exact in
-any order, on any machine, and so give the same.
+The arithmetic is normative; `docs/file-format.md` describes it. Integers are carried in floating point where a matrix
+product is needed: in float32 where no sum can need more than 24 bits, else in float64, where none needs more than 53.
+Both are exact in any order, on any machine, and so give the same.
 
-The context of a channel is what channel-conditional groups decoded before it (Minnen & Singh, Channel-wise Autoregressive
-Entropy Models, 2020). Channels of checkerboard groups are coded in three passes over the positions, and the second and third
-pass also see the symbols of earlier passes at four neighbours (He et al., Checkerboard Context Model, 2021, has two passes):
+The context of a channel is what channel-conditional groups decoded before it (Minnen & Singh, Channel-wise
+Autoregressive Entropy Models, 2020). Channels of checkerboard groups are coded in three passes over the positions, and
+the second and third pass also see the symbols of earlier passes at four neighbours (He et al., Checkerboard Context
+Model, 2021, has two passes):
 
 ```
 1 3 1 3
@@ -74,7 +75,8 @@ class ContextNetwork(NamedTuple):
     Attributes:
         layers: the projection of the latent, then three layers over 3x3 projected positions.
         own_projection: the latent in the directions of the channels themselves.
-        latent_limit: bound of each |latent coefficient|, (live coefficients,), if it alone proves that float32 is exact.
+        latent_limit: bound of each |latent coefficient|, (live coefficients,), if it alone proves that float32 is
+            exact.
     """
 
     layers: list[Affine]
@@ -87,10 +89,10 @@ class IntegerTabulatedPrior:
 
     Args:
         tensors: "logits" (C, S), "features" (C, S, 2), "exp2" (1024,), "values" (C, S), "directions" (C, D), "project"
-            (C, D), "own" (C, 2, 4), for the I checkerboard channels "places" (I, S) and "spatial" (I, 2, 2, 4), where they
-            have networks of H hidden units "neighbour.weight" (I, 2, H, 4), "neighbour.bias" (I, 2, H) and "neighbour.out"
-            (I, 2, 2, H), and for each group g >= 1 "projection.g.weight" (P, D), "projection.g.bias" (P,) and
-            for each layer l of 0, 1, 2 "network.g.l.weight" (out, in) and "network.g.l.bias" (out,).
+            (C, D), "own" (C, 2, 4), for the I checkerboard channels "places" (I, S) and "spatial" (I, 2, 2, 4), where
+            they have networks of H hidden units "neighbour.weight" (I, 2, H, 4), "neighbour.bias" (I, 2, H) and
+            "neighbour.out" (I, 2, 2, H), and for each group g >= 1 "projection.g.weight" (P, D), "projection.g.bias"
+            (P,) and for each layer l of 0, 1, 2 "network.g.l.weight" (out, in) and "network.g.l.bias" (out,).
         group_sizes: channels of each group.
         group_symbols: alphabet size of each group.
         checkerboard_groups: leading groups whose channels are coded in three passes over the positions. Default: 0.
@@ -181,8 +183,8 @@ class IntegerTabulatedPrior:
 
     def _prepare_latent(self) -> None:
         """Order the coefficients of the latent, bound them, and choose their number type."""
-        # Coefficients that no earlier channel touches are zero. Ordered by the group that first touches them, the leading
-        # ones suffice for each group.
+        # Coefficients that no earlier channel touches are zero. Ordered by the group that first touches them, the
+        # leading ones suffice for each group.
         directions = self.tensors["directions"]
         ends = np.cumsum(self.group_sizes)
         first_group = np.searchsorted(ends, _first_nonzero(directions), "right")
@@ -249,7 +251,8 @@ class IntegerTabulatedPrior:
 
         Returns:
             (channels * 128 or, in checkerboard groups, * 512; alphabet of the group), in the form of
-            `ohmq.entropy.prepare_tables`: one channel after the other, the levels of the second coefficient running fastest.
+            `ohmq.entropy.prepare_tables`: one channel after the other, the levels of the second coefficient running
+            fastest.
         """
         segment, number = self._segment(channels.start)
         if number not in self._tables:
@@ -297,7 +300,7 @@ class IntegerTabulatedPrior:
         return slice(self._segment_ends[number - 1] if number else 0, self._segment_ends[number]), number
 
     def _tables_at(self, channels: slice, first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the tables of channels of one alphabet at levels of the coefficients, (channels * levels, alphabet)."""
+        """Return the tables of channels of one alphabet at some levels, (channels * levels, alphabet)."""
         alphabet = self.alphabets[channels.start]
         logits = self.tensors["logits"][channels, None, None, :alphabet].astype(np.int64)
         features = self.tensors["features"][channels, None, None, :alphabet].astype(np.int64)
@@ -429,7 +432,7 @@ class TabulatedPriorState:
             self._group_values = np.empty((prior.group_sizes[self._group], self.rows), prior.latent_type)
 
     def _coefficients(self) -> tuple[NDArray[Any], NDArray[np.float32]]:
-        """Return the own coefficients of the channels of the group and those of its network, each (channels, 2, rows)."""
+        """Return the own coefficients and the network coefficients of the group, each (channels, 2, rows)."""
         prior = self.prior
         size = prior.group_sizes[self._group]
         if self._group == 0:
@@ -448,7 +451,7 @@ class TabulatedPriorState:
     def _network_coefficients(
         self, network: ContextNetwork, latent: NDArray[Any], largest: NDArray[Any]
     ) -> NDArray[np.float32]:
-        """Run the context network on the latent, (rows, live), with |latent| <= largest; returns (channels, 2, rows)."""
+        """Run the network on the latent, (rows, live), with |latent| <= largest; returns (channels, 2, rows)."""
         tiles, height, width = self._tiles, self.height, self.width
         floor_in_place = self.kernels.floor_in_place
         projection, *layers, last = network.layers
@@ -471,7 +474,7 @@ class TabulatedPriorState:
         return out.reshape(-1, 2, self.rows)
 
     def _neighbour_coefficients(self, number: int, part: slice) -> NDArray[Any]:
-        """Return what symbols of earlier passes add, for some channels of the run and the rows of a pass; (channels, 2, m)."""
+        """Return what earlier passes add, for some channels of the run and the rows of a pass; (channels, 2, m)."""
         prior = self.prior
         selected = slice(self.channel + part.start, self.channel + part.stop), number - 1
         networks = NeighbourNetworks(

@@ -1,8 +1,8 @@
 """Classes of pixels and features of the classified post-filter.
 
-A pixel's class is a level of activity and a direction, from second differences around it, as in the adaptive loop filter of VVC
-(Karczewicz et al., VVC In-Loop Filters, 2021). The features are differences to neighbours, as they are and
-clipped (Taquet et al., Non-Linear Adaptive Loop Filter, 2019).
+A pixel's class is a level of activity and a direction, from second differences around it, as in the adaptive loop
+filter of VVC (Karczewicz et al., VVC In-Loop Filters, 2021). The features are differences to neighbours, as they are
+and clipped (Taquet et al., Non-Linear Adaptive Loop Filter, 2019).
 """
 
 import numpy as np
@@ -25,8 +25,8 @@ __all__ = [
 Array = NDArray[np.float32]
 
 ACTIVITIES = (45, 75, 120, 188, 300, 450, 675, 975, 1425, 2025, 2850)
-"""Ends of the levels of activity, in grey levels. Activity: absolute second differences of the sum of the three colours along
-rows and columns, summed over 5x5 pixels."""
+"""Ends of the levels of activity, in grey levels. Activity: absolute second differences along rows and columns of the sum
+of the three colours, summed over 5x5 pixels."""
 CLIPS = np.array([0.4, 0.8, 1.3, 2, 3.2, 5, 7.5, 11, 16, 23, 32, 50], np.float32)
 """A large difference of two pixels at each level of activity, in grey levels."""
 FACTORS = (0.3, 1.2)
@@ -53,7 +53,7 @@ LIMITS = 1 + len(FACTORS)
 FEATURES = LIMITS * len(PAIRS) * 3
 """Features of a pixel: of each limit, pair and colour."""
 REACH = 3
-"""Distance, in pixels, to which a correction depends on its surroundings: of the diamond, and of 5x5 second differences."""
+"""Pixels around one that its correction depends on: of the diamond, and of 5x5 second differences."""
 _LEVEL_OF_ACTIVITY = np.searchsorted(ACTIVITIES, np.arange(ACTIVITIES[-1] + 1), side="right").astype(np.uint8)
 
 

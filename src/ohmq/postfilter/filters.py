@@ -59,13 +59,13 @@ class PostFilter:
 
     $$ x \leftarrow x + W_{k} f, \qquad f = \left(\mathrm{clip}_T(a - x) + \mathrm{clip}_T(b - x)\right)_{a, b, T} $$
 
-    for all pairs of opposite neighbours a and b, and three limits T, one of them infinite. The class is a level of activity
-    and a direction, by exact sums of pixels that are rounded first: two machines differ in it only where they round a pixel
-    differently at the border of two classes.
+    for all pairs of opposite neighbours a and b, and three limits T, one of them infinite. The class is a level of
+    activity and a direction, by exact sums of pixels that are rounded first: two machines differ in it only where they
+    round a pixel differently at the border of two classes.
 
     Args:
-        channels: (sets,), int32, ascending: the number of channels at which each set of filters was fitted; between two of
-            them the weights are interpolated.
+        channels: (sets,), int32, ascending: the number of channels at which each set of filters was fitted; between two
+            of them the weights are interpolated.
         weight: (sets, CLASSES, 3, FEATURES), int8, in units of ``scale``.
         scale: (sets, CLASSES, LIMITS), float32: of the weights of a class that multiply features of one limit.
         kernel: computes the corrections; of `ohmq.postfilter.select_kernel.select_kernel`. Default: `apply_kernel`.
