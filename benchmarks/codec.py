@@ -120,7 +120,7 @@ def flops_per_pixel(codec: Codec) -> tuple[float, float, float]:
         counts.append(counter.get_total_flops() / side**2)
     prior = codec.prior
     assert isinstance(prior, IntegerTabulatedPrior)
-    networks = 2 * sum(part.size for layers in prior.layers for part in layers)
+    networks = 2 * sum(part.size for network in prior.networks for part in network.layers)
     # w · z or w · y of each channel, and the sum of codewords, once for the transform's side and once for the prior.
     products = 4 * prior.directions.size
     tables = (networks + products) / 16**2

@@ -157,7 +157,7 @@ def forged(file: OhmFile, *extras: Extra) -> bytes:
 def test_forged_extras_are_refused(context_codec: Codec, digit: Image.Image) -> None:
     file = read_ohm(context_codec.compress(digit, channels=1))
     for extra, words in (
-        (Extra(ExtraType.ALPHA, encode_mask(Image.new("L", (27, 28)))), "mask has 27x28 pixels, its picture 28x28"),
+        (Extra(ExtraType.ALPHA, encode_mask(Image.new("L", (27, 28)))), "mask has 27x28 pixels, its image 28x28"),
         (Extra(ExtraType.ALPHA, b"no PNG"), "not a PNG"),
         (Extra(ExtraType.EXIF, b"nothing"), "EXIF"),
         (Extra(ExtraType.ICC, b""), "ICC"),

@@ -1,7 +1,7 @@
 """The parts of an ``.ohm`` file, their limits and range checks. Standard library alone.
 
-The normative description is `docs/file-format.md`. A file holds one image in layers. Any number of leading layers is the same
-image at a lower rate, so a file is truncated without decoding it.
+The normative description is `docs/file-format.md`. A file holds one image in layers. Any number of leading layers is
+the same image at a lower rate, so a file is truncated without decoding it.
 """
 
 import math

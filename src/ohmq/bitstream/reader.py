@@ -215,8 +215,8 @@ def read_ohm(data: bytes, *, allow_truncated: bool = False) -> OhmFile:
 
     Args:
         data: the file.
-        allow_truncated: if the file ends early or a payload is damaged, keep the whole, undamaged layers before that place.
-            Default: False.
+        allow_truncated: if the file ends early or a payload is damaged, keep the whole, undamaged layers before that
+            place. Default: False.
 
     Returns:
         The content of the file.

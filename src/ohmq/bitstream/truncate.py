@@ -26,7 +26,8 @@ def truncate_ohm(
         data: the file.
         num_layers: keep this number of layers.
         channels: keep the most layers that hold at most this number of channels.
-        fraction: keep the most layers that hold at most this fraction of the file's channels, rounded up to whole channels.
+        fraction: keep the most layers that hold at most this fraction of the file's channels, rounded up to whole
+            channels.
         max_bytes: keep the most layers whose file has at most this number of bytes.
         bpp: keep the most layers whose file has at most this number of bits per pixel.
         psnr: keep the fewest layers that reach this number of dB by the file's PSNR table.

@@ -7,8 +7,7 @@ from ohmq.bitstream.reader import read_extra, read_layer
 from ohmq.bitstream.stream import ByteSource, StreamBuffer
 from ohmq.decoder.decoder import Decoder, leading_layers
 from ohmq.errors import BitstreamError
-from ohmq.imaging.extras import Decoded as DecodedExtras
-from ohmq.imaging.extras import decode_extras
+from ohmq.imaging.extras import DecodedExtras, decode_extras
 from ohmq.runtime.latents import Symbols
 
 __all__ = ["ProgressiveSymbols", "decode_progressive"]

@@ -144,7 +144,7 @@ def encode_layers(
         channel = state.channel
         active = [layout for layout, ends in enumerate(layouts) if channel < ends[-1]]
         clock = time.perf_counter()
-        run = slice(channel, channel + state.run(next_end(layouts, channel) - channel))
+        run = slice(channel, channel + state.channel_run(next_end(layouts, channel) - channel))
         values = source.channel_run(run)
         for step in state.coding_steps(images, run.stop - run.start):
             for number, rows in enumerate(step.rows):
@@ -161,7 +161,7 @@ def encode_layers(
                     encoders[layout][image].encode(chosen, *tables)
                     seconds[layout] += time.perf_counter() - clock
                 clock = time.perf_counter()
-            state.learn(step, values)
+            state.observe(step, values)
         state.advance(values)
         seconds[active] += time.perf_counter() - clock
         for layout in active:
@@ -193,7 +193,7 @@ class LayerDecoder:
         if known is not None:
             values = symbols_by_channel(known)
             while self.channel < len(values):
-                run = self._state.run(len(values) - self.channel)
+                run = self._state.channel_run(len(values) - self.channel)
                 self._state.advance(values[self.channel : self.channel + run])
 
     @property
@@ -219,13 +219,13 @@ class LayerDecoder:
         for payload, end in zip(payloads, ends, strict=True):
             decoder = self._kernels.decoder(payload)
             while state.channel < end:
-                values = out[state.channel - first :][: state.run(end - state.channel)]
+                values = out[state.channel - first :][: state.channel_run(end - state.channel)]
                 for step in state.coding_steps(1, len(values)):
                     rows, channels = step.rows[0], step.channels
                     tables, index, in_order = step.tables(0)
                     decoded = decoder.decode(tables, index, len(rows) * (channels.stop - channels.start), in_order)
                     values[channels, rows_as_slice(rows, values.shape[1])] = decoded.reshape(-1, len(rows))
-                    state.learn(step, values)
+                    state.observe(step, values)
                 state.advance(values)
         return out
 

@@ -13,8 +13,8 @@ def select_kernels(compiled: bool | None = None) -> Kernels:
         compiled: whether to compile with numba; None: if numba is installed and usable.
 
     Returns:
-        `ohmq.entropy.kernels.NUMPY`, or the compiled kernels, which give the same symbols and bytes. If numba is installed
-        but unusable and ``compiled`` is None: `NUMPY`, with a `RuntimeWarning`.
+        `ohmq.entropy.kernels.NUMPY`, or the compiled kernels, which give the same symbols and bytes. If numba is
+        installed but unusable and ``compiled`` is None: `NUMPY`, with a `RuntimeWarning`.
 
     Raises:
         ConfigError: ``compiled`` is True and numba is missing or unusable.

@@ -56,7 +56,7 @@ def verify_layers(
                 layer = sum(end <= channel for end in layouts[layout])
                 decoders |= {(layout, i): kernels.decoder(payloads[layout][i][layer]) for i in range(images)}
         clock = time.perf_counter()
-        run = slice(channel, channel + state.run(next_end(layouts, channel) - channel))
+        run = slice(channel, channel + state.channel_run(next_end(layouts, channel) - channel))
         values = by_channel[run]
         for step in state.coding_steps(images, run.stop - run.start):
             for number, rows in enumerate(step.rows):
@@ -71,7 +71,7 @@ def verify_layers(
                     if not np.array_equal(decoded, expected):
                         raise BitstreamError(f"image {image}: channel {channel} did not decode to what was encoded")
                 clock = time.perf_counter()
-            state.learn(step, values)
+            state.observe(step, values)
         state.advance(values)
         seconds_taken[active] += time.perf_counter() - clock
     return seconds_taken

@@ -86,7 +86,7 @@ def load_onnx(folder: Path) -> OnnxModel:
     prior = integer_prior(name, config, parts["prior"])
     try:
         block = parts["synthesis_transform"].get("block", np.zeros(0, np.float32)).astype(np.float32)
-        filters = PostFilter.of(parts["filters"])
+        filters = PostFilter.from_tensors(parts["filters"])
         transforms = OnnxTransforms(
             config, parts["quantizer"], OnnxTransforms.open_sessions(graphs), *halos, block, filters
         )

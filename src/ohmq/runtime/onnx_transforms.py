@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohmq.models.config import ModelConfig
-from ohmq.postfilter.filters import FilterKernel, PostFilter, finished
+from ohmq.postfilter.filters import FilterKernel, PostFilter, filter_and_round
 
 __all__ = ["OnnxTransforms"]
 ROWS_AT_ONCE = 4096
@@ -129,4 +129,4 @@ class OnnxTransforms:
     def _decoded(self, latent: Array, channels: int) -> NDArray[np.uint8]:
         planes = latent.transpose(0, 3, 1, 2)
         pictures = np.concatenate([self._run("synthesis", plane[None]) for plane in planes])
-        return finished(pictures * np.float32(255), channels, self.filters, os.cpu_count() or 1)
+        return filter_and_round(pictures * np.float32(255), channels, self.filters, os.cpu_count() or 1)

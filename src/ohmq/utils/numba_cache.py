@@ -1,4 +1,7 @@
-"""Functions that numba compiles on demand and keeps on disk. Importing this module needs no numba and compiles nothing."""
+"""Functions that numba compiles on demand and keeps on disk.
+
+Importing this module needs no numba and compiles nothing.
+"""
 
 import functools
 import importlib.util
@@ -23,9 +26,9 @@ _compiling = threading.RLock()
 class CompiledFunction:
     """A function that numba compiles for fixed signatures, at the first call or by `compile`.
 
-    The machine code is kept on disk and runs without the interpreter's lock. Other signatures are refused: processes that add
-    different signatures to the cache at the same time would mix them up. A file lock keeps apart the processes, also on
-    machines of several kinds, that compile the same signatures.
+    The machine code is kept on disk and runs without the interpreter's lock. Other signatures are refused: processes
+    that add different signatures to the cache at the same time would mix them up. A file lock keeps apart the
+    processes, also on machines of several kinds, that compile the same signatures.
 
     Args:
         function: what to compile.

@@ -82,7 +82,7 @@ def test_each_symbol_has_the_least_cost(codec: Codec, count: int) -> None:
     moved = 0
     while state.channel < count:
         start = state.channel
-        values = symbols[start : start + state.run(count - start)]
+        values = symbols[start : start + state.channel_run(count - start)]
         group = int(np.searchsorted(starts, start, "right")) - 1
         taken = range(int(starts[group - 1]), int(starts[group])) if group and start == starts[group] else ()
         for c in taken:
@@ -101,7 +101,7 @@ def test_each_symbol_has_the_least_cost(codec: Codec, count: int) -> None:
                     cost = distance + price * bits
                     assert cost[symbols[c, row]] <= cost.min() + 1e-4
                     moved += int(distance[symbols[c, row]] > distance.min() + 1e-4)
-            state.learn(coding_step, values)
+            state.observe(coding_step, values)
         state.advance(values)
     assert moved > 3
 

@@ -77,7 +77,7 @@ def test_the_quick_choice_is_the_cheapest_symbol_of_one_table_a_channel() -> Non
                 values = quantizer["values"][c]
                 spacing = (values[size // 2 + 1] - values[size // 2 - 1]) / 2
                 price = quantizer["bit_price"][count - 1] / (np.square(quantizer["directions"][c]).sum() * spacing)
-                (low, _), (low_second, high_second) = prior.levels(c < len(prior.places))
+                (low, _), (low_second, high_second) = prior.levels(c < prior.num_checkerboard_channels)
                 central = -low * (high_second - low_second + 1) - low_second
                 bits = 24 - np.log2(prior.channel_tables(slice(c, c + 1))[central].astype(np.float64) + 1)
                 cost = (

@@ -19,7 +19,7 @@ from ohmq.codec import Codec
 from ohmq.encoder.rdoq import Rdoq
 from ohmq.entropy import kernels_numba as kernels
 from ohmq.entropy.context_prior import IntegerContextPrior, neighbour_rows
-from ohmq.entropy.kernels import LARGEST_NEIGHBOUR, NUMPY
+from ohmq.entropy.kernels import LARGEST_NEIGHBOUR, NUMPY, NeighbourNetworks, Neighbours
 from ohmq.entropy.kernels_numba import COMPILED
 from ohmq.entropy.select_kernels import select_kernels
 from ohmq.entropy.tabulated_prior import CHECKERBOARD_LEVELS, LEVELS, IntegerTabulatedPrior
@@ -41,10 +41,10 @@ def test_rounding_down(kind: type) -> None:
     x = np.random.default_rng(0).normal(0, 900, (70, 13)).astype(kind)
     for least in (-np.inf, 0):
         one, other = x.copy(), x.copy()
-        assert equal(NUMPY.floored(one, least), COMPILED.floored(other, least))
+        assert equal(NUMPY.floor_in_place(one, least), COMPILED.floor_in_place(other, least))
         assert equal(one, other)
         assert equal(one, np.floor(np.maximum(x, least)))
-    assert COMPILED.floored(np.full((2, 3), -5.5, kind), -np.inf).tolist() == [6, 6, 6]
+    assert COMPILED.floor_in_place(np.full((2, 3), -5.5, kind), -np.inf).tolist() == [6, 6, 6]
 
 
 @pytest.mark.parametrize("kind", FLOATS)
@@ -65,23 +65,23 @@ def test_coefficients_and_tables(kind: type, shape: tuple[int, int, int]) -> Non
 
 
 @pytest.mark.parametrize("kind", FLOATS)
-@pytest.mark.parametrize("hidden", [0, 3])
+@pytest.mark.parametrize("hidden_units", [0, 3])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_neighbours(kind: type, hidden: int, shape: tuple[int, int, int]) -> None:
+def test_neighbours(kind: type, hidden_units: int, shape: tuple[int, int, int]) -> None:
     rng = np.random.default_rng(2)
     rows = shape[0] * shape[1] * shape[2]
-    places = np.zeros((5, rows + 1), kind)
-    places[:, :-1] = rng.integers(-3 * LARGEST_NEIGHBOUR, 3 * LARGEST_NEIGHBOUR, (5, rows))
-    near = np.ascontiguousarray(neighbour_rows(*shape)[:, [0, 2, 6, 8]].T)
-    there: Array = (near < rows).astype(kind)
-    count = np.maximum(there.sum(0), 1)
-    weights = (rng.integers(-(2**13), 2**13, (5, 2, 4 + hidden)) / 2**12).astype(kind)
-    inside = (rng.integers(-(2**13), 2**13, (5, hidden, 4)) / 2**12).astype(kind)
-    bias = rng.integers(-900, 900, (5, hidden)).astype(kind)
-    arguments = weights, inside, bias, places, near, there, count
-    one = NUMPY.neighbour_coefficients(*arguments)
+    values = np.zeros((5, rows + 1), kind)
+    values[:, :-1] = rng.integers(-3 * LARGEST_NEIGHBOUR, 3 * LARGEST_NEIGHBOUR, (5, rows))
+    index = np.ascontiguousarray(neighbour_rows(*shape)[:, [0, 2, 6, 8]].T)
+    in_bounds: Array = (index < rows).astype(kind)
+    neighbours = Neighbours(index, in_bounds, np.maximum(in_bounds.sum(0), 1))
+    weights = (rng.integers(-(2**13), 2**13, (5, 2, 4 + hidden_units)) / 2**12).astype(kind)
+    hidden = (rng.integers(-(2**13), 2**13, (5, hidden_units, 4)) / 2**12).astype(kind)
+    bias = rng.integers(-900, 900, (5, hidden_units)).astype(kind)
+    networks = NeighbourNetworks(weights, hidden, bias)
+    one = NUMPY.neighbour_coefficients(networks, values, neighbours)
     assert one.dtype == kind
-    assert equal(one, COMPILED.neighbour_coefficients(*arguments))
+    assert equal(one, COMPILED.neighbour_coefficients(networks, values, neighbours))
 
 
 def test_looking_up_and_choosing() -> None:
