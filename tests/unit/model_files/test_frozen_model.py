@@ -66,7 +66,7 @@ def test_what_is_wrong_with_a_model_is_said(model_path: Path, tmp_path: Path) ->
     target = tmp_path / "bad.safetensors"
     bias = load_file(model_path)["quantizer.output_bias"]
     cases: list[tuple[Path, str]] = [
-        (rewrite(model_path, tmp_path / "a", {"format": 2}), "format 2.*update"),
+        (rewrite(model_path, tmp_path / "a", {"format": 3}), "format 3.*update"),
         (rewrite(model_path, tmp_path / "b", {"config": {"family": "x"}}), "family 'x'"),
         (rewrite(model_path, tmp_path / "c", **{"quantizer.output_bias": bias + 1}), "damaged"),
         (rewrite(model_path, tmp_path / "d", **{"quantizer.output_bias": bias[1:]}), "do not fit"),
