@@ -199,7 +199,7 @@ class Codec:
         for step in STEPS[:effort]:
             quick = self.rdoq(latent[None, None], channels, price)
             left = quick.choose_without_context()[0, 0]
-            missed = pixels.astype(np.float32) - self.transforms.picture((latent - left)[None], channels)
+            missed = pixels.astype(np.float32) - self.transforms.pixels_from_codewords((latent - left)[None], channels)
             left -= self.transforms.quantizer["output_bias"]
             latent = fed_back(latent, left, block_coefficients(missed, self.transforms.block)[0], step)
         return latent
