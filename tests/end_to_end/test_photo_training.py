@@ -346,7 +346,9 @@ def test_filters_are_fitted_when_a_model_is_exported(
     shown = capsys.readouterr()
     assert "fitting filters: 4 of 4" in shown.err or shown.err == ""  # a line every half minute
     plain, codec = load(model), load(made)
-    assert codec.model_id.hex() in shown.out and codec.model_id != plain.model_id
+    assert codec.model_id.hex() in shown.out and codec.model_id == plain.model_id  # filters change no symbol
+    assert codec.frozen.transforms_id.hex() in shown.out
+    assert codec.frozen.transforms_id != plain.frozen.transforms_id
     assert codec.frozen.provenance["filters"]["photos"] == 4
     picture = Image.open(folder / "train" / "2.png")
     before, after = (
@@ -356,7 +358,7 @@ def test_filters_are_fitted_when_a_model_is_exported(
 
     taken = tmp_path / "taken.safetensors"  # from a model that decodes alike
     assert run("export", model, "-o", taken, "--filters", made) == 0
-    assert load(taken).model_id == codec.model_id
+    assert load(taken).frozen.transforms_id == codec.frozen.transforms_id
     assert load(taken).frozen.provenance["filters"] == codec.frozen.provenance["filters"]
 
     kept = made.read_bytes()
