@@ -19,7 +19,7 @@ from ohmq.metrics import psnr_db
 from ohmq.models import PhotoConfig
 from ohmq.training.options import TrainOptions, preset
 from ohmq.training.photo import module as photo
-from ohmq.training.photo.distill_analysis import PATCHES
+from ohmq.training.photo.distill_analysis import DISTILLED_CHANNELS
 from ohmq.training.run import train
 
 
@@ -255,7 +255,7 @@ def test_training_goes_on_with_other_photos(photos: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # the trainer tells of its processes and folders
-def test_a_quick_analysis_learns_what_the_deep_one_gives(
+def test_a_distilled_analysis_learns_the_latents_of_the_full_one(
     photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     options = small_run(
@@ -264,7 +264,9 @@ def test_a_quick_analysis_learns_what_the_deep_one_gives(
     last = train(options)
     deep, quick = load(tmp_path / "run" / "train.ckpt"), load(last)
     assert isinstance(deep.config, PhotoConfig)
-    assert quick.config == dataclasses.replace(deep.config, distilled_channels=PATCHES, analysis_blocks=(0, 2))
+    assert quick.config == dataclasses.replace(
+        deep.config, distilled_channels=DISTILLED_CHANNELS, analysis_blocks=(0, 2)
+    )
     assert quick.frozen.provenance["stage"] == "quick_analysis"
     tensors = quick.frozen.tensors
     changed = [name for name, value in deep.frozen.tensors.items() if not np.array_equal(value, tensors.get(name))]
@@ -292,7 +294,7 @@ def test_a_quick_analysis_learns_what_the_deep_one_gives(
     # What was trained before stays, whatever the run goes on from, and is not passed over in silence.
     first, held = tmp_path / "run" / "train.ckpt", (tmp_path / "run" / "train.ckpt").read_bytes()
     shorter = load(train(dataclasses.replace(options, quick_epochs=1), resume=first))
-    assert isinstance(shorter.config, PhotoConfig) and shorter.config.distilled_channels == PATCHES
+    assert isinstance(shorter.config, PhotoConfig) and shorter.config.distilled_channels == DISTILLED_CHANNELS
     assert first.read_bytes() == held
     for longer, message in (
         (
@@ -301,25 +303,25 @@ def test_a_quick_analysis_learns_what_the_deep_one_gives(
         ),
         (
             dataclasses.replace(options, quick_epochs=0),
-            r"has a quick analysis: to go on without one, name .*train.ckpt",
+            r"has a distilled analysis: to go on without one, name .*train.ckpt",
         ),
     ):
         with pytest.raises(ConfigError, match=message):
             train(longer, resume=last)
     partly = dataclasses.replace(options, only="prior", output_dir=tmp_path / "prior")
     assert load(train(partly)).config == deep.config
-    with pytest.raises(ConfigError, match="no quick analysis is made then"):
+    with pytest.raises(ConfigError, match="no analysis is distilled then"):
         train(TrainOptions(**{**alone, "only": "prior"}))
     onward = dataclasses.replace(options, quick_epochs=1, start_from=str(first), output_dir=tmp_path / "onward")
     train(onward)
-    with pytest.raises(ConfigError, match="before the quick analysis: with 0 epochs"):
+    with pytest.raises(ConfigError, match="before the analysis was distilled: with 0 epochs"):
         train(dataclasses.replace(onward, epochs=0), resume=tmp_path / "onward" / "train.ckpt")
 
     with caplog.at_level("INFO"):
         trained = load(train(dataclasses.replace(options, start_from=str(last), output_dir=tmp_path / "third")))
-    assert "has a quick analysis already" in caplog.text
+    assert "has a distilled analysis already" in caplog.text
     assert trained.config == quick.config
-    with pytest.raises(ConfigError, match="quick analysis already: with 0 epochs"):
+    with pytest.raises(ConfigError, match="distilled analysis already: with 0 epochs"):
         train(TrainOptions(**{**alone, "start_from": str(last), "output_dir": tmp_path / "fourth"}))
     for changes, message in (
         ({"epochs": 0}, "epochs is 0; it must be at least 1"),

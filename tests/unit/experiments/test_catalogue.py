@@ -143,7 +143,7 @@ def test_names_patterns_and_files(tmp_path: Path) -> None:
             MINIMAL + "refinement = true\n[train]\ninitialisation = 'vector'\nstart_from = 'mine'\n",
             "start_from is 'mine'",
         ),
-        (MINIMAL + "[train]\nstart_from = 'photo'\n", "for digits with OHM and refinement"),
+        (MINIMAL + "[train]\nstart_from = 'photo'\n", "for digits with OHM and residual quantization"),
         ("model = 3\n", r"\[model\] must be a table"),
     ],
 )

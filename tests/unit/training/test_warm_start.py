@@ -127,9 +127,9 @@ def test_other_channels_of_another_model_are_refused(images: torch.Tensor) -> No
 
 
 def test_what_cannot_start_or_grow_is_refused() -> None:
-    with pytest.raises(ConfigError, match="refinement"):
+    with pytest.raises(ConfigError, match="residual quantization"):
         TrainOptions(model=MnistConfig(), grow_epochs=2)
-    with pytest.raises(ConfigError, match="refinement"):
+    with pytest.raises(ConfigError, match="residual quantization"):
         TrainOptions(model=MnistConfig(), initialisation="vector")
-    with pytest.raises(ConfigError, match="without refinement"):
+    with pytest.raises(ConfigError, match="without residual quantization"):
         TrainOptions(model=MnistConfig(residual_quantization=True), initialisation="scalar")
