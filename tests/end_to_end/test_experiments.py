@@ -140,7 +140,7 @@ def test_one_that_fails_does_not_stop_the_others(mnist_folder: Path, tmp_path: P
     arguments = ["run", "openimages-int-c0-480", "small.toml", "--data", str(mnist_folder), "-o", "out", "--cpu"]
     output, error = run(arguments, tmp_path, code=1)
     assert "[2/2] small: trained 1 epochs" in output
-    assert "[1/2] openimages-int-c0-480: failed: no pictures to test on" in error
+    assert "[1/2] openimages-int-c0-480: failed: no images to test on" in error
     assert "--images" in error
 
 
