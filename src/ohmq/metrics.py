@@ -17,15 +17,22 @@ from numpy.typing import NDArray
 
 __all__ = ["MS_SSIM_MIN_SIDE", "SSIM_MIN_SIDE", "ms_ssim", "psnr_db", "psnr_db_batch", "ssim"]
 
-Pixels = Any  # a uint8 numpy array or torch tensor
+Pixels = Any
+"""A uint8 numpy array or torch tensor."""
 Floats = NDArray[np.float64]
 
 WINDOW, SIGMA = 11, 1.5
+"""Side and standard deviation of the Gaussian window, in pixels."""
 SSIM_MIN_SIDE = WINDOW
+"""Least side of an image that has an SSIM, in pixels."""
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-MS_SSIM_MIN_SIDE = WINDOW * 2 ** (len(MS_SSIM_WEIGHTS) - 1)  # 176: the window must fit into the smallest scale
+"""Exponents of the scales of MS-SSIM, the full resolution first."""
+MS_SSIM_MIN_SIDE = WINDOW * 2 ** (len(MS_SSIM_WEIGHTS) - 1)
+"""Least side of an image that has an MS-SSIM, 176 pixels: the window must fit into the smallest scale."""
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-CHUNK_VALUES = 1 << 18  # values of small images taken at once: 2 MB a map, about what a cache holds
+"""Constants that stabilise SSIM, squared grey levels."""
+CHUNK_VALUES = 1 << 18
+"""Values of small images processed at once: 2 MB a map, about the size of a cache."""
 
 
 def _pair(reference: Pixels, decoded: Pixels) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

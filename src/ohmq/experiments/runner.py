@@ -81,8 +81,6 @@ def run_experiment(
         SystemExit: stopped by SIGTERM or SIGINT; a checkpoint is written.
     """
     # Imported here: Lightning takes seconds, and listing experiments does not need it.
-    from ohmq.evaluation.published import published_curve
-    from ohmq.evaluation.report import evaluate_set
     from ohmq.training.fit import is_first_process
     from ohmq.training.run import train
 
@@ -110,11 +108,22 @@ def run_experiment(
         "definitions": DEFINITIONS,
         "options": options.to_dict(),
     }
-    result = evaluate_set(
+    result = _evaluate(frozen, experiment, test_set, record, output_dir / "results" / experiment.name)
+    return f"trained {options.epochs} epochs in {record['seconds']:.0f} s; {_summary(experiment, result)}"
+
+
+def _evaluate(
+    frozen: "FrozenModel", experiment: "Experiment", test_set: NamedImages, record: dict[str, Any], folder: Path
+) -> "ResultFile":
+    """Evaluate a model at every number of channels, and write the curve into a folder."""
+    from ohmq.evaluation.published import published_curve
+    from ohmq.evaluation.report import evaluate_set
+
+    return evaluate_set(
         frozen,
         test_set.images,
         (-1,),
-        output_dir / "results" / experiment.name,
+        folder,
         data=test_set.name,
         quiet=True,
         per_image=False,
@@ -122,7 +131,6 @@ def run_experiment(
         extra={"experiment": record},
         beside=[published_curve(experiment.published)] if experiment.published else [],
     )
-    return f"trained {options.epochs} epochs in {record['seconds']:.0f} s; {_summary(experiment, result)}"
 
 
 def _start_checkpoint(options: "TrainOptions", output_dir: Path) -> Path | None:
