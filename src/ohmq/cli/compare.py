@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ohmq.cli.options import NumberRange
-from ohmq.cli.output import progress_bar
+from ohmq.cli.output import echo_error, progress_bar
 
 if TYPE_CHECKING:
     from ohmq.evaluation.compare import Comparison
@@ -93,7 +93,7 @@ def command(
     frozen = resolve_model(model)
     codec = Codec(frozen)
     codec.effort_for(effort)  # whether it can be
-    loaded, failed = read_images(inputs, grey=False)
+    loaded, failed = read_images(inputs, grey=False, report=echo_error)
     images = suited_images(codec, loaded[:limit])
     if drawn:
         _check_kodak([pixels.shape[:2] for _, pixels in images])

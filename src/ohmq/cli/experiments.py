@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ohmq.cli.output import print_json
+from ohmq.cli.output import echo_error, print_json
 from ohmq.errors import OhmqError
 from ohmq.experiments.runner import _run, _status, _test_sets
 
@@ -106,7 +106,7 @@ def run_command(
         "num_nodes": num_nodes,
         "cpu": cpu,
     }
-    test_set = _test_sets(data_base_path, images)
+    test_set = _test_sets(data_base_path, images, echo_error)
     experiments = find_experiments(["*"] if everything else names)
     failed = 0
     for number, experiment in enumerate(experiments, start=1):

@@ -13,7 +13,7 @@ import click
 
 from ohmq.cli.output import phase_progress
 from ohmq.errors import ConfigError, OhmqError, OutputExistsError
-from ohmq.imaging.listing import walk_files
+from ohmq.imaging import listing
 
 __all__ = ["FEW_FILES", "Job", "Work", "compiled_for", "find_files", "place_outputs", "run_jobs"]
 
@@ -56,13 +56,7 @@ def find_files(inputs: Iterable[str], extensions: Sequence[str]) -> list[Job]:
     Raises:
         ConfigError: no file found.
     """
-    inputs = list(inputs)
-    jobs: dict[Path, Job] = {}
-    for listed in walk_files(inputs, extensions):
-        jobs.setdefault(listed.path, Job(listed.path, listed.relative, listed.in_folder))
-    if not jobs:
-        raise ConfigError(f"no files found in {', '.join(inputs)} (looked for {', '.join(extensions)})")
-    return list(jobs.values())
+    return [Job(*file) for file in listing.find_files(inputs, extensions)]
 
 
 def compiled_for(option: bool | None, jobs: Sequence[Job], processes: int) -> bool | None:

@@ -36,7 +36,7 @@ def _run(
     """One experiment; what to say about it. Training goes on in all processes, tests in the first alone."""
     from ohmq.cli.output import progress_bar
     from ohmq.evaluation.published import published_curve
-    from ohmq.evaluation.report import evaluate_set
+    from ohmq.evaluation.report import EvaluationOptions, evaluate_set, write_evaluation
     from ohmq.model_files.frozen_model import load_model, save_model
     from ohmq.model_files.resolve import resolve_model
     from ohmq.models.config import PhotoConfig
@@ -79,19 +79,14 @@ def _run(
         "definitions": DEFINITIONS,
         "options": options.to_dict(),
     }
-    result = evaluate_set(
-        frozen,
-        images,
-        (-1,),
-        output_dir / "results" / experiment.name,
-        data=data,
-        quiet=True,
-        per_image=False,
-        fixed_rate=experiment.fixed_rate,
-        extra={"experiment": record},
-        beside=[published_curve(experiment.published)] if experiment.published else [],
-    )
-    return f"trained {options.epochs} epochs in {record['seconds']:.0f} s; {_summary(experiment, result)}"
+    evaluation_options = EvaluationOptions(fixed_rate=experiment.fixed_rate)
+    with progress_bar(len(images), "evaluate") as progress:
+        evaluation = evaluate_set(
+            frozen, images, evaluation_options, data=data, extra={"experiment": record}, progress=progress
+        )
+    published = [published_curve(experiment.published)] if experiment.published else []
+    write_evaluation(evaluation, output_dir / "results" / experiment.name, per_image=False, published=published)
+    return f"trained {options.epochs} epochs in {record['seconds']:.0f} s; {_summary(experiment, evaluation.result)}"
 
 
 def _result(experiment: "Experiment", options: "TrainOptions", output_dir: Path) -> "ResultFile | None":
@@ -153,7 +148,9 @@ def _summary(experiment: "Experiment", result: "ResultFile") -> str:
     return f"{text}; BD-rate {difference.percent:+.1f} % against the published curve"
 
 
-def _test_sets(data_base_path: Path | None, folder: Path | None) -> Callable[[str], tuple[str, "Images"]]:
+def _test_sets(
+    data_base_path: Path | None, folder: Path | None, report: Callable[[str], None]
+) -> Callable[[str], tuple[str, "Images"]]:
     """Test sets by name, each read once: what it is, and its images."""
 
     @cache
@@ -167,6 +164,6 @@ def _test_sets(data_base_path: Path | None, folder: Path | None) -> Callable[[st
         pictures = folder or (base and base / "kodak")
         if pictures is None or not pictures.exists():
             raise ConfigError(f"no pictures to test on{f' in {pictures}' if pictures else ''}: name them with --images")
-        return pictures.name, read_images([str(pictures)], grey=False)[0]
+        return pictures.name, read_images([str(pictures)], grey=False, report=report)[0]
 
     return test_set

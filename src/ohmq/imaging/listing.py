@@ -2,13 +2,13 @@
 
 import glob
 import os
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ohmq.errors import ConfigError
 
-__all__ = ["IMAGE_EXTENSIONS", "ListedFile", "list_images", "walk_files"]
+__all__ = ["IMAGE_EXTENSIONS", "ListedFile", "find_files", "list_images", "walk_files"]
 
 IMAGE_EXTENSIONS = tuple(
     ".apng .avif .bmp .dib .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .jpx "
@@ -59,6 +59,25 @@ def walk_files(
             for file in sorted(match.rglob("*")):
                 if file.suffix.lower() in extensions and file.is_file():
                     yield ListedFile(file, file.relative_to(match), in_folder=True)
+
+
+def find_files(inputs: Iterable[str], extensions: Sequence[str]) -> list[ListedFile]:
+    """List files as `walk_files` does: in order of the inputs, each once.
+
+    Args:
+        inputs: files, folders and glob patterns (`*` and `**` for one level).
+        extensions: extensions of the files to take from folders, in lower case, such as (".png",).
+
+    Raises:
+        ConfigError: no file found.
+    """
+    inputs = list(inputs)
+    files: dict[Path, ListedFile] = {}
+    for file in walk_files(inputs, extensions):
+        files.setdefault(file.path, file)
+    if not files:
+        raise ConfigError(f"no files found in {', '.join(inputs)} (looked for {', '.join(extensions)})")
+    return list(files.values())
 
 
 def list_images(paths: Iterable[Path | str]) -> list[Path]:
