@@ -83,6 +83,6 @@ def _save(codec: Codec, pixels: NDArray[np.uint8], channels: int, target: Path) 
         write_atomically(target.with_suffix(".ohm"), data, force=True)
         image = codec.decompress(data)
     else:
-        symbols = Symbols(codec.analyse_batch(pixels[None])[0], pixels.shape[1], pixels.shape[0])
+        symbols = Symbols(codec.windowed.symbols_batch(pixels[None])[0], pixels.shape[1], pixels.shape[0])
         image = codec.synthesise(symbols, 0)
     save_image(target.with_suffix(".png"), image, force=True)

@@ -101,7 +101,7 @@ def evaluate_set(
         points = [evaluate_unquantized(frozen.model, images, progress=progress)]
     else:
         codec = Codec(frozen)
-        if codec.supports_rdoq:
+        if codec.config.supports_rdoq:
             settings["effort"] = codec.effort_for(options.effort, options.fixed_rate)
         counts = sorted(set(options.channels)) or channel_counts(codec, options.fractions)
         if counts[-1] > codec.num_channels:
@@ -185,7 +185,7 @@ def channel_counts(codec: Codec, fractions: Sequence[float]) -> list[int]:
             low = codec.config.channels_min
             counts |= {n for n in (low, *codec.cut_points) if n >= max(low, 1)}
         elif 0 <= fraction <= 1:
-            counts.add(codec.channels_for(fraction))
+            counts.add(codec.config.channels_for(fraction))
         else:
             raise ConfigError(f"channel fraction {fraction}: it must lie in 0 to 1, or be -1 for all")
     return sorted(counts)

@@ -57,7 +57,7 @@ class FrozenModel:
     @cached_property
     def filters(self) -> PostFilter | None:
         """What corrects its decoded pictures, if it has that."""
-        return PostFilter.of(
+        return PostFilter.from_tensors(
             {key.removeprefix("filters."): value for key, value in self.tensors.items() if key.startswith("filters.")}
         )
 

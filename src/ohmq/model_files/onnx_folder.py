@@ -86,8 +86,10 @@ def load_onnx(folder: Path) -> OnnxModel:
     prior = integer_prior(name, config, parts["prior"])
     try:
         block = parts["synthesis_transform"].get("block", np.zeros(0, np.float32)).astype(np.float32)
-        filters = PostFilter.of(parts["filters"])
-        transforms = OnnxTransforms(config, parts["quantizer"], graphs, *halos, block, filters)
+        filters = PostFilter.from_tensors(parts["filters"])
+        transforms = OnnxTransforms(
+            config, parts["quantizer"], OnnxTransforms.open_sessions(graphs), *halos, block, filters
+        )
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is not installed; it comes with: pip install 'ohmq[onnx]'") from error
     return OnnxModel(name, config, prior, model_id, transforms)

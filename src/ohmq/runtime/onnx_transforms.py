@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohmq.models.config import ModelConfig
-from ohmq.postfilter.filters import PostFilter, finished
+from ohmq.postfilter.filters import FilterKernel, PostFilter, filter_and_round
 
 __all__ = ["OnnxTransforms"]
 ROWS_AT_ONCE = 4096
@@ -18,7 +18,8 @@ class OnnxTransforms:
     """The networks of a model, run by ONNX Runtime; the quantizer in numpy.
 
     Args:
-        config: the configuration. quantizer: its tensors, names without "quantizer.". graphs: the two ONNX files.
+        config: the configuration. quantizer: its tensors, names without "quantizer.".
+        sessions: of the two graphs, see `open_sessions`.
         analysis_halo, synthesis_halo: latent positions around a window that each needs.
         block: the filters of a photo model's block transform, (D, 3, 16, 16); of another model empty.
         filters: what corrects the decoded picture, if anything does.
@@ -28,20 +29,36 @@ class OnnxTransforms:
         self,
         config: ModelConfig,
         quantizer: dict[str, Array],
-        graphs: dict[str, bytes],
+        sessions: dict[str, Any],
         analysis_halo: int,
         synthesis_halo: int,
         block: Array,
         filters: PostFilter | None = None,
     ) -> None:
-        import onnxruntime
-
         self.config, self.quantizer, self.block, self.filters = config, quantizer, block, filters
         self.analysis_halo, self.synthesis_halo = analysis_halo, synthesis_halo
-        self._sessions = {
+        self._sessions = sessions
+
+    @staticmethod
+    def open_sessions(graphs: dict[str, bytes]) -> dict[str, Any]:
+        """Open an ONNX Runtime session for each graph, by name.
+
+        Raises:
+            ModuleNotFoundError: ONNX Runtime is not installed.
+        """
+        import onnxruntime
+
+        return {
             name: onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
             for name, graph in graphs.items()
         }
+
+    def with_filter_kernel(self, kernel: FilterKernel) -> "OnnxTransforms":
+        """Return the same transforms with another kernel of the post-filter."""
+        if self.filters is None:
+            return self
+        filters, halos = self.filters.with_kernel(kernel), (self.analysis_halo, self.synthesis_halo)
+        return OnnxTransforms(self.config, self.quantizer, self._sessions, *halos, self.block, filters)
 
     def _run(self, name: str, values: Array) -> Array:
         session = self._sessions[name]
@@ -112,4 +129,4 @@ class OnnxTransforms:
     def _decoded(self, latent: Array, channels: int) -> NDArray[np.uint8]:
         planes = latent.transpose(0, 3, 1, 2)
         pictures = np.concatenate([self._run("synthesis", plane[None]) for plane in planes])
-        return finished(pictures * np.float32(255), channels, self.filters, os.cpu_count() or 1)
+        return filter_and_round(pictures * np.float32(255), channels, self.filters, os.cpu_count() or 1)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ohmq.entropy.context_prior import IntegerContextPrior
 from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.models.config import ModelConfig
-from ohmq.postfilter.filters import PostFilter
+from ohmq.postfilter.filters import FilterKernel, PostFilter
 from ohmq.runtime.latents import Array
 
 __all__ = ["CodingModel", "TransformRuntime"]
@@ -31,6 +31,9 @@ class TransformRuntime(Protocol):
     @property
     def synthesis_halo(self) -> int:
         """Latent positions around a window that synthesis needs."""
+
+    def with_filter_kernel(self, kernel: FilterKernel, /) -> "TransformRuntime":
+        """Return the same transforms with another kernel of the post-filter."""
 
     def symbols(self, tiles: NDArray[np.uint8], /) -> NDArray[np.int64]:
         """(T, image_channels, H, W) to (T, h, w, C)."""

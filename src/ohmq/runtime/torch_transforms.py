@@ -13,7 +13,7 @@ from ohmq.models.base import CompressionModel
 from ohmq.models.config import PhotoConfig
 from ohmq.models.photo import PhotoModel, PhotoSynthesis
 from ohmq.postfilter.classes import REACH
-from ohmq.postfilter.filters import PostFilter, finished
+from ohmq.postfilter.filters import FilterKernel, PostFilter, filter_and_round
 from ohmq.runtime.receptive_field import analysis_halo, synthesis_halo
 
 __all__ = ["TorchTransforms"]
@@ -33,6 +33,10 @@ class TorchTransforms:
         self.model, self.filters = model, filters
         if isinstance(model.config, PhotoConfig):
             _channels_last(model)
+
+    def with_filter_kernel(self, kernel: FilterKernel) -> "TorchTransforms":
+        """Return the same transforms with another kernel of the post-filter."""
+        return self if self.filters is None else TorchTransforms(self.model, self.filters.with_kernel(kernel))
 
     @cached_property
     def analysis_halo(self) -> int:
@@ -94,7 +98,7 @@ class TorchTransforms:
         return self._finished(decoded.numpy(), channels)
 
     def _finished(self, decoded: NDArray[np.float32], channels: int) -> NDArray[np.uint8]:
-        return finished(decoded, channels, self.filters, torch.get_num_threads())
+        return filter_and_round(decoded, channels, self.filters, torch.get_num_threads())
 
     def unfiltered(self, symbols: NDArray[np.int64], channels: int) -> NDArray[np.float32]:
         """As `pixels`, neither filtered nor rounded: 0 to 255."""

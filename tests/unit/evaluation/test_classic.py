@@ -84,7 +84,7 @@ def test_grey_pictures_pay_for_no_colour(name: str) -> None:
 
 
 def test_a_picture_too_large_for_a_codec() -> None:
-    with pytest.raises(UnsupportedImageError, match="WebP cannot code a picture of 16384x2"):
+    with pytest.raises(UnsupportedImageError, match="WebP cannot code an image of 16384x2"):
         code_classic("webp", np.zeros((2, 16384, 3), np.uint8), 50)
 
 

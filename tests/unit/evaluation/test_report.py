@@ -58,7 +58,7 @@ def test_options_that_a_model_does_not_have(images: list[tuple[str, np.ndarray]]
 
 def test_channel_counts_of_fractions() -> None:
     codec = Codec(freeze(make_model("static"), "small"))
-    assert channel_counts(codec, [1, 0.5, 1]) == sorted({codec.channels_for(0.5), codec.num_channels})
+    assert channel_counts(codec, [1, 0.5, 1]) == sorted({codec.config.channels_for(0.5), codec.num_channels})
     assert channel_counts(codec, [-1]) == sorted({*codec.cut_points, max(codec.config.channels_min, 1)})
     with pytest.raises(ConfigError, match="channel fraction nan"):
         channel_counts(codec, [math.nan])

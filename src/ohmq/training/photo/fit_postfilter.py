@@ -13,7 +13,7 @@ from ohmq.datasets.photos import photo_files, photo_folder, read_photo
 from ohmq.errors import ConfigError
 from ohmq.model_files.frozen_model import FrozenModel, with_post_filter
 from ohmq.models.config import BLOCK, PhotoConfig
-from ohmq.postfilter.classes import CLASSES, FEATURES, REACH, by_class, classes, features
+from ohmq.postfilter.classes import CLASSES, FEATURES, REACH, classify, clipped_differences, group_by_class
 from ohmq.postfilter.filters import PostFilter
 from ohmq.utils.provenance import command_line
 
@@ -76,7 +76,7 @@ def fit_filters(
         height, width = (side // BLOCK * BLOCK for side in pixels.shape[:2])
         photo = Image.fromarray(pixels[:height, :width])
         # Without feedback: what is missing then has the same shape, and is there in half the time.
-        source = codec.latent(photo, tile=0, effort=0) if codec.supports_rdoq else codec.analyse(photo, tile=0)
+        source = codec.latent(photo, tile=0, effort=0) if codec.config.supports_rdoq else codec.analyse(photo, tile=0)
         wanted = np.asarray(photo, np.float32).transpose(2, 0, 1)
         for place, count in enumerate(counts):
             symbols = codec.decode(codec.encode(source, count))[1].values
@@ -101,15 +101,15 @@ def _add(
 ) -> None:
     """Add what a photo says to the sums of each class; decoded and wanted (3, H, W)."""
     padded = np.pad(decoded, ((0, 0), (REACH, REACH), (REACH, REACH)), mode="reflect")
-    kinds = classes(padded)
-    order, ends = by_class(kinds)
+    kinds = classify(padded)
+    order, ends = group_by_class(kinds)
     error = (wanted - decoded).reshape(3, -1)
     weight = 1 / max(float(np.square(error).mean()), 1e-3)
     start = 0
     for kind, end in enumerate(ends):
         if end > start:
             chosen = order[start:end]
-            found = features(padded, kinds, chosen)
+            found = clipped_differences(padded, kinds, chosen)
             squares[kind] += weight * (found @ found.T)
             products[kind] += weight * (found @ error[:, chosen].T)
         start = end
