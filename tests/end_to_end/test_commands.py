@@ -78,8 +78,8 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def picture(path: str | Path) -> Image.Image:
-    """A picture, its file closed."""
+def read_image(path: str | Path) -> Image.Image:
+    """Read an image and close its file."""
     with Image.open(path) as image:
         image.load()
         return image.copy()
@@ -122,16 +122,16 @@ def test_a_file_there_and_back(run: Run, model: Path, tmp_path: Path) -> None:
     told = run("decompress", "three.ohm", "-o", "three.png", "-m", model)
     assert (told.code, told.out) == (0, "three.ohm -> three.png: 28x28\n")
     codec = load(model)
-    expected = codec.decompress(codec.compress(picture(DIGITS / "digit_3_a.png")))
-    assert np.array_equal(picture("three.png"), expected)
+    expected = codec.decompress(codec.compress(read_image(DIGITS / "digit_3_a.png")))
+    assert np.array_equal(read_image("three.png"), expected)
     assert files(tmp_path) == ["three.ohm", "three.png"]
 
 
 def test_folders_globs_and_json(run: Run, model: Path, tmp_path: Path) -> None:
     (tmp_path / "in" / "deep").mkdir(parents=True)
     for number, place in enumerate(["in/a.png", "in/deep/b.png"]):
-        picture(sorted(DIGITS.glob("*.png"))[number]).save(place)
-    (tmp_path / "in" / "notes.txt").write_text("not a picture, not asked for")
+        read_image(sorted(DIGITS.glob("*.png"))[number]).save(place)
+    (tmp_path / "in" / "notes.txt").write_text("not an image, not asked for")
     done = json.loads(run("compress", "in", "-o", "coded", "-m", model, "--json", "--fraction", "0.5").out)
     assert files(tmp_path / "coded") == ["a.ohm", "deep/b.ohm"]
     assert done["failures"] == []
@@ -153,7 +153,7 @@ def test_one_bad_file_does_not_stop_the_others(run: Run, model: Path, tmp_path: 
     folder.mkdir()
     good = (DIGITS / "digit_3_a.png").read_bytes()
     (folder / "a_empty.png").write_bytes(b"")
-    (folder / "b_text.png").write_text("this is no picture")
+    (folder / "b_text.png").write_text("this is no image")
     (folder / "c_cut.png").write_bytes(good[: len(good) // 2])
     (folder / "d_good.png").write_bytes(good)
     result = run("compress", folder, tmp_path / "missing.png", "-o", "coded", "-m", model)
@@ -240,7 +240,7 @@ def test_existing_files_are_kept(run: Run, model: Path, tmp_path: Path) -> None:
     assert Path("a.png").read_bytes() == b"mine too"
     assert run("compress", source, "-o", "a.ohm", "-m", model, "--force").code == 0
     assert run("decompress", "a.ohm", "-o", "a.png", "-m", model, "--force").code == 0
-    assert picture("a.png").size == (28, 28)
+    assert read_image("a.png").size == (28, 28)
     assert files(tmp_path) == ["a.ohm", "a.png", "b.ohm"]
 
 
@@ -276,7 +276,7 @@ def test_truncate_and_info_agree(run: Run, model: Path, tmp_path: Path) -> None:
     Path("part.ohm").write_bytes(Path("a.ohm").read_bytes()[:-1])
     assert "not whole" in run("info", "part.ohm").out
     assert run("decompress", "part.ohm", "-m", model, "--allow-truncated").code == 0
-    assert np.array_equal(picture("part.png"), codec.decompress(Path("a.ohm").read_bytes(), channels=5))
+    assert np.array_equal(read_image("part.png"), codec.decompress(Path("a.ohm").read_bytes(), channels=5))
 
 
 def test_colour_and_odd_sizes(run: Run, model: Path) -> None:
@@ -287,14 +287,14 @@ def test_colour_and_odd_sizes(run: Run, model: Path) -> None:
         assert result.code == 0
         assert "note:" in result.err  # colours are lost, and it says so
         assert run("decompress", "c.ohm", "-o", "back.png", "-m", model, "--force").code == 0
-        assert (picture("back.png").size, picture("back.png").mode) == (size, "L")
+        assert (read_image("back.png").size, read_image("back.png").mode) == (size, "L")
 
 
 def test_the_longest_side(run: Run, model: Path) -> None:
     Image.new("L", (65536, 1), 9).save("long.png")
     assert run("compress", "long.png", "-o", "long.ohm", "-m", model, "--channels", 1).code == 0
     assert run("decompress", "long.ohm", "-o", "back.png", "-m", model).code == 0
-    assert picture("back.png").size == (65536, 1)
+    assert read_image("back.png").size == (65536, 1)
     Image.new("L", (1, 65537)).save("longer.png")
     result = run("compress", "longer.png", "-o", "longer.ohm", "-m", model)
     assert result.code == 1
@@ -334,7 +334,7 @@ def test_evaluate_measures_decoded_bytes(run: Run, model: Path, mnist_folder: Pa
     rows = Path("out/fraction_1.0000.csv").read_text().splitlines()
     assert len(rows) == 1 + 12 + 1
     assert rows[-1].startswith("avg,")
-    assert picture("out/rate_distortion.png").width > 300
+    assert read_image("out/rate_distortion.png").width > 300
     again = ("evaluate", "--mnist", "test", "--data", mnist_folder, "-m", model, "--limit", 3, "-o", "out")
     refused = run(*again)
     assert (refused.code, "add --force" in refused.err) == (1, True)
@@ -373,11 +373,11 @@ def test_a_model_can_be_measured_below_its_fewest_channels(run: Run) -> None:
 
 
 def test_the_published_compression_line(model: Path, tmp_path: Path) -> None:
-    (tmp_path / "pictures" / "deep").mkdir(parents=True)
+    (tmp_path / "images" / "deep").mkdir(parents=True)
     for number, place in enumerate(["a.png", "deep/b.png"]):
-        picture(sorted(DIGITS.glob("*.png"))[number]).save(tmp_path / "pictures" / place)
-    (tmp_path / "pictures" / "bad.jpg").write_bytes(b"no")
-    line = f"--image_path pictures --checkpoint {model} --output_dir out --channel_fractions 0.5 1.0"
+        read_image(sorted(DIGITS.glob("*.png"))[number]).save(tmp_path / "images" / place)
+    (tmp_path / "images" / "bad.jpg").write_bytes(b"no")
+    line = f"--image_path images --checkpoint {model} --output_dir out --channel_fractions 0.5 1.0"
     more = "--do_save --do_plot --batch_size 8 --cpu"
     done = subprocess.run(
         [sys.executable, ROOT / "compress.py", *line.split(), *more.split()],
@@ -386,7 +386,7 @@ def test_the_published_compression_line(model: Path, tmp_path: Path) -> None:
         text=True,
         timeout=300,
     )
-    assert done.returncode == 1  # one file is no picture, and it says so
+    assert done.returncode == 1  # one file is no image, and an error says so
     assert "bad.jpg" in done.stderr
     header, *rows = (tmp_path / "out" / "fraction_1.0000.csv").read_text().splitlines()
     for column in ("psnr_db", "ssim", "ms_ssim", "estimated_bpp", "payload_bpp", "file_bpp", "encode_s", "decode_s"):
@@ -401,18 +401,18 @@ def test_the_published_compression_line(model: Path, tmp_path: Path) -> None:
         assert files(folder) == ["a.ohm", "a.png", "deep/b.ohm", "deep/b.png"]
         data = (folder / "deep" / "b.ohm").read_bytes()
         assert read_ohm(data).num_channels == channels
-        assert np.array_equal(codec.decompress(data), picture(folder / "deep" / "b.png"))
-        original = np.asarray(picture(tmp_path / "pictures" / "deep" / "b.png").convert("L"))
+        assert np.array_equal(codec.decompress(data), read_image(folder / "deep" / "b.png"))
+        original = np.asarray(read_image(tmp_path / "images" / "deep" / "b.png").convert("L"))
         line = next(r for r in (tmp_path / "out" / f"fraction_{fraction}.csv").read_text().splitlines() if "b.png" in r)
         reported = float(line.split(",")[header.split(",").index("psnr_db")])
         assert reported == pytest.approx(psnr_db(original, np.asarray(codec.decompress(data))), abs=1e-3)
 
 
-def test_the_published_line_does_not_save_two_pictures_under_one_name(model: Path, tmp_path: Path) -> None:
-    (tmp_path / "pictures").mkdir()
+def test_the_published_line_refuses_two_images_of_one_name(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
     for name in ("a.png", "a.bmp"):
-        picture(DIGITS / "digit_3_a.png").save(tmp_path / "pictures" / name)
-    line = f"--image_path pictures --checkpoint {model} --output_dir out --do_save"
+        read_image(DIGITS / "digit_3_a.png").save(tmp_path / "images" / name)
+    line = f"--image_path images --checkpoint {model} --output_dir out --do_save"
     command = [sys.executable, str(ROOT / "compress.py"), *line.split()]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert (done.returncode, "a.bmp and a.png would be saved under one name" in done.stderr) == (1, True)
@@ -496,12 +496,12 @@ def test_a_reader_that_has_enough_is_no_error(run: Run, model: Path, tmp_path: P
     assert (done.returncode, done.stderr) == (1, "")  # silent, as click ends it
 
 
-# Targets, many files at once, one file for many pictures
+# Targets, and many files at once
 
 
 def test_targets_are_hit(run: Run, model: Path, tmp_path: Path) -> None:
     codec = load(model)
-    original = picture(DIGITS / "digit_3_a.png").convert("L")
+    original = read_image(DIGITS / "digit_3_a.png").convert("L")
     cuts = [codec.compress(original, channels=point) for point in codec.cut_points]
     sizes = [len(cut) for cut in cuts]
     for target, expected in (
@@ -535,7 +535,7 @@ def test_targets_are_hit(run: Run, model: Path, tmp_path: Path) -> None:
 
 
 def test_where_outputs_go(run: Run, model: Path, tmp_path: Path) -> None:
-    digit = picture(DIGITS / "digit_3_a.png")
+    digit = read_image(DIGITS / "digit_3_a.png")
     Path("in/deep").mkdir(parents=True)
     digit.save("in/deep/a.png")
     assert run("compress", "in", "-o", "out.v2", "-m", model).code == 0  # a folder's only file still goes into a folder
@@ -555,14 +555,14 @@ def test_where_outputs_go(run: Run, model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("processes", [1, 2])
 def test_the_summary_and_files_at_once(run: Run, model: Path, tmp_path: Path, processes: int) -> None:
     shutil.copytree(DIGITS, "in/deep")
-    Path("in/bad.png").write_bytes(b"no picture")
+    Path("in/bad.png").write_bytes(b"no image")
     shutil.copy(DIGITS / "digit_3_a.png", "in/first.png")
     told = run("compress", "in", "-o", "out", "-m", model, "--jobs", processes, "--channels", 3)
     names = sorted(["first.ohm", *(f"deep/{path.stem}.ohm" for path in DIGITS.glob("*.png"))])
     assert told.code == 1
     assert files(tmp_path / "out") == names
     codec = load(model)
-    assert Path("out/first.ohm").read_bytes() == codec.compress(picture("in/first.png").convert("L"), channels=3)
+    assert Path("out/first.ohm").read_bytes() == codec.compress(read_image("in/first.png").convert("L"), channels=3)
     assert "bad.png" in told.err
     lines = told.out.splitlines()
     assert [line.split(" -> ")[1].split(":")[0] for line in lines[:-1]] == sorted(f"out/{name}" for name in names)
@@ -584,8 +584,8 @@ def test_the_summary_and_files_at_once(run: Run, model: Path, tmp_path: Path, pr
 
 
 def start_compressing(model: Path, folder: Path, processes: int) -> "subprocess.Popen[str]":
-    """``ohmq compress`` on 300 pictures, after the first three are done."""
-    digit = np.asarray(picture(DIGITS / "digit_3_a.png").convert("L"))
+    """``ohmq compress`` on 300 images, after the first three are done."""
+    digit = np.asarray(read_image(DIGITS / "digit_3_a.png").convert("L"))
     (folder / "in").mkdir()
     for number in range(300):
         Image.fromarray(np.tile(digit, (4, 4))).save(folder / "in" / f"{number:03d}.png")
@@ -696,7 +696,7 @@ def running(pid: str) -> bool:
 def test_truncate_to_bpp_and_fraction(run: Run, model: Path, tmp_path: Path) -> None:
     assert run("compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model).code == 0
     codec = load(model)
-    original = picture(DIGITS / "digit_3_a.png").convert("L")
+    original = read_image(DIGITS / "digit_3_a.png").convert("L")
     for target, expected in (
         (("--fraction", 0.5), codec.compress(original, fraction=0.5)),
         (("--fraction", 1), codec.compress(original)),
@@ -737,7 +737,7 @@ def test_cut_to_a_psnr(run: Run, model: Path, tmp_path: Path) -> None:
 
 
 def test_effort(run: Run, model: Path) -> None:
-    with picture(PHOTOS / "chelsea.png") as image:
+    with read_image(PHOTOS / "chelsea.png") as image:
         image.convert("RGB").crop((100, 60, 180, 124)).save("a.png")
         codec, crop = load("photo"), image.convert("RGB").crop((100, 60, 180, 124))
     for target, arguments in (
@@ -768,7 +768,7 @@ def test_effort(run: Run, model: Path) -> None:
     assert not Path("a.ohm").exists()
 
 
-def test_progressive_pictures(run: Run, model: Path, tmp_path: Path) -> None:
+def test_progressive_images(run: Run, model: Path, tmp_path: Path) -> None:
     assert run("compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model).code == 0
     data = Path("a.ohm").read_bytes()
     codec = load(model)
@@ -776,7 +776,7 @@ def test_progressive_pictures(run: Run, model: Path, tmp_path: Path) -> None:
     assert (told.code, told.out) == (0, "a.ohm -> steps/a: 28x28, 6 layers\n")
     assert files(tmp_path / "steps") == [f"a/layer_{n:02d}.png" for n in range(1, 7)]
     for number in range(1, 7):
-        assert np.array_equal(picture(f"steps/a/layer_{number:02d}.png"), codec.decompress(data, channels=number))
+        assert np.array_equal(read_image(f"steps/a/layer_{number:02d}.png"), codec.decompress(data, channels=number))
     Path("part.ohm").write_bytes(data[:-1])
     told = run("decompress", "part.ohm", "--progressive", "steps", "-m", model)
     assert (told.code, Path("steps/part").exists()) == (1, False)
@@ -784,7 +784,7 @@ def test_progressive_pictures(run: Run, model: Path, tmp_path: Path) -> None:
     assert run("decompress", "part.ohm", "--progressive", "steps", "-m", model, *more).code == 0
     assert files(tmp_path / "steps" / "part") == ["layer_01.bmp", "layer_02.bmp", "layer_03.bmp"]
     assert run("decompress", "part.ohm", "-o", "part.png", "-m", model, *more).code == 0
-    assert np.array_equal(picture("part.png"), codec.decompress(data, channels=3))
+    assert np.array_equal(read_image("part.png"), codec.decompress(data, channels=3))
     assert "--force" in run("decompress", "a.ohm", "--progressive", "steps", "-m", model).err
     assert run("decompress", "a.ohm", "--progressive", "steps", "-o", "x", "-m", model).code == 2
 
@@ -795,12 +795,12 @@ def test_fewer_channels_than_the_first_layer_holds(run: Run, model: Path) -> Non
     assert (told.code, told.err) == (1, "ohmq: a.ohm: the first layer alone holds 3 channels; raise --channels\n")
 
 
-def test_a_picture_is_not_overwritten_by_its_own_file(run: Run, model: Path) -> None:
+def test_an_image_is_not_overwritten_by_its_own_file(run: Run, model: Path) -> None:
     Path("a.ohm").write_bytes(Path(DIGITS / "digit_3_a.png").read_bytes())
     before = Path("a.ohm").read_bytes()
     for arguments in (("a.ohm",), ("a.ohm", "-o", "a.ohm")):
         result = run("compress", *arguments, "-m", model, "--force")
-        assert (result.code, "is the picture itself" in result.err) == (1, True)
+        assert (result.code, "is the image itself" in result.err) == (1, True)
         assert Path("a.ohm").read_bytes() == before
     for command in (
         ("compress", "a.ohm", "-o", "b.png", "-m", model),
@@ -812,18 +812,18 @@ def test_a_picture_is_not_overwritten_by_its_own_file(run: Run, model: Path) -> 
 
 
 def test_numbers_that_are_none_and_names_that_are_too_long(run: Run, model: Path) -> None:
-    picture_of = DIGITS / "digit_3_a.png"
+    digit = DIGITS / "digit_3_a.png"
     for command in ("compress", "evaluate"):
-        result = run(command, picture_of, "-m", model, "--fraction", "nan")
+        result = run(command, digit, "-m", model, "--fraction", "nan")
         assert (result.code, "nan is not a number" in result.err) == (2, True)
-    result = run("compare", picture_of, "-m", model, "--match", "nan")
+    result = run("compare", digit, "-m", model, "--match", "nan")
     assert (result.code, "nan is not a number" in result.err) == (2, True)
-    result = run("compress", picture_of, "-m", model, "-o", "x" * 300)
+    result = run("compress", digit, "-m", model, "-o", "x" * 300)
     assert (result.code, "File name too long" in result.err) == (1, True)
     Path("file").write_text("no folder")
-    result = run("compress", picture_of, "-m", model, "-o", "file/a.ohm")
+    result = run("compress", digit, "-m", model, "-o", "file/a.ohm")
     assert (result.code, "file is not a folder" in result.err) == (1, True)
-    assert run("compress", picture_of, "-o", "a.ohm", "-m", model, "--bpp", 1e308).code == 0
+    assert run("compress", digit, "-o", "a.ohm", "-m", model, "--bpp", 1e308).code == 0
     assert run("truncate", "a.ohm", "-o", "b.ohm", "--bpp", 1e308).code == 0
     assert Path("a.ohm").read_bytes() == Path("b.ohm").read_bytes()
     Path("long.ohm").write_bytes(Path("a.ohm").read_bytes() + b"\0\0\0")

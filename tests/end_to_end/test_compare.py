@@ -71,7 +71,7 @@ def done(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def digit_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small model of grey pictures."""
+    """A small model of grey images."""
     path = tmp_path_factory.mktemp("model") / "small.safetensors"
     save_model(freeze(make_model("context"), "small"), path)
     return path
@@ -128,7 +128,7 @@ def test_bd_rates_are_those_of_the_points(done: Path) -> None:
         assert curves["jpeg"]["bd_rate"][quality]["percent"] == pytest.approx(0, abs=1e-9)
 
 
-def test_plots_are_pictures(done: Path) -> None:
+def test_plots_are_images(done: Path) -> None:
     for name in ("psnr", "ms_ssim"):
         with Image.open(done / f"{name}.png") as image:
             assert image.width > 1000
@@ -204,7 +204,7 @@ def test_the_page_in_a_browser(done: Path, photos: Path, tmp_path: Path) -> None
         browser.mouse("mouseMoved", 5, 5)
         assert browser.run("document.getElementById('tip')") is None
 
-        # The slider: by its handle, and by dragging on the picture.
+        # The slider: by its handle, and by dragging on the image.
         clip = "document.getElementById('over').style.clipPath"
         assert browser.run(clip) == "inset(0px 50% 0px 0px)"
         value("split", 20)
@@ -218,7 +218,7 @@ def test_the_page_in_a_browser(done: Path, photos: Path, tmp_path: Path) -> None
         browser.mouse("mouseReleased", box[0] + 0.75 * box[2], middle)
         assert browser.run(clip) == "inset(0px 25% 0px 0px)"
 
-        # The pictures are the pixels themselves, of the file that the caption names.
+        # The images show the very pixels of the file that the caption names.
         options = "[...document.getElementById('image').options].map(o => o.text)"
         assert browser.run(options) == ["a & <b>.png", "palette.png"]
         value("image", 1)
@@ -296,7 +296,7 @@ def test_bad_input_is_one_clear_line(
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
     Path("bad").mkdir()
-    Path("bad/x.png").write_bytes(b"no picture")
+    Path("bad/x.png").write_bytes(b"no image")
     Image.new("RGB", (20000, 4), "red").save("wide.png")
     coffee = EXAMPLES / "photos" / "coffee.png"
     cases: list[tuple[tuple[object, ...], int, tuple[str, ...]]] = [
@@ -304,7 +304,7 @@ def test_bad_input_is_one_clear_line(
         (("bad",), 1, ("no readable image in bad",)),
         (("nothing.png",), 1, ("no readable image in nothing.png",)),
         ((coffee, "-m", "nothing"), 1, ("nothing",)),
-        ((coffee, "-m", digit_model), 1, ("small.safetensors (family mnist) codes grey pictures", "coffee.png", "--model photo")),
+        ((coffee, "-m", digit_model), 1, ("small.safetensors (family mnist) codes grey images", "coffee.png", "--model photo")),
         (("wide.png", "-m", "photo", "--rates", 1, "--codec", "webp"), 1, ("wide.png", "20000x4", "leave the image or webp out")),
         ((coffee, "--reference", "kodak"), 1, ("24 Kodak images", "1 images", "leave --reference out")),
         ((coffee, "--reference", "kodak-nothing"), 2, ("no reference 'kodak-nothing'", "kodak-vtm")),
@@ -336,7 +336,7 @@ def test_bad_input_is_one_clear_line(
 
 
 def test_a_bad_file_among_good_ones(capsys: pytest.CaptureFixture[str], digit_model: Path, tmp_path: Path) -> None:
-    (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "bad.png").write_bytes(b"no image")
     result = run(
         capsys, tmp_path, DIGITS / "digit_3_a.png", "-m", digit_model, "--rates", 2, "--codec", "jpeg", "--json"
     )

@@ -20,7 +20,7 @@ SEVERAL = "first image of several in the file"
 
 
 class Kind(NamedTuple):
-    """A kind of image file: its name, how it is written, the picture that is expected, the notes."""
+    """A kind of image file: its name, how it is written, the image that is expected, the notes."""
 
     name: str
     write: Callable[[Image.Image, Path], Any]
@@ -222,7 +222,7 @@ def test_metadata_there_and_back(
     assert run("info", "plain.ohm")["extras"] == []
 
 
-def test_what_info_tells_of_a_transparent_picture(
+def test_info_of_a_transparent_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -29,7 +29,7 @@ COMMANDS = {
 
 
 class _LazyGroup(click.Group):
-    """Imports the module of a command when the command is used, so that the light ones start fast."""
+    """A group that imports the module of a command when it is used, so that light commands start fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -59,9 +59,15 @@ def cli() -> None:
 
 
 def main(arguments: list[str] | None = None, command: click.Command = cli, name: str = "ohmq") -> None:
-    """Run a command line: an `OhmqError` is one line on stderr and exit code 1; wrong usage is exit code 2."""
-    # Read when numpy is loaded. By default the threads of its products wait for the next one by spinning, for some 20 ms, on
-    # cores that torch needs.
+    """Run a command line: an `OhmqError` is one line on stderr and exit code 1; wrong usage is exit code 2.
+
+    Args:
+        arguments: arguments without the program's name; default: those of this process.
+        command: command to run.
+        name: program's name in messages.
+    """
+    # OpenBLAS reads this when numpy is loaded. By default its threads spin for some 20 ms while they wait for the next
+    # product, on cores that torch needs.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     try:
         code = command.main(args=arguments, prog_name=name, standalone_mode=False)
@@ -81,7 +87,8 @@ def main(arguments: list[str] | None = None, command: click.Command = cli, name:
             sys.exit(1)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        # Output files tell of themselves (`OutputWriteError`). What is still in the buffer must not fail again at the end.
+        # A full disk under an output file is an `OutputWriteError`, so this is standard output. Redirect it, so that the
+        # rest of its buffer does not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         click.echo(f"{name}: standard output: {error.strerror}; make room for it", err=True)
         sys.exit(1)
@@ -89,7 +96,11 @@ def main(arguments: list[str] | None = None, command: click.Command = cli, name:
 
 
 def run_published(name: str) -> None:
-    """Run one of the published command lines, "train" or "compress", with this package's exit codes."""
+    """Run one of the published command lines with this package's exit codes.
+
+    Args:
+        name: "train" or "compress".
+    """
     try:
         code = importlib.import_module(f"ohmq.cli.published_{name}").run()
     except KeyboardInterrupt:

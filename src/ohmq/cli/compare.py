@@ -1,6 +1,7 @@
-"""``ohmq compare``."""
+"""``ohmq compare``: a model beside classic codecs on the same images."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,18 +9,21 @@ from typing import TYPE_CHECKING
 import click
 
 from ohmq.cli.options import NumberRange
-from ohmq.cli.output import progress_bar
+from ohmq.cli.output import echo_error, progress_bar
 
 if TYPE_CHECKING:
-    from ohmq.evaluation.compare import Comparison
-    from ohmq.evaluation.page import Picture
+    from ohmq.codec import Codec
+    from ohmq.evaluation.compare import Images
+    from ohmq.evaluation.comparison import CodecResult, Comparison
+    from ohmq.evaluation.page import PageImage
     from ohmq.evaluation.results import Curve
 
-__all__ = ["command"]
+__all__ = ["check_kodak_sizes", "command", "reference_curves"]
 
 FILES = ("comparison.json", "comparison.html", "points.csv", "images.csv", "psnr.png", "psnr.svg")
 SIMILARITY_FILES = ("ms_ssim.png", "ms_ssim.svg")
 KODAK = ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "bpg444", "vtm")
+"""Codecs whose published curves ``--reference kodak`` draws."""
 
 
 @click.command(epilog="Example: ohmq compare examples/photos -o comparison")
@@ -29,14 +33,15 @@ KODAK = ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "bpg444
     "--codec", "names", multiple=True, help="jpeg, jpeg444, webp, jpeg2000 or avif. Repeatable; default: all."
 )
 @click.option(
-    "--anchor", help="What BD-rates refer to: model or one of the codecs. [default: jpeg, or the first --codec]"
+    "--anchor", help="Codec that BD-rates refer to: model or one of the codecs. [default: jpeg, or the first --codec]"
 )
-@click.option("--rates", type=click.IntRange(1), help="At most so many rates a codec. [default: all]")
-@click.option("--effort", type=click.IntRange(0, 2), help="Of the model's encoder, as ohmq compress.")
-@click.option("--limit", type=click.IntRange(1), help="Only the first so many images.")
+@click.option("--rates", type=click.IntRange(1), help="Measure at most this many rates of each codec. [default: all]")
+@click.option("--effort", type=click.IntRange(0, 2), help="Refinement passes of the encoder, as for ohmq compress.")
+@click.option("--limit", type=click.IntRange(1), help="Measure at most this many images.")
 @click.option("--match", type=NumberRange(0, min_open=True), multiple=True, default=(0.15, 0.4), show_default=True,
-              help="Rate in bits per pixel of the pictures on the page. Repeatable.")  # fmt: skip
-@click.option("--pictures", type=click.IntRange(0), default=4, show_default=True, help="Images on the page.")
+              help="Rate of the images on the page, in bits per pixel. Repeatable.")  # fmt: skip
+@click.option("--pictures", "shown", type=click.IntRange(0), default=4, show_default=True,
+              help="Number of images on the page.")  # fmt: skip
 @click.option(
     "--reference",
     "references",
@@ -45,8 +50,8 @@ KODAK = ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "bpg444
     "Repeatable.",
 )
 @click.option("-o", "--output-dir", type=click.Path(path_type=Path), help="Write tables, plots and the page here.")
-@click.option("--force", is_flag=True, help="Replace files that are there.")
-@click.option("--json", "as_json", is_flag=True, help="The result as JSON on standard output.")
+@click.option("--force", is_flag=True, help="Overwrite existing files.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
     inputs: tuple[str, ...],
     model: str,
@@ -56,7 +61,7 @@ def command(
     effort: int | None,
     limit: int | None,
     match: tuple[float, ...],
-    pictures: int,
+    shown: int,
     references: tuple[str, ...],
     output_dir: Path | None,
     force: bool,
@@ -64,27 +69,21 @@ def command(
 ) -> int:
     """Code images with a model and with JPEG, WebP, JPEG 2000 and AVIF: rate, PSNR, MS-SSIM, time, BD-rate.
 
-    With -o: comparison.html (one page: table, curve, pictures side by side), comparison.json, points.csv, images.csv
+    With -o: comparison.html (one page: table, curve, images side by side), comparison.json, points.csv, images.csv
     (a row an image) and plots.
     """
     from ohmq.codec import Codec
-    from ohmq.evaluation.classic import CLASSIC_CODECS, check_classic
-    from ohmq.evaluation.compare import MODEL, Comparison, compare_codecs, spread, suited_images
+    from ohmq.evaluation.classic import check_classic
+    from ohmq.evaluation.compare import compare_codecs, spread, suited_images
+    from ohmq.evaluation.comparison import Comparison
     from ohmq.evaluation.optional import require
     from ohmq.evaluation.report import channel_counts, read_images
     from ohmq.model_files.resolve import resolve_model
     from ohmq.utils.atomic_write import check_output
     from ohmq.utils.provenance import command_line
 
-    classic = tuple(dict.fromkeys(names)) or tuple(CLASSIC_CODECS)
-    for name in classic:
-        if name not in CLASSIC_CODECS:
-            raise click.UsageError(f"no codec {name!r}; choose from {', '.join(CLASSIC_CODECS)}")
-    if anchor is None:
-        anchor = "jpeg" if "jpeg" in classic else classic[0]
-    if anchor not in (MODEL, *classic):
-        raise click.UsageError(f"--anchor {anchor} is not compared; choose from {', '.join((MODEL, *classic))}")
-    drawn = _references(references)
+    classic, anchor = _codecs_and_anchor(names, anchor)
+    curves = reference_curves(references)
     require("bjontegaard", *(["matplotlib"] if output_dir else []))
     check_classic(classic)
     if output_dir:
@@ -92,17 +91,16 @@ def command(
             check_output(output_dir / file, force=force)
     frozen = resolve_model(model)
     codec = Codec(frozen)
-    codec.effort_for(effort)  # whether it can be
-    loaded, failed = read_images(inputs, grey=False)
+    codec.effort_for(effort)  # An effort that the model does not have is refused before any work.
+    loaded, failed = read_images(inputs, grey=False, report=echo_error)
     images = suited_images(codec, loaded[:limit])
-    if drawn:
-        _check_kodak([pixels.shape[:2] for _, pixels in images])
+    if curves:
+        check_kodak_sizes([pixels.shape[:2] for _, pixels in images])
     if codec.grey and "jpeg" in classic and "jpeg444" in classic and anchor != "jpeg444":
         classic = tuple(name for name in classic if name != "jpeg444")
-        click.echo("JPEG 4:4:4 left out: without colour it gives the same files as 4:2:0", err=True)
+        echo_error("JPEG 4:4:4 left out: without colour it gives the same files as 4:2:0")
     channels = spread(channel_counts(codec, [-1]), rates)
-    steps = len(images) * (1 + len(classic))
-    with progress_bar(steps, "compare") as update:
+    with progress_bar(len(images) * (1 + len(classic)), "compare") as update:
         codecs = compare_codecs(codec, images, channels, classic, rates=rates, effort=effort, progress=update)
     comparison = Comparison(
         command=command_line(),
@@ -112,21 +110,13 @@ def command(
         sizes=tuple((name, pixels.shape[1], pixels.shape[0]) for name, pixels in images),
         codecs=codecs,
         anchor=anchor,
-        references=drawn,
+        references=curves,
         extra={"training": frozen.provenance},
     )
     if output_dir:
-        from ohmq.evaluation.compare import match_rates, one_thread
-        from ohmq.evaluation.page import Picture
-
-        chosen = spread(range(len(images)), pictures) if pictures else []
-        shown = []
-        with one_thread(), progress_bar(len(chosen), "pictures") as update:
-            for number in chosen:
-                groups = match_rates(codec, images, codecs, number, match)
-                shown.append(Picture(images[number][0], images[number][1], groups))
-                update(1)
-        _write(comparison, shown, output_dir, force)
+        chosen = spread(range(len(images)), shown) if shown else []
+        page_images = _page_images(codec, images, codecs, chosen, match)
+        _write(comparison, page_images, output_dir, force)
     if as_json:
         click.echo(comparison.to_json(), nl=False)
     else:
@@ -136,20 +126,73 @@ def command(
     return 1 if failed else 0
 
 
-def _references(names: tuple[str, ...]) -> "tuple[Curve, ...]":
+def _codecs_and_anchor(names: Sequence[str], anchor: str | None) -> tuple[tuple[str, ...], str]:
+    """Choose the classic codecs, each once, and the anchor, from the options."""
+    from ohmq.evaluation.classic import CLASSIC_CODECS
+    from ohmq.evaluation.comparison import MODEL
+
+    classic = tuple(dict.fromkeys(names)) or tuple(CLASSIC_CODECS)
+    for name in classic:
+        if name not in CLASSIC_CODECS:
+            raise click.UsageError(f"no codec {name!r}; choose from {', '.join(CLASSIC_CODECS)}")
+    if anchor is None:
+        anchor = "jpeg" if "jpeg" in classic else classic[0]
+    if anchor not in (MODEL, *classic):
+        raise click.UsageError(f"--anchor {anchor} is not compared; choose from {', '.join((MODEL, *classic))}")
+    return classic, anchor
+
+
+def _page_images(
+    codec: "Codec",
+    images: "Images",
+    codecs: "Sequence[CodecResult]",
+    chosen: Sequence[int],
+    rates_bpp: Sequence[float],
+) -> "list[PageImage]":
+    """Code the chosen images again at nearly equal sizes, to show them side by side."""
+    from ohmq.evaluation.compare import one_thread
+    from ohmq.evaluation.matching import match_rates
+    from ohmq.evaluation.page import PageImage
+
+    page_images = []
+    with one_thread(), progress_bar(len(chosen), "images of the page") as update:
+        for number in chosen:
+            groups = match_rates(codec, images, codecs, number, rates_bpp)
+            page_images.append(PageImage(*images[number], groups))
+            update(1)
+    return page_images
+
+
+def reference_curves(names: Sequence[str]) -> "tuple[Curve, ...]":
+    """Look up the published Kodak curves that ``--reference`` names, each once.
+
+    Args:
+        names: names of curves, or "kodak" for those of `KODAK`.
+
+    Raises:
+        click.UsageError: no such curve.
+    """
     from ohmq.evaluation.published import published_curve, published_names
 
     known = [name for name in published_names() if name.startswith("kodak-")]
-    wanted: list[str] = []
+    curve_names: list[str] = []
     for name in names:
         if name not in ("kodak", *known):
             raise click.UsageError(f"no reference {name!r}; choose from kodak, {', '.join(known)}")
-        wanted += [f"kodak-{codec}" for codec in KODAK] if name == "kodak" else [name]
-    curves = [published_curve(name) for name in dict.fromkeys(wanted)]
+        curve_names += [f"kodak-{codec}" for codec in KODAK] if name == "kodak" else [name]
+    curves = [published_curve(name) for name in dict.fromkeys(curve_names)]
     return tuple(c if c.rate == "file_bpp" else replace(c, label=f"{c.label}, payload") for c in curves)
 
 
-def _check_kodak(shapes: list[tuple[int, int]]) -> None:
+def check_kodak_sizes(shapes: Sequence[tuple[int, int]]) -> None:
+    """Check that images have the sizes of the 24 Kodak images.
+
+    Args:
+        shapes: height and width of each image, in pixels.
+
+    Raises:
+        ConfigError: another number of images, or another size.
+    """
     from ohmq.errors import ConfigError
 
     other = sum(sorted(shape) != [512, 768] for shape in shapes)
@@ -160,7 +203,8 @@ def _check_kodak(shapes: list[tuple[int, int]]) -> None:
         )
 
 
-def _write(comparison: "Comparison", pictures: "list[Picture]", output_dir: Path, force: bool) -> None:
+def _write(comparison: "Comparison", page_images: "Sequence[PageImage]", output_dir: Path, force: bool) -> None:
+    """Write plots, tables, the page and the JSON file."""
     from ohmq.evaluation.page import comparison_page
     from ohmq.evaluation.plots import plot_rate_distortion
     from ohmq.evaluation.results import Curve
@@ -183,25 +227,25 @@ def _write(comparison: "Comparison", pictures: "list[Picture]", output_dir: Path
         label = "MS-SSIM in dB, −10 log₁₀(1 − MS-SSIM)"
         plots.append(("ms_ssim", label, [codec.curve("ms_ssim_db") for codec in comparison.codecs]))
     else:
-        for name in SIMILARITY_FILES:  # of an earlier comparison
+        for name in SIMILARITY_FILES:  # These would be files of an earlier comparison.
             (output_dir / name).unlink(missing_ok=True)
     for name, label, curves in plots:
-        inside = [curve for curve in map(within, curves) if curve]
-        dotted = {curve.name for curve in inside} & {curve.name for curve in comparison.references}
+        cropped = [curve for curve in map(within, curves) if curve]
+        dotted = {curve.name for curve in cropped} & {curve.name for curve in comparison.references}
         for extension in ("png", "svg"):
             path = output_dir / f"{name}.{extension}"
             x_label = "rate of the whole file in bits per pixel"
-            plot_rate_distortion(inside, path, title=title, x_label=x_label, y_label=label, dotted=dotted, force=force)
+            plot_rate_distortion(cropped, path, title=title, x_label=x_label, y_label=label, dotted=dotted, force=force)
     write_rows_csv(output_dir / "points.csv", [p for codec in comparison.codecs for p in codec.points], force=force)
-    rows = [row for codec in comparison.codecs for of_value in codec.rows for row in of_value]
+    rows = [row for codec in comparison.codecs for value_rows in codec.rows for row in value_rows]
     write_rows_csv(output_dir / "images.csv", rows, force=force)
     write_atomically(output_dir / "comparison.json", comparison.to_json().encode(), force=force)
-    page = comparison_page(comparison, pictures)
+    page = comparison_page(comparison, page_images)
     write_atomically(output_dir / "comparison.html", page, force=force)
 
 
 def _print(comparison: "Comparison") -> None:
-    """All points, then a line a codec, then why some BD-rates are missing."""
+    """Print all points, then a line a codec; reasons for missing BD-rates go to standard error."""
     from ohmq.evaluation.page import percent
 
     width = max(len(codec.label) for codec in comparison.codecs)
@@ -223,4 +267,4 @@ def _print(comparison: "Comparison") -> None:
             f"{codec.label:{width}}  {percent(by_psnr):>12s}  {percent(by_similarity):>15s}  {encode:11.4f}  {decode:11.4f}"
         )
     for line in comparison.refusals():
-        click.echo(line, err=True)
+        echo_error(line)

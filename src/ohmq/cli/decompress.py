@@ -1,4 +1,4 @@
-"""``ohmq decompress``."""
+"""``ohmq decompress``: turn .ohm files into images."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +21,7 @@ __all__ = ["command"]
 
 @dataclass
 class _Decompress:
-    """Decompresses the file of a job; what is sent to a process, which loads the model itself."""
+    """Decompression of the file of a job. It is picklable; each process that gets it loads the model itself."""
 
     model: str | None
     runtime: str
@@ -34,13 +34,14 @@ class _Decompress:
     compiled: bool | None
 
     @cached_property
-    def given(self) -> "Codec | None":
+    def chosen_codec(self) -> "Codec | None":
+        """Codec of ``--model``; None: the file says which model it needs."""
         from ohmq.loading import load
 
         return load(self.model, runtime=self.runtime, compiled=self.compiled) if self.model else None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "given"}
+        return {name: value for name, value in self.__dict__.items() if name != "chosen_codec"}
 
     def __call__(self, job: Job) -> dict[str, Any]:
         from ohmq.bitstream.reader import read_header, read_ohm
@@ -57,28 +58,28 @@ class _Decompress:
             raise ConfigError(f"the first layer alone holds {header.layers[0].channels} channels; raise --channels")
         if not self.flatten:
             check_holds(job.target, alpha=header.alpha)
-        codec = self.given or load_for(data, compiled=self.compiled)
-        wanted: dict[str, Any] = {
+        codec = self.chosen_codec or load_for(data, compiled=self.compiled)
+        options: dict[str, Any] = {
             "channels": self.channels,
             "allow_truncated": self.allow_truncated,
             "max_pixels": self.max_pixels,
         }
         result = {"output": str(job.target), "width": header.width, "height": header.height}
 
-        def save(target: Path, picture: "Image.Image") -> tuple[str, ...]:
+        def save(target: Path, image: "Image.Image") -> tuple[str, ...]:
             if self.flatten and header.alpha:
-                kept, picture = picture.info, prepare_image(picture, grey=codec.grey).image
-                picture.info = kept
-            return save_image(target, picture, force=self.force)
+                info, image = image.info, prepare_image(image, grey=codec.grey).image
+                image.info = info
+            return save_image(target, image, force=self.force)
 
         if not self.progressive:
             check_output(job.target, force=self.force)
-            return {**result, "notes": [*save(job.target, codec.decompress(data, **wanted))]}
-        read_ohm(data, allow_truncated=self.allow_truncated)  # what is wrong is told before anything is written
+            return {**result, "notes": [*save(job.target, codec.decompress(data, **options))]}
+        read_ohm(data, allow_truncated=self.allow_truncated)  # Errors are raised before anything is written.
         folder, layers = job.target.with_suffix(""), 0
         notes: tuple[str, ...] = ()
-        for layers, picture in enumerate(codec.decompress_progressive(data, **wanted), start=1):
-            notes = save(folder / f"layer_{layers:02d}{job.target.suffix}", picture)
+        for layers, image in enumerate(codec.decompress_progressive(data, **options), start=1):
+            notes = save(folder / f"layer_{layers:02d}{job.target.suffix}", image)
         return {**result, "output": str(folder), "layers": layers, "notes": [*notes]}
 
 
@@ -90,22 +91,28 @@ class _Decompress:
 @click.option(
     "--progressive",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Instead: a folder that gets the picture after each layer, as NAME/layer_01.png, ...",
+    help="Folder for the image after each layer, as NAME/layer_01.png, ...; in place of -o.",
 )
-@click.option("-m", "--model", help="Default: the shipped model that the file names.")
+@click.option(
+    "-m",
+    "--model",
+    help="Shipped name, model file, checkpoint or ONNX folder; default: the shipped model that the file names.",
+)
 @click.option(
     "--runtime",
     type=click.Choice(["torch", "onnx"]),
     default="torch",
     show_default=True,
-    help="What runs the networks; onnx: --model is a folder of `ohmq export --onnx`, torch is not needed.",
+    help="Runtime of the transforms; onnx: --model is a folder of `ohmq export --onnx`, torch is not needed.",
 )
-@click.option("--channels", type=click.IntRange(1), help="Decode at most so many channels.")
-@click.option("--format", "extension", default="png", show_default=True, help="Of pictures written into folders.")
+@click.option("--channels", type=click.IntRange(1), help="Decode at most this many channels.")
+@click.option(
+    "--format", "extension", default="png", show_default=True, help="Format of images that are written into folders."
+)
 @click.option("--allow-truncated", is_flag=True, help="Decode the whole layers of a file that ends early.")
-@click.option("--flatten", is_flag=True, help="Lay transparent pictures onto white.")
+@click.option("--flatten", is_flag=True, help="Lay transparent images onto white.")
 @click.option("-j", "--jobs", "processes", type=click.IntRange(1), default=1, show_default=True, help="Files at once.")
-@click.option("--max-pixels", type=click.IntRange(1), default=2**27, show_default=True, help="Refuse larger pictures.")
+@click.option("--max-pixels", type=click.IntRange(1), default=2**27, show_default=True, help="Refuse larger images.")
 @COMPILED
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 @click.option("--json", "as_json", is_flag=True, help="Results as JSON.")
@@ -130,7 +137,7 @@ def command(
         raise click.UsageError("give -o or --progressive, not both")
     jobs = find_files(inputs, (".ohm",))
     if progressive is not None:
-        jobs = [job._replace(in_folder=True) for job in jobs]  # each file gets its own folder below
+        jobs = [job._replace(in_folder=True) for job in jobs]  # Each file has its own folder below.
     jobs = place_outputs(jobs, progressive or output, "." + extension.lstrip("."))
     if runtime == "onnx" and model is None:
         raise click.UsageError("--runtime onnx needs --model: a folder that ohmq export --onnx wrote")
@@ -145,7 +152,7 @@ def command(
         force,
         compiled_for(compiled, jobs, processes),
     )
-    _ = work.given  # a wrong model is told once, not for each file
+    _ = work.chosen_codec  # A wrong model is reported once, not for each file.
 
     def show(result: dict[str, Any]) -> None:
         layers = f", {result['layers']} layers" if progressive else ""

@@ -1,10 +1,11 @@
-"""``ohmq evaluate``."""
+"""``ohmq evaluate``: measure a model on images."""
 
 from pathlib import Path
 
 import click
 
 from ohmq.cli.options import FRACTION
+from ohmq.cli.output import echo_error, print_rate_points, progress_bar
 
 __all__ = ["command"]
 
@@ -13,14 +14,20 @@ __all__ = ["command"]
 @click.argument("inputs", nargs=-1)
 @click.option("-m", "--model", default="photo", show_default=True, help="Shipped name, model file or checkpoint.")
 @click.option("--mnist", type=click.Choice(["train", "validation", "test"]), help="Evaluate on these digits.")
-@click.option("--data", "data_base_path", type=click.Path(path_type=Path), help="Where MNIST is, or $OHMQ_DATA.")
-@click.option("--limit", type=click.IntRange(1), help="Only the first so many images.")
-@click.option("--fraction", "fractions", type=FRACTION, multiple=True, help="Repeatable; default: all.")
+@click.option("--data", "data_base_path", type=click.Path(path_type=Path), help="Folder of MNIST; default: $OHMQ_DATA.")
+@click.option("--limit", type=click.IntRange(1), help="Measure at most this many images.")
+@click.option(
+    "--fraction",
+    "fractions",
+    type=FRACTION,
+    multiple=True,
+    help="Fraction of the adaptive range, 0 to 1. Repeatable; default: all cut points.",
+)
 @click.option(
     "--channels",
     type=click.IntRange(1),
     multiple=True,
-    help="So many in place of fractions, also fewer than the model's minimum. Repeatable.",
+    help="Numbers of channels in place of fractions, also fewer than the model's minimum. Repeatable.",
 )
 @click.option(
     "--against",
@@ -33,7 +40,7 @@ __all__ = ["command"]
     is_flag=True,
     help="Code each image once, with all channels and layers, and cut that file; default: a file of one layer for each rate.",
 )
-@click.option("--effort", type=click.IntRange(0, 2), help="Of the encoder, as ohmq compress.")
+@click.option("--effort", type=click.IntRange(0, 2), help="Refinement passes of the encoder, as for ohmq compress.")
 @click.option("-o", "--output-dir", type=click.Path(path_type=Path), help="Write tables and a plot here.")
 @click.option("--force", is_flag=True, help="Overwrite earlier results.")
 @click.option("--json", "as_json", is_flag=True, help="Mean rows as JSON.")
@@ -52,13 +59,13 @@ def command(
     force: bool,
     as_json: bool,
 ) -> int:
-    """Measure a model on images: each is coded and decoded, rates are of the bytes."""
+    """Measure a model on images: code and decode each, and count the bytes."""
     from ohmq.codec import Codec
     from ohmq.errors import ConfigError
     from ohmq.evaluation.bd_rate import bd_rate
     from ohmq.evaluation.classic import CLASSIC_CODECS, classic_curve
     from ohmq.evaluation.published import published_curve
-    from ohmq.evaluation.report import evaluate_set, read_images
+    from ohmq.evaluation.report import EvaluationOptions, evaluate_set, read_images, write_evaluation
     from ohmq.model_files.resolve import resolve_model
     from ohmq.utils.atomic_write import check_output
 
@@ -83,26 +90,23 @@ def command(
         pixels = load_mnist(data_base_path, mnist)  # type: ignore[arg-type]
         images = [(f"{number:05d}", image) for number, image in enumerate(pixels)]
     else:
-        images, failed = read_images(inputs, grey=Codec(frozen).grey)
+        images, failed = read_images(inputs, grey=Codec(frozen).grey, report=echo_error)
     data = f"MNIST {mnist}" if mnist else ", ".join(inputs)
     images = images[:limit]
-    result = evaluate_set(
-        frozen,
-        images,
-        fractions or (-1,),
-        output_dir,
-        data=data,
-        quiet=as_json,
-        cut=cut,
-        channels=channels,
-        effort=effort,
-    )
+    options = EvaluationOptions(fractions=fractions or (-1,), channels=channels, cut=cut, effort=effort)
+    with progress_bar(len(images), "evaluate") as update:
+        evaluation = evaluate_set(frozen, images, options, data=data, progress=update)
+    result = evaluation.result
+    if output_dir is not None:
+        write_evaluation(evaluation, output_dir)
+    if not as_json:
+        print_rate_points(result.points)
     for name in against:
         anchor = published.get(name) or classic_curve(name, [pixels for _, pixels in images])
         curve = result.curve("file_bpp" if name in CLASSIC_CODECS else "payload_bpp")
         try:
             difference = bd_rate(anchor.rates_bpp, anchor.psnr_db, curve.rates_bpp, curve.psnr_db)
-        except ConfigError as error:  # what else was measured is worth having
+        except ConfigError as error:  # The other results are still worth showing.
             click.echo(f"BD-rate against {name}: refused: {error}", err=True)
             failed += 1
         else:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ohmq.cli.output import print_json, progress_bar
+from ohmq.cli.output import echo_error, print_json, progress_bar
 from ohmq.errors import OhmqError
 
 __all__ = ["command"]
@@ -107,7 +107,7 @@ def run_command(
         "num_nodes": num_nodes,
         "cpu": cpu,
     }
-    test_images = image_sets(data_base_path, images)
+    test_images = image_sets(data_base_path, images, report=echo_error)
     experiments = find_experiments(["*"] if everything else names)
     failed = 0
     for number, experiment in enumerate(experiments, start=1):

@@ -1,4 +1,4 @@
-"""``ohmq info``: reads headers with the standard library alone."""
+"""``ohmq info``: show the content of .ohm files, with the standard library alone."""
 
 import math
 from typing import Any
@@ -11,8 +11,8 @@ from ohmq.cli.output import finish
 __all__ = ["command"]
 
 
-def _name(kind: int) -> str:
-    """What an extra is."""
+def _extra_name(extra_type: int) -> str:
+    """Name the type of an extra for people."""
     from ohmq.bitstream.format import ExtraType
 
     names = {
@@ -22,14 +22,14 @@ def _name(kind: int) -> str:
         ExtraType.XMP: "XMP",
         ExtraType.PSNR: "PSNR table",
     }
-    return {int(known): name for known, name in names.items()}.get(kind, f"type {kind}")
+    return {int(known): name for known, name in names.items()}.get(extra_type, f"type {extra_type}")
 
 
 @click.command(epilog="Example: ohmq info photo.ohm")
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def command(inputs: tuple[str, ...], as_json: bool) -> int:
-    """Show what .ohm files hold: size, model, layers; without a model."""
+    """Show the size, model and layers of .ohm files, without a model."""
     from ohmq.bitstream.psnr_table import psnr_table
     from ohmq.bitstream.reader import read_header
     from ohmq.errors import BitstreamError, OhmqError
@@ -48,7 +48,7 @@ def command(inputs: tuple[str, ...], as_json: bool) -> int:
             rows.append({"channels": channels, "payload_bytes": layer.length, "bytes": size, "bpp": 8 * size / pixels})
         try:
             table = psnr_table(data) or ()
-        except BitstreamError:  # a file that ends early, or is damaged behind its header
+        except BitstreamError:  # The file ends early, or is damaged behind its header.
             table = ()
         for row, value in zip(rows, table, strict=False):
             row["psnr_db"] = value if value < math.inf else None
@@ -64,7 +64,9 @@ def command(inputs: tuple[str, ...], as_json: bool) -> int:
             "header_bytes": header.header_bytes,
             "file_bytes": len(data),
             "expected_bytes": header.file_bytes,
-            "extras": [{"type": x.type, "name": _name(x.type), "bytes": x.length} for x in header.extras],
+            "extras": [
+                {"type": extra.type, "name": _extra_name(extra.type), "bytes": extra.length} for extra in header.extras
+            ],
             "layers": rows,
         }
         tiles = f", in tiles of {header.tile}x{header.tile} positions" if header.tile else ""
@@ -79,7 +81,7 @@ def command(inputs: tuple[str, ...], as_json: bool) -> int:
             elif len(data) > header.file_bytes:
                 click.echo(f"  {len(data) - header.file_bytes:,} bytes follow its end")
             if header.extras:
-                listed = ", ".join(f"{_name(extra.type)} {extra.length:,} bytes" for extra in header.extras)
+                listed = ", ".join(f"{_extra_name(extra.type)} {extra.length:,} bytes" for extra in header.extras)
                 click.echo(f"  beside the layers, in every cut: {listed}")
             click.echo("  layer  channels  payload bytes  file cut here  bpp" + "    PSNR dB" * bool(table))
             for number, row in enumerate(rows, start=1):

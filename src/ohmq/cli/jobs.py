@@ -1,7 +1,6 @@
-"""src/ohmq/cli/jobs.py."""
+"""Jobs of a command: find input files, place outputs, and do the work in one process or several."""
 
 import contextlib
-import glob
 import os
 import signal
 import sys
@@ -12,20 +11,25 @@ from typing import Any, NamedTuple
 
 import click
 
-from ohmq.cli.output import _progress_within
+from ohmq.cli.output import phase_progress
 from ohmq.errors import ConfigError, OhmqError, OutputExistsError
+from ohmq.imaging import listing
 
-__all__ = ["Job", "compiled_for", "find_files", "place_outputs", "run_jobs"]
+__all__ = ["FEW_FILES", "Job", "Work", "compiled_for", "find_files", "place_outputs", "run_jobs"]
+
 FEW_FILES = 5
-"""Up to so many, of photographs, take less time than numba takes to start."""
+"""Number of photographs up to which numba's start-up costs more time than it saves."""
 
 
 class Job(NamedTuple):
     """One input file.
 
     Attributes:
-        source: the file. relative: the path under which its output goes. in_folder: found in a folder that was named.
-        target: where the output goes. rival: the earlier input whose output has the same place.
+        source: the file.
+        relative: path of the output below the output folder, still with the input's extension.
+        in_folder: whether the file was found in a folder that was named.
+        target: path of the output.
+        rival: earlier input whose output has the same path; None if there is none.
     """
 
     source: Path
@@ -36,55 +40,63 @@ class Job(NamedTuple):
 
 
 Work = Callable[[Job], dict[str, Any]]
+"""A function that does one job and returns its result; it must be picklable to be sent to another process."""
 
 
 def find_files(inputs: Iterable[str], extensions: Sequence[str]) -> list[Job]:
-    """Files named, in folders named (searched recursively), or matched by globs; in order, without duplicates.
+    """Find the files that are named, lie in named folders (searched recursively) or match glob patterns.
 
     Args:
-        inputs: files, folders and globs. extensions: lower-case endings taken from folders, such as (".png",).
+        inputs: files, folders and glob patterns.
+        extensions: extensions of the files to take from folders, in lower case, such as (".png",).
+
+    Returns:
+        A job for each file, in order of the inputs, without duplicates.
 
     Raises:
-        ConfigError: nothing found.
+        ConfigError: no file found.
     """
-    jobs: dict[Path, Job] = {}
-    inputs = list(inputs)
-    for text in inputs:
-        path = Path(text)
-        matches = [path] if path.exists() or not glob.has_magic(text) else [Path(m) for m in sorted(glob.glob(text))]
-        for match in matches:
-            if not match.is_dir():  # also a missing file: reading it gives the error
-                jobs.setdefault(match, Job(match, Path(match.name)))
-                continue
-            for file in sorted(match.rglob("*")):
-                if file.suffix.lower() in extensions and file.is_file():
-                    jobs.setdefault(file, Job(file, file.relative_to(match), in_folder=True))
-    if not jobs:
-        raise ConfigError(f"no files found in {', '.join(inputs)} (looked for {', '.join(extensions)})")
-    return list(jobs.values())
+    return [Job(*file) for file in listing.find_files(inputs, extensions)]
 
 
-def compiled_for(wanted: bool | None, jobs: Sequence[Job], processes: int) -> bool | None:
-    """What `ohmq.load` is told of ``compiled``, given the option."""
-    return False if wanted is None and len(jobs) <= FEW_FILES * processes else wanted
+def compiled_for(option: bool | None, jobs: Sequence[Job], processes: int) -> bool | None:
+    """Choose the argument ``compiled`` of `ohmq.load`.
+
+    Args:
+        option: value of ``--compiled/--no-compiled``; None if it was not given.
+        jobs: all jobs of the command.
+        processes: number of processes that share them.
+
+    Returns:
+        The option; False if it was not given and there are few files.
+    """
+    return False if option is None and len(jobs) <= FEW_FILES * processes else option
 
 
 def place_outputs(jobs: Sequence[Job], output: Path | None, extension: str) -> list[Job]:
-    """The jobs with their targets: the file named, below the folder named, or beside the input.
+    """Set the targets of jobs: the file named, a path below the folder named, or a path beside the input.
 
     Only a single file that was named itself goes to a file; the files of a folder keep their paths below the folder.
-    Where two inputs, such as a.png and a.jpg, would go to one place, the second is refused when its turn comes.
+    Where two inputs, such as a.png and a.jpg, have the same target, the second is refused when its turn comes.
+
+    Args:
+        jobs: jobs without targets.
+        output: output file or folder; None: beside the inputs.
+        extension: extension of the outputs, with its dot.
+
+    Returns:
+        The jobs with their targets, in the same order.
 
     Raises:
-        ConfigError: the output is a file, and the inputs need a folder; or an .ohm file would have another ending.
+        ConfigError: the output is a file, and the inputs need a folder; or an .ohm file would have another extension.
     """
     single = len(jobs) == 1 and not jobs[0].in_folder
     if output is not None and not single and output.is_file():
         raise ConfigError(f"{output} is a file; a folder is needed for the outputs of folders and of several files")
-    ending = "" if output is None or not single or output.is_dir() else output.suffix.lower()
-    if extension == ".ohm" and ending not in ("", ".ohm"):
+    suffix = "" if output is None or not single or output.is_dir() else output.suffix.lower()
+    if extension == ".ohm" and suffix not in ("", ".ohm"):
         raise ConfigError(f"{output} does not end in .ohm; name a file that does, or a folder that is there")
-    placed, taken = [], dict[Path, Path]()
+    placed, first_inputs = [], dict[Path, Path]()
     for job in jobs:
         if output is None:
             target = job.source.with_suffix(extension)
@@ -92,8 +104,8 @@ def place_outputs(jobs: Sequence[Job], output: Path | None, extension: str) -> l
             target = output
         else:
             target = output / job.relative.with_suffix(extension)
-        placed.append(job._replace(target=target, rival=taken.get(target)))
-        taken.setdefault(target, job.source)
+        placed.append(job._replace(target=target, rival=first_inputs.get(target)))
+        first_inputs.setdefault(target, job.source)
     return placed
 
 
@@ -109,8 +121,12 @@ def run_jobs(
     """Do each job; a bad file does not stop the others.
 
     Args:
-        jobs: what to do. work: does one job; with more than one process it is sent to them. verb: for the progress bar.
-        quiet: show nothing. show: shows a result, in the order of the jobs. processes: how many jobs are done at once.
+        jobs: the jobs.
+        work: function that does one job; with more than one process it is sent to each of them.
+        verb: label of the progress bar.
+        quiet: whether to show no results and no progress.
+        show: function that shows a result; called in the order of the jobs.
+        processes: number of jobs done at once.
 
     Returns:
         Results, and failures with the keys "input" and "error".
@@ -124,7 +140,7 @@ def run_jobs(
     processes = min(processes, len(jobs))
     outcomes = _in_processes(jobs, work, processes) if processes > 1 else (_attempt(job, work) for job in jobs)
     with click.progressbar(length=len(jobs), label=verb, file=sys.stderr, hidden=not visible) as bar:
-        with contextlib.closing(outcomes), _progress_within(terminal and len(jobs) == 1):
+        with contextlib.closing(outcomes), phase_progress(terminal and len(jobs) == 1):
             for outcome in outcomes:
                 if "error" in outcome:
                     failures.append(outcome)
@@ -138,21 +154,21 @@ def run_jobs(
 
 
 def _attempt(job: Job, work: Work) -> dict[str, Any]:
-    """The result of a job, or a failure."""
+    """Do one job: its result, or a failure."""
     try:
         if job.rival is not None:
             raise OutputExistsError(f"its output {job.target} is that of {job.rival} too; rename one of them")
         return {"input": str(job.source), **work(job)}
-    except BrokenPipeError:  # whoever reads our output has enough: no fault of the file; click ends quietly
+    except BrokenPipeError:  # The reader of standard output has closed it: no fault of the file. click ends quietly.
         raise
     except (OhmqError, OSError) as error:
         message = str(error) if isinstance(error, OhmqError) else error.strerror or str(error)
-        named = str(job.source) in message
-        return {"input": str(job.source), "error": message if named else f"{job.source}: {message}"}
+        names_source = str(job.source) in message
+        return {"input": str(job.source), "error": message if names_source else f"{job.source}: {message}"}
 
 
 def _in_processes(jobs: Sequence[Job], work: Work, processes: int) -> Generator[dict[str, Any], None, None]:
-    """What `_attempt` gives for each job, in order. Closing it early stops the processes; none leaves a partial file."""
+    """Attempt jobs in processes; outcomes in order. Closing it early stops the processes; none leaves a partial file."""
     import multiprocessing
     from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 
@@ -160,7 +176,7 @@ def _in_processes(jobs: Sequence[Job], work: Work, processes: int) -> Generator[
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start_process, (work,))
     futures = []
     try:
-        with _inherited(threads=max(1, cores // processes)):
+        with _worker_environment(threads=max(1, cores // processes)):
             futures = [pool.submit(_attempt_in_process, job) for job in jobs]
         for future in futures:
             yield future.result()
@@ -176,8 +192,8 @@ def _in_processes(jobs: Sequence[Job], work: Work, processes: int) -> Generator[
 
 
 @contextlib.contextmanager
-def _inherited(threads: int) -> Iterator[None]:
-    """Processes started inside use so many threads each, and leave Ctrl-C to this one, which stops them in order."""
+def _worker_environment(threads: int) -> Iterator[None]:
+    """Let processes started inside use this number of threads, and leave Ctrl-C to this process, which stops them."""
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = before if before == "1" else str(threads)
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -193,7 +209,7 @@ def _inherited(threads: int) -> Iterator[None]:
 
 _work: Work | None = None
 _busy = False
-"""Whether this process is at a job, which may have a partial file to remove."""
+"""Whether this process does a job, which may have a partial file to remove."""
 
 
 def _start_process(work: Work) -> None:
@@ -204,7 +220,7 @@ def _start_process(work: Work) -> None:
 
 
 def _end_with_parent() -> None:
-    """A process whose parent was killed must not stay."""
+    """End this process when its parent was killed."""
     import multiprocessing
 
     parent = multiprocessing.parent_process()
@@ -214,11 +230,11 @@ def _end_with_parent() -> None:
 
 
 def _terminate(number: int, frame: Any) -> None:
-    # The pool sends another one as soon as a process has ended; that would stop the unwinding.
+    # The pool sends SIGTERM again as soon as one process has ended; that would stop the unwinding.
     signal.signal(number, signal.SIG_IGN)
     if _busy:
-        sys.exit(128 + number)  # unwinds: partial files are removed
-    os._exit(128 + number)  # outside a job the pool would catch SystemExit, and the process would stay
+        sys.exit(128 + number)  # The stack unwinds, which removes partial files.
+    os._exit(128 + number)  # Outside a job the pool would catch SystemExit, and the process would stay.
 
 
 def _attempt_in_process(job: Job) -> dict[str, Any]:

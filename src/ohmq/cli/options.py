@@ -1,4 +1,4 @@
-"""What several commands share: finding inputs, going on after one bad file, summaries."""
+"""Options that several commands share."""
 
 import math
 from typing import Any
@@ -6,15 +6,16 @@ from typing import Any
 import click
 
 from ohmq.cli.jobs import FEW_FILES
+from ohmq.imaging.listing import IMAGE_EXTENSIONS
 
-__all__ = ["COMPILED", "FRACTION", "NumberRange"]
+__all__ = ["COMPILED", "FRACTION", "IMAGE_EXTENSIONS", "NumberRange"]
 
 
 class NumberRange(click.FloatRange):
-    """As click's, which lets through what is not a number."""
+    """A range of floating-point numbers that refuses NaN, which click's own range accepts."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The number, if it is one and in the range."""
+        """Convert an argument to a number in the range; anything else is wrong usage."""
         number: float = super().convert(value, param, ctx)
         if math.isnan(number):
             self.fail(f"{value} is not a number", param, ctx)
@@ -22,15 +23,11 @@ class NumberRange(click.FloatRange):
 
 
 FRACTION = NumberRange(0, 1)
+"""A fraction of the adaptive range of channels, 0 to 1."""
+
 COMPILED = click.option(
     "--compiled/--no-compiled",
     default=None,
     help=f"Code with numba, if it is installed; default: for more than {FEW_FILES} files in a process.",
 )
-
-
-IMAGE_EXTENSIONS = tuple(
-    ".apng .avif .bmp .dib .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .jpx "
-    ".pbm .pcx .pgm .png .pnm .ppm .qoi .tga .tif .tiff .webp".split()
-)
-"""Endings that a folder of pictures is searched for."""
+"""The option ``--compiled/--no-compiled``; `ohmq.cli.jobs.compiled_for` chooses its default."""

@@ -1,4 +1,4 @@
-"""``ohmq parameters``."""
+"""``ohmq parameters``: count the trainable parameters of models."""
 
 import click
 
@@ -10,16 +10,26 @@ __all__ = ["command"]
 @click.command(epilog="Example: ohmq parameters --family mnist --channels 8 --channels 16 --num-symbols 256")
 @click.option(
     "--family", "families", type=click.Choice(["mnist", "openimages", "photo"]), multiple=True,
-    help="Repeatable, as the next three; default: mnist and openimages.",
+    help="Repeatable, like the next three options; default: mnist and openimages.",
 )  # fmt: skip
-@click.option("--channels", type=click.IntRange(1), multiple=True, help="C; default: the family's published ones.")
-@click.option("--num-symbols", type=click.IntRange(2), multiple=True, help="S; default: the family's published one.")
+@click.option(
+    "--channels",
+    type=click.IntRange(1),
+    multiple=True,
+    help="Number of channels C; default: those of the published runs.",
+)
+@click.option(
+    "--num-symbols",
+    type=click.IntRange(2),
+    multiple=True,
+    help="Alphabet size S; default: the published one of the family.",
+)
 @click.option("--quantizer", "quantizers", type=click.Choice(["ohm", "integer", "none"]), multiple=True,
               help="Default: ohm and integer.")  # fmt: skip
 @click.option("--prior", type=click.Choice(["static", "context"]), default="static", show_default=True,
-              help="Of OHM models of the published families.")  # fmt: skip
+              help="Prior of OHM models of the published families.")  # fmt: skip
 @click.option("--split", type=click.Choice(["ours", "published"]), default="ours", show_default=True,
-              help="published: the last layer before and the first behind the quantizer count with it.")  # fmt: skip
+              help="published: the layers before and after the quantizer count with it.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with both splits.")
 def command(
     families: tuple[str, ...],
@@ -30,7 +40,7 @@ def command(
     split: str,
     as_json: bool,
 ) -> None:
-    """Trainable parameters of each part of a model, for any family, C, S and quantizer.
+    """Count the trainable parameters of each part of a model, for any family, C, S and quantizer.
 
     The quantizer of an integer or unquantized model has none; then S changes nothing, and one row stands for all.
     The last column holds the C inverse temperatures of the prior, which belong to no part. The photo codec is no

@@ -1,4 +1,4 @@
-"""``ohmq plot``."""
+"""``ohmq plot``: draw figures from result files."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ __all__ = ["command"]
 
 @click.command(epilog="Example: ohmq plot runs/experiments/results -o plots")
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--output-dir", type=click.Path(path_type=Path), required=True, help="Gets a file a figure.")
+@click.option("-o", "--output-dir", type=click.Path(path_type=Path), required=True, help="Folder of the figures.")
 @click.option("--figure", "names", multiple=True, help="lambda-c0, lambda-c8, quantizers, kodak or bitrates. Repeatable; "
               "default: all.")  # fmt: skip
 @click.option("--format", "extension", type=click.Choice(["png", "svg", "pdf"]), default="png", show_default=True)
@@ -17,13 +17,13 @@ __all__ = ["command"]
 def command(folders: tuple[Path, ...], output_dir: Path, names: tuple[str, ...], extension: str, force: bool) -> int:
     """Draw figures from the result files in folders and below; published curves are dotted.
 
-    A figure shows what there are results for; what is missing is named, and how to get it.
+    A figure shows the results that there are; the missing ones are named, with the command that makes them.
     """
     from ohmq.errors import ConfigError
     from ohmq.evaluation.figures import FIGURES, draw_figures, read_results
 
     if unknown := sorted(set(names) - set(FIGURES)):
-        raise click.UsageError(f"no figure {', '.join(unknown)}; choose of {', '.join(FIGURES)}")
+        raise click.UsageError(f"no figure {', '.join(unknown)}; choose from {', '.join(FIGURES)}")
     drawn = draw_figures(
         read_results(folders), names or tuple(FIGURES), output_dir, extension=f".{extension}", force=force
     )

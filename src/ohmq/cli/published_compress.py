@@ -1,11 +1,16 @@
-"""The published compression command line, and what it shares with ``ohmq evaluate``."""
+"""The published command line ``compress.py``."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ohmq.cli.output import echo_error, print_rate_points, progress_bar
 from ohmq.codec import Codec
 from ohmq.errors import ConfigError
-from ohmq.evaluation.report import evaluate_set, read_images
+from ohmq.evaluation.report import EvaluationOptions, evaluate_set, read_images, write_evaluation
 from ohmq.imaging.files import save_image
 from ohmq.model_files.resolve import resolve_model
 from ohmq.runtime.latents import Symbols
@@ -15,7 +20,7 @@ __all__ = ["build_parser", "run"]
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The published options."""
+    """Build the parser of the published options."""
     parser = argparse.ArgumentParser(
         prog="compress.py",
         description="Evaluate a model on images with the published command line.",
@@ -35,35 +40,49 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(argv: list[str] | None = None) -> int:
-    """Evaluate; with --do_save also write files and pictures."""
+    """Evaluate a model on images; with --do_save also write .ohm files and decoded images.
+
+    Args:
+        argv: arguments without the program's name; default: those of this process.
+
+    Returns:
+        The exit code: 1 if a file could not be read, else 0.
+    """
     arguments = build_parser().parse_args(argv)
     frozen = resolve_model(arguments.checkpoint)
     codec = Codec(frozen)
-    images, failed = read_images([arguments.image_path], grey=codec.grey)
+    images, failed = read_images([arguments.image_path], grey=codec.grey, report=echo_error)
     if arguments.do_save:
-        taken: dict[Path, str] = {}
-        for name, _ in images:
-            rival = taken.setdefault(Path(name).with_suffix(""), name)
-            if rival != name:
-                raise ConfigError(f"{rival} and {name} would be saved under one name; rename one of them")
-    result = evaluate_set(
-        frozen,
-        images,
-        arguments.channel_fractions,
-        arguments.output_dir,
-        data=arguments.image_path,
-        plot=arguments.do_plot,
-    )
+        _check_names([name for name, _ in images])
+    options = EvaluationOptions(fractions=arguments.channel_fractions)
+    with progress_bar(len(images), "evaluate") as update:
+        evaluation = evaluate_set(frozen, images, options, data=arguments.image_path, progress=update)
+    write_evaluation(evaluation, arguments.output_dir, plot=arguments.do_plot)
+    print_rate_points(evaluation.result.points)
     if arguments.do_save:
-        for point in result.points:
+        for point in evaluation.result.points:
+            folder = arguments.output_dir / f"fraction_{point.fraction:.4f}"
             for name, pixels in images:
-                target = arguments.output_dir / f"fraction_{point.fraction:.4f}" / name
-                if point.channels:
-                    data = codec.compress(pixels, channels=point.channels, layers=1, max_pixels=pixels.size)
-                    write_atomically(target.with_suffix(".ohm"), data, force=True)
-                    picture = codec.decompress(data)
-                else:
-                    nothing = Symbols(codec.windowed.symbols_batch(pixels[None])[0], pixels.shape[1], pixels.shape[0])
-                    picture = codec.synthesise(nothing, 0)
-                save_image(target.with_suffix(".png"), picture, force=True)
+                _save(codec, pixels, point.channels, folder / name)
     return 1 if failed else 0
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Refuse names that differ in their extensions only: their files would have the same name."""
+    first_names: dict[Path, str] = {}
+    for name in names:
+        rival = first_names.setdefault(Path(name).with_suffix(""), name)
+        if rival != name:
+            raise ConfigError(f"{rival} and {name} would be saved under one name; rename one of them")
+
+
+def _save(codec: Codec, pixels: NDArray[np.uint8], channels: int, target: Path) -> None:
+    """Write the .ohm file and the decoded image beside it; no file for no channels."""
+    if channels:
+        data = codec.compress(pixels, channels=channels, layers=1, max_pixels=pixels.size)
+        write_atomically(target.with_suffix(".ohm"), data, force=True)
+        image = codec.decompress(data)
+    else:
+        symbols = Symbols(codec.windowed.symbols_batch(pixels[None])[0], pixels.shape[1], pixels.shape[0])
+        image = codec.synthesise(symbols, 0)
+    save_image(target.with_suffix(".png"), image, force=True)

@@ -127,8 +127,9 @@ def run(argv: list[str] | None = None) -> int:
         OhmqError: options, data or a checkpoint that cannot be used.
     """
     arguments = build_parser().parse_args(argv)
+    from ohmq.cli.output import echo_error, print_rate_points, progress_bar
     from ohmq.datasets.mnist import resolve_test_set
-    from ohmq.evaluation.report import evaluate_set, read_images
+    from ohmq.evaluation.report import EvaluationOptions, evaluate_set, read_images, write_evaluation
     from ohmq.model_files.resolve import resolve_model
     from ohmq.training.fit import is_first_process
     from ohmq.training.resume import resume_point
@@ -143,7 +144,7 @@ def run(argv: list[str] | None = None) -> int:
             digits = resolve_test_set(path, options.data_base_path)
             test_sets.append((digits.name, [(f"{number:05d}", image) for number, image in enumerate(digits.images)]))
         else:
-            test_sets.append((Path(path).resolve().name, read_images([path], grey=False)[0]))
+            test_sets.append((Path(path).resolve().name, read_images([path], grey=False, report=echo_error)[0]))
     checkpoint = train(options, resume=resume_point(options.output_dir, arguments.ckpt, False))
     if not is_first_process():
         return 0
@@ -154,5 +155,8 @@ def run(argv: list[str] | None = None) -> int:
     for number, (name, images) in enumerate(test_sets):
         repeated = name in [earlier for earlier, _ in test_sets[:number]]
         folder = options.output_dir / (f"test_{name}_{number}" if repeated else f"test_{name}")
-        evaluate_set(frozen, images, (-1,), folder, data=name)
+        with progress_bar(len(images), "evaluate") as update:
+            evaluation = evaluate_set(frozen, images, EvaluationOptions(), data=name, progress=update)
+        write_evaluation(evaluation, folder)
+        print_rate_points(evaluation.result.points)
     return 0

@@ -1,4 +1,4 @@
-"""``ohmq truncate``: no model, no torch."""
+"""``ohmq truncate``: cut .ohm files, without a model and without torch."""
 
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ __all__ = ["command"]
 @click.command(epilog="Example: ohmq truncate photo.ohm -o small.ohm --max-bytes 2000")
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File or folder.")
-@click.option("--layers", type=click.IntRange(1), help="Keep so many layers.")
-@click.option("--channels", type=click.IntRange(1), help="Keep the layers that hold at most so many channels.")
-@click.option("--fraction", type=FRACTION, help="Keep at most this part of the file's channels.")
-@click.option("--max-bytes", type=click.IntRange(1), help="Keep the layers that fit in so many bytes.")
-@click.option("--bpp", type=float, help="Keep the layers that fit in so many bits per pixel.")
-@click.option("--psnr", type=float, help="Keep the fewest layers that reach so many dB, by the file's PSNR table.")
+@click.option("--layers", type=click.IntRange(1), help="Keep this number of layers.")
+@click.option("--channels", type=click.IntRange(1), help="Keep layers of at most this many channels.")
+@click.option("--fraction", type=FRACTION, help="Keep layers of at most this fraction of the file's channels.")
+@click.option("--max-bytes", type=click.IntRange(1), help="Keep layers up to a file of at most this many bytes.")
+@click.option("--bpp", type=float, help="Keep layers up to a file of at most this many bits per pixel.")
+@click.option("--psnr", type=float, help="Keep the fewest layers that reach this PSNR in dB, by the file's PSNR table.")
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 @click.option("--json", "as_json", is_flag=True, help="Results as JSON.")
 def command(

@@ -1,10 +1,12 @@
-r"""Bjøntegaard deltas: how much less rate (or more PSNR) one rate–distortion curve has than another, on average.
+r"""Bjøntegaard deltas: average difference of rate or PSNR between two rate–distortion curves.
 
-Before the comparison each curve is cleaned: points are sorted by rate; a point of rate 0 (rounded to nothing) is left
-out, for it has no logarithm; of the others only those are kept whose PSNR exceeds that of every point of lower rate. A
-codec with such a curve would never be used at the points left out.
+Each curve is cleaned first: its points are sorted by rate; points of rate 0 are left out, because they have no
+logarithm; of the others, a point is kept only if its PSNR exceeds that of every point of lower rate. A codec would never
+be used at the points that are left out.
 
-The interpolation and the integral are those of the package `bjontegaard`; this module decides what may be compared.
+The package `bjontegaard` interpolates and integrates; this module decides which curves may be compared.
+
+References: Bjøntegaard, VCEG-M33, 2001; Herglotz et al., The Bjøntegaard Bible, 2023.
 """
 
 from collections.abc import Sequence
@@ -19,18 +21,25 @@ from ohmq.evaluation.optional import require
 __all__ = ["BDPsnrResult", "BDResult", "Method", "bd_psnr", "bd_rate", "clean_curve"]
 
 Method = Literal["pchip", "akima", "cubic"]
+"""A method of interpolation."""
 
 MIN_POINTS = {"pchip": 2, "akima": 2, "cubic": 4}
-MIN_OVERLAP = 0.25  # of the shorter curve's range
+"""Smallest number of usable points of a curve, by method."""
+
+MIN_OVERLAP = 0.25
+"""Smallest common range, as a fraction of the shorter curve's range."""
+
 MIN_OVERLAP_DB = 0.5
+"""Smallest common range of PSNR, in dB."""
 
 
 class BDResult(NamedTuple):
     """A BD-rate.
 
     Attributes:
-        percent: average difference of rate at equal PSNR; negative: the test curve needs less.
-        low_db, high_db: the PSNR interval that both curves cover, over which it is the average.
+        percent: average difference of rate at equal PSNR, in percent; negative: the test curve needs less rate.
+        low_db: lower end of the range of PSNR that both curves cover, in dB.
+        high_db: upper end of that range, in dB.
     """
 
     percent: float
@@ -42,8 +51,9 @@ class BDPsnrResult(NamedTuple):
     """A BD-PSNR.
 
     Attributes:
-        db: average difference of PSNR at equal rate; positive: the test curve is better.
-        low_bpp, high_bpp: the interval of rates that both curves cover, over whose logarithm it is the average.
+        db: average difference of PSNR at equal rate, in dB; positive: the test curve is better.
+        low_bpp: lower end of the range of rates that both curves cover, in bits per pixel.
+        high_bpp: upper end of that range, in bits per pixel.
     """
 
     db: float
@@ -52,14 +62,26 @@ class BDPsnrResult(NamedTuple):
 
 
 class CleanCurve(NamedTuple):
-    """Points with rate and PSNR both rising strictly, as float64 arrays."""
+    """Points of a curve whose rate and PSNR both rise strictly, as float64 arrays.
+
+    Attributes:
+        rates: rates, in any unit.
+        psnr: PSNR in dB, of the same length.
+    """
 
     rates: NDArray[np.float64]
     psnr: NDArray[np.float64]
 
 
 def clean_curve(rates: Sequence[float], psnr: Sequence[float]) -> CleanCurve:
-    """Sort by rate; drop rate 0 and every point that is no better than one of lower or equal rate.
+    """Sort points by rate; drop rate 0 and every point that is no better than one of lower or equal rate.
+
+    Args:
+        rates: rates, in any unit.
+        psnr: PSNR in dB, one a rate.
+
+    Returns:
+        The points that remain.
 
     Raises:
         ValueError: lengths differ, or a rate or PSNR that is negative, infinite or NaN.
@@ -73,7 +95,7 @@ def clean_curve(rates: Sequence[float], psnr: Sequence[float]) -> CleanCurve:
         raise ValueError(f"{len(rates)} rates and {len(psnr)} PSNRs; expected as many of each")
     if not np.isfinite(points).all() or (points < 0).any():
         raise ValueError("rates and PSNRs must be finite and not negative")
-    points = points[:, np.lexsort((-points[1], points[0]))]  # of equal rates the best PSNR first
+    points = points[:, np.lexsort((-points[1], points[0]))]  # Among equal rates the best PSNR comes first.
     points = points[:, points[0] > 0]
     if points.size:
         best_before = np.maximum.accumulate(points[1])[:-1]
@@ -88,20 +110,21 @@ def _clean_pair(
     test_psnr: Sequence[float],
     method: Method,
 ) -> tuple[CleanCurve, CleanCurve]:
+    """Clean two curves, and refuse those that have too few points."""
     if method not in MIN_POINTS:
         raise ValueError(f"method is {method!r}; choose one of {', '.join(MIN_POINTS)}")
     curves = clean_curve(anchor_rates, anchor_psnr), clean_curve(test_rates, test_psnr)
-    for name, curve, given in zip(("anchor", "test"), curves, (anchor_rates, test_rates), strict=True):
+    for name, curve, rates in zip(("anchor", "test"), curves, (anchor_rates, test_rates), strict=True):
         if len(curve.rates) < MIN_POINTS[method]:
             raise ConfigError(
-                f"the {name} curve has {len(curve.rates)} usable points of {len(given)} (quality must rise with rate); "
+                f"the {name} curve has {len(curve.rates)} usable points of {len(rates)} (quality must rise with rate); "
                 f"method {method} needs {MIN_POINTS[method]}"
             )
     return curves
 
 
 def _overlap(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Of two rising sequences: the ends of the common interval, and its share of the shorter one's range."""
+    """Intersect the ranges of two rising sequences: both ends, and the share of the shorter range."""
     low, high = max(a[0], b[0]), min(a[-1], b[-1])
     return float(low), float(high), float((high - low) / min(a[-1] - a[0], b[-1] - b[0]))
 
@@ -113,14 +136,20 @@ def bd_rate(
     test_psnr: Sequence[float],
     method: Method = "pchip",
 ) -> BDResult:
-    r"""Average difference of rate at equal PSNR, in percent of the anchor's rate.
+    r"""Compute the average difference of rate at equal PSNR, in percent of the anchor's rate.
 
     $$ \mathrm{BD} = 10^{\Delta} - 1, \qquad
     \Delta = \frac{1}{q_1 - q_0} \int_{q_0}^{q_1} \bigl(\log_{10} R_{test}(q) - \log_{10} R_{anchor}(q)\bigr) dq $$
 
     Args:
-        anchor_rates, anchor_psnr: the curve to compare with. test_rates, test_psnr: the curve in question.
-        method: of interpolation. Order and number of points are free; see the module for how they are cleaned.
+        anchor_rates: rates of the curve to compare with, in any unit and any order.
+        anchor_psnr: its PSNR in dB, one a rate.
+        test_rates: rates of the curve under test, in the same unit.
+        test_psnr: its PSNR in dB, one a rate.
+        method: method of interpolation.
+
+    Returns:
+        The difference, and the range of PSNR over which it is the average.
 
     Raises:
         ConfigError: too few usable points (2; cubic: 4), or a common PSNR interval below 0.5 dB or a quarter of the
@@ -158,7 +187,17 @@ def bd_psnr(
     test_psnr: Sequence[float],
     method: Method = "pchip",
 ) -> BDPsnrResult:
-    """Average difference of PSNR at equal rate, in dB, averaged over the logarithm of the rate. See `bd_rate`.
+    """Compute the average difference of PSNR at equal rate, in dB, averaged over the logarithm of the rate.
+
+    Args:
+        anchor_rates: rates of the curve to compare with, in bits per pixel and any order.
+        anchor_psnr: its PSNR in dB, one a rate.
+        test_rates: rates of the curve under test, in bits per pixel.
+        test_psnr: its PSNR in dB, one a rate.
+        method: method of interpolation.
+
+    Returns:
+        The difference, and the range of rates over which it is the average.
 
     Raises:
         ConfigError: too few usable points, or the common interval of log rates is below a quarter of the shorter range.

@@ -18,16 +18,20 @@ from ohmq.metrics import psnr_db
 __all__ = ["CLASSIC_CODECS", "EXACT_DB", "ClassicCodec", "Coded", "check_classic", "classic_curve", "code_classic"]
 
 EXACT_DB = 100.0
-"""What an exact copy, whose PSNR is infinite, counts in a mean."""
+"""PSNR in dB that an exact copy counts in a mean; its PSNR is infinite."""
 
 
 class ClassicCodec(NamedTuple):
-    """How Pillow runs a codec.
+    """A codec, as Pillow runs it.
 
     Attributes:
-        label, settings: for people. format: Pillow's name. feature: what `PIL.features` calls it.
-        options: passed to `Image.save`; of several sets, which must give the same picture, the smallest file counts.
-        qualities: points of the curve. by_rate: a quality is a rate in bits per pixel, not a number from 0 to 100.
+        label: name for people.
+        settings: settings for people.
+        format: Pillow's name of the format.
+        feature: its name in `PIL.features`.
+        options: sets of options for `Image.save`, which must give the same image; the smallest file counts.
+        qualities: qualities of the points of the curve.
+        by_rate: whether a quality is a rate in bits per pixel, not a number from 0 to 100.
     """
 
     label: str
@@ -39,7 +43,10 @@ class ClassicCodec(NamedTuple):
     by_rate: bool = False
 
     def setting(self, quality: float) -> str:
-        """A quality in words.
+        """Format a quality for people.
+
+        Args:
+            quality: a number from 0 to 100, or a rate in bits per pixel.
 
         Example:
             >>> CLASSIC_CODECS["jpeg"].setting(30), CLASSIC_CODECS["jpeg2000"].setting(0.5)
@@ -49,7 +56,7 @@ class ClassicCodec(NamedTuple):
 
 
 def _jpeg(name: str, subsampling: int) -> ClassicCodec:
-    # A progressive file is the smaller one of large pictures and high rates, a sequential one of small ones.
+    # A progressive file is smaller for large images and high rates, a sequential file for small images.
     options = {"optimize": True, "subsampling": subsampling}
     return ClassicCodec(
         f"JPEG {name}",
@@ -76,7 +83,7 @@ CLASSIC_CODECS: dict[str, ClassicCodec] = {
         (0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0, 1.4, 2.0, 3.0),
         by_rate=True,
     ),
-    # One thread and one tile: the same file on every machine.
+    # One thread and one tile give the same file on every machine.
     "avif": ClassicCodec(
         "AVIF",
         "speed 4, 4:2:0, one tile",
@@ -86,15 +93,17 @@ CLASSIC_CODECS: dict[str, ClassicCodec] = {
         (0, 5, 10, 17, 25, 33, 41, 50, 58, 66, 75, 84, 92),
     ),
 }
-"""Codecs by name."""
+"""The codecs, by name."""
 
 
 class Coded(NamedTuple):
-    """A picture coded by a classic codec.
+    """An image coded by a classic codec.
 
     Attributes:
-        data: the whole file. pixels: of the picture decoded from it, shaped as the original.
-        encode_s, decode_s: seconds, in memory; encoding counts all sets of options that were tried.
+        data: the whole file.
+        pixels: decoded pixels, shaped as the original.
+        encode_s: seconds to encode in memory, with all sets of options that were tried.
+        decode_s: seconds to decode in memory.
     """
 
     data: bytes
@@ -104,10 +113,14 @@ class Coded(NamedTuple):
 
 
 def check_classic(names: Iterable[str]) -> None:
-    """Whether Pillow can write these codecs.
+    """Check that Pillow can write the formats of codecs.
+
+    Args:
+        names: names of codecs, in `CLASSIC_CODECS`.
 
     Raises:
-        ValueError: no such codec. ConfigError: Pillow was built without it.
+        ValueError: no such codec.
+        ConfigError: Pillow was built without it.
     """
     for name in names:
         if name not in CLASSIC_CODECS:
@@ -120,51 +133,63 @@ def check_classic(names: Iterable[str]) -> None:
 
 
 def code_classic(name: str, pixels: NDArray[np.uint8], quality: float) -> Coded:
-    """Code and decode one picture.
+    """Code and decode one image.
 
-    A colour picture whose channels are equal is coded as a grey one, as these codecs are meant to be used.
+    A colour image whose channels are equal is coded as a grey image, as these codecs are meant to be used.
 
     Args:
-        name: of `CLASSIC_CODECS`. pixels: (H, W) or (H, W, 3). quality: see `ClassicCodec`.
+        name: name of the codec, in `CLASSIC_CODECS`.
+        pixels: the image, (H, W) or (H, W, 3).
+        quality: see `ClassicCodec`.
+
+    Returns:
+        The file, the decoded pixels, and the times.
 
     Raises:
         UnsupportedImageError: the codec cannot code it, such as WebP above 16383 pixels a side.
     """
     codec = CLASSIC_CODECS[name]
     grey = pixels.ndim == 3 and bool((pixels == pixels[..., :1]).all())
-    picture = Image.fromarray(np.ascontiguousarray(pixels[..., 0]) if grey else pixels)
-    level: dict[str, Any] = {"quality": int(quality)}
-    if codec.by_rate:  # as a ratio to the bits of the original; the colour transform is off unless asked for
-        level = {"quality_layers": [max(8 * len(picture.getbands()) / quality, 1)], "mct": int(picture.mode == "RGB")}
+    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0]) if grey else pixels)
+    quality_options: dict[str, Any] = {"quality": int(quality)}
+    if codec.by_rate:
+        # Pillow takes a rate as a ratio to the bits of the original, and turns the colour transform off by default.
+        ratio = max(8 * len(image.getbands()) / quality, 1)
+        quality_options = {"quality_layers": [ratio], "mct": int(image.mode == "RGB")}
     files = []
     clock = time.perf_counter()
     for options in codec.options:
         buffer = io.BytesIO()
         try:
-            picture.save(buffer, codec.format, **level, **options)
+            image.save(buffer, codec.format, **quality_options, **options)
         except (OSError, ValueError, RuntimeError) as error:
             raise UnsupportedImageError(
-                f"{codec.label} cannot code a picture of {picture.width}x{picture.height} ({error})"
+                f"{codec.label} cannot code an image of {image.width}x{image.height} ({error})"
             ) from error
         files.append(buffer.getvalue())
     encode_s = time.perf_counter() - clock
     data = min(files, key=len)
     clock = time.perf_counter()
     with Image.open(io.BytesIO(data)) as decoded:
-        found = decoded.convert("L" if pixels.ndim == 2 else "RGB")
+        converted = decoded.convert("L" if pixels.ndim == 2 else "RGB")
     decode_s = time.perf_counter() - clock
-    return Coded(data, np.asarray(found), encode_s, decode_s)
+    return Coded(data, np.asarray(converted), encode_s, decode_s)
 
 
 def classic_curve(name: str, images: Iterable[NDArray[np.uint8]]) -> Curve:
-    """Mean rate (whole files) and mean PSNR of a codec at each of its qualities.
+    """Measure mean rate (whole files) and mean PSNR of a codec at each of its qualities.
 
     Args:
-        name: of `CLASSIC_CODECS`. images: (H, W) or (H, W, 3).
+        name: name of the codec, in `CLASSIC_CODECS`.
+        images: images, (H, W) or (H, W, 3) each.
+
+    Returns:
+        The curve, a point a quality.
 
     Raises:
-        ValueError: no such codec. ConfigError: Pillow was built without it.
-        UnsupportedImageError: a picture that the codec cannot code.
+        ValueError: no such codec.
+        ConfigError: Pillow was built without it.
+        UnsupportedImageError: an image that the codec cannot code.
     """
     check_classic([name])
     codec = CLASSIC_CODECS[name]

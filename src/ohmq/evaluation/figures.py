@@ -1,4 +1,4 @@
-"""The figures of this project, drawn from result files alone: which curves each shows, and which are missing."""
+"""Draw the figures of this project from result files alone, and name the results that are missing."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -16,15 +16,22 @@ MNIST_DATA = "MNIST test, 10000 images"
 GRID_LAMBDAS = ((0.85, 0.9), (0.9, 0.999), (0.95, 0.999))
 GRID_CHANNELS = (8, 16, 32)
 KODAK_IMAGES = 24
-KODAK_BESIDE = ("kodak-ohm", "kodak-int", "kodak-jpeg-pillow", "kodak-webp-pillow", "kodak-bmshj2018-hyperprior")
+KODAK_PUBLISHED = ("kodak-ohm", "kodak-int", "kodak-jpeg-pillow", "kodak-webp-pillow", "kodak-bmshj2018-hyperprior")
 
 
 class Run(NamedTuple):
-    """A result, and what kind of run it is the result of.
+    """A result, and the settings of the run that it belongs to.
 
     Attributes:
-        path: of the file. result: its content. quantizer, channels_min, channels_max, num_symbols, lambdas, family: of
-            the training. fixed_rate: measured as fixed-rate files. note: what a label must say; "": nothing.
+        path: the result file.
+        result: its content.
+        family: family of the model.
+        quantizer: its quantizer.
+        channels_min: channels that are always active.
+        channels_max: all channels.
+        lambdas: smallest and largest λ of the training.
+        fixed_rate: whether fixed-rate files were measured.
+        note: addition to the curve's label, such as another number of epochs; may be empty.
     """
 
     path: Path
@@ -39,10 +46,12 @@ class Run(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """What became of a figure.
+    """A figure that was drawn, or not.
 
     Attributes:
-        figure: its name. path: where it is; None: not drawn, for there is no result for it. missing: what it lacks.
+        figure: name of the figure.
+        path: its file; None if there is no result to draw.
+        missing: names of experiments whose results are missing.
     """
 
     figure: str
@@ -51,7 +60,7 @@ class Drawn(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """Curves of a figure with their styles, and what is missing."""
+    """Curves of a figure with their styles, and names of experiments whose results are missing."""
 
     curves: list[Curve]
     missing: list[str]
@@ -64,7 +73,13 @@ class _Plan(NamedTuple):
 
 
 def read_results(folders: Sequence[Path]) -> list[Run]:
-    """All results (``rate_distortion.json``) in folders and below, in order of their paths.
+    """Read all results (``rate_distortion.json``) in folders and below.
+
+    Args:
+        folders: the folders.
+
+    Returns:
+        The results, in order of the folders and of their paths.
 
     Raises:
         ConfigError: a folder that is not there or holds no result, or a result that cannot be read.
@@ -80,6 +95,7 @@ def read_results(folders: Sequence[Path]) -> list[Run]:
 
 
 def _run(path: Path) -> Run:
+    """Read one result with the settings of its training."""
     result = ResultFile.read(path)
     record = result.extra.get("experiment", {})
     try:
@@ -105,37 +121,41 @@ def _curve(run: Run, name: str, label: str, rate: RateName = "payload_bpp") -> C
     return dataclasses.replace(run.result.curve(rate, label + run.note), name=name)
 
 
-def _digits(runs: Sequence[Run], quantizer: str, least: int, most: int, lambdas: tuple[float, float]) -> Run | None:
-    """The adaptive run of the grid; of several the first by path."""
+def _find_digits(
+    runs: Sequence[Run], quantizer: str, channels_min: int, channels_max: int, lambdas: tuple[float, float]
+) -> Run | None:
+    """Find the adaptive run on digits with these settings; among several the first by path."""
+    wanted = ("mnist", quantizer, channels_min, channels_max, lambdas, False)
     for run in runs:
-        kind = (run.family, run.quantizer, run.channels_min, run.channels_max, run.lambdas, run.fixed_rate)
-        if kind == ("mnist", quantizer, least, most, lambdas, False) and run.result.data == MNIST_DATA:
+        settings = (run.family, run.quantizer, run.channels_min, run.channels_max, run.lambdas, run.fixed_rate)
+        if settings == wanted and run.result.data == MNIST_DATA:
             return run
     return None
 
 
-def _level(runs: Sequence[Run]) -> tuple[str, float] | None:
+def _unquantized_level(runs: Sequence[Run]) -> tuple[str, float] | None:
+    """Find label and PSNR of the run without a quantizer."""
     for run in runs:
         if run.family == "mnist" and run.quantizer == "none" and run.result.data == MNIST_DATA:
             return f"no quantizer{run.note}", run.result.points[-1].psnr_db
     return None
 
 
-def _influence_of_lambda(least: int) -> Callable[[Sequence[Run]], _Plan]:
+def _influence_of_lambda(channels_min: int) -> Callable[[Sequence[Run]], _Plan]:
     def plan(runs: Sequence[Run]) -> _Plan:
-        ours, beside, missing, like = [], [], [], {}
+        measured, published_curves, missing, like = [], [], [], {}
         for low, high in GRID_LAMBDAS:
-            name, text = f"mnist-ohm-c{least}-16-lambda{low}-{high}", f"λ {low} → {high}"
-            run = _digits(runs, "ohm", least, 16, (low, high))
+            name, text = f"mnist-ohm-c{channels_min}-16-lambda{low}-{high}", f"λ {low} → {high}"
+            run = _find_digits(runs, "ohm", channels_min, 16, (low, high))
             published = dataclasses.replace(published_curve(name), name=f"published {name}", label=f"published, {text}")
             if run is None:
                 missing.append(name)
                 continue
-            ours.append(_curve(run, name, f"ohmq, {text}"))
-            beside.append(published)
+            measured.append(_curve(run, name, f"ohmq, {text}"))
+            published_curves.append(published)
             like[published.name] = name
-        title = f"OHM, {least} to 16 channels, 10,000 test digits"
-        return _Plan([*ours, *beside], missing, title, dotted=list(like), like=like)
+        title = f"OHM, {channels_min} to 16 channels, 10,000 test digits"
+        return _Plan([*measured, *published_curves], missing, title, dotted=list(like), like=like)
 
     return plan
 
@@ -144,19 +164,19 @@ def _quantizers(runs: Sequence[Run]) -> _Plan:
     curves, missing, dashed, like = [], [], [], {}
     drawn = set()
     for quantizer, text in (("ohm", "OHM"), ("integer", "integer")):
-        for most in GRID_CHANNELS:
-            name = f"mnist-{quantizer[:3]}-c0-{most}-lambda0.95-0.999"
-            run = _digits(runs, quantizer, 0, most, (0.95, 0.999))
+        for channels_max in GRID_CHANNELS:
+            name = f"mnist-{quantizer[:3]}-c0-{channels_max}-lambda0.95-0.999"
+            run = _find_digits(runs, quantizer, 0, channels_max, (0.95, 0.999))
             if run is None:
                 missing.append(name)
                 continue
-            curves.append(_curve(run, name, f"{text}, {most} channels"))
+            curves.append(_curve(run, name, f"{text}, {channels_max} channels"))
             drawn.add(name)
             if quantizer == "integer":
                 dashed.append(name)
                 if (twin := name.replace("-int-", "-ohm-")) in drawn:
                     like[name] = twin
-    level = _level(runs)
+    level = _unquantized_level(runs)
     if level is None:
         missing.append("mnist-none-c32")
     title = "OHM and integer rounding, 10,000 test digits"
@@ -178,7 +198,7 @@ def _bitrates(runs: Sequence[Run]) -> _Plan:
         rates, psnr = tuple(p.payload_bpp for p in points), tuple(p.psnr_db for p in points)
         curves.append(Curve(name, text, rates, psnr))
     name = "mnist-ohm-c0-16-lambda0.95-0.999"
-    run = _digits(runs, "ohm", 0, 16, (0.95, 0.999))
+    run = _find_digits(runs, "ohm", 0, 16, (0.95, 0.999))
     if run is None:
         missing.append(name)
     else:
@@ -203,9 +223,9 @@ def _kodak(runs: Sequence[Run]) -> _Plan:
         else:
             missing.append(name)
     if curves:
-        curves += [published_curve(name) for name in KODAK_BESIDE]
+        curves += [published_curve(name) for name in KODAK_PUBLISHED]
     title, rate = "24 Kodak images", "rate in bits per pixel (published OHM and integer: payload)"
-    return _Plan(curves, missing, title, rate, dotted=KODAK_BESIDE if curves else ())
+    return _Plan(curves, missing, title, rate, dotted=KODAK_PUBLISHED if curves else ())
 
 
 FIGURES: dict[str, Callable[[Sequence[Run]], _Plan]] = {
@@ -215,19 +235,27 @@ FIGURES: dict[str, Callable[[Sequence[Run]], _Plan]] = {
     "kodak": _kodak,
     "bitrates": _bitrates,
 }
-"""Figures by name, and what plans each."""
+"""Figures by name; each function plans the curves of one."""
 
 
 def draw_figures(
     runs: Sequence[Run], names: Sequence[str], folder: Path, *, extension: str = ".png", force: bool = False
 ) -> list[Drawn]:
-    """Draw figures as far as there are results for them.
+    """Draw figures, as far as there are results for them.
 
     Args:
-        runs: what `read_results` gave. names: of `FIGURES`. folder: gets NAME.png (or another extension).
+        runs: results, from `read_results`.
+        names: names of figures, in `FIGURES`.
+        folder: folder of the files NAME.png.
+        extension: extension of the files, with its dot.
+        force: whether to replace existing files.
+
+    Returns:
+        The file and the missing results of each figure.
 
     Raises:
-        ValueError: no such figure. OutputExistsError: a file exists and force is not set.
+        ValueError: no such figure.
+        OutputExistsError: a file exists and force is not set.
     """
     drawn = []
     for name in names:

@@ -1,4 +1,4 @@
-"""Packages that measuring needs and coding does not."""
+"""Optional packages, which measuring needs and coding does not."""
 
 import importlib
 
@@ -8,10 +8,13 @@ __all__ = ["require"]
 
 
 def require(*packages: str) -> None:
-    """Check before any work that packages can be imported.
+    """Check that packages can be imported, before any work.
+
+    Args:
+        packages: names of packages.
 
     Raises:
-        ConfigError: one cannot; the message names the fix.
+        ConfigError: a package cannot be imported; the message says how to install it.
 
     Example:
         >>> require("no_such_package")

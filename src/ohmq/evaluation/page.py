@@ -1,4 +1,4 @@
-"""A comparison as one HTML page that needs nothing else: no server, no request, no other file."""
+"""Write a comparison as one HTML page that needs no server, no request and no other file."""
 
 import base64
 import html
@@ -14,25 +14,28 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from ohmq.evaluation.compare import Comparison, Difference, Matched
+from ohmq.evaluation.comparison import Comparison, Difference
+from ohmq.evaluation.matching import Matched
 from ohmq.evaluation.plots import COLOURS
 
-__all__ = ["CROP_SIDE", "MAX_PAGE_BYTES", "Picture", "comparison_page", "percent"]
+__all__ = ["CROP_SIDE", "MAX_PAGE_BYTES", "PageImage", "comparison_page", "percent"]
 
 MAX_PAGE_BYTES = 12_000_000
-"""Pictures that would make the page larger are left out; the page says how many."""
+"""Largest size of the page in bytes. Images that would exceed it are left out; the page says how many it shows."""
 
 CROP_SIDE = 384
-"""Pictures are cut to their middle: so many pixels a side at most."""
+"""Longest side in pixels of an image on the page; larger ones are cropped to their middle."""
 
 QUALITIES = {"psnr_db": "PSNR in dB", "ms_ssim_db": "MS-SSIM in dB, −10 log₁₀(1 − MS-SSIM)", "ms_ssim": "MS-SSIM"}
 
 
-class Picture(NamedTuple):
+class PageImage(NamedTuple):
     """An image for the slider.
 
     Attributes:
-        name: of the image. pixels: the original. rates: of `match_rates`.
+        name: name of the image.
+        pixels: pixels of the original, (H, W) or (H, W, 3).
+        rates: matched files at each rate, from `match_rates`.
     """
 
     name: str
@@ -41,13 +44,17 @@ class Picture(NamedTuple):
 
 
 def comparison_page(
-    comparison: Comparison, pictures: Sequence[Picture] = (), *, max_bytes: int = MAX_PAGE_BYTES
+    comparison: Comparison, images: Sequence[PageImage] = (), *, max_bytes: int = MAX_PAGE_BYTES
 ) -> bytes:
-    """The page, in UTF-8.
+    """Build the page.
 
     Args:
-        comparison: what to show. pictures: for the slider, as many as fit.
-        max_bytes: bound of the page, pictures included.
+        comparison: the comparison to show.
+        images: images for the slider; as many as fit are shown.
+        max_bytes: largest size of the page in bytes, images included.
+
+    Returns:
+        The page, in UTF-8.
     """
     template = (files("ohmq.evaluation") / "page.html").read_text(encoding="utf-8")
     series = [
@@ -66,7 +73,7 @@ def comparison_page(
         "qualities": QUALITIES if similar else {"psnr_db": QUALITIES["psnr_db"]},
         "limits": sorted({0.25, 0.5, 1.0, 2.0, limit_bpp}),
         "limit": limit_bpp,
-        "pictures": [],
+        "images": [],
     }
     references = ""
     if comparison.references:
@@ -83,32 +90,32 @@ def comparison_page(
     }
 
     def page() -> bytes:
-        told = (
-            f"The page shows {len(data['pictures'])} of {len(comparison.sizes)} images, at most the middle "
+        shown = (
+            f"The page shows {len(data['images'])} of {len(comparison.sizes)} images, at most the middle "
             f"{CROP_SIDE}×{CROP_SIDE} pixels of each, without loss; it is kept below {max_bytes / 1e6:g} MB. Figures are of "
             "whole images; other codecs' files are those nearest in size to the model's."
         )
-        content = {**fields, "PICTURES": told, "JSON": _script(data)}
+        content = {**fields, "IMAGES": shown, "JSON": _script(data)}
         return re.sub("@([A-Z]+)@", lambda match: content[match[1]], template).encode()
 
     room = max_bytes - len(page()) - 100
-    for picture in pictures:
-        entry = _picture(picture)
+    for image in images:
+        entry = _image_entry(image)
         room -= len(_script(entry)) + 1
         if room < 0:
             break
-        data["pictures"].append(entry)
+        data["images"].append(entry)
     return page()
 
 
 def _script(value: Any) -> str:
-    """JSON that may stand inside a script element."""
+    """Convert to JSON that may stand inside a script element."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("&", "\\u0026")
 
 
 def _tidy(row: Any) -> dict[str, Any]:
-    """A row as JSON: six digits, nothing where there is no value."""
+    """Convert a row to JSON values: floats of six digits, None for NaN."""
     return {
         key: (None if math.isnan(value) else float(f"{value:.6g}")) if isinstance(value, float) else value
         for key, value in row._asdict().items()
@@ -116,32 +123,36 @@ def _tidy(row: Any) -> dict[str, Any]:
     }
 
 
-def _picture(picture: Picture) -> dict[str, Any]:
-    height, width = picture.pixels.shape[:2]
+def _image_entry(image: PageImage) -> dict[str, Any]:
+    """Convert an image to JSON values: its crops as data URIs, with their measures."""
+    height, width = image.pixels.shape[:2]
     side_y, side_x = min(height, CROP_SIDE), min(width, CROP_SIDE)
     top, left = (height - side_y) // 2, (width - side_x) // 2
 
     def uri(pixels: NDArray[np.uint8]) -> str:
-        image = Image.fromarray(np.ascontiguousarray(pixels[top : top + side_y, left : left + side_x]))
+        crop = Image.fromarray(np.ascontiguousarray(pixels[top : top + side_y, left : left + side_x]))
         kind, options = ("webp", {"lossless": True}) if features.check("webp") else ("png", {"optimize": True})
         buffer = io.BytesIO()
-        image.save(buffer, kind, **options)
+        crop.save(buffer, kind, **options)
         return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
     return {
-        "image": picture.name,
+        "image": image.name,
         "width": side_x,
         "height": side_y,
-        "original": uri(picture.pixels),
+        "original": uri(image.pixels),
         "rates": [
             [{**_tidy(coded), "uri": uri(coded.pixels) if coded.close else None} for coded in group]
-            for group in picture.rates
+            for group in image.rates
         ],
     }
 
 
 def percent(difference: Difference) -> str:
-    """A BD-rate for a table.
+    """Format a BD-rate for a table.
+
+    Args:
+        difference: the BD-rate.
 
     Example:
         >>> percent(Difference(-12.345)), percent(Difference(None, refusal="too far apart"))
@@ -172,8 +183,9 @@ def _table(comparison: Comparison) -> str:
         encode, decode = codec.seconds_per_mpixel()
         cells = [f"{html.escape(codec.label)}<small>{html.escape(codec.settings)}</small>"]
         for by_codec in differences.values():
-            found = by_codec[codec.name]
-            cells.append("anchor" if codec.name == comparison.anchor and not found.refusal else percent(found))
+            difference = by_codec[codec.name]
+            is_anchor = codec.name == comparison.anchor and not difference.refusal
+            cells.append("anchor" if is_anchor else percent(difference))
         cells += [f"{encode:.3g}", f"{decode:.3g}"]
         cells += [_span([p.file_bpp for p in codec.points], 3), _span([p.psnr_db for p in codec.points], 2)]
         lines.append(_row([*cells, _span([p.ms_ssim for p in codec.points], 4)]))

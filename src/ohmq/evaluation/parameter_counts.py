@@ -1,4 +1,4 @@
-"""Counting trainable parameters, part by part."""
+"""Count the trainable parameters of a model, part by part."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -14,15 +14,19 @@ from ohmq.models.priors.static import StaticPrior
 __all__ = ["PUBLISHED_CHANNELS", "Counts", "Parts", "count_parameters", "variants"]
 
 PUBLISHED_CHANNELS = {"mnist": (8, 16, 32), "openimages": (480,), "photo": (PhotoConfig().channels_max,)}
-"""C of the published runs; of the photo codec its default."""
+"""Numbers of channels C of the published runs, by family; for the photo codec its default."""
 
 
 class Parts(NamedTuple):
     """Trainable parameters of each part of a model.
 
     Attributes:
-        encoder, decoder, quantizer, prior: of the part. temperatures: of the static prior, one a channel, left out of
-            ``prior`` as in the published table. total: all.
+        encoder: parameters of the analysis transform.
+        decoder: parameters of the synthesis transform.
+        quantizer: parameters of the quantizer.
+        prior: parameters of the prior, without temperatures, as in the published table.
+        temperatures: inverse temperatures of the static prior, one a channel.
+        total: all parameters.
     """
 
     encoder: int
@@ -34,11 +38,12 @@ class Parts(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """The same parameters in two splits.
+    """Trainable parameters of a model, split among its parts in two ways.
 
     Attributes:
-        ours: the quantizer alone. published: the last layer of the encoder (with its normalisation) and the first of
-            the decoder count with the quantizer; None for a network that is not published.
+        ours: the quantizer counts alone.
+        published: the last layer of the encoder (with its normalisation) and the first layer of the decoder count with
+            the quantizer; None for a network that is not published.
     """
 
     ours: Parts
@@ -48,15 +53,22 @@ class Counts(NamedTuple):
 def variants(
     family: str, quantizers: Iterable[str], channels: Iterable[int], num_symbols: Sequence[int], prior: str
 ) -> list[ModelConfig]:
-    """Configurations of a family; one for all S where S changes nothing.
+    """Combine settings to configurations of a family; one for all S where S changes nothing.
 
     Args:
-        family: name. quantizers, channels, num_symbols: values to combine; no S: the family's own. prior: of OHM.
+        family: name of the family.
+        quantizers: quantizers.
+        channels: numbers of channels C.
+        num_symbols: alphabet sizes S; none: the family's own.
+        prior: prior of OHM models; the photo codec has its own.
+
+    Returns:
+        The configurations; none for a photo codec with another quantizer than OHM.
 
     Raises:
-        ConfigError: a combination that cannot be.
+        ConfigError: settings that do not fit together.
     """
-    made = []
+    configurations: list[ModelConfig] = []
     for quantizer in quantizers:
         for count in channels:
             sizes = num_symbols if quantizer == "ohm" and num_symbols else (FAMILIES[family]().num_symbols,)
@@ -65,13 +77,16 @@ def variants(
                 if family != "photo":
                     settings["prior"] = prior if quantizer == "ohm" else "static"
                 elif quantizer != "ohm":
-                    continue  # it has no other
-                made.append(FAMILIES[family](**settings))
-    return made
+                    continue  # The photo codec has no other quantizer.
+                configurations.append(FAMILIES[family](**settings))
+    return configurations
 
 
 def count_parameters(config: ModelConfig) -> Counts:
-    """Count without allocating the weights.
+    """Count the parameters of a model without allocating its weights.
+
+    Args:
+        config: configuration of the model.
 
     Example:
         >>> from ohmq.models import MnistConfig

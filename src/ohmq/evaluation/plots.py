@@ -1,4 +1,4 @@
-"""Rate–distortion plots, drawn without matplotlib's global state."""
+"""Draw rate–distortion plots, without matplotlib's global state."""
 
 import io
 from collections.abc import Collection, Mapping, Sequence
@@ -12,11 +12,16 @@ from ohmq.utils.atomic_write import write_atomically
 __all__ = ["COLOURS", "plot_rate_distortion"]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's colours, told apart by the colour-blind; yellow is left out, too pale for lines."""
+"""Okabe and Ito's colours, which colour-blind readers can tell apart; without yellow, which is too pale for lines."""
 
 MARKERS = "osD^vPX"
+"""Markers of matplotlib, one a curve."""
+
 WIDTH_INCHES = 5.6
+"""Width of a plot, in inches."""
+
 FORMATS = (".png", ".svg", ".pdf")
+"""Extensions of the files that can be written."""
 
 
 def plot_rate_distortion(
@@ -32,20 +37,25 @@ def plot_rate_distortion(
     level: tuple[str, float] | None = None,
     force: bool = False,
 ) -> None:
-    """Draw curves into a file: 5.6 inches wide, with type that stays readable at half a page's width.
+    """Draw curves into a file, 5.6 inches wide, with text that stays readable at half a page's width.
 
     Points are joined in order of rate. Each curve has its own colour and marker; the legend stands below the axes and
     covers nothing.
 
     Args:
-        curves: what to draw. path: .png, .svg or .pdf. title: above the axes. x_label, y_label: of the axes.
-        dotted: names of curves drawn dotted with hollow markers, such as published ones. dashed: of dashed ones.
-        like: names of curves that take colour and marker of another, and the name of that one.
-        level: label and PSNR of a horizontal line, for what has no rate.
-        force: replace an existing file.
+        curves: the curves.
+        path: the file, .png, .svg or .pdf.
+        title: title above the axes.
+        x_label: label of the horizontal axis.
+        y_label: label of the vertical axis.
+        dotted: names of curves drawn dotted with hollow markers, such as published curves.
+        dashed: names of curves drawn dashed.
+        like: names of curves that take colour and marker of another curve, and the name of that curve.
+        level: label and PSNR in dB of a horizontal line, for a model that has no rate.
+        force: whether to replace an existing file.
 
     Raises:
-        ValueError: no curves, or a name in dotted that is none of theirs.
+        ValueError: no curves, or a name in dotted, dashed or like that is no curve's name.
         UnsupportedImageError: another extension.
         OutputExistsError: the file exists and force is not set.
     """
@@ -95,7 +105,7 @@ def plot_rate_distortion(
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    for columns in (2, 1):  # two columns of labels if they fit
+    for columns in (2, 1):  # The labels stand in two columns if they fit.
         legend = figure.legend(loc="outside lower center", ncols=columns, fontsize=10, frameon=False)
         box = legend.get_window_extent()
         if columns == 1 or box.width <= 0.98 * figure.bbox.width:

@@ -1,4 +1,4 @@
-"""Published rate–distortion figures: of the OHM paper, of other codecs on Kodak, and of Pillow's codecs, measured."""
+"""Published rate–distortion curves: the OHM paper, other codecs on Kodak, and Pillow's codecs, measured."""
 
 import json
 from functools import cache
@@ -11,11 +11,14 @@ __all__ = ["PublishedTable", "published_curve", "published_names", "published_ta
 
 
 class PublishedTable(NamedTuple):
-    """All columns of a published table.
+    """A published table with all its columns.
 
     Attributes:
-        label: for people. data: the images. source: where the figures come from. columns: name and values.
-        definitions: of each column.
+        label: name for people.
+        data: name of the set of images.
+        source: source of the figures.
+        columns: values of each column, by name.
+        definitions: definitions of the columns, by name.
     """
 
     label: str
@@ -33,9 +36,9 @@ def _content() -> dict[str, Any]:
 
 
 def published_names() -> tuple[str, ...]:
-    """Names of all published curves.
+    """List the names of all published curves.
 
-    `mnist-ohm-c<min>-<max>-lambda<min>-<max>`, `kodak-ohm`, `kodak-int`; other codecs `kodak-<codec>`, those measured
+    They are `mnist-ohm-c<min>-<max>-lambda<min>-<max>`, `kodak-ohm`, `kodak-int`; other codecs `kodak-<codec>`, those measured
     with Pillow `kodak-<codec>-pillow`.
 
     Example:
@@ -46,7 +49,10 @@ def published_names() -> tuple[str, ...]:
 
 
 def published_table(name: str) -> PublishedTable:
-    """All columns of a published table.
+    """Look up a published table with all its columns.
+
+    Args:
+        name: name of the curve.
 
     Raises:
         ValueError: unknown name.
@@ -65,7 +71,12 @@ def published_table(name: str) -> PublishedTable:
 
 
 def published_curve(name: str) -> Curve:
-    """A published curve: PSNR over the payload's rate (OHM paper: its "real" rate) or the file's (other codecs).
+    """Look up a published curve of PSNR over rate.
+
+    The rate is the payload's for the OHM paper (its "real" rate), and the file's for other codecs.
+
+    Args:
+        name: name of the curve.
 
     Raises:
         ValueError: unknown name.

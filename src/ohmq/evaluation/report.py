@@ -1,114 +1,180 @@
-"""src/ohmq/evaluation/report.py."""
+"""Evaluate a model on a set of images: read them, measure rates and quality, write the results."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 
-from ohmq.cli.jobs import find_files
-from ohmq.cli.options import IMAGE_EXTENSIONS
-from ohmq.cli.output import progress_bar
 from ohmq.codec import Codec
 from ohmq.errors import ConfigError, OhmqError
 from ohmq.evaluation.evaluate import evaluate_images, evaluate_unquantized, rate_points
 from ohmq.evaluation.plots import plot_rate_distortion
-from ohmq.evaluation.results import Curve, ResultFile
+from ohmq.evaluation.results import Curve, ImageRow, ResultFile
 from ohmq.evaluation.tables import write_fraction_csv, write_rate_distortion_csv
 from ohmq.imaging.convert import prepare_image
 from ohmq.imaging.files import open_image
+from ohmq.imaging.listing import IMAGE_EXTENSIONS, find_files
 from ohmq.model_files.frozen_model import FrozenModel
 from ohmq.utils.provenance import command_line
 
-__all__ = ["channel_counts", "evaluate_set", "read_images"]
+__all__ = [
+    "Evaluation",
+    "EvaluationOptions",
+    "Images",
+    "channel_counts",
+    "evaluate_set",
+    "read_images",
+    "write_evaluation",
+]
 
 Images = Sequence[tuple[str, NDArray[np.uint8]]]
+"""Names and pixels, (H, W) or (H, W, 3), as the model codes them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """Rates to measure, and how the files are made.
+
+    Attributes:
+        fractions: fractions of the adaptive range of channels, 0 to 1; -1: every number of channels.
+        channels: numbers of channels in place of fractions, also fewer than the model's minimum.
+        fixed_rate: whether to measure fixed-rate files.
+        cut: whether to code each image once, with all layers, and to cut that file.
+        effort: refinement passes of the encoder, 0 to 2; None: the model's default.
+    """
+
+    fractions: Sequence[float] = (-1,)
+    channels: Sequence[int] = ()
+    fixed_rate: bool = False
+    cut: bool = False
+    effort: int | None = None
+
+
+class Evaluation(NamedTuple):
+    """Results of a model on a set of images.
+
+    Attributes:
+        result: means over the images at each rate, with all that is needed to repeat them.
+        rows: for each number of channels, a row an image; empty for a model without a quantizer.
+        title: the set and its number of images, for plots.
+    """
+
+    result: ResultFile
+    rows: Mapping[int, Sequence[ImageRow]]
+    title: str
 
 
 def evaluate_set(
     frozen: FrozenModel,
     images: Images,
-    fractions: Sequence[float],
-    output_dir: Path | None,
+    options: EvaluationOptions,
     *,
     data: str,
-    plot: bool = True,
-    quiet: bool = False,
-    per_image: bool = True,
-    fixed_rate: bool = False,
-    cut: bool = False,
-    effort: int | None = None,
-    channels: Sequence[int] = (),
     extra: Mapping[str, Any] | None = None,
-    beside: Sequence[Curve] = (),
-) -> ResultFile:
-    """Evaluate a model on images, print the table and write it.
+    progress: Callable[[int], Any] = lambda count: None,
+) -> Evaluation:
+    """Code and decode a set of images with a model.
 
     Args:
-        frozen: the model. images: names and pixels. fractions: of the adaptive range; -1: every number of channels.
-        output_dir: gets fraction_F.csv (a row an image and one 'avg'), rate_distortion.csv, .png and .json, the last when
-            all others are there; None: none.
-        data: what the images are. plot: draw. quiet: do not print the table. per_image: write fraction_F.csv.
-        fixed_rate: measure fixed-rate files. cut: each image coded once, and cut. effort: of the encoder.
-        channels: numbers of channels in place of fractions, also fewer than the model's minimum.
-        extra: more that the result file keeps.
-        beside: published curves, drawn dotted.
+        frozen: the model.
+        images: names and pixels.
+        options: rates and kind of files.
+        data: name of the set.
+        extra: further content of the result file, as JSON; default: none.
+        progress: function called with the number of images done since its last call.
+
+    Returns:
+        Results for each rate and each image; nothing is written or printed.
 
     Raises:
         ConfigError: fractions, channels or an effort that the model does not have.
     """
-    rows = {}
-    made: dict[str, Any] = {}
-    with progress_bar(len(images), "evaluate") as update:
-        if frozen.config.quantizer == "none":
-            if effort:
-                raise ConfigError(f"{frozen.name} has no quantizer: there is nothing to make an effort for")
-            points = [evaluate_unquantized(frozen.model, images, progress=update)]
-            plot = False
-        else:
-            codec = Codec(frozen)
-            made = {"effort": codec.effort_for(effort, fixed_rate)} if codec.config.supports_rdoq else {}
-            counts = sorted(set(channels)) or channel_counts(codec, fractions)
-            if counts[-1] > codec.num_channels:
-                raise ConfigError(f"channels is {counts[-1]}; {codec.name} has {codec.num_channels}")
-            rows = evaluate_images(
-                codec, images, counts, progress=update, fixed_rate=fixed_rate, cut=cut, effort=effort
-            )
-            points = rate_points(codec, rows)
+    rows: Mapping[int, Sequence[ImageRow]] = {}
+    settings: dict[str, Any] = {}
+    if frozen.config.quantizer == "none":
+        if options.effort:
+            raise ConfigError(f"{frozen.name} has no quantizer: there is nothing to make an effort for")
+        points = [evaluate_unquantized(frozen.model, images, progress=progress)]
+    else:
+        codec = Codec(frozen)
+        if codec.config.supports_rdoq:
+            settings["effort"] = codec.effort_for(options.effort, options.fixed_rate)
+        counts = sorted(set(options.channels)) or channel_counts(codec, options.fractions)
+        if counts[-1] > codec.num_channels:
+            raise ConfigError(f"channels is {counts[-1]}; {codec.name} has {codec.num_channels}")
+        rows = evaluate_images(
+            codec,
+            images,
+            counts,
+            progress=progress,
+            fixed_rate=options.fixed_rate,
+            cut=options.cut,
+            effort=options.effort,
+        )
+        points = rate_points(codec, rows)
+    title = f"{data}, {len(images)} images"
     result = ResultFile(
         command=command_line(),
         model=frozen.name,
         model_id=frozen.model_id.hex(),
-        data=f"{data}, {len(images)} images",
+        data=title,
         points=tuple(points),
-        extra={"training": frozen.provenance, **made, **(extra or {})},
+        extra={"training": frozen.provenance, **settings, **(extra or {})},
     )
-    if output_dir is not None:
-        if rows and per_image:
-            for point in points:
-                write_fraction_csv(output_dir / f"fraction_{point.fraction:.4f}.csv", rows[point.channels], force=True)
-        write_rate_distortion_csv(output_dir / "rate_distortion.csv", points, force=True)
-        if plot:
-            title = f"{data}, {len(images)} images"
-            others = [dataclasses.replace(curve, name=f"published {curve.name}") for curve in beside]
-            path, dotted = output_dir / "rate_distortion.png", [curve.name for curve in others]
-            plot_rate_distortion([result.curve(), *others], path, title=title, dotted=dotted, force=True)
-        result.write(output_dir / "rate_distortion.json", force=True)
-    if not quiet:
-        click.echo("channels  estimated bpp  payload bpp  file bpp  PSNR dB    SSIM  MS-SSIM  encode s  decode s")
-        for p in points:
-            click.echo(
-                f"{p.channels:8d}  {p.estimated_bpp:13.4f}  {p.payload_bpp:11.4f}  {p.file_bpp:8.4f}  {p.psnr_db:7.3f}"
-                f"  {p.ssim:6.4f}  {p.ms_ssim:7.4f}  {p.encode_s:8.4f}  {p.decode_s:8.4f}"
-            )
-    return result
+    return Evaluation(result, rows, title)
+
+
+def write_evaluation(
+    evaluation: Evaluation,
+    output_dir: Path,
+    *,
+    plot: bool = True,
+    per_image: bool = True,
+    published: Sequence[Curve] = (),
+) -> None:
+    """Write an evaluation into a folder; earlier results are replaced.
+
+    The files are fraction_F.csv for each rate (a row an image and one "avg"), rate_distortion.csv, rate_distortion.png
+    and, when all others are there, rate_distortion.json.
+
+    Args:
+        evaluation: results of `evaluate_set`.
+        output_dir: the folder; it is made if it is not there.
+        plot: whether to draw rate_distortion.png; a model without a quantizer has no curve to draw.
+        per_image: whether to write fraction_F.csv.
+        published: curves to draw dotted beside the model's.
+    """
+    points = evaluation.result.points
+    if per_image and evaluation.rows:
+        for point in points:
+            path = output_dir / f"fraction_{point.fraction:.4f}.csv"
+            write_fraction_csv(path, evaluation.rows[point.channels], force=True)
+    write_rate_distortion_csv(output_dir / "rate_distortion.csv", points, force=True)
+    if plot and evaluation.rows:
+        dotted = [dataclasses.replace(curve, name=f"published {curve.name}") for curve in published]
+        plot_rate_distortion(
+            [evaluation.result.curve(), *dotted],
+            output_dir / "rate_distortion.png",
+            title=evaluation.title,
+            dotted=[curve.name for curve in dotted],
+            force=True,
+        )
+    evaluation.result.write(output_dir / "rate_distortion.json", force=True)
 
 
 def channel_counts(codec: Codec, fractions: Sequence[float]) -> list[int]:
-    """Numbers of channels that fractions stand for; -1: all cut points, and the smallest number.
+    """Convert fractions of the adaptive range to numbers of channels.
+
+    Args:
+        codec: the model.
+        fractions: 0 to 1; -1: all cut points, and the smallest number.
+
+    Returns:
+        Numbers of channels, ascending, each once.
 
     Raises:
         ConfigError: a fraction outside [0, 1] that is not -1.
@@ -125,20 +191,34 @@ def channel_counts(codec: Codec, fractions: Sequence[float]) -> list[int]:
     return sorted(counts)
 
 
-def read_images(inputs: Sequence[str], *, grey: bool) -> tuple[list[tuple[str, NDArray[np.uint8]]], int]:
-    """Images as the model codes them, and how many could not be read (each is reported)."""
+def read_images(
+    inputs: Sequence[str], *, grey: bool, report: Callable[[str], None]
+) -> tuple[list[tuple[str, NDArray[np.uint8]]], int]:
+    """Read images as the model codes them.
+
+    Args:
+        inputs: files, folders (searched recursively) and glob patterns.
+        grey: whether the model codes grey images.
+        report: function called with a line of text for each file that is skipped and each conversion that loses something.
+
+    Returns:
+        Names and pixels of the images, and the number of files that could not be read.
+
+    Raises:
+        ConfigError: no file found, or none that can be read.
+    """
     images, failed = [], 0
-    for job in find_files(inputs, IMAGE_EXTENSIONS):
+    for file in find_files(inputs, IMAGE_EXTENSIONS):
         try:
-            loaded = open_image(job.source)
+            loaded = open_image(file.path)
             prepared = prepare_image(loaded.image, grey=grey)
         except OhmqError as error:
-            click.echo(f"skipped: {error}", err=True)
+            report(f"skipped: {error}")
             failed += 1
             continue
         for note in (*loaded.notes, *prepared.notes):
-            click.echo(f"{job.source}: {note}", err=True)
-        images.append((str(job.relative), np.asarray(prepared.image)))
+            report(f"{file.path}: {note}")
+        images.append((str(file.relative), np.asarray(prepared.image)))
     if not images:
         raise ConfigError(f"no readable image in {', '.join(inputs)}")
     return images, failed

@@ -14,8 +14,10 @@ from ohmq.utils.provenance import software_versions
 __all__ = ["DEFINITIONS", "Curve", "ImageRow", "RateName", "RatePoint", "ResultFile"]
 
 RESULT_FORMAT = 1
+"""Version of the result file that this release writes and reads."""
 
 RateName = Literal["estimated_bpp", "payload_bpp", "file_bpp"]
+"""Name of one of the three rates."""
 
 DEFINITIONS: dict[str, str] = {
     "channels": "active quantization channels",
@@ -29,13 +31,13 @@ DEFINITIONS: dict[str, str] = {
     "encode_s": "seconds to compress one image, mean over images",
     "decode_s": "seconds to decompress one image, mean over images",
 }
-"""What each column of a result means; written into every result file."""
+"""Definitions of the columns, by name; written into every result file."""
 
 
 class RatePoint(NamedTuple):
-    """One rate of one model: means over the images of a set.
+    """Means over the images of a set, for one model at one rate.
 
-    `DEFINITIONS` says what each value is. What was not measured is NaN.
+    `DEFINITIONS` defines the values; those that were not measured are NaN.
     """
 
     channels: int
@@ -51,10 +53,9 @@ class RatePoint(NamedTuple):
 
 
 class ImageRow(NamedTuple):
-    """The same of one image at one rate.
+    """Measures of one image at one rate.
 
-    Attributes:
-        image: its name; "avg" for the mean. Others: see `DEFINITIONS`, of this image alone.
+    `DEFINITIONS` defines the values, here of this image alone. The field `image` is its name, or "avg" for the mean.
     """
 
     image: str
@@ -70,11 +71,15 @@ class ImageRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Curve:
-    """Rate–distortion points to compare or draw.
+    """A rate–distortion curve to compare or draw.
 
     Attributes:
-        name: short, for reference. label: for people. rates_bpp, psnr_db: of the points, as measured, in any order.
-        rate: which rate it is. source: where the figures come from.
+        name: short name for reference.
+        label: name for people.
+        rates_bpp: rates of the points in bits per pixel, in any order.
+        psnr_db: PSNR of the points in dB, one a rate.
+        rate: name of the rate.
+        source: source of the figures.
 
     Raises:
         ValueError: no points, or not as many rates as PSNRs.
@@ -97,12 +102,17 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class ResultFile:
-    """What an evaluation gives, with all that is needed to read and repeat it.
+    """Results of an evaluation, with all that is needed to read and repeat it.
 
     Attributes:
-        command: the command line, as typed. model: name. model_id: 8 hex digits. data: which images, and how many.
-        points: in order of rate. versions: of the software. definitions: of the columns. extra: anything else that is
-        JSON, such as the name of the model's training command.
+        command: the command line, as typed.
+        model: name of the model.
+        model_id: id of the model, 8 hex digits.
+        data: name of the set of images, and their number.
+        points: points in order of rate.
+        versions: versions of the software, by name.
+        definitions: definitions of the columns, by name.
+        extra: further content, as JSON, such as the model's training options.
     """
 
     command: str
@@ -115,7 +125,12 @@ class ResultFile:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def curve(self, rate: RateName = "payload_bpp", label: str | None = None) -> Curve:
-        """The points as a curve over one of the three rates."""
+        """Build the curve over one of the three rates.
+
+        Args:
+            rate: name of the rate.
+            label: name for people; default: the model's name.
+        """
         return Curve(
             name=self.model,
             label=self.model if label is None else label,
@@ -126,7 +141,7 @@ class ResultFile:
         )
 
     def to_json(self) -> str:
-        """As strict JSON: NaN is null, an infinite PSNR the string "inf"."""
+        """Convert to strict JSON: NaN is null, an infinite PSNR the string "inf"."""
         content = {
             "format": RESULT_FORMAT,
             "command": self.command,
@@ -143,6 +158,10 @@ class ResultFile:
     def write(self, path: Path | str, *, force: bool = False) -> None:
         """Write as JSON; `read` is the inverse.
 
+        Args:
+            path: the file.
+            force: whether to replace an existing file.
+
         Raises:
             OutputExistsError: the file exists and force is not set.
         """
@@ -150,10 +169,13 @@ class ResultFile:
 
     @classmethod
     def read(cls, path: Path | str) -> "ResultFile":
-        """Read what `write` wrote.
+        """Read a result file; `write` is the inverse.
+
+        Args:
+            path: the file.
 
         Raises:
-            ConfigError: missing, or not a result file of this format.
+            ConfigError: the file is missing, or is not a result file of this format.
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""src/ohmq/evaluation/tables.py."""
+"""Write results as CSV tables."""
 
 import csv
 import io
@@ -13,7 +13,10 @@ __all__ = ["average_row", "write_fraction_csv", "write_rate_distortion_csv", "wr
 
 
 def average_row(rows: Sequence[ImageRow]) -> ImageRow:
-    """The row "avg": the mean of each column. A NaN makes its column's mean NaN.
+    """Compute the row "avg": the mean of each column. A NaN makes its column's mean NaN.
+
+    Args:
+        rows: rows of single images.
 
     Raises:
         ValueError: no rows.
@@ -27,14 +30,25 @@ def average_row(rows: Sequence[ImageRow]) -> ImageRow:
 def write_fraction_csv(path: Path | str, rows: Sequence[ImageRow], *, force: bool = False) -> None:
     """Write one row an image, and the row "avg" at the end.
 
+    Args:
+        path: the file.
+        rows: rows of single images.
+        force: whether to replace an existing file.
+
     Raises:
-        ValueError: no rows. OutputExistsError: the file exists and force is not set.
+        ValueError: no rows.
+        OutputExistsError: the file exists and force is not set.
     """
     _write_csv(path, ImageRow._fields, [*rows, average_row(rows)], force)
 
 
 def write_rate_distortion_csv(path: Path | str, points: Sequence[RatePoint], *, force: bool = False) -> None:
     """Write one row a rate.
+
+    Args:
+        path: the file.
+        points: means over the images, one a rate.
+        force: whether to replace an existing file.
 
     Raises:
         OutputExistsError: the file exists and force is not set.
@@ -43,10 +57,16 @@ def write_rate_distortion_csv(path: Path | str, points: Sequence[RatePoint], *, 
 
 
 def write_rows_csv(path: Path | str, rows: Sequence[Any], *, force: bool = False) -> None:
-    """Write named tuples of one kind, a row each, below their field names.
+    """Write named tuples of one class, a row each, below their field names.
+
+    Args:
+        path: the file.
+        rows: the named tuples.
+        force: whether to replace an existing file.
 
     Raises:
-        ValueError: no rows. OutputExistsError: the file exists and force is not set.
+        ValueError: no rows.
+        OutputExistsError: the file exists and force is not set.
     """
     if not rows:
         raise ValueError("no rows to write")

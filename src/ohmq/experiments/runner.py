@@ -71,7 +71,7 @@ def run_experiment(
         output_dir: gets ``runs/NAME`` (checkpoints, logs, model file) and ``results/NAME`` (curve).
         machine: options of `TrainOptions` that belong to the machine: devices, data path.
         test_images: returns the images of a test set by its name; see `image_sets`.
-        show_progress: shows the progress of fitting a post-filter.
+        show_progress: shows the progress of fitting a post-filter and of the evaluation.
 
     Returns:
         One line that summarises the outcome; "" in all processes but the first.
@@ -108,29 +108,42 @@ def run_experiment(
         "definitions": DEFINITIONS,
         "options": options.to_dict(),
     }
-    result = _evaluate(frozen, experiment, test_set, record, output_dir / "results" / experiment.name)
+    result = _evaluate(
+        frozen,
+        experiment,
+        test_set,
+        record=record,
+        folder=output_dir / "results" / experiment.name,
+        show_progress=show_progress,
+    )
     return f"trained {options.epochs} epochs in {record['seconds']:.0f} s; {_summary(experiment, result)}"
 
 
 def _evaluate(
-    frozen: "FrozenModel", experiment: "Experiment", test_set: NamedImages, record: dict[str, Any], folder: Path
+    frozen: "FrozenModel",
+    experiment: "Experiment",
+    test_set: NamedImages,
+    *,
+    record: dict[str, Any],
+    folder: Path,
+    show_progress: ShowProgress,
 ) -> "ResultFile":
     """Evaluate a model at every number of channels, and write the curve into a folder."""
     from ohmq.evaluation.published import published_curve
-    from ohmq.evaluation.report import evaluate_set
+    from ohmq.evaluation.report import EvaluationOptions, evaluate_set, write_evaluation
 
-    return evaluate_set(
-        frozen,
-        test_set.images,
-        (-1,),
-        folder,
-        data=test_set.name,
-        quiet=True,
-        per_image=False,
-        fixed_rate=experiment.fixed_rate,
-        extra={"experiment": record},
-        beside=[published_curve(experiment.published)] if experiment.published else [],
-    )
+    with show_progress(len(test_set.images), "evaluate") as progress:
+        evaluation = evaluate_set(
+            frozen,
+            test_set.images,
+            EvaluationOptions(fixed_rate=experiment.fixed_rate),
+            data=test_set.name,
+            extra={"experiment": record},
+            progress=progress,
+        )
+    published = [published_curve(experiment.published)] if experiment.published else []
+    write_evaluation(evaluation, folder, per_image=False, published=published)
+    return evaluation.result
 
 
 def _start_checkpoint(options: "TrainOptions", output_dir: Path) -> Path | None:
@@ -236,12 +249,15 @@ def _summary(experiment: "Experiment", result: "ResultFile") -> str:
     return f"{text}; BD-rate {difference.percent:+.1f} % against the published curve"
 
 
-def image_sets(data_base_path: Path | None, folder: Path | None) -> Callable[[str], NamedImages]:
+def image_sets(
+    data_base_path: Path | None, folder: Path | None, *, report: Callable[[str], None]
+) -> Callable[[str], NamedImages]:
     """Build a reader of the test sets that experiments name; each is read once.
 
     Args:
         data_base_path: folder of MNIST and of ``kodak``; None: ``$OHMQ_DATA``, or the usual places of MNIST.
         folder: images of the test set "photos"; None: the folder ``kodak`` below data_base_path.
+        report: takes a line for each image that cannot be read or loses information.
 
     Returns:
         A function from the name of a test set ("mnist" or "photos") to its images; it raises a ConfigError where there
@@ -260,6 +276,6 @@ def image_sets(data_base_path: Path | None, folder: Path | None) -> Callable[[st
         photos = folder or (base and base / "kodak")
         if photos is None or not photos.exists():
             raise ConfigError(f"no images to test on{f' in {photos}' if photos else ''}: name them with --images")
-        return NamedImages(photos.name, read_images([str(photos)], grey=False)[0])
+        return NamedImages(photos.name, read_images([str(photos)], grey=False, report=report)[0])
 
     return read

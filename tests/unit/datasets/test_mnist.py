@@ -14,7 +14,6 @@ from PIL import Image
 from ohmq.datasets import mnist as datasets
 from ohmq.datasets.mnist import find_mnist, load_mnist, load_mnist_images, load_png_folder, resolve_test_set
 from ohmq.errors import ConfigError, UnsupportedImageError
-from ohmq.imaging.listing import list_images
 
 TRAIN, TEST = "train-images-idx3-ubyte", "t10k-images-idx3-ubyte"
 
@@ -221,37 +220,6 @@ def save_pngs(folder: Path, images: NDArray[np.uint8], mode: str = "L") -> None:
         path = folder / str(number % 2) / f"{number:03}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).convert(mode).save(path)
-
-
-def test_list_images(tmp_path: Path) -> None:
-    for name in ("b.PNG", "a.jpg", "notes.txt", "deep/er/c.webp", "d[1].tif"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "folder.png").mkdir()
-    (tmp_path / "link.png").symlink_to(tmp_path / "b.PNG")
-    every = [tmp_path / name for name in ("a.jpg", "b.PNG", "d[1].tif", "deep/er/c.webp")]
-    found = list_images([tmp_path])
-    assert {path.resolve() for path in found} == set(every)
-    assert len(found) == 4
-    assert list_images([tmp_path / "deep", tmp_path / "a.jpg", tmp_path / "a.jpg"]) == [every[0], every[3]]
-    assert list_images([str(tmp_path / "**/*.webp"), str(tmp_path / "*.jpg")]) == [every[0], every[3]]
-    assert list_images([tmp_path / "d[1].tif"]) == [every[2]]  # a file's name, though it looks like a pattern
-    assert list_images([tmp_path / "notes.txt"]) == [tmp_path / "notes.txt"]  # named directly
-    assert list_images([str(tmp_path / "d*")]) == [every[2], every[3]]  # pattern that matches a file and a folder
-
-
-@pytest.mark.parametrize(
-    ("name", "message"), [("missing.png", "no such"), ("*.gif", "nothing matches"), ("e", "no images in")]
-)
-def test_list_images_finds_nothing(tmp_path: Path, name: str, message: str) -> None:
-    (tmp_path / "e").mkdir()
-    with pytest.raises(ConfigError, match=message):
-        list_images([tmp_path / name])
-
-
-def test_list_images_of_nothing() -> None:
-    with pytest.raises(ConfigError, match="no images given"):
-        list_images([])
 
 
 def test_png_folder(tmp_path: Path) -> None:

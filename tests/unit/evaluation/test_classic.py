@@ -30,7 +30,7 @@ def test_curves_rise(name: str, grey: bool) -> None:
 
 
 def test_a_point_is_the_size_of_the_smaller_file() -> None:
-    """Of small pictures the sequential file is the smaller one, of a photograph at a high rate the progressive one."""
+    """The sequential file is smaller for small images, the progressive file for a photograph at a high rate."""
     with Image.open(PHOTO) as image:
         photo = np.asarray(image.convert("RGB"))
     smaller = []
@@ -73,7 +73,7 @@ def test_settings_reach_the_files() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(CLASSIC_CODECS))
-def test_grey_pictures_pay_for_no_colour(name: str) -> None:
+def test_grey_images_pay_for_no_colour(name: str) -> None:
     grey = (np.mgrid[:64, :96].sum(0) + np.random.default_rng(1).integers(0, 60, (64, 96))).astype(np.uint8)
     quality = CLASSIC_CODECS[name].qualities[6]
     one, three = code_classic(name, grey, quality), code_classic(name, grey[..., None].repeat(3, -1), quality)
@@ -83,8 +83,8 @@ def test_grey_pictures_pay_for_no_colour(name: str) -> None:
     assert one.encode_s > 0 and one.decode_s > 0
 
 
-def test_a_picture_too_large_for_a_codec() -> None:
-    with pytest.raises(UnsupportedImageError, match="WebP cannot code a picture of 16384x2"):
+def test_an_image_too_large_for_a_codec() -> None:
+    with pytest.raises(UnsupportedImageError, match="WebP cannot code an image of 16384x2"):
         code_classic("webp", np.zeros((2, 16384, 3), np.uint8), 50)
 
 

@@ -1,0 +1,98 @@
+"""Files of several codecs for one image at nearly equal sizes, to look at side by side."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ohmq.codec import Codec
+from ohmq.evaluation.classic import CLASSIC_CODECS, Coded
+from ohmq.evaluation.compare import Images, Pixels, code_named_image, measure_file
+from ohmq.evaluation.comparison import MODEL, CodecResult
+
+__all__ = ["Matched", "match_rates"]
+
+MATCH_TOLERANCE = 0.25
+"""Largest relative difference of two file sizes that are shown side by side."""
+
+
+class Matched(NamedTuple):
+    """A file of one image whose size is near a wanted size.
+
+    Attributes:
+        codec: name of the codec.
+        setting: its setting, for people.
+        file_bpp: rate of the whole file, in bits per pixel.
+        psnr_db: PSNR in dB.
+        ms_ssim: MS-SSIM; NaN for small images.
+        pixels: decoded pixels, shaped as the original.
+        close: whether the size is within a quarter of the wanted size.
+    """
+
+    codec: str
+    setting: str
+    file_bpp: float
+    psnr_db: float
+    ms_ssim: float
+    pixels: Pixels
+    close: bool
+
+
+def match_rates(
+    codec: Codec, images: Images, results: Sequence[CodecResult], number: int, wanted_bpp: Sequence[float]
+) -> list[list[Matched]]:
+    """Code one image with each codec at nearly equal file sizes.
+
+    For each wanted rate the model's nearest file is taken, and of the other codecs the files nearest to its size.
+
+    Args:
+        codec: the model.
+        images: images of `compare_codecs`.
+        results: its results.
+        number: index of the image.
+        wanted_bpp: rates, in bits per pixel.
+
+    Returns:
+        For each different file of the model that the wanted rates lead to: one `Matched` a codec, the model first.
+    """
+    name, pixels = images[number]
+    area = pixels.shape[0] * pixels.shape[1]
+    model = results[0]
+    sizes = {int(n): rows[number].file_bytes for n, rows in zip(model.values, model.rows, strict=True)}
+    wanted_of_channels = {
+        min(sizes, key=lambda n, bpp=bpp: abs(math.log(sizes[n] * 8 / area / bpp))): bpp  # type: ignore[misc]
+        for bpp in wanted_bpp
+    }
+    matches = []
+    for channels in sorted(wanted_of_channels):
+        data = codec.compress(pixels, channels=channels, layers=1)
+        decoded = np.asarray(codec.decompress(data))
+        measures = measure_file(pixels, decoded, len(data))
+        group = [Matched(MODEL, f"{channels} channels", *measures, decoded, True)]
+        for result in results[1:]:
+            quality, coded = _nearest(result.name, name, pixels, len(data))
+            measures = measure_file(pixels, coded.pixels, len(coded.data))
+            close = abs(len(coded.data) / len(data) - 1) <= MATCH_TOLERANCE
+            setting = CLASSIC_CODECS[result.name].setting(quality)
+            group.append(Matched(result.name, setting, *measures, coded.pixels, close))
+        matches.append(group)
+    return matches
+
+
+def _nearest(name: str, image: str, pixels: Pixels, size: int) -> tuple[float, Coded]:
+    """Find the file of a classic codec whose size in bytes is nearest, by bisection of its quality."""
+    if CLASSIC_CODECS[name].by_rate:
+        quality = 8 * size / (pixels.shape[0] * pixels.shape[1])
+        return quality, code_named_image(name, image, pixels, quality)
+    low, high = 0, 100
+    files = {}
+    while low <= high:
+        middle = (low + high) // 2
+        files[middle] = code_named_image(name, image, pixels, middle)
+        if len(files[middle].data) < size:
+            low = middle + 1
+        else:
+            high = middle - 1
+    best = min(files, key=lambda quality: abs(math.log(len(files[quality].data) / size)))
+    return best, files[best]

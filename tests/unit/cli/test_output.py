@@ -1,0 +1,44 @@
+"""Output of the commands: progress without a terminal, summaries, tables."""
+
+import json
+
+import pytest
+
+from ohmq.cli.output import echo_error, finish, print_rate_points, progress_bar
+from ohmq.evaluation.results import RatePoint
+
+
+def test_progress_without_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ohmq.cli.output.SECONDS_BETWEEN_LINES", 0.0)
+    with progress_bar(3, "evaluate") as update:
+        update(1)
+        update(2)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["evaluate: 1 of 3", "evaluate: 3 of 3"]
+    assert lines[1].endswith("0 min left")
+
+
+def test_short_work_has_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar(1, "evaluate") as update:
+        update(1)
+    assert capsys.readouterr().err == ""
+
+
+def test_summary_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    done, failed = {"input": "a"}, {"input": "b", "error": "broken"}
+    assert finish([done], [], False, "read") == 0
+    assert capsys.readouterr().out == ""  # one file needs no summary
+    assert finish([done], [failed], False, "read") == 1
+    assert capsys.readouterr().out == "1 of 2 files read; 1 failed\n"
+    assert finish([done], [failed], True, "read", {"bytes": 7}) == 1
+    assert json.loads(capsys.readouterr().out) == {"results": [done], "failures": [failed], "totals": {"bytes": 7}}
+
+
+def test_table_of_rates(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rate_points([RatePoint(5, 0.5, 0.1, 0.125, 0.25, 31.5)])
+    echo_error("skipped")
+    captured = capsys.readouterr()
+    header, row = captured.out.splitlines()
+    assert header.split()[:2] == ["channels", "estimated"]
+    assert row.split() == ["5", "0.1000", "0.1250", "0.2500", "31.500", "nan", "nan", "nan", "nan"]
+    assert captured.err == "skipped\n"
