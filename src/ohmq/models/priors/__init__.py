@@ -1,0 +1,1 @@
+"""Priors of symbols; for training, in floating point."""

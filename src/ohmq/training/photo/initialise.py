@@ -232,7 +232,7 @@ def start_integer_model(model: PhotoIntegerModel, design: PhotoDesign, photos: T
     for step in range(DENSITY_STEPS):
         part = latent[step * 8 % len(latent) :][:8]
         optimizer.zero_grad()
-        model.prior.bits(model.quantizer(part)).mean().backward()
+        model.prior.bits(model.quantizer(part).latent_hat).mean().backward()
         optimizer.step()
     optimizer.zero_grad()
 
