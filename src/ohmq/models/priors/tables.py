@@ -1,4 +1,4 @@
-"""What a prior gives to a quantizer layer: tables of a channel-conditional group, given what was decoded before it.
+"""The tables that a prior gives to a quantizer layer, one channel-conditional group after the other.
 
 Each prior has ``begin(height, width, num_symbols)``, which returns a function from a `GroupContext` to `GroupTables`; the
 layers know nothing else about it. `UniformPrior` is the prior of a layer without one.

@@ -400,7 +400,7 @@ class OneHotMax(nn.Module):
         """Quantize a run of channels, the inner step of `forward`.
 
         Args:
-            latent: ReLU(z), or what earlier groups left of it; positions first, (P, M, D) for P positions of M images.
+            latent: ReLU(z), or its residual after earlier groups; positions first, (P, M, D) for P positions of M images.
             active: active channels of each image, (M,), in descending order.
             channels: the channels, a range of step 1.
             table: (P or 1, len(channels), S): code lengths in bits without a context, natural-log logits with one.
