@@ -33,7 +33,7 @@ def main() -> None:
             quantizer.log_temperature.fill_(math.log(sharpness))
             distance = (z - quantizer.centres[0]).abs()
             soft.append(torch.softmax(-sharpness * distance, -1).numpy())
-        symbols = quantizer.choose(z, slice(0, 1)).symbols[:, 0].numpy()
+        symbols = quantizer.nearest(z, slice(0, 1))[:, 0].numpy()
     x, distance = z[:, 0].numpy(), distance.numpy()
     plt.rcParams.update({"font.size": 9, "svg.hashsalt": "ohmq", "axes.spines.top": False, "axes.spines.right": False})
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 2.8), layout="constrained")
