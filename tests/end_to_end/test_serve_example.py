@@ -185,7 +185,7 @@ def test_a_connection_that_breaks_leaves_the_best_picture(
     captured = capsys.readouterr()
     layers = len(captured.out.splitlines())
     assert 1 <= layers < 6
-    assert captured.err == "the connection ended early: the picture is the best of what arrived\n"
+    assert captured.err == "the connection ended early: the image is the best of what arrived\n"
     with Image.open(tmp_path / "latest.png") as picture:
         assert picture.tobytes() == codec.decompress(truncate_ohm(data, num_layers=layers)).tobytes()
 
