@@ -18,7 +18,7 @@ EXAMPLE = re.compile(r"^Example:$", re.MULTILINE)
 
 
 def normalise(text: str, names: set[str]) -> str:
-    """Bring a docstring into the form that Griffe reads: an item for each name, beginning a line, its continuation indented.
+    """Bring a docstring into the form that Griffe reads: one item a line, its continuation indented.
 
     Brackets that follow brackets are indices, never links.
 
