@@ -26,8 +26,9 @@ from ohmq.encoder.rate_control import LAMBDA_SCALES, Fitting, Quality, _Attempt,
 from ohmq.encoder.rdoq import Rdoq
 from ohmq.encoder.refine import STEPS, block_coefficients, fed_back
 from ohmq.entropy import decode_fixed_rate, encode_fixed_rate, fixed_rate_bytes
+from ohmq.entropy.kernels import NUMPY
 from ohmq.entropy.layers import decode_layers, encode_layers
-from ohmq.entropy.select_kernels import _compiled_kernels
+from ohmq.entropy.select_kernels import select_kernels
 from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.errors import (
     BitstreamError,
@@ -45,6 +46,7 @@ from ohmq.imaging.extras import decode_extras, split_extras
 from ohmq.metrics import psnr_db
 from ohmq.model_files.pretrained import pretrained_model_ids
 from ohmq.models.config import BLOCK, PhotoConfig, active_channels
+from ohmq.postfilter.select_kernel import select_kernel
 from ohmq.runtime.latents import Array, Latent, Source, Symbols
 from ohmq.runtime.protocols import CodingModel
 from ohmq.runtime.windowed import DEFAULT_TILE, TILE_ABOVE, _box, _tiles
@@ -92,13 +94,13 @@ class Codec:
         if frozen.prior is None:
             raise UnsupportedImageError(f"{frozen.name} was trained without a quantizer: it cannot compress")
         self.frozen, self.transforms, self.prior = frozen, frozen.transforms, frozen.prior
-        kernels = _compiled_kernels(compiled)
-        self.compiled = kernels is not None
-        if kernels is not None:
+        kernels = select_kernels(compiled)
+        self.compiled = kernels is not NUMPY
+        if self.compiled:
             self.transforms, self.prior = copy.copy(frozen.transforms), copy.copy(frozen.prior)
             self.prior.kernels = kernels
             if self.transforms.filters is not None:
-                self.transforms.filters = self.transforms.filters.compiled()
+                self.transforms.filters = self.transforms.filters.with_kernel(select_kernel(True))
         self.name, self.config, self.model_id = frozen.name, frozen.config, frozen.model_id
         self.num_channels = self.config.channels_max
         self.cut_points = self.config.cut_points

@@ -188,9 +188,19 @@ class IntegerContextPrior:
         """Whether layers with these ends keep together what is coded together: each channel is coded alone."""
         return True
 
-    def begin(self, tiles: int, height: int, width: int) -> "ContextPriorState":
-        """Start coding the symbols of ``tiles`` latents of the same size."""
-        return ContextPriorState(self, tiles, height, width)
+    def begin(self, tiles: int, height: int, width: int, *, kernels: Kernels | None = None) -> "ContextPriorState":
+        """Start coding the symbols of ``tiles`` latents of the same size.
+
+        Args:
+            tiles: latents, coded channel by channel together.
+            height: positions.
+            width: positions.
+            kernels: the loops over symbols; None: those of the attribute ``kernels``.
+
+        Returns:
+            The state before the first channel.
+        """
+        return ContextPriorState(self, tiles, height, width, kernels or self.kernels)
 
 
 class ContextPriorState:
@@ -199,8 +209,10 @@ class ContextPriorState:
     Rows are tile by tile, positions in raster order in each: tiles * height * width.
     """
 
-    def __init__(self, prior: IntegerContextPrior, tiles: int, height: int, width: int) -> None:
-        self.prior, self.height, self.width = prior, height, width
+    def __init__(
+        self, prior: IntegerContextPrior, tiles: int, height: int, width: int, kernels: Kernels = NUMPY
+    ) -> None:
+        self.prior, self.height, self.width, self.kernels = prior, height, width, kernels
         self.positions, self.rows = height * width, tiles * height * width
         classes = border_classes(height, width) if prior.num_classes > 1 else np.zeros(height * width, np.int32)
         self.classes = np.tile(classes, tiles)

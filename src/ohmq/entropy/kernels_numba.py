@@ -1,7 +1,7 @@
-"""`ohmq.entropy.kernels`, compiled by numba: the same symbols and the same bytes, sooner.
+"""The kernels of `ohmq.entropy.kernels`, compiled by numba: the same symbols and the same bytes, in less time.
 
-Whoever imports this needs numba, which compiles them once, and keeps them on disk. They check no bounds: `checked_symbols`,
-`checked_index` and the checks of priors do.
+Nothing is compiled on import: `compile_kernels` does, or the first call. The compiled functions check no bounds:
+`checked_symbols`, `checked_index` and the checks of the priors do.
 """
 
 import math
@@ -16,7 +16,7 @@ from ohmq.entropy.tables import PRECISION_BITS
 from ohmq.errors import BitstreamError
 from ohmq.utils.numba_cache import compiled
 
-__all__ = ["COMPILED", "CompiledDecoder", "CompiledEncoder"]
+__all__ = ["COMPILED", "CompiledDecoder", "CompiledEncoder", "compile_kernels"]
 
 Array = NDArray[Any]
 
@@ -92,11 +92,6 @@ def _rows(tables: Array, index: Array | None, count: int) -> tuple[Array, Array]
     return np.ascontiguousarray(probabilities(tables)), np.ascontiguousarray(rows, np.int32)
 
 
-@compiled("uint64(float32[:,::1], int32, int64)")
-def _frequency(tables: Array, row: int, symbol: int) -> np.uint64:
-    return np.uint64(np.uint32(tables[row, symbol])) + _ONE
-
-
 @compiled("int64(uint64[::1], uint32[::1], int64, int32[::1], float32[:,::1], int32[::1])")
 def _encode(state: Array, words: Array, count: int, symbols: Array, tables: Array, rows: Array) -> int:
     low, width = state[0], state[1]
@@ -104,7 +99,7 @@ def _encode(state: Array, words: Array, count: int, symbols: Array, tables: Arra
         row, symbol = rows[i], symbols[i]
         before = _ZERO
         for s in range(symbol):
-            before += _frequency(tables, row, s)
+            before += np.uint64(np.uint32(tables[row, s])) + _ONE
         scale = width >> _BITS
         moved = low + scale * before
         if moved < low:  # beyond 64 bits: one is carried
@@ -114,7 +109,7 @@ def _encode(state: Array, words: Array, count: int, symbols: Array, tables: Arra
                 at -= 1
                 words[at] += np.uint32(1)
         low = moved
-        width = scale * _frequency(tables, row, symbol)
+        width = scale * (np.uint64(np.uint32(tables[row, symbol])) + _ONE)
         if width < _HALF:
             words[count] = np.uint32(low >> _WORD)
             count += 1
@@ -132,11 +127,14 @@ def _decode(state: Array, words: Array, read: int, tables: Array, rows: Array, o
         scale = width >> _BITS
         if beyond >= scale << _BITS:
             return -1
-        symbol, width = 0, scale * _frequency(tables, row, 0)  # in units of the scale: nothing is divided
+        symbol, width = (
+            0,
+            scale * (np.uint64(np.uint32(tables[row, 0])) + _ONE),
+        )  # in units of the scale: nothing is divided
         while beyond >= width:
             beyond -= width
             symbol += 1
-            width = scale * _frequency(tables, row, symbol)
+            width = scale * (np.uint64(np.uint32(tables[row, symbol])) + _ONE)
         out[i] = symbol
         if width < _HALF:
             width <<= _WORD
@@ -346,3 +344,27 @@ COMPILED = Kernels(
     build_indexes,
     rdoq_symbols,
 )
+"""Kernels that are compiled at their first call; `compile_kernels` compiles all of them at once."""
+
+
+def compile_kernels() -> Kernels:
+    """Compile all kernels, or load them from the cache of numba.
+
+    Returns:
+        `COMPILED`.
+
+    Raises:
+        ConfigError: numba is missing or unusable, or its cache cannot be written or read.
+    """
+    for function in (
+        _encode,
+        _decode,
+        _floored,
+        _own_coefficients,
+        _neighbour_coefficients,
+        _look_up,
+        _table_numbers,
+        _cheapest,
+    ):
+        function.compile()
+    return COMPILED

@@ -164,9 +164,19 @@ class IntegerTabulatedPrior:
         """The grid of the two coefficients."""
         return CHECKERBOARD_LEVELS if interlaced else LEVELS
 
-    def begin(self, tiles: int, height: int, width: int) -> "TabulatedPriorState":
-        """Start coding the symbols of ``tiles`` latents of the same size."""
-        return TabulatedPriorState(self, tiles, height, width)
+    def begin(self, tiles: int, height: int, width: int, *, kernels: Kernels | None = None) -> "TabulatedPriorState":
+        """Start coding the symbols of ``tiles`` latents of the same size.
+
+        Args:
+            tiles: latents, coded channel by channel together.
+            height: positions.
+            width: positions.
+            kernels: the loops over symbols; None: those of the attribute ``kernels``.
+
+        Returns:
+            The state before the first channel.
+        """
+        return TabulatedPriorState(self, tiles, height, width, kernels or self.kernels)
 
     def channel_tables(self, channels: slice) -> NDArray[np.float32]:
         """The tables of some channels of a segment, one channel after the other, the levels of the second coefficient running
@@ -227,8 +237,11 @@ def _bits(tables: NDArray[np.float32]) -> NDArray[np.float32]:
 class TabulatedPriorState:
     """What is known while the channels of some latents are coded one after the other; rows as in `ContextPriorState`."""
 
-    def __init__(self, prior: IntegerTabulatedPrior, tiles: int, height: int, width: int) -> None:
+    def __init__(
+        self, prior: IntegerTabulatedPrior, tiles: int, height: int, width: int, kernels: Kernels = NUMPY
+    ) -> None:
         self.prior, self.height, self.width, self.rows = prior, height, width, tiles * height * width
+        self.kernels = kernels
         self.channel = 0
         self._tiles = tiles
         self._latent: NDArray[Any] = np.zeros((self.rows, prior.directions.shape[1]), prior.latent_type)
@@ -274,7 +287,7 @@ class TabulatedPriorState:
                         o += self._spatial(number, part)
                 each = rows.reshape(pictures, -1)
                 levels = self.prior.levels(self._is_checkerboard)
-                chosen = self.prior.kernels.build_indexes(o, u, levels).reshape(-1, *each.shape)
+                chosen = self.kernels.build_indexes(o, u, levels).reshape(-1, *each.shape)
                 yield CodingStep(0, part, each, functools.partial(self._picture_tables, self.channel + start, chosen))
 
     def _picture_tables(self, channel: int, chosen: NDArray[np.int32], number: int) -> SymbolTables:
@@ -289,14 +302,14 @@ class TabulatedPriorState:
             part = coding_step.channels
             places = self.prior.places[self.channel + part.start : self.channel + part.stop]
             # Rows of later passes get whatever stands there: nobody looks at them before their turn.
-            self.prior.kernels.look_up(places, symbols[part], self._places[part])
+            self.kernels.look_up(places, symbols[part], self._places[part])
 
     def advance(self, symbols: Array) -> None:
         """Take the symbols of the next channels, shape (channels, rows), and go on to those after them."""
         prior = self.prior
         first = self.channel - self._group_start
         values = prior.values[self.channel : self.channel + len(symbols)]
-        prior.kernels.look_up(values, symbols, self._taken[first : first + len(symbols)])
+        self.kernels.look_up(values, symbols, self._taken[first : first + len(symbols)])
         self.channel += len(symbols)
         if self._group_start + len(self._taken) == self.channel < prior.num_channels:
             self._group += 1
@@ -312,7 +325,7 @@ class TabulatedPriorState:
         if self._group == 0:
             return np.zeros((size, 2, self.rows), prior.feature_type), np.zeros((size, 2, self.rows), np.float32)
         channels = slice(self._group_start, self._group_start + size)
-        floored = prior.kernels.floored
+        floored = self.kernels.floored
         latent = self._latent[:, : prior.live[self._group]].copy()
         found = floored(latent, -np.inf)
         reach = prior.reaches[self._group - 1]
@@ -337,14 +350,14 @@ class TabulatedPriorState:
         project = prior.projects[self._group - 1]
         own = project.integers(latent, largest)
         shape = tiles, height, width
-        return prior.kernels.own_coefficients(prior.own[channels], own, shape), network.reshape(size, 2, -1)
+        return self.kernels.own_coefficients(prior.own[channels], own, shape), network.reshape(size, 2, -1)
 
     def _spatial(self, number: int, part: slice) -> NDArray[Any]:
         """What symbols of earlier passes add for some channels of the run at the rows of a pass, (channels, 2, rows)."""
         first, last = self.channel + part.start, self.channel + part.stop
         of = slice(first, last), number - 1
         prior = self.prior
-        return prior.kernels.neighbour_coefficients(
+        return self.kernels.neighbour_coefficients(
             prior.spatial[of],
             prior.neighbour_weight[of],
             prior.neighbour_bias[of],

@@ -1,6 +1,5 @@
 """Filters after the synthesis: each pixel is corrected by its neighbours, in a way that its surroundings choose."""
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,12 +10,8 @@ from numpy.typing import NDArray
 from ohmq.errors import ModelFileError
 from ohmq.postfilter.classes import (
     CLASSES,
-    CLIPS,
-    DIRECTIONS,
-    FACTORS,
     FEATURES,
     LIMITS,
-    PAIRS,
     REACH,
     Array,
     by_class,
@@ -24,15 +19,13 @@ from ohmq.postfilter.classes import (
     features,
 )
 
-__all__ = ["PostFilter", "finished"]
-_Products = Callable[[Array, NDArray[np.uint8], Array], Array]
+__all__ = ["FilterKernel", "PostFilter", "apply_kernel", "finished"]
+FilterKernel = Callable[[Array, NDArray[np.uint8], Array], Array]
+"""Corrections of the pixels of a strip; see `apply_kernel`."""
 STRIP = 2**15
 """Pixels that a thread filters at a time."""
 PRODUCT = 512
 """Pixels of a product: so few that the library for it stays in the thread, beside others."""
-_LIMITS_OF = CLIPS[np.arange(CLASSES) // DIRECTIONS, None] * np.array(FACTORS, np.float32)
-"""At which differences of each class are clipped, in grey levels, (CLASSES, 2)."""
-_PAIRS = np.array(PAIRS, np.int64)
 
 
 class PostFilter:
@@ -56,7 +49,13 @@ class PostFilter:
     References: Romano et al., RAISR (a filter a class); Taquet et al., non-linear adaptive loop filter (clipping).
     """
 
-    def __init__(self, channels: NDArray[Any], weight: NDArray[Any], scale: NDArray[Any]) -> None:
+    def __init__(
+        self,
+        channels: NDArray[Any],
+        weight: NDArray[Any],
+        scale: NDArray[Any],
+        kernel: "FilterKernel | None" = None,
+    ) -> None:
         if channels.ndim != 1 or channels.dtype != np.int32 or not len(channels) or (np.diff(channels) <= 0).any():
             raise ModelFileError("the filters' numbers of channels must be int32 and ascend")
         for name, found, kind, shape in (
@@ -70,7 +69,7 @@ class PostFilter:
         if not np.isfinite(scale).all():
             raise ModelFileError("the filters' scale holds values that are not finite")
         self.channels, self.weight, self.scale = channels, weight, scale
-        self._products: _Products = _products
+        self.kernel: FilterKernel = kernel or apply_kernel
 
     @classmethod
     def rounded(cls, channels: Sequence[int], weights: NDArray[np.floating]) -> "PostFilter":
@@ -94,24 +93,23 @@ class PostFilter:
             raise ModelFileError(
                 f"the filters have tensors {', '.join(sorted(tensors))}; expected channels, scale, weight"
             )
-        return cls(**tensors)
+        return cls(tensors["channels"], tensors["weight"], tensors["scale"])
 
     @property
     def tensors(self) -> dict[str, NDArray[Any]]:
         """As `of` takes them."""
         return {"channels": self.channels, "weight": self.weight, "scale": self.scale}
 
-    def compiled(self) -> "PostFilter":
-        """The same, compiled by numba: sooner, sums in another order.
+    def with_kernel(self, kernel: FilterKernel) -> "PostFilter":
+        """Return the same filters with another kernel.
 
-        Raises:
-            ConfigError: numba is not installed, or cannot be used.
+        Args:
+            kernel: of `ohmq.postfilter.select_kernel.select_kernel`.
+
+        Returns:
+            A post-filter that shares the tensors of this one.
         """
-        from ohmq.postfilter import kernels_numba as compiled_filters  # noqa: F401
-
-        filters = copy.copy(self)
-        filters._products = _compiled_products
-        return filters
+        return PostFilter(self.channels, self.weight, self.scale, kernel)
 
     @property
     def flops_per_pixel(self) -> int:
@@ -146,7 +144,7 @@ class PostFilter:
             here = slice(top, top + rows)
             part = np.ascontiguousarray(padded[:, top : top + rows + 2 * REACH])
             kinds = classes(part)
-            correction = self._products(part, kinds, weights).reshape(3, *kinds.shape)
+            correction = self.kernel(part, kinds, weights).reshape(3, *kinds.shape)
             np.add(picture[:, here], correction, out=out[:, here])
 
         tops = range(0, height, rows)
@@ -170,7 +168,7 @@ def finished(decoded: Array, channels: int, filters: PostFilter | None, threads:
     return np.asarray(decoded.round().clip(0, 255), np.uint8)
 
 
-def _products(padded: Array, kinds: NDArray[np.uint8], weights: Array) -> Array:
+def apply_kernel(padded: Array, kinds: NDArray[np.uint8], weights: Array) -> Array:
     """What is added to the pixels of a strip, (3, H * W), that has `REACH` pixels more on each side here."""
     order, ends = by_class(kinds)
     found = features(padded, kinds, order)
@@ -182,13 +180,3 @@ def _products(padded: Array, kinds: NDArray[np.uint8], weights: Array) -> Array:
             correction[:, order[chosen]] = weight @ found[:, chosen]
         start = end
     return correction
-
-
-def _compiled_products(padded: Array, kinds: NDArray[np.uint8], weights: Array) -> Array:
-    """As `_products`, by numba."""
-    from ohmq.postfilter.kernels_numba import products
-
-    out = np.empty((3, kinds.size), np.float32)
-    order, ends = (places.astype(np.int64, copy=False) for places in by_class(kinds))
-    products(padded, order, ends, np.ascontiguousarray(weights), _LIMITS_OF, _PAIRS, REACH, out)
-    return out

@@ -1,15 +1,21 @@
-"""The products of `ohmq.postfilter.filters.PostFilter`, compiled by numba."""
+"""`ohmq.postfilter.filters.apply_kernel`, compiled by numba; nothing is compiled on import."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ohmq.postfilter.classes import CLASSES, CLIPS, DIRECTIONS, FACTORS, PAIRS, REACH, by_class
+from ohmq.postfilter.filters import FilterKernel
 from ohmq.utils.numba_cache import compiled
 
-__all__ = ["products"]
+__all__ = ["apply_compiled_kernel", "compile_kernel"]
 
 Array = NDArray[Any]
+
+_CLIP_LIMITS = CLIPS[np.arange(CLASSES) // DIRECTIONS, None] * np.array(FACTORS, np.float32)
+"""Limits at which differences of each class are clipped, in grey levels, (CLASSES, 2)."""
+_PAIRS = np.array(PAIRS, np.int64)
 
 AT_ONCE = 64
 """Pixels of one class that are worked on at a time."""
@@ -18,7 +24,7 @@ AT_ONCE = 64
 @compiled(
     "void(float32[:,:,::1], int64[::1], int64[::1], float32[:,:,::1], float32[:,::1], int64[:,::1], int64, float32[:,::1])"
 )
-def products(
+def _corrections(
     padded: Array, order: Array, ends: Array, weights: Array, limits: Array, pairs: Array, reach: int, out: Array
 ) -> None:
     """What is added to pixels.
@@ -68,3 +74,24 @@ def products(
                 for i in range(several):
                     out[of, order[first + i]] = total[of, i]
         start = end
+
+
+def apply_compiled_kernel(padded: Array, kinds: NDArray[np.uint8], weights: Array) -> Array:
+    """As `ohmq.postfilter.filters.apply_kernel`; sums in another order."""
+    out = np.empty((3, kinds.size), np.float32)
+    order, ends = (places.astype(np.int64, copy=False) for places in by_class(kinds))
+    _corrections(padded, order, ends, np.ascontiguousarray(weights), _CLIP_LIMITS, _PAIRS, REACH, out)
+    return out
+
+
+def compile_kernel() -> FilterKernel:
+    """Compile the kernel, or load it from the cache of numba.
+
+    Returns:
+        `apply_compiled_kernel`.
+
+    Raises:
+        ConfigError: numba is missing or unusable, or its cache cannot be written or read.
+    """
+    _corrections.compile()
+    return apply_compiled_kernel

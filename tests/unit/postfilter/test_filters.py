@@ -19,6 +19,7 @@ from ohmq.models import PhotoConfig, build_model
 from ohmq.postfilter import filters as class_filters
 from ohmq.postfilter.classes import CLASSES, FEATURES, REACH, classes
 from ohmq.postfilter.filters import PostFilter
+from ohmq.postfilter.select_kernel import select_kernel
 from ohmq.training.photo.fit_postfilter import fit_filters, fitted_at
 
 
@@ -53,7 +54,7 @@ def test_against_a_literal_formulation(compiled: bool) -> None:
     filters, picture = random_filters(), decoded_picture(28, 64)
     padded = np.pad(picture, ((0, 0), (3, 3), (3, 3)), mode="reflect").astype(np.float64)
     grey = np.rint(padded).sum(0).astype(np.int64)
-    found = (filters.compiled() if compiled else filters).apply(picture, 7)
+    found = filters.with_kernel(select_kernel(compiled)).apply(picture, 7)
     low, high = (w * np.repeat(s, 36, axis=1)[:, None] for w, s in zip(filters.weight, filters.scale, strict=True))
     weights = low + (7 - 4) / (12 - 4) * (high - low)
     pairs = [(0, d) for d in (1, 2, 3)] + [(1, d) for d in range(-2, 3)] + [(2, d) for d in (-1, 0, 1)] + [(3, 0)]
