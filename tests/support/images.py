@@ -8,24 +8,26 @@ from PIL import Image, ImageCms
 
 
 def photo(width: int = 8, height: int = 6) -> Image.Image:
+    """Return an RGB image of noise."""
     return Image.fromarray(np.random.RandomState(0).randint(0, 256, (height, width, 3)).astype(np.uint8))
 
 
 def saved(image: Image.Image, image_format: str = "PNG", **options: object) -> bytes:
+    """Return the bytes of an image file."""
     buffer = io.BytesIO()
     image.save(buffer, image_format, **options)
     return buffer.getvalue()
 
 
 def srgb_profile(name: str, swap: bool = False) -> bytes:
-    """The sRGB profile under another name (of the same length), its red and green primaries exchanged if asked."""
+    """Return the sRGB profile under another name of the same length, with red and green swapped if ``swap``."""
     data = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     data = data.replace("sRGB".encode("utf-16-be"), name.encode("utf-16-be"))
     return data.replace(b"rXYZ", b"____").replace(b"gXYZ", b"rXYZ").replace(b"____", b"gXYZ") if swap else data
 
 
 def grey_profile(gamma: float) -> bytes:
-    """The smallest profile of a grey display."""
+    """Return the smallest profile of a grey display."""
     described = b"desc\0\0\0\0\0\0\0\x05grey\0" + bytes(78)
     tags = {
         b"desc": described + bytes(-len(described) % 4),
@@ -43,6 +45,7 @@ def grey_profile(gamma: float) -> bytes:
 
 
 def with_metadata(orientation: int) -> Image.Image:
+    """Return an image with EXIF and XMP data that say an orientation."""
     image, exif = photo(), Image.Exif()
     exif[0x0112], exif[0x010E] = orientation, "a description"
     exif.get_ifd(0x8769)[0x829A] = 0.25

@@ -29,7 +29,7 @@ def equal(one: Array, other: Array) -> bool:
 
 
 @pytest.mark.parametrize("kind", FLOATS)
-def test_rounding_down(kind: type) -> None:
+def test_floor_in_place(kind: type) -> None:
     x = np.random.default_rng(0).normal(0, 900, (70, 13)).astype(kind)
     for least in (-np.inf, 0):
         one, other = x.copy(), x.copy()
@@ -89,7 +89,7 @@ def test_look_up_and_rdoq() -> None:
         np.sort(rng.normal(0, 2, (4, 9))).astype(np.float32),
     )
     bits, price = rng.uniform(0, 9, (9, 12)).astype(np.float32), rng.uniform(0, 1, 4).astype(np.float32)
-    bits[4:6, :3], centres[:, 4:6] = bits[4, 0], centres[:, 4:5]  # equal ones: the first
+    bits[4:6, :3], centres[:, 4:6] = bits[4, 0], centres[:, 4:5]  # ties go to the first
     for index in (rng.integers(0, 12, (4, 50)), np.arange(4)[:, None]):
         chosen = NUMPY.rdoq_symbols(projected, centres, price, bits, index.astype(np.int32))
         assert equal(chosen, COMPILED.rdoq_symbols(projected, centres, price, bits, index.astype(np.int32)))
@@ -101,7 +101,7 @@ def test_look_up_and_rdoq() -> None:
 
 
 def test_a_carry_goes_through_all_words() -> None:
-    """Against Python's integers, from states that coding reaches once in 2^64 times."""
+    """Compare with Python's integers, from states that coding reaches once in 2^64 times."""
     tables = np.array([[2**24 - 8, 7]], np.float32)  # frequencies less 1
     for words in ([7, 2**32 - 1, 2**32 - 1], [5, 9], [2**32 - 2, 2**32 - 1]):
         for low, width in ((2**64 - 2**20, 2**33), (2**64 - 1, 2**32), (2**63, 2**64 - 1)):
@@ -122,11 +122,11 @@ def test_files_are_the_same(name: str) -> None:
     assert (plain.compiled, fast.compiled) == (False, True)
     grey = plain.grey
     for size in ((16, 16), (100, 72)):
-        picture = photo_picture(*size, 4).convert("L" if grey else "RGB")
-        # With feedback, what filters round differently could move a symbol: else it is there, as it is the default.
+        image = photo_picture(*size, 4).convert("L" if grey else "RGB")
+        # Filters round differently, which could change a symbol when the latent is refined; other models use the default.
         options: dict[str, Any] = {"effort": 0} if name == "filters" else {}
-        data = plain.compress(picture, **options)
-        assert fast.compress(picture, **options) == data
+        data = plain.compress(image, **options)
+        assert fast.compress(image, **options) == data
         assert equal(plain.decode(data)[1].values, fast.decode(data)[1].values)
         one, other = (np.asarray(codec.decompress(data)).astype(int) for codec in (plain, fast))
         assert np.abs(one - other).max() <= (1 if name == "filters" else 0)
@@ -135,8 +135,8 @@ def test_files_are_the_same(name: str) -> None:
 
 def test_post_filter() -> None:
     filters = random_filters()
-    picture = np.random.default_rng(6).uniform(0, 255, (3, 200, 230)).astype(np.float32)
-    found = filters.with_kernel(select_kernel(True)).apply(picture, 9)
-    assert np.abs(found - picture).max() > 1
-    assert found == pytest.approx(filters.apply(picture, 9), abs=1e-3)
-    assert equal(found, filters.with_kernel(select_kernel(True)).apply(picture, 9, threads=2))
+    image = np.random.default_rng(6).uniform(0, 255, (3, 200, 230)).astype(np.float32)
+    filtered = filters.with_kernel(select_kernel(True)).apply(image, 9)
+    assert np.abs(filtered - image).max() > 1
+    assert filtered == pytest.approx(filters.apply(image, 9), abs=1e-3)
+    assert equal(filtered, filters.with_kernel(select_kernel(True)).apply(image, 9, threads=2))

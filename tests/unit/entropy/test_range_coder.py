@@ -21,7 +21,7 @@ TOTAL = 1 << PRECISION_BITS
 
 
 def random_case(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, bool]:
-    """Symbols, tables, an index and whether they are in order: one table for all, one for each, a few that are chosen from."""
+    """Make symbols, tables, an index and ``in_order``: one table for all symbols, one for each, or a few with an index."""
     rng = np.random.default_rng(seed)
     count, size = int(rng.integers(1, 200)), int(rng.integers(2, 300))
     number = (1, count, 5)[seed % 3]

@@ -48,17 +48,17 @@ def test_importing_compiles_nothing() -> None:
 
 WITHOUT_NUMBA = """
 import builtins, sys, warnings
-there = builtins.__import__
+original = builtins.__import__
 def without(name, *arguments, **more):
     if name == "numba":
         raise {error}
-    return there(name, *arguments, **more)
+    return original(name, *arguments, **more)
 builtins.__import__ = without
 import ohmq
 from ohmq.errors import ConfigError
-with warnings.catch_warnings(record=True) as found:
+with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    print(ohmq.load("photo").compiled, [str(warning.message) for warning in found])
+    print(ohmq.load("photo").compiled, [str(warning.message) for warning in caught])
 try:
     ohmq.load("photo", compiled=True)
 except ConfigError as error:
@@ -94,10 +94,10 @@ def test_numba_that_may_not_compile() -> None:
 @pytest.mark.parametrize("name", ["static", "filters"])
 def test_a_codec_is_pickled(name: str) -> None:
     codec = make_codec(name)
-    picture = photo_picture(48, 40, 1).convert("L" if codec.grey else "RGB")
+    image = photo_picture(48, 40, 1).convert("L" if codec.grey else "RGB")
     again = pickle.loads(pickle.dumps(codec))
     assert again.compiled
-    assert again.compress(picture) == codec.compress(picture)
+    assert again.compress(image) == codec.compress(image)
 
 
 def test_many_files_are_worth_compiling(tmp_path: Path) -> None:

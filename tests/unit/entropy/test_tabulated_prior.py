@@ -16,7 +16,7 @@ Array = NDArray[Any]
 
 @pytest.mark.parametrize("codec_name", ["photo", "static"])
 def test_crafted_tensors_are_refused(codec_name: str) -> None:
-    """They would be read beyond their ends, as compiled functions check no bounds."""
+    """Compiled functions check no bounds: they would read beyond the ends of such tensors."""
     prior = make_codec(codec_name).prior
     assert prior is not None
 

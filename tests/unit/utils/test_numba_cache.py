@@ -24,7 +24,7 @@ except TypeError:
 
 @pytest.fixture
 def script(tmp_path: Path) -> str:
-    """One that imports a module with a compiled function, which is kept in a folder of its own."""
+    """Return a script that imports a module with a compiled function."""
     (tmp_path / "keeping.py").write_text(MODULE)
     return f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import keeping"
 
@@ -36,7 +36,7 @@ def test_compiled_functions_are_loaded_from_the_cache(script: str, tmp_path: Pat
     assert {last for _, last in hits} == {"nothing else is compiled"}
 
 
-def test_a_damaged_cache(script: str, tmp_path: Path) -> None:
+def test_a_damaged_cache_is_an_error(script: str, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     run_python(script, NUMBA_CACHE_DIR=str(kept))
     (index,) = kept.rglob("*.nbi")
@@ -46,7 +46,7 @@ def test_a_damaged_cache(script: str, tmp_path: Path) -> None:
     assert message.endswith("NUMBA_CACHE_DIR names a folder for it")
 
 
-def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def njit(function: Any, *, nogil: bool, cache: bool) -> Any:
         raise RuntimeError("cannot cache function: no locator available")
 
