@@ -4,7 +4,7 @@ The arithmetic is normative; `docs/file-format.md` describes it. Integers are ca
 product is needed: in float32 where no sum can need more than 24 bits, else in float64, where none needs more than 53.
 Both are exact in any order, on any machine, and so give the same.
 
-The context of a channel is what channel-conditional groups decoded before it (Minnen & Singh, Channel-wise
+The context of a channel is the latent of earlier channel-conditional groups (Minnen & Singh, Channel-wise
 Autoregressive Entropy Models, 2020). Channels of checkerboard groups are coded in three passes over the positions, and
 the second and third pass also see the symbols of earlier passes at four neighbours (He et al., Checkerboard Context
 Model, 2021, has two passes):
@@ -474,7 +474,7 @@ class TabulatedPriorState:
         return out.reshape(-1, 2, self.rows)
 
     def _neighbour_coefficients(self, number: int, part: slice) -> NDArray[Any]:
-        """Return what earlier passes add, for some channels of the run and the rows of a pass; (channels, 2, m)."""
+        """Return the share of earlier passes, for some channels of the run and the rows of a pass; (channels, 2, m)."""
         prior = self.prior
         selected = slice(self.channel + part.start, self.channel + part.stop), number - 1
         networks = NeighbourNetworks(
