@@ -31,6 +31,7 @@ def test_there_is_one_of_every_kind() -> None:
         "neighbours_cut",
         "neighbours_layers",
         "neighbours_tiles",
+        "swapped_layers",
         "context_table",
         "photo_grid",
         "photo_gridfixed",
