@@ -25,7 +25,7 @@ import ohmq
 from ohmq.bitstream.reader import read_ohm
 from ohmq.codec import Codec
 from ohmq.encoder.refine import STEPS
-from ohmq.entropy.layers import encode_layers
+from ohmq.entropy.layers import KnownSymbols, encode_layers
 from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.model_files.frozen_model import load_model, save_model
 
@@ -80,12 +80,12 @@ def check(codec: Codec, folder: Path) -> None:
     with tempfile.TemporaryDirectory() as place:
         save_model(codec.frozen, Path(place) / "again.safetensors")
         again = Codec(load_model(Path(place) / "again.safetensors"), compiled=codec.compiled)
-    plan = [codec.layer_ends(codec.num_channels)]
+    plan = [codec.config.layer_ends(codec.num_channels)]
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg"))
     for path in files:
         image = Image.open(path).convert("RGB")
         symbols = codec.analyse(image)
-        if codec.supports_rdoq:
+        if codec.config.supports_rdoq:
             latent = codec.latent(image)
             symbols = codec.decode(codec.encode(latent, codec.num_channels))[1]
             assert codec.encode(latent, codec.num_channels) == codec.encode(symbols, codec.num_channels), path
@@ -97,7 +97,9 @@ def check(codec: Codec, folder: Path) -> None:
         torch.set_num_threads(before)
         assert np.array_equal(again.decode(data)[1].values, symbols.values), path
         both = np.stack([symbols.values[:, ::-1, ::-1], symbols.values])
-        assert encode_layers(codec.prior, both, plan).payloads[0][1] == [x.payload for x in read_ohm(data).layers], path
+        assert encode_layers(codec.prior, KnownSymbols(both), plan).payloads[0][1] == [
+            x.payload for x in read_ohm(data).layers
+        ], path
     print(f"{len(files)} pictures: symbols and bytes equal with 1 and 2 threads, after loading again, in a batch")
 
 
@@ -118,14 +120,14 @@ def flops_per_pixel(codec: Codec) -> tuple[float, float, float]:
         counts.append(counter.get_total_flops() / side**2)
     prior = codec.prior
     assert isinstance(prior, IntegerTabulatedPrior)
-    networks = 2 * sum(part.size for layers in prior.layers for part in layers)
+    networks = 2 * sum(part.size for network in prior.networks for part in network.layers)
     # w · z or w · y of each channel, and the sum of codewords, once for the transform's side and once for the prior.
     products = 4 * prior.directions.size
     tables = (networks + products) / 16**2
     filters = codec.transforms.filters
     after = filters.flops_per_pixel if filters is not None else 0
     decoded = counts[1] + prior.directions.size * 2 / 16**2 + after
-    back = 2 * codec.transforms.block.size / 16**2 if codec.supports_rdoq else 0
+    back = 2 * codec.transforms.block.size / 16**2 if codec.config.supports_rdoq else 0
     return counts[0] + products / 16**2 + tables, decoded + tables, decoded + products / 16**2 + back
 
 
@@ -156,7 +158,7 @@ def main() -> None:
         count = channels_for_rate(codec, image, bpp)
         data = codec.compress(image, channels=count, layers=1)
         symbols = codec.decode(data)[1]
-        source = codec.latent(image, effort=0) if codec.supports_rdoq else symbols
+        source = codec.latent(image, effort=0) if codec.config.supports_rdoq else symbols
         work: dict[str, Callable[[], object]] = {
             "rival": lambda: network(pixels),
             "compress": lambda n=count: codec.compress(image, channels=n, layers=1),
@@ -165,7 +167,7 @@ def main() -> None:
             "choose and encode": lambda s=source, n=count: codec.encode(s, n, layers=1),
             "decode": lambda d=data: codec.decode(d),
         }
-        for effort in range(len(STEPS) + 1) if codec.supports_rdoq else ():
+        for effort in range(len(STEPS) + 1) if codec.config.supports_rdoq else ():
             if effort == default:
                 continue
             work[f"effort {effort}"] = lambda n=count, e=effort: codec.compress(image, channels=n, layers=1, effort=e)

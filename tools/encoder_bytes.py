@@ -39,7 +39,7 @@ DIGIT_TARGETS: dict[str, dict[str, Any]] = {
     "half": {"fraction": 0.5},
     "fixed_rate": {"fixed_rate": True},
     "max_bytes": {"max_bytes": 150},
-    "psnr": {"psnr": 12.0},
+    "psnr": {"psnr": 5.0},
 }
 
 
@@ -84,13 +84,13 @@ def cases(compiled: bool) -> Iterator[tuple[str, ohmq.Codec, Callable[[], bytes]
 
 
 def hashes(compiled: bool) -> dict[str, str]:
-    """SHA-256 of the file and of its decoded pixels, or the error's message, by case."""
+    """SHA-256 of the file and of its decoded pixels, or the error's class, by case."""
     found = {}
     for name, codec, compress in cases(compiled):
         try:
             data = compress()
         except ohmq.OhmqError as error:
-            found[name] = f"{type(error).__name__}: {error}"
+            found[name] = type(error).__name__
             continue
         pixels = np.asarray(codec.decompress(data))
         found[name] = f"{len(data)} {hashlib.sha256(data).hexdigest()} {hashlib.sha256(pixels.tobytes()).hexdigest()}"

@@ -1,6 +1,6 @@
-"""Large pictures, window by window.
+"""Windows of a grid of latent positions, for images that are processed window by window.
 
-A transform that runs on a window with the true neighbours as far as it sees gives, inside, what it gives on the whole.
+A transform that runs on a window widened by its receptive field gives, inside the window, the same as on the whole image.
 """
 
 from typing import NamedTuple
@@ -8,11 +8,18 @@ from typing import NamedTuple
 __all__ = ["WINDOW", "Window", "windows"]
 
 WINDOW = 128
-"""Latent positions of a window, each side: 2048 pixels."""
+"""Latent positions of a side of a window: 2048 pixels."""
 
 
 class Window(NamedTuple):
-    """A rectangle of the latent grid, in positions: rows ``top`` to ``bottom`` - 1, columns ``left`` to ``right`` - 1."""
+    """Rectangle of the latent grid, in positions.
+
+    Attributes:
+        top: first row.
+        left: first column.
+        bottom: row after the last.
+        right: column after the last.
+    """
 
     top: int
     left: int
@@ -21,32 +28,37 @@ class Window(NamedTuple):
 
     @property
     def rows(self) -> slice:
-        """Its rows."""
+        """Rows of the window."""
         return slice(self.top, self.bottom)
 
     @property
     def columns(self) -> slice:
-        """Its columns."""
+        """Columns of the window."""
         return slice(self.left, self.right)
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
+        """Number of rows and of columns."""
         return self.bottom - self.top, self.right - self.left
 
     def widened(self, halo: int, height: int, width: int) -> "Window":
-        """With ``halo`` positions more on each side, as far as the grid of height x width goes."""
+        """Return the window with ``halo`` positions more on each side, clipped to a grid of height x width."""
         top, left = max(0, self.top - halo), max(0, self.left - halo)
         return Window(top, left, min(height, self.bottom + halo), min(width, self.right + halo))
 
     def within(self, outer: "Window") -> "Window":
-        """The same rectangle, counted from the corner of an outer one."""
+        """Return the window in the coordinates of an outer window."""
         rows, columns = outer.top, outer.left
         return Window(self.top - rows, self.left - columns, self.bottom - rows, self.right - columns)
 
 
 def windows(height: int, width: int, side: int) -> list[Window]:
-    """The windows of a grid, in raster order, ``side`` positions each side; the last ones are smaller.
+    """Divide a grid into windows, in raster order; the last ones may be smaller.
+
+    Args:
+        height: positions.
+        width: positions.
+        side: positions of a side of a window.
 
     Example:
         >>> windows(2, 3, 2)

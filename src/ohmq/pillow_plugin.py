@@ -27,20 +27,6 @@ __all__ = ["OhmImageFile", "register_model"]
 FORMAT, DEFAULT_MODEL = "OHM", "photo"
 HEADER_STEP = 4096
 """More than nearly every header has; the longest possible one has about 3.5 KB."""
-OPTIONS = (
-    "fraction",
-    "channels",
-    "bpp",
-    "max_bytes",
-    "psnr",
-    "layers",
-    "fixed_rate",
-    "flatten",
-    "keep_metadata",
-    "psnr_table",
-    "tile",
-    "effort",
-)
 
 
 class OhmImageFile(ImageFile.ImageFile):
@@ -130,14 +116,16 @@ def _accept(prefix: bytes) -> bool:
 
 
 def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
-    """``image.save("x.ohm", model="photo", ...)``: the other options are those of `Codec.compress`."""
+    """``image.save("x.ohm", model="photo", ...)``: the other options are those of `EncodeOptions`."""
+    from ohmq.encoder.options import EncodeOptions
+
     given = {name: value for name, value in image.encoderinfo.items() if value is not None}  # type: ignore[attr-defined]
     model = given.pop("model", DEFAULT_MODEL)
-    arguments = {name: given.pop(name) for name in OPTIONS if name in given}
+    arguments = {name: given.pop(name) for name in EncodeOptions.names() if name in given and name != "max_pixels"}
     if given:
         warnings.warn(f".ohm files have no option {', '.join(sorted(given))}: ignored", UserWarning, stacklevel=3)
     try:
-        data = named_codec(model).compress(image, max_pixels=MAX_SIDE**2, **arguments)
+        data = named_codec(model).compress(image, EncodeOptions(max_pixels=MAX_SIDE**2, **arguments))
     except OhmqError as error:
         raise OSError(str(error)) from error
     file.write(data)

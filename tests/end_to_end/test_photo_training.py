@@ -307,7 +307,9 @@ def test_export_fits_or_copies_a_post_filter(
     shown = capsys.readouterr()
     assert "fitting filters: 4 of 4" in shown.err or shown.err == ""  # a line every half minute
     plain, codec = load(model), load(fitted)
-    assert codec.model_id.hex() in shown.out and codec.model_id != plain.model_id
+    assert codec.model_id.hex() in shown.out and codec.model_id == plain.model_id  # filters change no symbol
+    assert codec.frozen.transforms_id.hex() in shown.out
+    assert codec.frozen.transforms_id != plain.frozen.transforms_id
     assert codec.frozen.provenance["filters"]["photos"] == 4
     image = Image.open(folder / "train" / "2.png")
     before, after = (psnr_db(np.asarray(image), np.asarray(c.decompress(c.compress(image)))) for c in (plain, codec))
@@ -315,7 +317,7 @@ def test_export_fits_or_copies_a_post_filter(
 
     copied = tmp_path / "copied.safetensors"  # from a model with the same transforms
     assert run("export", model, "-o", copied, "--filters", fitted) == 0
-    assert load(copied).model_id == codec.model_id
+    assert load(copied).frozen.transforms_id == codec.frozen.transforms_id
     assert load(copied).frozen.provenance["filters"] == codec.frozen.provenance["filters"]
 
     kept = fitted.read_bytes()

@@ -16,7 +16,7 @@ from ohmq.metrics import psnr_db
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "chelsea.png"
 ALPHA = "alpha channel flattened onto white"
-SEVERAL = "first picture of several in the file"
+SEVERAL = "first image of several in the file"
 
 
 class Kind(NamedTuple):

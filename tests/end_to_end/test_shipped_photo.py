@@ -11,7 +11,7 @@ from PIL import Image
 from ohmq.codec import Codec
 from ohmq.entropy import exact_affine
 from ohmq.entropy.exact_affine import Affine
-from ohmq.entropy.layers import encode_layers
+from ohmq.entropy.layers import KnownSymbols, encode_layers
 from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.loading import load
 from ohmq.model_files.frozen_model import load_model, save_model
@@ -34,8 +34,8 @@ def test_symbols_are_decoded_in_whatever_way_they_were_encoded(codec: Codec, tmp
     save_model(codec.frozen, tmp_path / "again.safetensors")
     again = Codec(load_model(tmp_path / "again.safetensors"))
     symbols = [codec.analyse(photo(name)) for name in ("chelsea.png", "coffee.png")]
-    plan = codec.layer_ends(codec.num_channels)
-    together = encode_layers(codec.prior, np.stack([s.values for s in symbols]), [plan]).payloads[0]
+    plan = codec.config.layer_ends(codec.num_channels)
+    together = encode_layers(codec.prior, KnownSymbols(np.stack([s.values for s in symbols])), [plan]).payloads[0]
     before = torch.get_num_threads()
     try:
         for index, found in enumerate(symbols):
@@ -90,10 +90,10 @@ def test_the_shipped_model_codes_in_float32_and_as_in_float64(codec: Codec, monk
         return chosen[-1]
 
     symbols = codec.analyse(photo("coffee.png")).values[None]
-    plan = [codec.layer_ends(codec.num_channels)]
+    plan = [codec.config.layer_ends(codec.num_channels)]
     with monkeypatch.context() as patch:
         patch.setattr(Affine, "exact_type", watched)
-        narrow = encode_layers(codec.prior, symbols, plan).payloads
+        narrow = encode_layers(codec.prior, KnownSymbols(symbols), plan).payloads
     assert chosen.count(np.float32) >= 0.9 * len(chosen)
     monkeypatch.setattr(exact_affine, "FLOAT32_INTEGERS", 0)
     prior, config = codec.prior, codec.config
@@ -103,4 +103,4 @@ def test_the_shipped_model_codes_in_float32_and_as_in_float64(codec: Codec, monk
         prior.tensors, prior.group_sizes, config.group_symbols, prior.checkerboard_groups, config.cut_points
     )
     assert wide.latent_type is np.float64
-    assert encode_layers(wide, symbols, plan).payloads == narrow
+    assert encode_layers(wide, KnownSymbols(symbols), plan).payloads == narrow

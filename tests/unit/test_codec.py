@@ -13,6 +13,7 @@ from ohmq.codec import Codec
 from ohmq.errors import (
     BitstreamError,
     ChecksumError,
+    ModelFileError,
     ModelMismatchError,
     TruncatedFileError,
     UnsupportedImageError,
@@ -83,9 +84,9 @@ def test_what_is_like_bytes_and_like_integers(context_codec: Codec, digit: Image
 
 
 def test_layers_and_fractions(context_codec: Codec, digit: Image.Image) -> None:
-    assert context_codec.layer_ends(6) == (1, 2, 3, 4, 5, 6)
-    assert context_codec.layer_ends(6, 1) == (6,)
-    assert context_codec.layer_ends(5, 2) == (3, 5)
+    assert context_codec.config.layer_ends(6) == (1, 2, 3, 4, 5, 6)
+    assert context_codec.config.layer_ends(6, 1) == (6,)
+    assert context_codec.config.layer_ends(5, 2) == (3, 5)
     assert read_ohm(context_codec.compress(digit, fraction=0.5)).num_channels == 3
     assert read_ohm(context_codec.compress(digit, layers=2)).layers[0].channels == 3
     for arguments in (
@@ -125,7 +126,7 @@ def test_errors(context_codec: Codec, digit: Image.Image) -> None:
         context_codec.decompress(data, max_pixels=100)
     with pytest.raises(UnsupportedImageError):
         context_codec.compress(digit, max_pixels=100)
-    with pytest.raises(UnsupportedImageError, match="without a quantizer"):
+    with pytest.raises(ModelFileError, match="without a quantizer"):
         Codec(freeze(build_model(MnistConfig(quantizer="none", channels_max=4))))
     with pytest.raises(ValueError, match="at least 1"):
         context_codec.decompress(data, channels=0)

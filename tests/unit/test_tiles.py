@@ -13,7 +13,6 @@ from PIL import Image
 from support.small_models import make_codec, photo_picture
 from torch import nn
 
-import ohmq.codec
 from ohmq import pillow_plugin
 from ohmq.bitstream.format import OhmFile
 from ohmq.bitstream.reader import read_header, read_ohm, split_tiles
@@ -25,6 +24,7 @@ from ohmq.geometry import Window, windows
 from ohmq.loading import load
 from ohmq.metrics import psnr_db
 from ohmq.model_files.frozen_model import load_model
+from ohmq.runtime import windowed
 from ohmq.runtime.receptive_field import analysis_halo, synthesis_halo
 from ohmq.utils.progress import watch
 
@@ -36,7 +36,7 @@ def codec() -> Codec:
 
 @pytest.fixture(autouse=True)
 def _small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ohmq.codec, "WINDOW", 3)
+    monkeypatch.setattr(windowed, "WINDOW", 3)
 
 
 def same_picture(first: Image.Image, second: Image.Image) -> bool:
@@ -130,16 +130,16 @@ def test_large_pictures_are_coded_in_tiles_by_themselves(codec: Codec, monkeypat
     image = photo_picture(64, 48, 6)
     assert read_header(codec.compress(image)).tile == 0
     before = codec.compress(image)
-    monkeypatch.setattr(ohmq.codec, "TILE_ABOVE", 64 * 48)
+    monkeypatch.setattr(windowed, "TILE_ABOVE", 64 * 48)
     assert codec.compress(image) == before
-    monkeypatch.setattr(ohmq.codec, "TILE_ABOVE", 64 * 48 - 1)
+    monkeypatch.setattr(windowed, "TILE_ABOVE", 64 * 48 - 1)
     assert read_header(codec.compress(image)).tile == 128
     assert codec.compress(image, tile=0) == before
     shown = codec.decompress(before)  # in one piece, but shown window by window
     monkeypatch.undo()
     assert same_picture(shown, codec.decompress(before))
     digits = make_codec("context")  # has tiles of its own, of any picture
-    monkeypatch.setattr(ohmq.codec, "TILE_ABOVE", 0)
+    monkeypatch.setattr(windowed, "TILE_ABOVE", 0)
     assert read_header(digits.compress(Image.new("L", (40, 30)))).tile == 0
 
 
@@ -192,7 +192,7 @@ def test_wrong_tiles(codec: Codec) -> None:
     for wrong in (-1, 257):
         with pytest.raises(ValueError, match="1 to 256"):
             codec.compress(photo_picture(20, 20), tile=wrong)
-    with pytest.raises(ValueError, match="tiles of its own"):
+    with pytest.raises(ValueError, match="patches of its own size"):
         digits.compress(Image.new("L", (28, 28)), tile=4)
     file = read_ohm(digits.compress(Image.new("L", (28, 28))))
     with pytest.raises(BitstreamError, match="tiles of 9 positions, which context does not do"):
@@ -233,7 +233,7 @@ def test_progress_is_told_to_who_watches(codec: Codec) -> None:
         data = codec.compress(image, tile=3)
         codec.decompress(data)
     codec.compress(image, tile=3)
-    phases = ("analysis", "entropy coding", "entropy decoding", "picture of 24 channels")
+    phases = ("analysis", "entropy coding", "entropy decoding", "image of 24 channels")
     assert told == [(phase, done, 4) for phase in phases for done in range(5)]
 
 

@@ -97,7 +97,7 @@ def test_psnr_is_of_what_can_be_seen(colour_codec: Codec, sticker: Image.Image) 
     for wanted in sorted(reached)[:3]:
         found = colour_codec.decompress(colour_codec.compress(sticker, psnr=wanted))
         assert psnr_db(original, np.asarray(found)[..., :3][seen]) >= wanted
-    with pytest.raises(UnreachableTargetError, match=r"reaches \d\d\.\d\d dB on this picture") as error:
+    with pytest.raises(UnreachableTargetError, match=r"reaches \d\d\.\d\d dB on this image") as error:
         colour_codec.compress(sticker, psnr=90)
     assert float(str(error.value).split("reaches ")[1].split()[0]) >= round(max(reached), 2)
     invisible = Image.new("RGBA", (20, 20), (9, 99, 200, 0))
@@ -157,7 +157,7 @@ def forged(file: OhmFile, *extras: Extra) -> bytes:
 def test_forged_extras_are_refused(context_codec: Codec, digit: Image.Image) -> None:
     file = read_ohm(context_codec.compress(digit, channels=1))
     for extra, words in (
-        (Extra(ExtraType.ALPHA, encode_mask(Image.new("L", (27, 28)))), "mask has 27x28 pixels, its picture 28x28"),
+        (Extra(ExtraType.ALPHA, encode_mask(Image.new("L", (27, 28)))), "mask has 27x28 pixels, its image 28x28"),
         (Extra(ExtraType.ALPHA, b"no PNG"), "not a PNG"),
         (Extra(ExtraType.EXIF, b"nothing"), "EXIF"),
         (Extra(ExtraType.ICC, b""), "ICC"),

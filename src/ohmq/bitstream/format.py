@@ -1,7 +1,7 @@
-"""The ``.ohm`` file: header, layer index, checksums, payloads. Standard library alone.
+"""The parts of an ``.ohm`` file, their limits and range checks. Standard library alone.
 
-The normative description is `docs/file-format.md`. A file holds one picture in layers; every run of leading layers is a
-picture at a lower rate, so a file is cut without decoding it.
+The normative description is `docs/file-format.md`. A file holds one image in layers. Any number of leading layers is
+the same image at a lower rate, so a file is truncated without decoding it.
 """
 
 import math
@@ -26,21 +26,26 @@ __all__ = [
 MAGIC = b"\x93OHM"
 FORMAT_VERSION = 1
 MAX_SIDE = 65536
+DEFAULT_MAX_PIXELS = 2**27
+"""Limit on width × height of an image by default."""
+"""Pixels of a side of an image."""
 MAX_LAYERS = 255
 MAX_CHANNELS = 65536
 MAX_PAYLOAD = 2**32 - 1
+"""Bytes of the payload of a layer."""
 MAX_EXTRAS = 16
 MAX_EXTRA_BYTES = 2**24
 MAX_TILE = 256
-"""Latent positions of a tile, each side: bounds what a reader needs for one."""
+"""Latent positions of a side of a tile: limits the memory that a reader needs for a tile."""
 FLAG_FIXED_RATE, FLAG_GREY, FLAG_EXTRAS, FLAG_TILED = 1, 2, 4, 8
+"""Bits of the header's flags byte."""
 MAX_VARINT_BYTES = 5
 FREE_EXTRA_TYPES = 64
-"""Extras of this type and above may be ignored."""
+"""Lowest type of extras that a reader may ignore."""
 
 
 class ExtraType(IntEnum):
-    """What an extra is; 64 and above are free for others, and ignored."""
+    """Types of extras that this release knows; types from 64 on are free for other uses, and ignored."""
 
     ALPHA = 1
     EXIF = 2
@@ -51,7 +56,12 @@ class ExtraType(IntEnum):
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: how many channels it adds, and their coded symbols."""
+    """Layer of a file.
+
+    Attributes:
+        channels: channels that the layer adds.
+        payload: their coded symbols.
+    """
 
     channels: int
     payload: bytes
@@ -59,10 +69,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class Extra:
-    """Something beside the colours: the mask of transparency, or metadata.
+    """Data beside the colours: the alpha mask, metadata or a PSNR table.
 
     Attributes:
-        type: an `ExtraType`, or 64 and above. body: its bytes; `docs/file-format.md` says of what kind.
+        type: an `ExtraType`, or 64 and above.
+        body: bytes; `docs/file-format.md` describes those of each type.
     """
 
     type: int
@@ -71,16 +82,17 @@ class Extra:
 
 @dataclass(frozen=True)
 class OhmFile:
-    """What an ``.ohm`` file holds.
+    """Content of an ``.ohm`` file.
 
     Attributes:
-        model_id: 4 bytes; they print as 8 hexadecimal digits.
-        width, height: in pixels, 1 to 65536.
+        model_id: 4 bytes, printed as 8 hexadecimal digits.
+        width: in pixels, 1 to 65536.
+        height: in pixels, 1 to 65536.
         grey: one colour channel, else RGB.
         fixed_rate: payloads are packed without an entropy coder.
         layers: 1 to 255, in order; layer i holds the channels that follow those of layers 0 to i - 1.
-        tile: latent positions of a tile, each side, 1 to 256; each payload is then what `join_tiles` gives. 0: no tiles.
-        extras: at most 16, their types ascending.
+        tile: latent positions of a side of a tile, 1 to 256; each payload then comes from `join_tiles`. 0: no tiles.
+        extras: at most 16, in ascending order of their types.
     """
 
     model_id: bytes
@@ -104,7 +116,13 @@ class OhmFile:
 
 
 class LayerInfo(NamedTuple):
-    """An entry of the layer index: channels, payload bytes, CRC-32 of the payload."""
+    """Entry of the layer index.
+
+    Attributes:
+        channels: channels that the layer adds.
+        length: bytes of the payload.
+        crc32: checksum of the payload.
+    """
 
     channels: int
     length: int
@@ -112,7 +130,13 @@ class LayerInfo(NamedTuple):
 
 
 class ExtraInfo(NamedTuple):
-    """An entry of the extras index: type, bytes, CRC-32 of the body."""
+    """Entry of the extras index.
+
+    Attributes:
+        type: as in `Extra`.
+        length: bytes of the body.
+        crc32: checksum of the body.
+    """
 
     type: int
     length: int
@@ -120,7 +144,21 @@ class ExtraInfo(NamedTuple):
 
 
 class HeaderInfo(NamedTuple):
-    """The header of a file; ``file_bytes`` is what the whole file has when nothing is missing, ``tile`` as in `OhmFile`."""
+    """Header of a file.
+
+    Attributes:
+        version: of the format.
+        model_id: as in `OhmFile`.
+        width: in pixels.
+        height: in pixels.
+        grey: as in `OhmFile`.
+        fixed_rate: as in `OhmFile`.
+        layers: the layer index.
+        header_bytes: bytes of the header.
+        file_bytes: bytes of the whole file when nothing is missing.
+        tile: as in `OhmFile`.
+        extras: the extras index.
+    """
 
     version: int
     model_id: bytes
@@ -136,17 +174,56 @@ class HeaderInfo(NamedTuple):
 
     @property
     def extras_bytes(self) -> int:
-        """Bytes of the bodies of all extras, which follow the header."""
+        """Bytes of the bodies of all extras; they follow the header."""
         return sum(extra.length for extra in self.extras)
 
     @property
     def alpha(self) -> bool:
-        """Whether the picture has a mask of transparency."""
+        """Whether the image has an alpha mask."""
         return any(extra.type == ExtraType.ALPHA for extra in self.extras)
 
 
+def size_error(width: int, height: int) -> str | None:
+    """Say why an image of this size has no file; None if it can have one."""
+    if 1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE:
+        return None
+    return f"{width}x{height} pixels; each side must be 1 to {MAX_SIDE}"
+
+
+def layer_count_error(count: int) -> str | None:
+    """Say why a file cannot have this number of layers; None if it can."""
+    return None if 1 <= count <= MAX_LAYERS else f"{count} layers; it must be 1 to {MAX_LAYERS}"
+
+
+def layers_error(layers: Sequence[LayerInfo]) -> str | None:
+    """Say which entry of a layer index is out of range; None if all are in range."""
+    channels = sum(layer.channels for layer in layers)
+    if min(layer.channels for layer in layers) < 1 or channels > MAX_CHANNELS:
+        return f"{channels} channels; every layer has one, all at most {MAX_CHANNELS}"
+    if max(layer.length for layer in layers) > MAX_PAYLOAD:
+        return f"a layer of more than {MAX_PAYLOAD} bytes"
+    return None
+
+
+def tile_error(tile: int) -> str | None:
+    """Say why tiles cannot have this side, in latent positions; None if they can."""
+    return None if 1 <= tile <= MAX_TILE else f"tiles of {tile} positions; a tile has 1 to {MAX_TILE} each side"
+
+
+def extra_count_error(count: int) -> str | None:
+    """Say why an extras index cannot have this number of entries; None if it can."""
+    return None if 1 <= count <= MAX_EXTRAS else f"{count} extras; it must be 1 to {MAX_EXTRAS}"
+
+
 def extras_error(width: int, height: int, num_layers: int, extras: Sequence[ExtraInfo]) -> str | None:
-    """What is wrong with the extras of a picture, if anything."""
+    """Say which entry of an extras index is out of range; None if all are in range.
+
+    Args:
+        width: of the image, in pixels.
+        height: of the image, in pixels.
+        num_layers: of the file.
+        extras: the index.
+    """
     types = [extra.type for extra in extras]
     if types != sorted(set(types)):
         return f"extras of types {types}; types ascend and none comes twice"
@@ -163,7 +240,15 @@ def extras_error(width: int, height: int, num_layers: int, extras: Sequence[Extr
 
 
 def bytes_of_rate(bpp: float, width: int, height: int) -> int:
-    """How many bytes a picture may have at so many bits per pixel.
+    """Return the largest file size at a rate.
+
+    Args:
+        bpp: bits per pixel.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
+
+    Returns:
+        Bytes, rounded down.
 
     Raises:
         ValueError: a rate that is not positive and finite.
@@ -174,4 +259,4 @@ def bytes_of_rate(bpp: float, width: int, height: int) -> int:
     """
     if not 0 < bpp < math.inf:
         raise ValueError(f"bpp is {bpp}; it must be positive")
-    return int(min(bpp * width * height / 8, 2.0**62))  # no file is as long as that
+    return int(min(bpp * width * height / 8, 2.0**62))  # no file is longer

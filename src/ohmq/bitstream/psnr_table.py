@@ -1,4 +1,4 @@
-"""src/ohmq/bitstream/psnr_table.py."""
+"""The PSNR table of a file: an extra that says the quality after each layer. Standard library alone."""
 
 import math
 import struct
@@ -8,17 +8,19 @@ from ohmq.bitstream.format import Extra, ExtraType
 from ohmq.bitstream.reader import read_extra, read_header
 
 __all__ = ["psnr_extra", "psnr_table"]
-_NO_ERROR = 0xFFFF
+
+_LOSSLESS = 0xFFFF
+"""Entry of a layer that decodes without any error."""
 
 
 def psnr_table(data: bytes) -> tuple[float, ...] | None:
-    """The PSNR of the picture after each layer of a file, in dB, rounded down to hundredths.
+    """Read the PSNR of the image after each layer of a file.
 
     Args:
         data: the file, or at least its header and extras.
 
     Returns:
-        inf where nothing differs; None for a file without such a table.
+        In dB, rounded down to hundredths, inf where nothing differs; None for a file without such a table.
 
     Raises:
         BitstreamError: as `read_header` and `read_extra`.
@@ -28,18 +30,26 @@ def psnr_table(data: bytes) -> tuple[float, ...] | None:
     for info in header.extras:
         if info.type == ExtraType.PSNR:
             body = read_extra(info, data[start : start + info.length]).body
-            found = struct.unpack(f">{len(body) // 2}H", body)[: len(header.layers)]
-            return tuple(math.inf if value == _NO_ERROR else value / 100 for value in found)
+            entries = struct.unpack(f">{len(body) // 2}H", body)[: len(header.layers)]
+            return tuple(math.inf if entry == _LOSSLESS else entry / 100 for entry in entries)
         start += info.length
     return None
 
 
 def psnr_extra(values: Sequence[float]) -> Extra:
-    """The extra that keeps the PSNR of the picture after each layer.
+    """Make the extra that keeps the PSNR of the image after each layer.
+
+    Args:
+        values: in dB, one for each layer; inf where nothing differs.
+
+    Returns:
+        An extra of type `ExtraType.PSNR`.
 
     Example:
         >>> psnr_extra([27.129, math.inf]).body.hex()
         '0a98ffff'
     """
-    kept = [_NO_ERROR if math.isinf(value) else min(max(0, math.floor(value * 100)), _NO_ERROR - 1) for value in values]
-    return Extra(ExtraType.PSNR, struct.pack(f">{len(kept)}H", *kept))
+    entries = [
+        _LOSSLESS if math.isinf(value) else min(max(0, math.floor(value * 100)), _LOSSLESS - 1) for value in values
+    ]
+    return Extra(ExtraType.PSNR, struct.pack(f">{len(entries)}H", *entries))

@@ -1,6 +1,5 @@
-"""src/ohmq/bitstream/reader.py."""
+"""Reading and checking ``.ohm`` files. Standard library alone."""
 
-import struct
 import zlib
 from typing import Any
 
@@ -12,12 +11,6 @@ from ohmq.bitstream.format import (
     FORMAT_VERSION,
     FREE_EXTRA_TYPES,
     MAGIC,
-    MAX_CHANNELS,
-    MAX_EXTRAS,
-    MAX_LAYERS,
-    MAX_PAYLOAD,
-    MAX_SIDE,
-    MAX_TILE,
     MAX_VARINT_BYTES,
     Extra,
     ExtraInfo,
@@ -26,27 +19,38 @@ from ohmq.bitstream.format import (
     Layer,
     LayerInfo,
     OhmFile,
+    extra_count_error,
     extras_error,
+    layer_count_error,
+    layers_error,
+    size_error,
+    tile_error,
 )
 from ohmq.errors import BitstreamError, ChecksumError, NotOhmFileError, TruncatedFileError, UnsupportedVersionError
 
-__all__ = ["as_bytes", "read_extra", "read_header", "read_ohm", "split_tiles"]
+__all__ = ["FieldReader", "as_bytes", "read_extra", "read_header", "read_layer", "read_ohm", "split_tiles"]
 
 
 class FieldReader:
-    """Takes fields off the front of the data; too few bytes raise TruncatedFileError."""
+    """Cursor over the fields of a header; too few bytes raise `TruncatedFileError`.
+
+    Args:
+        data: bytes that begin with the first field.
+    """
 
     def __init__(self, data: bytes) -> None:
         self.data, self.position = data, 0
 
     def take(self, count: int) -> bytes:
-        part = self.data[self.position : self.position + count]
-        if len(part) < count:
+        """Return the next ``count`` bytes."""
+        field = self.data[self.position : self.position + count]
+        if len(field) < count:
             raise TruncatedFileError(f"the file ends inside its header, after {len(self.data)} bytes")
         self.position += count
-        return part
+        return field
 
     def varint(self) -> int:
+        """Return the next number, as `ohmq.bitstream.writer.encode_varint` writes it."""
         value = 0
         for shift in range(0, 7 * MAX_VARINT_BYTES, 7):
             byte = self.take(1)[0]
@@ -57,9 +61,16 @@ class FieldReader:
                 return value
         raise BitstreamError("the header holds a number that is not in its shortest form: the file is damaged")
 
+    def uint32(self) -> int:
+        """Return the next number of 4 bytes, the highest first."""
+        return int.from_bytes(self.take(4), "big")
+
 
 def as_bytes(data: Any) -> bytes:
-    """The bytes of a file that is given as bytes or what is like them.
+    """Return the bytes of a file.
+
+    Args:
+        data: bytes, bytearray or memoryview.
 
     Raises:
         TypeError: anything else, such as the name of a file.
@@ -72,10 +83,13 @@ def as_bytes(data: Any) -> bytes:
 
 
 def read_header(data: bytes) -> HeaderInfo:
-    """Read and check the header; the payloads need not be there.
+    """Read and check the header; the payloads may be missing.
 
     Args:
         data: the file, or at least its header.
+
+    Returns:
+        The header.
 
     Raises:
         NotOhmFileError: the signature is missing.
@@ -85,11 +99,54 @@ def read_header(data: bytes) -> HeaderInfo:
         BitstreamError: a field outside its range.
     """
     data = as_bytes(data)
-    if not data:
-        raise NotOhmFileError("the file is empty")
-    if data[:4] != MAGIC[: len(data)]:
-        raise NotOhmFileError("not an .ohm file: it does not begin with the signature 93 4F 48 4D")
     reader = FieldReader(data)
+    version, flags = _read_signature(reader)
+    model_id = reader.take(4)
+    width, height, count = reader.varint(), reader.varint(), reader.varint()
+    # Before the checksum: these bound the length of the header.
+    _check(size_error(width, height))
+    _check(layer_count_error(count))
+    layers = tuple(LayerInfo(reader.varint(), reader.varint(), reader.uint32()) for _ in range(count))
+    tile = reader.varint() if flags & FLAG_TILED else 0
+    extras: tuple[ExtraInfo, ...] = ()
+    if flags & FLAG_EXTRAS:
+        count = reader.varint()
+        _check(extra_count_error(count))
+        extras = tuple(ExtraInfo(reader.varint(), reader.varint(), reader.uint32()) for _ in range(count))
+    checksum = zlib.crc32(data[: reader.position])
+    if reader.uint32() != checksum:
+        raise ChecksumError("the header is damaged: its checksum does not match")
+    _check(layers_error(layers))
+    if flags & FLAG_TILED:
+        _check(tile_error(tile))
+    _check(extras_error(width, height, len(layers), extras))
+    unknown = [extra.type for extra in extras if extra.type < FREE_EXTRA_TYPES and extra.type not in set(ExtraType)]
+    if unknown:
+        raise UnsupportedVersionError(
+            f"the file has an extra of type {unknown[0]}, which this release does not know: update ohmq"
+        )
+    size = reader.position
+    return HeaderInfo(
+        version=version,
+        model_id=model_id,
+        width=width,
+        height=height,
+        grey=bool(flags & FLAG_GREY),
+        fixed_rate=bool(flags & FLAG_FIXED_RATE),
+        layers=layers,
+        header_bytes=size,
+        file_bytes=size + sum(extra.length for extra in extras) + sum(layer.length for layer in layers),
+        tile=tile,
+        extras=extras,
+    )
+
+
+def _read_signature(reader: FieldReader) -> tuple[int, int]:
+    """Read the signature, the format version and the flags; returns the last two."""
+    if not reader.data:
+        raise NotOhmFileError("the file is empty")
+    if reader.data[:4] != MAGIC[: len(reader.data)]:
+        raise NotOhmFileError("not an .ohm file: it does not begin with the signature 93 4F 48 4D")
     reader.take(4)
     version, flags = reader.take(2)
     if version == 0:
@@ -102,63 +159,27 @@ def read_header(data: bytes) -> HeaderInfo:
         raise UnsupportedVersionError(
             f"the file uses features (flags {flags:#04x}) this release does not know: update ohmq"
         )
-    model_id = reader.take(4)
-    width, height, count = reader.varint(), reader.varint(), reader.varint()
-    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
-        raise BitstreamError(f"the header says {width}x{height} pixels; each side must be 1 to {MAX_SIDE}")
-    if not 1 <= count <= MAX_LAYERS:
-        raise BitstreamError(f"the header says {count} layers; it must be 1 to {MAX_LAYERS}")
-    layers = tuple(
-        LayerInfo(reader.varint(), reader.varint(), struct.unpack(">I", reader.take(4))[0]) for _ in range(count)
-    )
-    tile = reader.varint() if flags & FLAG_TILED else 0
-    extras: tuple[ExtraInfo, ...] = ()
-    if flags & FLAG_EXTRAS:
-        count = reader.varint()
-        if not 1 <= count <= MAX_EXTRAS:
-            raise BitstreamError(f"the header says {count} extras; it must be 1 to {MAX_EXTRAS}")
-        extras = tuple(
-            ExtraInfo(reader.varint(), reader.varint(), struct.unpack(">I", reader.take(4))[0]) for _ in range(count)
-        )
-    found = zlib.crc32(data[: reader.position])
-    if struct.unpack(">I", reader.take(4))[0] != found:
-        raise ChecksumError("the header is damaged: its checksum does not match")
-    channels = sum(layer.channels for layer in layers)
-    if min(layer.channels for layer in layers) < 1 or channels > MAX_CHANNELS:
-        raise BitstreamError(f"the header says {channels} channels; every layer has one, all at most {MAX_CHANNELS}")
-    if max(layer.length for layer in layers) > MAX_PAYLOAD:
-        raise BitstreamError(f"the header says a layer of more than {MAX_PAYLOAD} bytes")
-    if flags & FLAG_TILED and not 1 <= tile <= MAX_TILE:
-        raise BitstreamError(f"the header says tiles of {tile} positions; a tile has 1 to {MAX_TILE} each side")
-    if error := extras_error(width, height, len(layers), extras):
+    return version, flags
+
+
+def _check(error: str | None) -> None:
+    if error:
         raise BitstreamError(f"the header says {error}")
-    unknown = [extra.type for extra in extras if extra.type < FREE_EXTRA_TYPES and extra.type not in set(ExtraType)]
-    if unknown:
-        raise UnsupportedVersionError(
-            f"the file has an extra of type {unknown[0]}, which this release does not know: update ohmq"
-        )
-    size = reader.position
-    total = size + sum(extra.length for extra in extras) + sum(layer.length for layer in layers)
-    return HeaderInfo(
-        version,
-        model_id,
-        width,
-        height,
-        bool(flags & FLAG_GREY),
-        bool(flags & FLAG_FIXED_RATE),
-        layers,
-        size,
-        total,
-        tile,
-        extras,
-    )
 
 
 def read_extra(info: ExtraInfo, body: bytes) -> Extra:
     """Check the body of an extra.
 
+    Args:
+        info: its entry of the extras index.
+        body: its bytes, fewer where the file ends early.
+
+    Returns:
+        The extra.
+
     Raises:
-        TruncatedFileError: bytes are missing. ChecksumError: it is damaged.
+        TruncatedFileError: bytes are missing.
+        ChecksumError: the body is damaged.
     """
     if len(body) < info.length:
         raise TruncatedFileError(f"the file ends inside its extra of type {info.type}, before the first layer")
@@ -167,12 +188,38 @@ def read_extra(info: ExtraInfo, body: bytes) -> Extra:
     return Extra(info.type, body)
 
 
+def read_layer(info: LayerInfo, payload: bytes, number: int) -> Layer:
+    """Check the payload of a layer.
+
+    Args:
+        info: its entry of the layer index.
+        payload: its bytes, fewer where the file ends early.
+        number: of the layer, from 1, for messages.
+
+    Returns:
+        The layer.
+
+    Raises:
+        TruncatedFileError: bytes are missing.
+        ChecksumError: the payload is damaged.
+    """
+    if len(payload) < info.length:
+        raise TruncatedFileError(f"the file ends inside layer {number}")
+    if zlib.crc32(payload) != info.crc32:
+        raise ChecksumError(f"layer {number} is damaged: its checksum does not match")
+    return Layer(info.channels, payload)
+
+
 def read_ohm(data: bytes, *, allow_truncated: bool = False) -> OhmFile:
     """Read and check a file.
 
     Args:
         data: the file.
-        allow_truncated: if it ends early or a payload is damaged, keep the whole, undamaged layers before that place.
+        allow_truncated: if the file ends early or a payload is damaged, keep the whole, undamaged layers before that
+            place. Default: False.
+
+    Returns:
+        The content of the file.
 
     Raises:
         TruncatedFileError: bytes are missing (with allow_truncated: even of the first layer).
@@ -191,36 +238,38 @@ def read_ohm(data: bytes, *, allow_truncated: bool = False) -> OhmFile:
         extras.append(read_extra(extra, data[start : start + extra.length]))
         start += extra.length
     layers: list[Layer] = []
-    for number, info in enumerate(header.layers, start=1):
-        payload = data[start : start + info.length]
-        start += info.length
-        if len(payload) < info.length:
-            error: BitstreamError = TruncatedFileError(f"the file ends inside layer {number}")
-        elif zlib.crc32(payload) != info.crc32:
-            error = ChecksumError(f"layer {number} is damaged: its checksum does not match")
-        else:
-            layers.append(Layer(info.channels, payload))
-            continue
-        if not allow_truncated or not layers:
-            raise error
-        break
+    for number, layer in enumerate(header.layers, start=1):
+        try:
+            layers.append(read_layer(layer, data[start : start + layer.length], number))
+        except (TruncatedFileError, ChecksumError):
+            if not allow_truncated or not layers:
+                raise
+            break
+        start += layer.length
     return OhmFile(
-        header.model_id,
-        header.width,
-        header.height,
-        header.grey,
-        header.fixed_rate,
-        tuple(layers),
-        header.tile,
-        tuple(extras),
+        model_id=header.model_id,
+        width=header.width,
+        height=header.height,
+        grey=header.grey,
+        fixed_rate=header.fixed_rate,
+        layers=tuple(layers),
+        tile=header.tile,
+        extras=tuple(extras),
     )
 
 
 def split_tiles(payload: bytes, count: int) -> list[bytes]:
-    """The payloads of the ``count`` tiles of a layer: the inverse of `join_tiles`.
+    """Split the payload of a layer into those of its tiles; `ohmq.bitstream.writer.join_tiles` is the inverse.
+
+    Args:
+        payload: of the layer.
+        count: tiles of the image.
+
+    Returns:
+        The payload of each tile, in raster order.
 
     Raises:
-        BitstreamError: the byte counts are damaged, or do not sum to what follows them.
+        BitstreamError: the byte counts are damaged, or do not sum to the bytes that follow them.
     """
     reader = FieldReader(payload)
     try:

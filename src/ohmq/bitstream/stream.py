@@ -1,4 +1,4 @@
-"""src/ohmq/bitstream/stream.py."""
+"""Reading a file from a source that delivers it piece by piece. Standard library alone."""
 
 from collections.abc import Callable, Iterable
 from typing import Protocol
@@ -7,38 +7,58 @@ from ohmq.bitstream.format import HeaderInfo
 from ohmq.bitstream.reader import read_header
 from ohmq.errors import TruncatedFileError
 
-__all__ = ["ByteSource"]
+__all__ = ["ByteSource", "StreamBuffer"]
+
+PIECE_BYTES = 2**20
+"""Bytes that are requested from a source at once, at most."""
 
 
 class ByteSource(Protocol):
-    """An object with a method ``read``, such as an open file or a network response."""
+    """Object with a method ``read``, such as an open file or a network response."""
 
     def read(self, size: int, /) -> bytes:
-        """At most ``size`` bytes; none at the end only."""
+        """Return at most ``size`` bytes; none at the end only."""
 
 
 class StreamBuffer:
-    """Takes the bytes of a file off a source that may still grow."""
+    """Buffer over a source that may still grow.
+
+    Args:
+        stream: the file: bytes, an object with ``read``, or an iterable of pieces.
+
+    Attributes:
+        rest: bytes that were read from the source and not taken yet.
+    """
 
     def __init__(self, stream: bytes | ByteSource | Iterable[bytes]) -> None:
         self.rest = bytearray()
-        self._more: Callable[[int], bytes]
+        self._read: Callable[[int], bytes]
         if isinstance(stream, bytes | bytearray | memoryview):
             self.rest += stream
-            self._more = lambda size: b""
+            self._read = lambda size: b""
         elif hasattr(stream, "read"):
-            self._more = stream.read
+            self._read = stream.read
         else:
             pieces = (piece for piece in stream if piece)
-            self._more = lambda size: next(pieces, b"")
+            self._read = lambda size: next(pieces, b"")
 
     def _grow(self, size: int) -> bool:
-        piece = self._more(size)
+        """Read at most ``size`` bytes; False at the end of the source."""
+        piece = self._read(size)
         self.rest += piece
         return bool(piece)
 
     def header(self) -> HeaderInfo:
-        """The header, as `read_header`; few bytes are asked for at a time, so that a short file is not waited for."""
+        """Read the header and take it off the buffer.
+
+        A few bytes are requested at a time, so that reading a short file does not wait for bytes that never come.
+
+        Returns:
+            The header.
+
+        Raises:
+            BitstreamError: as `ohmq.bitstream.reader.read_header`.
+        """
         if not self.rest:
             self._grow(16)
         while True:
@@ -52,9 +72,10 @@ class StreamBuffer:
                 return header
 
     def take(self, count: int) -> bytes:
-        """The next ``count`` bytes; fewer at the end."""
-        while len(self.rest) < count and self._grow(min(count - len(self.rest), 2**20)):
-            pass  # piece by piece: a file may announce far more than it has, and `read` may allocate what it is asked for
+        """Take the next ``count`` bytes; fewer at the end."""
+        # Piece by piece: a file may announce far more than it has, and `read` may allocate all that is requested.
+        while len(self.rest) < count and self._grow(min(count - len(self.rest), PIECE_BYTES)):
+            pass
         taken = bytes(self.rest[:count])
         del self.rest[:count]
         return taken

@@ -1,4 +1,4 @@
-"""src/ohmq/bitstream/writer.py."""
+"""Writing ``.ohm`` files. Standard library alone."""
 
 import struct
 import zlib
@@ -12,24 +12,29 @@ from ohmq.bitstream.format import (
     FORMAT_VERSION,
     FREE_EXTRA_TYPES,
     MAGIC,
-    MAX_CHANNELS,
-    MAX_EXTRAS,
-    MAX_LAYERS,
-    MAX_PAYLOAD,
-    MAX_SIDE,
-    MAX_TILE,
     MAX_VARINT_BYTES,
     ExtraInfo,
     ExtraType,
     LayerInfo,
     OhmFile,
+    extra_count_error,
     extras_error,
+    layer_count_error,
+    layers_error,
+    size_error,
+    tile_error,
 )
 
-__all__ = ["join_tiles", "write_ohm"]
+__all__ = ["encode_header", "encode_varint", "join_tiles", "write_ohm"]
 
 
 def encode_varint(value: int) -> bytes:
+    """Encode a non-negative number in groups of 7 bits, the lowest first (LEB128).
+
+    Example:
+        >>> encode_varint(300).hex()
+        'ac02'
+    """
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)
@@ -39,15 +44,32 @@ def encode_varint(value: int) -> bytes:
 
 
 def encode_header(
+    *,
     model_id: bytes,
     width: int,
     height: int,
-    flags: int,
+    grey: bool,
+    fixed_rate: bool,
     layers: Sequence[LayerInfo],
     tile: int,
     extras: Sequence[ExtraInfo],
 ) -> bytes:
-    flags |= FLAG_EXTRAS * bool(extras) | FLAG_TILED * bool(tile)
+    """Encode a header; the fields are not checked.
+
+    Args:
+        model_id: as in `OhmFile`.
+        width: in pixels.
+        height: in pixels.
+        grey: as in `OhmFile`.
+        fixed_rate: as in `OhmFile`.
+        layers: the layer index.
+        tile: as in `OhmFile`; 0: no tiles.
+        extras: the extras index; may be empty.
+
+    Returns:
+        The header with its checksum.
+    """
+    flags = FLAG_FIXED_RATE * fixed_rate | FLAG_GREY * grey | FLAG_EXTRAS * bool(extras) | FLAG_TILED * bool(tile)
     header = bytearray(MAGIC + bytes([FORMAT_VERSION, flags]) + model_id)
     header += encode_varint(width) + encode_varint(height) + encode_varint(len(layers))
     for layer in layers:
@@ -62,44 +84,66 @@ def encode_header(
 
 
 def write_ohm(file: OhmFile) -> bytes:
-    """The bytes of a file.
+    """Encode a file.
+
+    Args:
+        file: its content.
+
+    Returns:
+        The bytes of the file.
 
     Raises:
         ValueError: a field outside its range.
     """
-    if len(file.model_id) != 4:
-        raise ValueError(f"a model id has 4 bytes, not {len(file.model_id)}")
-    if not (1 <= file.width <= MAX_SIDE and 1 <= file.height <= MAX_SIDE):
-        raise ValueError(f"the picture is {file.width}x{file.height}; each side must be 1 to {MAX_SIDE} pixels")
-    if not 1 <= len(file.layers) <= MAX_LAYERS:
-        raise ValueError(f"{len(file.layers)} layers; a file has 1 to {MAX_LAYERS}")
-    for number, layer in enumerate(file.layers, start=1):
-        if layer.channels < 1:
-            raise ValueError(f"layer {number} has {layer.channels} channels; it needs at least 1")
-        if len(layer.payload) > MAX_PAYLOAD:
-            raise ValueError(f"layer {number} has {len(layer.payload)} bytes; a layer has at most {MAX_PAYLOAD}")
-    if file.num_channels > MAX_CHANNELS:
-        raise ValueError(f"{file.num_channels} channels; a file has at most {MAX_CHANNELS}")
-    if not 0 <= file.tile <= MAX_TILE:
-        raise ValueError(f"tiles of {file.tile} positions; a tile has 1 to {MAX_TILE} each side, 0 means none")
+    layers = [LayerInfo(layer.channels, len(layer.payload), zlib.crc32(layer.payload)) for layer in file.layers]
     extras = [ExtraInfo(extra.type, len(extra.body), zlib.crc32(extra.body)) for extra in file.extras]
-    if len(extras) > MAX_EXTRAS:
-        raise ValueError(f"{len(extras)} extras; a file has at most {MAX_EXTRAS}")
-    for extra in extras:
-        if not (extra.type in set(ExtraType) or FREE_EXTRA_TYPES <= extra.type < 2 ** (7 * MAX_VARINT_BYTES)):
-            raise ValueError(
-                f"an extra of type {extra.type}; known are {[*map(int, ExtraType)]}, free {FREE_EXTRA_TYPES} and above"
-            )
-    if error := extras_error(file.width, file.height, len(file.layers), extras):
+    error = (
+        _model_id_error(file.model_id)
+        or size_error(file.width, file.height)
+        or layer_count_error(len(layers))
+        or layers_error(layers)
+        or (tile_error(file.tile) if file.tile else None)
+        or (extra_count_error(len(extras)) if extras else None)
+        or _extra_types_error(extras)
+        or extras_error(file.width, file.height, len(layers), extras)
+    )
+    if error:
         raise ValueError(error)
-    infos = [LayerInfo(layer.channels, len(layer.payload), zlib.crc32(layer.payload)) for layer in file.layers]
-    flags = FLAG_FIXED_RATE * bool(file.fixed_rate) | FLAG_GREY * bool(file.grey)
-    header = encode_header(file.model_id, file.width, file.height, flags, infos, file.tile, extras)
+    header = encode_header(
+        model_id=file.model_id,
+        width=file.width,
+        height=file.height,
+        grey=bool(file.grey),
+        fixed_rate=bool(file.fixed_rate),
+        layers=layers,
+        tile=file.tile,
+        extras=extras,
+    )
     return header + b"".join([extra.body for extra in file.extras] + [layer.payload for layer in file.layers])
 
 
+def _model_id_error(model_id: bytes) -> str | None:
+    return None if len(model_id) == 4 else f"a model id has 4 bytes, not {len(model_id)}"
+
+
+def _extra_types_error(extras: Sequence[ExtraInfo]) -> str | None:
+    """Say which extra has a type that this release does not write."""
+    for extra in extras:
+        if not (extra.type in set(ExtraType) or FREE_EXTRA_TYPES <= extra.type < 2 ** (7 * MAX_VARINT_BYTES)):
+            return (
+                f"an extra of type {extra.type}; known are {[*map(int, ExtraType)]}, free {FREE_EXTRA_TYPES} and above"
+            )
+    return None
+
+
 def join_tiles(payloads: Sequence[bytes]) -> bytes:
-    """A layer's payload of the payloads of its tiles: their byte counts, then they themselves.
+    """Join the payloads of the tiles of a layer into the layer's payload: their byte counts, then the payloads.
+
+    Args:
+        payloads: one for each tile, in raster order.
+
+    Returns:
+        The payload of the layer; `ohmq.bitstream.reader.split_tiles` is the inverse.
 
     Example:
         >>> from ohmq.bitstream.reader import split_tiles

@@ -15,27 +15,17 @@ from ohmq.cli.output import finish
 
 if TYPE_CHECKING:
     from ohmq.codec import Codec
+    from ohmq.encoder.options import EncodeOptions
 
 __all__ = ["command"]
 
 
 @dataclass
 class _Compress:
-    """Compresses the image of a job; what is sent to a process, which loads the model itself."""
+    """Compresses the image of a job. It is sent to worker processes, each of which loads the model itself."""
 
     model: str
-    count: int | None
-    bpp: float | None
-    max_bytes: int | None
-    psnr: float | None
-    layers: int | None
-    fixed_rate: bool
-    flatten: bool
-    keep_metadata: bool
-    psnr_table: bool
-    max_pixels: int
-    tile: int | None
-    effort: int | None
+    options: "EncodeOptions"
     force: bool
     compiled: bool | None
 
@@ -49,7 +39,7 @@ class _Compress:
         return {name: value for name, value in self.__dict__.items() if name != "codec"}
 
     def __call__(self, job: Job) -> dict[str, Any]:
-        from ohmq.bitstream.format import ExtraType, bytes_of_rate
+        from ohmq.bitstream.format import ExtraType
         from ohmq.bitstream.reader import read_header
         from ohmq.errors import OutputExistsError
         from ohmq.imaging.convert import prepare_image
@@ -57,36 +47,53 @@ class _Compress:
         from ohmq.utils.atomic_write import check_output, write_atomically
 
         if job.target.exists() and job.target.samefile(job.source):
-            raise OutputExistsError(f"{job.target} is the picture itself; choose another output")
+            raise OutputExistsError(f"{job.target} is the image itself; choose another output")
         check_output(job.target, force=self.force)
         start = time.perf_counter()
-        loaded = open_image(job.source, max_pixels=self.max_pixels)
-        picture, notes = prepare_image(
-            loaded.image, grey=self.codec.grey, flatten=self.flatten, keep_metadata=self.keep_metadata
+        loaded = open_image(job.source, max_pixels=self.options.max_pixels)
+        image, notes = prepare_image(
+            loaded.image,
+            grey=self.codec.grey,
+            flatten=self.options.flatten,
+            keep_metadata=self.options.keep_metadata,
         )
         notes = (*loaded.notes, *notes)
-        del loaded  # of a large picture, one copy less
-        pixels = picture.width * picture.height
-        limit = self.max_bytes if self.bpp is None else bytes_of_rate(self.bpp, picture.width, picture.height)
-        data, count, reached = self.codec.compress_picture(
-            picture, self.count, max_bytes=limit, psnr=self.psnr, layers=self.layers, fixed_rate=self.fixed_rate,
-            psnr_table=self.psnr_table, tile=self.tile, effort=self.effort,
-        )  # fmt: skip
+        del loaded  # one copy less of a large image
+        data, channels, psnr_db = self.codec.compress_prepared(image, self.options)
         header = read_header(data)
         write_atomically(job.target, data, force=self.force)
         return {
             "output": str(job.target),
             "input_bytes": job.source.stat().st_size,
             "bytes": len(data),
-            "width": picture.width,
-            "height": picture.height,
+            "width": image.width,
+            "height": image.height,
             "extras_bytes": sum(extra.length for extra in header.extras if extra.type != ExtraType.PSNR),
-            "channels": count,
-            "file_bpp": 8 * len(data) / pixels,
-            **({} if reached is None else {"psnr_db": reached if reached < math.inf else None}),  # as `info` says it
+            "channels": channels,
+            "file_bpp": 8 * len(data) / (image.width * image.height),
+            **({} if psnr_db is None else {"psnr_db": psnr_db if psnr_db < math.inf else None}),  # JSON has no infinity
             "seconds": time.perf_counter() - start,
             "notes": list(notes),
         }
+
+
+def _options_for(codec: "Codec", options: dict[str, Any]) -> "EncodeOptions":
+    """Build the options of the encoder, and check that the model has what they ask for.
+
+    Raises:
+        click.UsageError: an option out of range, or one that the model does not have.
+    """
+    from ohmq.encoder.options import EncodeOptions
+    from ohmq.errors import ConfigError
+
+    try:
+        built = EncodeOptions(**options)
+        built.effort_for(codec.config, codec.name)
+        built.channel_count(codec.config)
+        codec.windowed.tile_side(1, 1, built.tile)
+    except (ValueError, ConfigError) as error:
+        raise click.UsageError(str(error)) from error
+    return built
 
 
 def _finite(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
@@ -99,22 +106,43 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float | N
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File or folder; default: beside the input.")
 @click.option("-m", "--model", default="photo", show_default=True, help="Shipped name, model file or checkpoint.")
-@click.option("--fraction", type=FRACTION, help="Of the adaptive range, 0 to 1 (default 1).")
-@click.option("--channels", type=click.IntRange(1), help="Or: how many channels.")
-@click.option("--bpp", type=float, callback=_finite, help="Or: the largest file of so many bits per pixel.")
-@click.option("--max-bytes", type=click.IntRange(1), help="Or: the largest file of so many bytes.")
-@click.option("--psnr", type=float, callback=_finite, help="Or: the smallest file that decodes to so many dB.")
+@click.option("--fraction", type=FRACTION, help="Fraction of the adaptive range of channels, 0 to 1 (default 1).")
+@click.option("--channels", type=click.IntRange(1), help="Or: number of channels.")
+@click.option(
+    "--bpp", type=float, callback=_finite, help="Or: write the largest file of at most this rate, in bits per pixel."
+)
+@click.option("--max-bytes", type=click.IntRange(1), help="Or: write the largest file of at most this size, in bytes.")
+@click.option(
+    "--psnr",
+    type=float,
+    callback=_finite,
+    help="Or: write the smallest file that decodes to at least this PSNR, in dB.",
+)
 @click.option(
     "--effort",
     type=click.IntRange(0, 2),
-    help="Rounds of feedback (default for photos: 1): more take longer and make smaller files of the same quality.",
+    help="Refinement passes of the encoder (default for photos: 1). More passes take longer; files get smaller.",
 )
-@click.option("--layers", type=click.IntRange(1), help="At most so many places to cut the file (default: all).")
-@click.option("--fixed-rate", is_flag=True, help="No entropy coder: the size depends on the picture's size only.")
-@click.option("--flatten", is_flag=True, help="Lay transparent images onto white; default: keep their mask exactly.")
+@click.option(
+    "--layers", type=click.IntRange(1), help="Limit on the number of places where the file can be cut (default: all)."
+)
+@click.option(
+    "--fixed-rate", is_flag=True, help="Code without an entropy coder: the size depends on the image's dimensions only."
+)
+@click.option(
+    "--flatten", is_flag=True, help="Flatten transparent images onto white; default: keep their mask exactly."
+)
 @click.option("--keep-metadata", is_flag=True, help="Keep EXIF, XMP and an sRGB profile; default: drop them.")
-@click.option("--psnr-table", is_flag=True, help="Keep the PSNR of each layer in the file, for truncate --psnr.")
-@click.option("-j", "--jobs", "processes", type=click.IntRange(1), default=1, show_default=True, help="Files at once.")
+@click.option("--psnr-table", is_flag=True, help="Store the PSNR of each layer in the file, for truncate --psnr.")
+@click.option(
+    "-j",
+    "--jobs",
+    "processes",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Number of files compressed at once.",
+)
 @click.option("--max-pixels", type=click.IntRange(1), default=2**27, show_default=True, help="Refuse larger images.")
 @click.option(
     "--tile", type=click.IntRange(0, 256), help="Code in tiles of N x N blocks; 0: one piece (default: if large)."
@@ -126,56 +154,22 @@ def command(
     inputs: tuple[str, ...],
     output: Path | None,
     model: str,
-    fraction: float | None,
-    channels: int | None,
-    bpp: float | None,
-    max_bytes: int | None,
-    psnr: float | None,
-    effort: int | None,
-    layers: int | None,
-    fixed_rate: bool,
-    flatten: bool,
-    keep_metadata: bool,
-    psnr_table: bool,
     processes: int,
-    max_pixels: int,
-    tile: int | None,
     compiled: bool | None,
     force: bool,
     as_json: bool,
+    **options: Any,
 ) -> int:
-    """Turn images into .ohm files: files, folders and globs. Say what you want in one way at most."""
-    if sum(target is not None for target in (fraction, channels, bpp, max_bytes, psnr)) > 1:
+    """Turn images into .ohm files: files, folders and globs. Give at most one target for size or quality."""
+    from ohmq.encoder.options import EncodeOptions
+
+    targets = ("fraction", "channels", "bpp", "max_bytes", "psnr")
+    if sum(options[name] is not None for name in targets) > 1:
         raise click.UsageError("give only one of --fraction, --channels, --bpp, --max-bytes and --psnr")
     files = find_files(inputs, IMAGE_EXTENSIONS)
-    work = _Compress(
-        model,
-        channels,
-        bpp,
-        max_bytes,
-        psnr,
-        layers,
-        fixed_rate,
-        flatten,
-        keep_metadata,
-        psnr_table,
-        max_pixels,
-        tile,
-        effort,
-        force,
-        compiled_for(compiled, files, processes),
-    )
+    work = _Compress(model, EncodeOptions(), force, compiled_for(compiled, files, processes))
     codec = work.codec
-    if tile and not codec.supports_tiles:
-        raise click.UsageError(f"--tile {tile}: {codec.name} has tiles of its own; leave it out")
-    if effort and fixed_rate:
-        raise click.UsageError("--effort and --fixed-rate: the size does not depend on the symbols; leave one out")
-    if effort and not codec.supports_rdoq:
-        raise click.UsageError(f"--effort {effort}: {codec.name} is no photo model that prices its bits; leave it out")
-    if bpp is max_bytes is psnr is None:
-        work.count = channels if channels is not None else codec.channels_for(1.0 if fraction is None else fraction)
-        if not 1 <= work.count <= codec.num_channels:
-            raise click.UsageError(f"{work.count} channels: {codec.name} codes 1 to {codec.num_channels}")
+    work.options = _options_for(codec, options)
     jobs = place_outputs(files, output, ".ohm")
 
     def show(result: dict[str, Any]) -> None:

@@ -63,7 +63,7 @@ def run(argv: list[str] | None = None) -> int:
                     write_atomically(target.with_suffix(".ohm"), data, force=True)
                     picture = codec.decompress(data)
                 else:
-                    nothing = Symbols(codec.analyse_batch(pixels[None])[0], pixels.shape[1], pixels.shape[0])
+                    nothing = Symbols(codec.windowed.symbols_batch(pixels[None])[0], pixels.shape[1], pixels.shape[0])
                     picture = codec.synthesise(nothing, 0)
                 save_image(target.with_suffix(".png"), picture, force=True)
     return 1 if failed else 0

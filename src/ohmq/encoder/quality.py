@@ -1,16 +1,46 @@
-"""src/ohmq/encoder/quality.py."""
+"""Quality of a decoded image, as the encoder measures it."""
+
+import math
 
 import numpy as np
 from PIL import Image
 
-from ohmq.runtime.latents import Array
+from ohmq.metrics import psnr_db
+from ohmq.runtime.latents import Array, Symbols
+from ohmq.runtime.windowed import WindowedTransforms
+
+__all__ = ["decoded_psnr_db", "visible_pixels"]
 
 
-def _visible(picture: Image.Image, decoded: Array) -> tuple[Array, Array]:
-    """The colours of a picture and of its decoded pixels where it is not fully transparent."""
-    original: Array = np.asarray(picture)
-    if picture.mode not in ("LA", "RGBA"):
-        return original, decoded
-    visible = original[..., -1] > 0
-    colours = original[..., 0] if picture.mode == "LA" else original[..., :3]
+def decoded_psnr_db(windowed: WindowedTransforms, original: Image.Image, symbols: Symbols, channels: int) -> float:
+    """Measure the PSNR of the image that the first channels decode to.
+
+    Args:
+        windowed: the model's transforms.
+        original: the image, mode "L", "LA", "RGB" or "RGBA"; pixels that are fully transparent do not count.
+        symbols: its symbols.
+        channels: the number of leading channels that are decoded.
+
+    Returns:
+        PSNR in dB; infinite if no visible pixel differs.
+    """
+    if original.mode in ("LA", "RGBA") and not original.getchannel("A").getbbox():
+        return math.inf
+    if not windowed.needs_windows(symbols):
+        return psnr_db(*visible_pixels(original, np.asarray(windowed.synthesise(symbols, channels))))
+    squared_error = count = 0
+    for box, pixels in windowed.synthesised_parts(symbols, channels):
+        expected, decoded = visible_pixels(original.crop(box), pixels)
+        squared_error += int(np.square(expected.astype(np.int32) - decoded).sum(dtype=np.int64))
+        count += decoded.size
+    return 10 * math.log10(255**2 * count / squared_error) if squared_error else math.inf
+
+
+def visible_pixels(original: Image.Image, decoded: Array) -> tuple[Array, Array]:
+    """Select the colours of an image and of its decoded pixels where it is not fully transparent."""
+    expected: Array = np.asarray(original)
+    if original.mode not in ("LA", "RGBA"):
+        return expected, decoded
+    visible = expected[..., -1] > 0
+    colours = expected[..., 0] if original.mode == "LA" else expected[..., :3]
     return colours[visible], decoded[visible]

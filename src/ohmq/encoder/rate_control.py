@@ -1,42 +1,199 @@
-"""src/ohmq/encoder/rate_control.py."""
+"""Rate control: search the number of channels and λ for a target size or quality.
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+Without RDOQ, symbols do not depend on the target: one file with all layers is coded and cut. With RDOQ, the search bisects the
+number of channels, then λ between the two nearest numbers.
+"""
 
-from ohmq.runtime.latents import Source
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import NamedTuple, TypeVar, cast
 
-__all__ = ["LAMBDA_SCALES", "Fitting", "Quality"]
+from PIL import Image
+
+from ohmq.bitstream.format import Extra
+from ohmq.bitstream.psnr_table import psnr_extra
+from ohmq.bitstream.truncate import truncate_ohm
+from ohmq.encoder.encoder import Encoder, FileSettings
+from ohmq.errors import UnreachableTargetError
+from ohmq.runtime.latents import Latent, Source, Symbols
+
+__all__ = ["LAMBDA_SCALES", "QualityResult", "SizeResult", "search_psnr", "search_size"]
+
 LAMBDA_SCALES = tuple(2 ** (-step / 4) for step in range(-4, 5))
-"""For a target, what a bit may cost, by what it costs in the model: from few bits to many."""
+"""Factors on λ that a search tries, from few bits to many."""
 
 
-class Quality(NamedTuple):
-    """A number of channels, the PSNR of the picture they decode to, in dB, and what they are chosen from, with its price."""
+class QualityResult(NamedTuple):
+    """Result of a search for a PSNR.
+
+    Attributes:
+        channels: number of channels.
+        psnr_db: PSNR of the decoded image, in dB.
+        source: input of the encoder, with its λ scale.
+    """
 
     channels: int
     psnr_db: float
     source: Source
 
 
-class Fitting(NamedTuple):
-    """What `Codec.encode_within` gives: a file, how many channels it has, and what it was coded from, with its price."""
+class SizeResult(NamedTuple):
+    """Result of a search for a size.
+
+    Attributes:
+        file: the file.
+        channels: number of channels.
+        source: input of the encoder, with its λ scale.
+    """
 
     file: bytes
     channels: int
     source: Source
 
 
-_Result = TypeVar("_Result", Fitting, Quality)
-_Attempt = Callable[[int, Source], tuple[bool, _Result]]
-"""Takes a number of channels and what to code them from; says whether that is too much, and what it gave."""
+_Result = TypeVar("_Result", SizeResult, QualityResult)
+_Trial = Callable[[int, Source], tuple[bool, _Result]]
+"""One trial of the search: takes channels and source, returns (overshoots, result)."""
 
 
-def _bisect(settings: Sequence[tuple[int, Source]], attempt: _Attempt[_Result]) -> list[tuple[bool, _Result]]:
-    """What attempts gave on the way to the place where it becomes too much, among settings from few bits to many."""
-    tried = []
+def search_size(encoder: Encoder, source: Source, max_bytes: int, settings: FileSettings) -> SizeResult:
+    """Search the largest file of at most ``max_bytes`` bytes.
+
+    Args:
+        encoder: the encoder.
+        source: symbols of all channels, or a latent.
+        max_bytes: limit on the size of the file, in bytes.
+        settings: settings of the file.
+
+    Raises:
+        UnreachableTargetError: even the first cut point needs more bytes.
+    """
+    if isinstance(source, Latent):
+        result, smallest = _search_size_with_rdoq(encoder, source, max_bytes, settings)
+    else:
+        result, smallest = _search_size_of_symbols(encoder, source, max_bytes, settings)
+    if result is not None:
+        return result
+    extras_bytes = sum(len(extra.body) for extra in settings.extras)
+    raise UnreachableTargetError(
+        f"the smallest file of this {source.width}x{source.height} image at a cut point "
+        f"({encoder.config.cut_points[0]} channels) has {smallest} bytes "
+        f"({8 * smallest / (source.width * source.height):.4g} bpp), more than the {max_bytes} allowed"
+        + (f"; {extras_bytes} of them are its mask of transparency and metadata" if extras_bytes else "")
+    )
+
+
+def _search_size_of_symbols(
+    encoder: Encoder, source: Symbols, max_bytes: int, settings: FileSettings
+) -> tuple[SizeResult | None, int]:
+    """Search the cut points, coded in one pass; also returns the size of the smallest file."""
+    config = encoder.config
+    files: Iterable[bytes]
+    if settings.layers is None:
+        whole = encoder.encode(source, config.channels_max, settings)
+        files = (truncate_ohm(whole, num_layers=count) for count in range(len(config.cut_points), 0, -1))
+    else:
+        layouts = [config.layer_ends(point, settings.layers) for point in config.cut_points]
+        files = reversed(encoder.encode_layouts(source, layouts, settings).files)
+    for channels, file in zip(reversed(config.cut_points), files, strict=True):
+        if len(file) <= max_bytes:
+            return SizeResult(file, channels, source), len(file)
+    return None, len(file)
+
+
+def _search_size_with_rdoq(
+    encoder: Encoder, source: Latent, max_bytes: int, settings: FileSettings
+) -> tuple[SizeResult | None, int]:
+    """Bisect channels and λ; also returns the size of the smallest file."""
+
+    def trial(channels: int, candidate: Source) -> tuple[bool, SizeResult]:
+        table: tuple[Extra, ...] = ()
+        if settings.original is not None:  # room for the table, whose content is not known yet
+            layout = encoder.config.layer_ends(channels, settings.layers)
+            table = (psnr_extra([0.0] * len(layout)),)
+        file = encoder.encode(candidate, channels, replace(settings, extras=(*settings.extras, *table), original=None))
+        return len(file) > max_bytes, SizeResult(file, channels, candidate)
+
+    trials = _search_lambda(encoder, source, trial)
+    fitting = [result for overshoots, result in trials if not overshoots]
+    if fitting:
+        largest = max(fitting, key=lambda result: len(result.file))
+        if settings.original is None:
+            return largest, len(largest.file)
+        return largest._replace(file=encoder.encode(largest.source, largest.channels, settings)), len(largest.file)
+    if source.effort:  # refinement spends more bits: without it the target may be within reach
+        return _search_size_with_rdoq(encoder, source._replace(effort=0), max_bytes, settings)
+    return None, min(len(result.file) for _, result in trials)
+
+
+def search_psnr(encoder: Encoder, original: Image.Image, source: Source, psnr_db: float) -> QualityResult:
+    """Search the smallest number of channels that reaches a PSNR.
+
+    From symbols, the cut points are tried in order. From a latent, channels and λ are bisected, and the result nearest to the
+    target is taken; if bisection finds nothing, all stops are tried in order.
+
+    Args:
+        encoder: the encoder.
+        original: the image; pixels that its mask makes fully transparent do not count.
+        source: symbols of its colours, all channels, or its latent.
+        psnr_db: the target, in dB.
+
+    Raises:
+        UnreachableTargetError: no number of channels reaches the target.
+    """
+
+    def trial(channels: int, candidate: Source) -> tuple[bool, QualityResult]:
+        reached = encoder.psnr_db(original, encoder.symbols(candidate, channels), channels)
+        return reached >= psnr_db, QualityResult(channels, reached, candidate)
+
+    has_lambda = isinstance(source, Latent)
+    trials = _search_lambda(encoder, source, trial) if isinstance(source, Latent) else []
+    reaching = [result for reaches, result in trials if reaches]
+    if reaching:
+        return min(
+            reaching, key=lambda result: (result.psnr_db, result.channels, -cast(Latent, result.source).lambda_scale)
+        )
+    for channels in encoder.stops if has_lambda else encoder.config.cut_points:
+        trials.append(trial(channels, source))
+        if trials[-1][0]:
+            return trials[-1][1]
+    best = max((result for _, result in trials), key=lambda result: result.psnr_db)
+    raise UnreachableTargetError(
+        f"{encoder.name} reaches {best.psnr_db:.2f} dB on this image, with {best.channels} channels; "
+        f"{psnr_db:g} dB are out of its reach"
+    )
+
+
+def _search_lambda(encoder: Encoder, source: Latent, trial: _Trial[_Result]) -> list[tuple[bool, _Result]]:
+    """Bisect the number of channels at λ scale 1, then other scales at the two nearest numbers; returns all trials.
+
+    Any earlier λ scale is ignored: the search restarts at 1. The latent is refined once, for about the number of channels that
+    fits: refining it for others would give nearly the same.
+    """
+    source = source._replace(lambda_scale=1.0)
+    if source.effort:
+        assert encoder.refiner is not None
+        plain = source._replace(effort=0)
+        settings = [(channels, plain) for channels in encoder.stops]
+        fitting = [result.channels for overshoots, result in _bisect(settings, trial) if not overshoots]
+        channels = fitting[-1] if fitting else encoder.stops[0]
+        source = plain._replace(values=encoder.refiner.refine(source, channels))
+    trials = _bisect([(channels, source) for channels in encoder.stops], trial)
+    between: list[tuple[int, Source]] = []
+    below, above = ([result.channels for overshoots, result in trials if overshoots == side] for side in (False, True))
+    if below:
+        between += [(below[-1], source._replace(lambda_scale=scale)) for scale in LAMBDA_SCALES if scale < 1]
+    if above:
+        between += [(above[-1], source._replace(lambda_scale=scale)) for scale in LAMBDA_SCALES if scale > 1]
+    return trials + _bisect(between, trial)
+
+
+def _bisect(settings: Sequence[tuple[int, Source]], trial: _Trial[_Result]) -> list[tuple[bool, _Result]]:
+    """Bisect settings, ordered from few bits to many, for the first that overshoots; returns all trials."""
+    trials = []
     low, high = 0, len(settings)
     while low < high:
-        place = (low + high) // 2
-        tried.append(attempt(*settings[place]))
-        low, high = (low, place) if tried[-1][0] else (place + 1, high)
-    return tried
+        middle = (low + high) // 2
+        trials.append(trial(*settings[middle]))
+        low, high = (low, middle) if trials[-1][0] else (middle + 1, high)
+    return trials

@@ -1,4 +1,13 @@
-"""Symbols that are chosen while they are coded, also by the bits that they cost: a matter of the encoder alone."""
+r"""Rate–distortion optimised quantization (RDOQ): symbols chosen by distortion and bits while they are coded.
+
+A symbol minimises $|a_s| + \kappa\,b_s$, the distance of the activation plus a weight times the bits that the entropy coder
+spends. This is the Lagrangian cost $D + \lambda R$ of neighbouring codewords: if these lie $\Delta$ apart on a line and the
+value lies between them, $D_1 - D_0 = \Delta\,(|a_1| - |a_0|)$, so that $(D + \lambda R) / \Delta = |a| + \kappa b$ up to a
+constant, with $\kappa = \lambda / \Delta$. A decoder need not know of it.
+
+References: Sullivan and Wiegand, Rate-distortion optimization for video compression (1998); Karczewicz et al., Rate distortion
+optimized quantization (VCEG-AH21, 2008).
+"""
 
 import itertools
 from collections.abc import Mapping
@@ -7,32 +16,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohmq.entropy.context_prior import Array, CodingStep, SymbolTables, rows_as_slice
+from ohmq.entropy.kernels import NUMPY, Kernels
 from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 
 __all__ = ["Rdoq"]
 
-LEAST_SCALE = 1e-6
-"""As in `ohmq.models.quantizers.rounding`: codewords that lie closer together have the price of such."""
+SMALLEST_SPACING = 1e-6
+"""Lower bound on codeword spacing when scaling λ; as in `ohmq.models.quantizers.directional`."""
 
 
 class Rdoq:
-    """Symbols of scalar OHM channels with the least |activation| + price * bits, chosen as coding goes on.
+    """Symbols of a batch of latents, chosen by RDOQ as coding goes on: a `ohmq.entropy.layers.SymbolSource`.
 
-    The activations of a group see the latent less the codewords chosen before it, the bits are those of the tables that code
+    The activations of a group see the latent minus the codewords chosen before it. The bits are those of the tables that code
     the symbol.
 
     Args:
-        prior: whose tables code the symbols. quantizer: its tensors "project", "directions" (C, D), "centres", "values"
-            (C, S), "bit_price" (C,), see `ohmq.models.quantizers.directional.DirectionalOneHotMax`.
-        latent: (pictures, tiles, h, w, D), left as it is. channels: how many channels are coded; once, in their order.
-        price: of a bit, times that of the quantizer.
+        prior: prior whose tables code the symbols.
+        quantizer: tensors "project" and "directions" (C, D), "centres" and "values" (C, S), "bit_price" (C,): the Lagrange
+            multipliers; see `ohmq.models.quantizers.directional.DirectionalOneHotMax`.
+        latent: (images, patches, h, w, D), left as it is.
+        channels: the number of channels that are coded; each of them once, in order.
+        lambda_scale: factor on the Lagrange multiplier.
+        kernels: inner loops; default: numpy.
 
     Raises:
-        ValueError: tensors of other shapes than the prior has.
+        ValueError: quantizer tensors whose shapes do not fit the prior.
 
     Attributes:
-        symbols: what was chosen so far, (channels, rows).
+        shape: (images, patches, h, w).
+        symbols: symbols chosen so far, (channels, rows).
     """
+
+    repeatable = False
 
     def __init__(
         self,
@@ -40,10 +56,12 @@ class Rdoq:
         quantizer: Mapping[str, Array],
         latent: Array,
         channels: int,
-        price: float = 1.0,
+        *,
+        lambda_scale: float = 1.0,
+        kernels: Kernels = NUMPY,
     ) -> None:
         self.shape = latent.shape[:-1]
-        self._prior = prior
+        self._prior, self._kernels = prior, kernels
         self._starts = np.cumsum([0, *prior.group_sizes])
         self._quantizer = {
             name: np.asarray(quantizer[name], np.float32) for name in ("project", "directions", "centres", "values")
@@ -53,65 +71,75 @@ class Rdoq:
             if value.shape != (prior.num_channels, width):
                 expected = prior.num_channels, width
                 raise ValueError(f"the quantizer's {name} has shape {value.shape}; expected {expected}")
-        self._bit_price = price * float(quantizer["bit_price"][channels - 1])
-        self._rest = np.array(latent.reshape(-1, latent.shape[-1]).T, np.float32, order="C")  # (D, rows)
-        self.symbols: NDArray[np.int32] = np.zeros((channels, self._rest.shape[1]), np.int32)
+        self._lagrange_multiplier = lambda_scale * float(quantizer["bit_price"][channels - 1])
+        self._residual = np.array(latent.reshape(-1, latent.shape[-1]).T, np.float32, order="C")  # (D, rows)
+        self.symbols: NDArray[np.int32] = np.zeros((channels, self._residual.shape[1]), np.int32)
         self._channels = slice(0, 0)
         self._group = -1
 
-    def run(self, channels: slice) -> NDArray[np.int32]:
-        """Room for the symbols of some channels of one group, (channels, rows)."""
+    def channel_run(self, channels: slice) -> NDArray[np.int32]:
+        """Return room for the symbols of a run of channels of one group, (channels, rows); `choose` fills it."""
         group = int(np.searchsorted(self._starts, channels.start, "right")) - 1
-        part = slice(int(self._starts[group]), min(int(self._starts[group + 1]), len(self.symbols)))
+        group_channels = slice(int(self._starts[group]), min(int(self._starts[group + 1]), len(self.symbols)))
         if group != self._group:
             if group:
-                self._subtract(slice(int(self._starts[group - 1]), part.start))
-            self._group, self._first = group, part.start
-            self._projected = self._quantizer["project"][part] @ self._rest
+                self._subtract(slice(int(self._starts[group - 1]), group_channels.start))
+            self._group, self._first = group, group_channels.start
+            self._projected = self._quantizer["project"][group_channels] @ self._residual
         self._channels = channels
         alphabet = self._prior.alphabets[channels.start]
         values, directions = (self._quantizer[name][channels] for name in ("values", "directions"))
         self._centres = self._quantizer["centres"][channels, :alphabet]
         middle = alphabet // 2
-        scale = np.square(directions).sum(1) * (values[:, middle + 1] - values[:, middle - 1]) / 2
-        self._price = (self._bit_price / np.maximum(scale, LEAST_SCALE)).astype(np.float32)
+        spacing = np.square(directions).sum(1) * (values[:, middle + 1] - values[:, middle - 1]) / 2
+        self._bit_weight = (self._lagrange_multiplier / np.maximum(spacing, SMALLEST_SPACING)).astype(np.float32)
         return self.symbols[channels]
 
-    def choose_without_context(self) -> NDArray[np.float32]:
-        """Choose the symbols of all channels at once as if each channel had one table: nearly what coding chooses.
+    def choose(self, step: CodingStep, rows: NDArray[np.int64], tables: SymbolTables) -> None:
+        """Choose the symbols of a coding step of the current run.
 
-        Shape:
-            Returns: what the symbols leave of the latent, (pictures, tiles, h, w, D).
+        Args:
+            step: the coding step.
+            rows: its rows, (m,).
+            tables: the frequency tables that will code each symbol.
+        """
+        where = rows_as_slice(rows, self.symbols.shape[1])
+        offset = self._channels.start - self._first
+        projected = self._projected[offset + step.channels.start : offset + step.channels.stop, where]
+        start = self._channels.start
+        bits = self._prior.channel_bits(slice(start + step.channels.start, start + step.channels.stop))
+        assert tables.rows is not None
+        self.symbols[self._channels][step.channels, where] = self._kernels.rdoq_symbols(
+            projected,
+            self._centres[step.channels],
+            self._bit_weight[step.channels],
+            bits,
+            tables.rows.reshape(projected.shape),
+        )
+
+    def choose_without_context(self) -> NDArray[np.float32]:
+        """Choose the symbols of all channels at once with one table a channel: nearly what coding chooses.
+
+        Returns:
+            The quantization error of the latent, (images, patches, h, w, D).
         """
         count = len(self.symbols)
         for group, (start, end) in enumerate(itertools.pairwise(self._starts.tolist())):
             if start >= count:
                 break
-            part = slice(start, min(end, count))
-            chosen = self.run(part)
-            bits, index = self._prior.central_bits(group), np.arange(len(chosen), dtype=np.int32)[:, None]
-            chosen[:] = self._prior.kernels.rdoq_symbols(self._projected, self._centres, self._price, bits, index)
-        self._subtract(part)
-        return np.ascontiguousarray(self._rest.T).reshape(*self.shape, -1)
+            channels = slice(start, min(end, count))
+            symbols = self.channel_run(channels)
+            bits, index = self._prior.central_bits(group), np.arange(len(symbols), dtype=np.int32)[:, None]
+            symbols[:] = self._kernels.rdoq_symbols(self._projected, self._centres, self._bit_weight, bits, index)
+        self._subtract(channels)
+        return np.ascontiguousarray(self._residual.T).reshape(*self.shape, -1)
 
     def values(self) -> NDArray[np.int64]:
-        """What was chosen, (pictures, tiles, h, w, channels)."""
+        """Return the symbols, (images, patches, h, w, channels)."""
         return self.symbols.T.astype(np.int64, order="C").reshape(*self.shape, -1)
 
     def _subtract(self, channels: slice) -> None:
         values = self._quantizer["values"][channels]
-        chosen = np.empty((len(values), self._rest.shape[1]), np.float32)
-        self._prior.kernels.look_up(values, self.symbols[channels], chosen)
-        self._rest -= self._quantizer["directions"][channels].T @ chosen
-
-    def choose(self, coding_step: CodingStep, rows: NDArray[np.int64], tables: SymbolTables) -> None:
-        """Choose the symbols of a coding_step of the run in some rows, (m,), given the tables that will code each of them."""
-        part = coding_step.channels
-        where = rows_as_slice(rows, self.symbols.shape[1])
-        before = self._channels.start - self._first
-        projected = self._projected[before + part.start : before + part.stop, where]
-        bits = self._prior.channel_bits(slice(self._channels.start + part.start, self._channels.start + part.stop))
-        assert tables.rows is not None
-        self.symbols[self._channels][part, where] = self._prior.kernels.rdoq_symbols(
-            projected, self._centres[part], self._price[part], bits, tables.rows.reshape(projected.shape)
-        )
+        chosen = np.empty((len(values), self._residual.shape[1]), np.float32)
+        self._kernels.look_up(values, self.symbols[channels], chosen)
+        self._residual -= self._quantizer["directions"][channels].T @ chosen

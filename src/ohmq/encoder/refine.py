@@ -1,48 +1,134 @@
-"""Feedback in the encoder: what a choice of symbols decodes to moves the latent that symbols are chosen from."""
+r"""Analysis by synthesis: refine a latent by what its symbols decode to.
 
+Each pass chooses symbols without context, synthesises them, and moves the latent by the part of the reconstruction error that
+quantization does not explain. The decoder does not know of it.
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ohmq.encoder.rdoq import Rdoq
+from ohmq.entropy.kernels import NUMPY, Kernels
+from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
+from ohmq.geometry import Window
 from ohmq.models.config import BLOCK, GREY_LEVELS
+from ohmq.runtime.latents import Latent
+from ohmq.runtime.windowed import WindowedTransforms, pixel_box, to_patches
 
-__all__ = ["STEPS", "block_coefficients", "fed_back"]
+__all__ = ["STEPS", "LatentRefiner", "block_coefficients", "refine_latent"]
 
 Array = NDArray[Any]
 
 STEPS = (0.5, 0.25)
-"""How far to go each time. Larger ones gain less: symbols are chosen anew, and decode to something else again."""
+"""Step size of each refinement pass. Larger steps gain less: the next choice of symbols undoes them."""
 
 
-def block_coefficients(pictures: Array, block: Array) -> NDArray[np.float32]:
-    """The block transform of pictures, or of differences between pictures, in units of the latent.
+def block_coefficients(images: Array, block: Array) -> NDArray[np.float32]:
+    """Apply the block transform to images or to differences between images.
 
-    Shape:
-        pictures: (P, 3, H, W), in grey levels. block: the filters, (D, 3, 16, 16). Returns: (P, H / 16, W / 16, D).
+    Args:
+        images: (N, 3, H, W), in grey levels.
+        block: filters of the transform, (D, 3, 16, 16).
+
+    Returns:
+        Coefficients in units of the latent, (N, H / 16, W / 16, D).
     """
-    count, colours, height, width = pictures.shape
-    blocks = pictures.reshape(count, colours, height // BLOCK, BLOCK, width // BLOCK, BLOCK)
+    count, colours, height, width = images.shape
+    blocks = images.reshape(count, colours, height // BLOCK, BLOCK, width // BLOCK, BLOCK)
     rows = blocks.transpose(0, 2, 4, 1, 3, 5).reshape(count, height // BLOCK, width // BLOCK, -1)
     return np.asarray(rows @ block.reshape(len(block), -1).T / np.float32(GREY_LEVELS), np.float32)
 
 
-def fed_back(latent: Array, left: Array, missed: Array, step: float) -> NDArray[np.float32]:
-    r"""The latent of a picture, moved against what decoding makes of a choice of its symbols.
+def refine_latent(
+    latent: Array, quantization_error: Array, reconstruction_error: Array, step: float
+) -> NDArray[np.float32]:
+    r"""Move a latent by the reconstruction error that quantization does not explain.
 
-    $$ z' = z + s \left(m - \beta r\right), \qquad \beta = \frac{\langle m, r \rangle}{\langle r, r \rangle} $$
+    $$ z' = z + s \left(e - \beta q\right), \qquad \beta = \frac{\langle e, q \rangle}{\langle q, q \rangle} $$
 
-    r is what the choice leaves of the latent, m what the decoded picture misses of the original. In a linear codec they would
-    be the same up to a factor, and nothing would move: quantization stays as it was chosen. What m has besides is what
-    synthesis makes of just these codewords, which analysis could not know.
+    In a linear codec the reconstruction error e would equal the quantization error q up to a factor, and nothing would move.
+    The rest of e is the error that synthesis makes with these codewords, which analysis could not know.
 
     Args:
+        latent: z, (h, w, D).
+        quantization_error: q, latent minus chosen codewords, (h, w, D).
+        reconstruction_error: e, the `block_coefficients` of original minus decoded image, (h, w, D).
         step: s.
 
-    Shape:
-        latent: (h, w, D). left: r, the same. missed: m, the same, the `block_coefficients` of original minus decoded picture.
-        Returns: the same.
+    Returns:
+        z', (h, w, D).
     """
-    energy = float(np.vdot(left, left))
-    part = np.float32(np.vdot(missed, left) / energy if energy else 0)
-    return np.asarray(latent + np.float32(step) * (missed - part * left), np.float32)
+    energy = float(np.vdot(quantization_error, quantization_error))
+    explained = np.float32(np.vdot(reconstruction_error, quantization_error) / energy if energy else 0)
+    return np.asarray(latent + np.float32(step) * (reconstruction_error - explained * quantization_error), np.float32)
+
+
+class LatentRefiner:
+    """Refines the latents of a model that supports RDOQ.
+
+    Args:
+        prior: the model's integer prior.
+        quantizer: the quantizer's tensors, as for `Rdoq`, and "output_bias" (D,).
+        windowed: the model's transforms.
+        kernels: inner loops; default: numpy.
+    """
+
+    def __init__(
+        self,
+        prior: IntegerTabulatedPrior,
+        quantizer: Mapping[str, Array],
+        windowed: WindowedTransforms,
+        kernels: Kernels = NUMPY,
+    ) -> None:
+        self._prior, self._quantizer, self._windowed, self._kernels = prior, quantizer, windowed, kernels
+
+    def rdoq(self, latent: Array, channels: int, lambda_scale: float = 1.0) -> Rdoq:
+        """Choose symbols of latents (images, 1, h, w, D) by RDOQ while ``channels`` channels are coded."""
+        return Rdoq(self._prior, self._quantizer, latent, channels, lambda_scale=lambda_scale, kernels=self._kernels)
+
+    def refine(self, source: Latent, channels: int, place: Window | None = None) -> Array:
+        """Refine a latent with as many passes as its effort; large images window by window.
+
+        Args:
+            source: the latent.
+            channels: the number of channels that will be coded.
+            place: the window of the latent that is wanted; default: all of it.
+
+        Returns:
+            (1, rows, columns, D).
+
+        Raises:
+            ValueError: an effort, and no image.
+        """
+        rows, columns = source.values.shape[1:3]
+        place = place or Window(0, 0, rows, columns)
+        if not source.effort:
+            return source.values[:, place.rows, place.columns]
+        if source.image is None:
+            raise ValueError(f"effort is {source.effort}: analysis by synthesis needs the image of the latent")
+        whole = not self._windowed.needs_windows(source)
+        halo = 0 if whole else source.effort * self._windowed.transforms.synthesis_halo
+        refined = np.empty((1, *place.shape, source.values.shape[3]), np.float32)
+        for window in self._windowed.subdivide(place, whole):
+            outer = window.widened(halo, rows, columns)
+            inner, target = window.within(outer), window.within(place)
+            pixels = np.asarray(source.image.crop(pixel_box(outer, source.width, source.height)))
+            values = self._refined(source.values[0, outer.rows, outer.columns], pixels, channels, source)
+            refined[0, target.rows, target.columns] = values[inner.rows, inner.columns]
+        return refined
+
+    def _refined(self, latent: Array, pixels: Array, channels: int, source: Latent) -> Array:
+        """Refine the latent (h, w, D) of a window, whose pixels (H, W, 3) may end up to a block earlier."""
+        (image,) = to_patches(pixels, (latent.shape[0] * BLOCK, latent.shape[1] * BLOCK))
+        transforms = self._windowed.transforms
+        for step in STEPS[: source.effort]:
+            rdoq = self.rdoq(latent[None, None], channels, source.lambda_scale)
+            quantization_error = rdoq.choose_without_context()[0, 0]
+            decoded = transforms.pixels_from_codewords((latent - quantization_error)[None], channels)
+            quantization_error -= self._quantizer["output_bias"]
+            error = block_coefficients(image.astype(np.float32) - decoded, transforms.block)[0]
+            latent = refine_latent(latent, quantization_error, error, step)
+        return latent

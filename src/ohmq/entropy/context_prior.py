@@ -1,7 +1,11 @@
-"""Priors frozen to integers: from symbols decoded so far to frequency tables, without a floating-point decision.
+"""Static and context prior in integers: from decoded symbols to frequency tables, without a floating-point decision.
 
 The arithmetic of the context prior is normative; `docs/file-format.md` describes it. Integers are carried in float64
-where a matrix product is needed: every sum stays below 2^53, so it is exact in any order, on any machine.
+where a matrix product is needed: every sum stays below 2^53, so it is exact in any order, on any machine. (Ballé et
+al., Integer Networks for Data Compression with Latent-Variable Models, 2019, say why entropy models need that.)
+
+The context of a channel is the sum of the codewords of earlier channel-conditional groups in the 3x3 neighbourhood
+(Minnen & Singh, Channel-wise Autoregressive Entropy Models, 2020).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +27,7 @@ __all__ = [
     "border_classes",
     "exp2_table",
     "exp2_weights",
+    "integer_tensors",
     "neighbour_rows",
     "rows_as_slice",
 ]
@@ -36,16 +41,20 @@ COEFFICIENT_BITS = 12
 LOGIT_BITS = 10
 """Fraction bits of logits (base 2) and features."""
 CHUNK_ROWS = 4096
-"""Rows that are worked on at a time."""
+"""Rows that a network takes at once."""
 BORDER_CLASSES = 16
 """Classes of positions: 4 of rows (first, middle, last, only) times 4 of columns."""
 
 
 def border_classes(height: int, width: int) -> NDArray[np.int32]:
-    """The border class of each position of a latent, in raster order: 4 * row class + column class.
+    """Return the border class of each position of a latent, in raster order: 4 * row class + column class.
 
-    Shape:
-        Returns: (height * width,), int32 in [0, 16). Classes: 0 first, 1 middle, 2 last, 3 the only one.
+    Args:
+        height: positions.
+        width: positions.
+
+    Returns:
+        (height * width,), int32 in [0, 16). Row and column classes: 0 first, 1 middle, 2 last, 3 the only one.
 
     Example:
         >>> border_classes(3, 3)
@@ -61,17 +70,28 @@ def border_classes(height: int, width: int) -> NDArray[np.int32]:
 
 
 def exp2_table(num_symbols: int) -> NDArray[np.int64]:
-    """round(2^(B - i / 1024)) for i in [0, 1024): the weights of a context table, B such that S of them fit 30 bits."""
+    """Return round(2^(B - i / 1024)) for i in [0, 1024), B such that the sum of S weights fits 30 bits.
+
+    Args:
+        num_symbols: S.
+
+    Returns:
+        (1024,), int64.
+    """
     bits = min(20, 30 - (num_symbols - 1).bit_length())
     steps = 1 << LOGIT_BITS
     return np.round(2.0 ** (bits - np.arange(steps) / steps)).astype(np.int64)
 
 
 def exp2_weights(logits: NDArray[np.int64], table: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Integer weights in proportion to 2^(logits / 1024), the largest of a row about table[0].
+    """Return integer weights in proportion to 2^(logits / 1024); the largest of a row is about table[0].
 
-    Shape:
-        logits: (rows, S). table: (1024,), of `exp2_table`. Returns: (rows, S).
+    Args:
+        logits: (rows, S).
+        table: of `exp2_table`, (1024,).
+
+    Returns:
+        (rows, S).
     """
     below = logits.max(-1, keepdims=True) - logits
     return table[below & ((1 << LOGIT_BITS) - 1)] >> np.minimum(below >> LOGIT_BITS, 62)
@@ -82,7 +102,7 @@ class ChannelTables(NamedTuple):
 
     Attributes:
         frequencies: (T, S), int64, rows sum to 2^24.
-        rows: (n,), which table codes which symbol; None: table i codes symbol i.
+        rows: table of each symbol, (n,); None: table i codes symbol i.
     """
 
     frequencies: NDArray[np.int64]
@@ -90,10 +110,13 @@ class ChannelTables(NamedTuple):
 
 
 def integer_tensors(tensors: Mapping[str, Array]) -> dict[str, Array]:
-    """The tensors of a prior, contiguous.
+    """Return the tensors of a prior, contiguous.
+
+    Args:
+        tensors: by name.
 
     Raises:
-        ValueError: one that is not of 16 or 32 bits: sums of more could overflow.
+        ValueError: a tensor of other integers than 16 or 32 bits: sums could overflow.
     """
     for name, value in tensors.items():
         if value.dtype not in (np.int16, np.int32):
@@ -102,7 +125,13 @@ def integer_tensors(tensors: Mapping[str, Array]) -> dict[str, Array]:
 
 
 class SymbolTables(NamedTuple):
-    """Which tables code which symbols, as `ohmq.entropy.SymbolEncoder.encode` takes them."""
+    """Tables of some symbols: the arguments of `ohmq.entropy.SymbolEncoder.encode`.
+
+    Attributes:
+        tables: frequencies, (T, S).
+        rows: table of each symbol; None: table i codes symbol i.
+        in_order: symbols are coded in their order, not table by table.
+    """
 
     tables: Array
     rows: Array | None = None
@@ -110,12 +139,13 @@ class SymbolTables(NamedTuple):
 
 
 class CodingStep(NamedTuple):
-    """Rows whose symbols can be coded once those of earlier coding_steps of the same channels are known.
+    """Rows whose symbols can be coded once the symbols of earlier steps of the same channels are known.
 
     Attributes:
-        first: the first picture. channels: which of those that are coded together.
-        rows: of each picture, the same number, shape (pictures, m).
-        tables: for the number of a picture in ``rows``: those of its symbols, channel by channel.
+        first: number of the first image.
+        channels: range within the channels that are coded together.
+        rows: of each image, (images, m).
+        tables: returns the tables of the symbols of ``rows[i]``, channel by channel, given i.
     """
 
     first: int
@@ -125,21 +155,21 @@ class CodingStep(NamedTuple):
 
 
 def rows_as_slice(rows: NDArray[np.int64], count: int) -> NDArray[np.int64] | slice:
-    """Rows of a coding_step as an index: a slice if they are all ``count`` there are, which numpy copies many times as fast."""
+    """Return rows as an index: a slice if they are all ``count`` rows, which numpy copies many times as fast."""
     return slice(None) if len(rows) == count else rows
 
 
 class IntegerContextPrior:
-    """A prior in integers: static tables for each border class, or tables computed from the context.
+    """Prior in integers: static tables for each border class, or tables computed from the context.
 
     Args:
-        tensors: what `ohmq.model_files.freeze` makes. Static: "frequencies" (classes, C, S). Context: "logits" (classes, C,
-            S), "features" (C, S, K), "codewords" (C, S, D), "exp2" (1024,), and for each group g >= 1 and layer l of 0,
-            1, 2 "network.g.l.weight" (out, in) and "network.g.l.bias" (out,).
+        tensors: those of `ohmq.model_files.freeze`. Static: "frequencies" (classes, C, S). Context: "logits" (classes,
+            C, S), "features" (C, S, K), "codewords" (C, S, D), "exp2" (1024,), and for each group g >= 1 and layer l of
+            0, 1, 2 "network.g.l.weight" (out, in) and "network.g.l.bias" (out,).
         group_sizes: channels of each group.
 
     Attributes:
-        kernels: what runs the loops over symbols.
+        kernels: loops over symbols, for states that begin without others.
 
     Raises:
         ValueError: tensors that do not fit together, or could overflow.
@@ -163,6 +193,7 @@ class IntegerContextPrior:
             self.frequencies = frequencies
 
     def _prepare_context(self) -> None:
+        """Convert the tensors of a context prior, and check that all sums are exact."""
         self.logits = self.tensors["logits"].astype(np.int64)
         self.features = self.tensors["features"].astype(np.float64)
         self.codewords = self.tensors["codewords"].astype(np.int64)
@@ -185,22 +216,45 @@ class IntegerContextPrior:
             self.networks.append(layers)
 
     def aligned(self, ends: Sequence[int]) -> bool:
-        """Whether layers with these ends keep together what is coded together: each channel is coded alone."""
+        """Say whether layers with these ends keep together the channels that are coded together: here each is alone."""
         return True
 
-    def begin(self, tiles: int, height: int, width: int) -> "ContextPriorState":
-        """Start coding the symbols of ``tiles`` latents of the same size."""
-        return ContextPriorState(self, tiles, height, width)
+    def begin(self, tiles: int, height: int, width: int, *, kernels: Kernels | None = None) -> "ContextPriorState":
+        """Start coding the symbols of ``tiles`` latents of the same size.
+
+        Args:
+            tiles: latents, coded channel by channel together.
+            height: positions.
+            width: positions.
+            kernels: the loops over symbols; None: those of the attribute ``kernels``.
+
+        Returns:
+            The state before the first channel.
+        """
+        return ContextPriorState(self, tiles, height, width, kernels=kernels or self.kernels)
 
 
 class ContextPriorState:
-    """What is known while the channels of some latents are coded one after the other.
+    """Context of some latents whose channels are coded one after the other.
 
-    Rows are tile by tile, positions in raster order in each: tiles * height * width.
+    Rows are the positions of all latents: tile by tile, in raster order in each.
+
+    Args:
+        prior: the prior.
+        tiles: latents.
+        height: positions.
+        width: positions.
+        kernels: loops over symbols.
+
+    Attributes:
+        channel: the next channel to code.
+        rows: tiles * height * width.
     """
 
-    def __init__(self, prior: IntegerContextPrior, tiles: int, height: int, width: int) -> None:
-        self.prior, self.height, self.width = prior, height, width
+    def __init__(
+        self, prior: IntegerContextPrior, tiles: int, height: int, width: int, *, kernels: Kernels = NUMPY
+    ) -> None:
+        self.prior, self.height, self.width, self.kernels = prior, height, width, kernels
         self.positions, self.rows = height * width, tiles * height * width
         classes = border_classes(height, width) if prior.num_classes > 1 else np.zeros(height * width, np.int32)
         self.classes = np.tile(classes, tiles)
@@ -208,11 +262,11 @@ class ContextPriorState:
         self._group, self._group_start = 0, 0
         self._coefficients: NDArray[np.float64] | None = None
         if prior.is_context:
-            self._partial = np.zeros((self.rows, prior.codewords.shape[2]), np.int64)
+            self._codeword_sums = np.zeros((self.rows, prior.codewords.shape[2]), np.int64)
             self._neighbours = neighbour_rows(tiles, height, width)
 
     def tables(self, rows: slice = slice(None)) -> ChannelTables:
-        """Tables for the current channel, for some of the rows."""
+        """Return the tables of the current channel, for some of the rows."""
         prior, c = self.prior, self.channel
         if not prior.is_context:
             if prior.num_classes == 1:
@@ -227,13 +281,21 @@ class ContextPriorState:
             logits = logits + np.floor(products / (1 << COEFFICIENT_BITS)).astype(np.int64)
         return ChannelTables(frequencies_from_weights(exp2_weights(logits, prior.exp2)), None)
 
-    def run(self, most: int) -> int:
-        """How many of the next channels are coded together, at most ``most``."""
+    def channel_run(self, limit: int) -> int:
+        """Return the number of next channels that are coded together, at most ``limit``: always 1."""
         return 1
 
-    def coding_steps(self, pictures: int, channels: int) -> Iterator[CodingStep]:
-        """What to code of the current channel, in this order; see `CodingStep`."""
-        each = self.rows // pictures
+    def coding_steps(self, images: int, channels: int) -> Iterator[CodingStep]:
+        """Divide the current channel into coding steps.
+
+        Args:
+            images: the rows belong to this number of images, in equal parts.
+            channels: 1.
+
+        Yields:
+            The steps in the order of coding.
+        """
+        each = self.rows // images
         if not self.prior.is_context:
             spans = [(0, self.rows)]
         elif each <= CHUNK_ROWS:
@@ -241,54 +303,66 @@ class ContextPriorState:
             spans = [(start, min(start + step, self.rows)) for start in range(0, self.rows, step)]
         else:
             spans = [
-                (picture + start, picture + min(start + CHUNK_ROWS, each))
-                for picture in range(0, self.rows, each)
+                (first + start, first + min(start + CHUNK_ROWS, each))
+                for first in range(0, self.rows, each)
                 for start in range(0, each, CHUNK_ROWS)
             ]
         for start, stop in spans:
             rows = np.arange(start, stop).reshape(max(1, (stop - start) // each), -1)
-            yield CodingStep(start // each, slice(0, 1), rows, self._picture_tables(slice(start, stop), rows.shape[1]))
+            yield CodingStep(start // each, slice(0, 1), rows, self._image_tables(slice(start, stop), rows.shape[1]))
 
-    def _picture_tables(self, rows: slice, each: int) -> Callable[[int], SymbolTables]:
+    def _image_tables(self, rows: slice, each: int) -> Callable[[int], SymbolTables]:
+        """Compute the tables of some rows; returns a function from an image among them to its tables."""
         tables, index = self.tables(rows)
 
-        def of(number: int) -> SymbolTables:
-            part = slice(number * each, (number + 1) * each)
+        def image_tables(image: int) -> SymbolTables:
+            part = slice(image * each, (image + 1) * each)
             return SymbolTables(tables[part]) if index is None else SymbolTables(tables, index[part])
 
-        return of
+        return image_tables
 
-    def learn(self, coding_step: CodingStep, symbols: Array) -> None:
-        """Take the symbols of a coding_step; nothing to learn here before the channel is complete."""
+    def observe(self, coding_step: CodingStep, symbols: Array) -> None:
+        """Take the symbols of a coding step; no other step of the same channel depends on them."""
 
     def advance(self, symbols: Array) -> None:
-        """Take the symbols of the current channel, shape (1, rows), and go to the next channel."""
+        """Take the symbols of the current channel, (1, rows), and go on to the next channel."""
         prior, c = self.prior, self.channel
         if prior.is_context:
-            self._partial += prior.codewords[c][symbols[0]]
+            self._codeword_sums += prior.codewords[c][symbols[0]]
         self.channel += 1
         if self.channel == self._group_start + prior.group_sizes[self._group]:
             self._group_start, self._group = self.channel, self._group + 1
             self._coefficients = None
 
     def _run_network(self) -> NDArray[np.float64]:
-        """Coefficients of the current group, shape (rows, channels of the group, K), integers in float64."""
+        """Return the coefficients of the current group, (rows, channels of the group, K), integers in float64."""
         prior = self.prior
-        padded = np.concatenate([self._partial, np.zeros((1, self._partial.shape[1]), np.int64)]).astype(np.float64)
+        padded = np.concatenate([self._codeword_sums, np.zeros((1, self._codeword_sums.shape[1]), np.int64)]).astype(
+            np.float64
+        )
         out = np.empty((self.rows, prior.group_sizes[self._group] * prior.features.shape[2]))
         for start in range(0, self.rows, CHUNK_ROWS):
-            part = slice(start, start + CHUNK_ROWS)
-            x = padded[self._neighbours[part]].reshape(-1, 9 * padded.shape[1])
+            chunk = slice(start, start + CHUNK_ROWS)
+            x = padded[self._neighbours[chunk]].reshape(-1, 9 * padded.shape[1])
             for layer, (weight, bias) in enumerate(prior.networks[self._group - 1]):
                 x = x @ weight.T + bias
                 if layer < 2:
                     x = np.floor(np.maximum(x, 0) / (1 << WEIGHT_BITS))
-            out[part] = np.floor(x / (1 << (WEIGHT_BITS + VALUE_BITS - COEFFICIENT_BITS)))
+            out[chunk] = np.floor(x / (1 << (WEIGHT_BITS + VALUE_BITS - COEFFICIENT_BITS)))
         return out.reshape(self.rows, prior.group_sizes[self._group], -1)
 
 
 def neighbour_rows(tiles: int, height: int, width: int) -> NDArray[np.int64]:
-    """Rows of the 3x3 neighbourhood of each row; ``tiles * height * width`` stands for beyond the border."""
+    """Return the rows of the 3x3 neighbourhood of each row; the number of rows stands for beyond the border.
+
+    Args:
+        tiles: latents.
+        height: positions.
+        width: positions.
+
+    Returns:
+        (tiles * height * width, 9).
+    """
     rows = tiles * height * width
     inside = np.pad(np.arange(rows).reshape(tiles, height, width), ((0, 0), (1, 1), (1, 1)), constant_values=rows)
     windows = np.lib.stride_tricks.sliding_window_view(inside, (3, 3), axis=(1, 2))

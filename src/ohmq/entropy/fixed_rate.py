@@ -1,4 +1,4 @@
-"""Fixed-rate packing: exact mixed radix in blocks, no entropy coder; the size is known before."""
+"""Fixed-rate packing: exact mixed radix in blocks, without an entropy coder; the size is known in advance."""
 
 from typing import Any
 
@@ -16,10 +16,10 @@ Array = NDArray[Any]
 
 
 def fixed_rate_bytes(num_symbols: Array) -> int:
-    """Bytes that symbols of these alphabet sizes take.
+    """Return the number of bytes that symbols take.
 
-    Shape:
-        num_symbols: (n,), the alphabet size of each symbol.
+    Args:
+        num_symbols: alphabet size of each symbol, (n,).
 
     Example:
         >>> fixed_rate_bytes(np.full(144, 256)), fixed_rate_bytes(np.full(10, 3))
@@ -31,8 +31,12 @@ def fixed_rate_bytes(num_symbols: Array) -> int:
 def encode_fixed_rate(symbols: Array, num_symbols: Array) -> bytes:
     """Pack symbols: each block is one big-endian integer, its first symbol the most significant digit.
 
-    Shape:
-        symbols, num_symbols: (n,).
+    Args:
+        symbols: integers, (n,).
+        num_symbols: alphabet size of each symbol, (n,).
+
+    Returns:
+        `fixed_rate_bytes` bytes.
 
     Raises:
         ValueError: a symbol outside its alphabet, or an alphabet without symbols.
@@ -56,7 +60,14 @@ def encode_fixed_rate(symbols: Array, num_symbols: Array) -> bytes:
 
 
 def decode_fixed_rate(data: bytes, num_symbols: Array) -> NDArray[np.int64]:
-    """Unpack what `encode_fixed_rate` packed.
+    """Unpack symbols: the inverse of `encode_fixed_rate`.
+
+    Args:
+        data: the packed symbols.
+        num_symbols: alphabet size of each symbol, (n,).
+
+    Returns:
+        (n,), int64.
 
     Raises:
         BitstreamError: too few or too many bytes, or a block that no encoder writes.

@@ -1,4 +1,4 @@
-"""The loops over symbols in which coding spends its time, in numpy; `ohmq.entropy.kernels_numba` has the same compiled."""
+"""Loops over symbols in which coding spends its time, in numpy; `ohmq.entropy.kernels_numba` has them compiled."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -18,6 +18,8 @@ __all__ = [
     "Encoder",
     "Kernels",
     "Levels",
+    "NeighbourNetworks",
+    "Neighbours",
 ]
 
 Array = NDArray[Any]
@@ -27,74 +29,118 @@ Levels = tuple[tuple[int, int], tuple[int, int]]
 VALUE_BITS = 8
 """Fraction bits of the context networks' inputs, activations and outputs before the last shift."""
 LEVEL_BITS = 2
-"""Fraction bits of a coefficient's grid: quarters."""
+"""Fraction bits of a coefficient's grid: its step is a quarter."""
 SPATIAL_LIMIT = 8
-"""Features of neighbours' symbols are clipped to so many steps."""
+"""Limit of features of neighbours' symbols, in steps of the quantizer."""
 LARGEST_NEIGHBOUR = SPATIAL_LIMIT << VALUE_BITS
-"""The same in integers; neighbours' symbols and hidden units of their networks are clipped to it as well."""
+"""The same limit in integers; it also clips neighbour values and hidden units of the neighbour networks."""
 
 
 class Encoder(Protocol):
-    """As `ohmq.entropy.SymbolEncoder`."""
+    """Symbol encoder, such as `ohmq.entropy.SymbolEncoder`."""
 
     def encode(self, symbols: Array, tables: Array, index: Array | None = None, in_order: bool = False) -> None:
         """Append symbols."""
 
     def finish(self) -> bytes:
-        """The bytes of all of them."""
+        """Return the bytes of all symbols."""
 
 
 class Decoder(Protocol):
-    """As `ohmq.entropy.SymbolDecoder`."""
+    """Symbol decoder, such as `ohmq.entropy.SymbolDecoder`."""
 
     def decode(self, tables: Array, index: Array | None, count: int, in_order: bool = False) -> NDArray[np.int32]:
-        """The next symbols."""
+        """Return the next symbols."""
+
+
+class NeighbourNetworks(NamedTuple):
+    """Weights that turn neighbour values of checkerboard channels into coefficients, of one pass.
+
+    Attributes:
+        weights: of the features, (channels, 2, 4 + H).
+        hidden_weights: of the H hidden units of each channel, (channels, H, 4).
+        hidden_bias: (channels, H).
+    """
+
+    weights: Array
+    hidden_weights: Array
+    hidden_bias: Array
+
+
+class Neighbours(NamedTuple):
+    """Four neighbours of each position that one pass codes.
+
+    Attributes:
+        indexes: positions of the neighbours, (4, m); the number of positions stands for one beyond the border.
+        in_bounds: 1, or 0 beyond the border, (4, m).
+        number: neighbours in bounds, but at least 1, (m,).
+    """
+
+    indexes: NDArray[np.int64]
+    in_bounds: Array
+    number: Array
 
 
 class Kernels(NamedTuple):
-    """What all kinds of kernels have: coders, and what the functions of this module do; all give the same, bit by bit."""
+    """One implementation of the loops over symbols: coders, and the functions of this module.
+
+    All implementations give the same, bit by bit.
+    """
 
     encoder: Callable[[], Encoder]
     decoder: Callable[[bytes], Decoder]
-    floored: Callable[[Array, float], Array]
+    floor_in_place: Callable[[Array, float], Array]
     own_coefficients: Callable[[Array, Array, tuple[int, ...]], Array]
-    neighbour_coefficients: Callable[[Array, Array, Array, Array, Array, Array, Array], Array]
+    neighbour_coefficients: Callable[[NeighbourNetworks, Array, Neighbours], Array]
     look_up: Callable[[Array, Array, Array], None]
     build_indexes: Callable[[Array, Array, Levels], NDArray[np.int32]]
     rdoq_symbols: Callable[[Array, Array, Array, Array, Array], NDArray[np.integer]]
 
 
-def floored(x: Array, least: float) -> Array:
-    """Round the numbers of (rows, columns) down in place, those below ``least`` to it; the largest magnitude of each column."""
-    np.floor(np.maximum(x, x.dtype.type(least), out=x), out=x)
-    return np.asarray(x.max(0) if least == 0 else np.maximum(x.max(0), -x.min(0)))
+def floor_in_place(x: Array, lower: float) -> Array:
+    """Clip numbers from below and round them down, in place.
+
+    Args:
+        x: (rows, columns), overwritten.
+        lower: the least value that stays; 0 makes it a ReLU.
+
+    Returns:
+        The largest magnitude of each column, (columns,).
+    """
+    np.floor(np.maximum(x, x.dtype.type(lower), out=x), out=x)
+    return np.asarray(x.max(0) if lower == 0 else np.maximum(x.max(0), -x.min(0)))
 
 
 def own_coefficients(weights: Array, own: Array, shape: tuple[int, ...]) -> Array:
-    """What channels' own coefficients add to the two that choose tables.
+    """Compute what the channels' own projections add to the two coefficients that choose tables.
 
-    Four features of each: its magnitude, that of its four neighbours, itself, its neighbours; each rounded down and clipped.
+    A channel has four features at each position, each rounded down and clipped: its magnitude, the mean magnitude of
+    its four neighbours, its value, and the mean value of its neighbours.
 
-    Shape:
-        weights: (channels, 2, 4). own: (channels, rows), integers, overwritten. shape: (tiles, h, w), of rows.
-        Returns: (channels, 2, rows), as the weights.
+    Args:
+        weights: (channels, 2, 4).
+        own: the projections, integers, (channels, rows); overwritten.
+        shape: (tiles, h, w) of the rows.
+
+    Returns:
+        (channels, 2, rows), of the type of the weights.
     """
     one, two = 1 << VALUE_BITS, 2 << VALUE_BITS
     features: Array = np.empty((len(own), 4, own.shape[1]), weights.dtype)
     out = features.reshape(len(own), 4, *shape)
     grid = own.reshape(len(own), *shape)
-    around = _quarter_of_neighbours(grid)
+    neighbour_mean = _neighbour_mean(grid)
     np.clip(grid, -one, one, out=out[:, 2])
-    np.clip(around, -one, one, out=out[:, 3])
+    np.clip(neighbour_mean, -one, one, out=out[:, 3])
     magnitude = np.abs(grid, out=grid)
-    around = _quarter_of_neighbours(magnitude)
+    neighbour_mean = _neighbour_mean(magnitude)
     np.clip(magnitude, 0, two, out=out[:, 0])
-    np.clip(around, 0, two, out=out[:, 1])
+    np.clip(neighbour_mean, 0, two, out=out[:, 1])
     return np.asarray(weights @ features)
 
 
-def _quarter_of_neighbours(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A quarter of the sum of the left, right, upper and lower neighbour, zero beyond the border, rounded down; (..., h, w)."""
+def _neighbour_mean(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the mean of the four neighbours, zero beyond the border, rounded down; (..., h, w)."""
     out = np.zeros_like(x)
     out[..., 1:, :] = x[..., :-1, :]
     out[..., :-1, :] += x[..., 1:, :]
@@ -104,51 +150,66 @@ def _quarter_of_neighbours(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.floor(out, out=out)
 
 
-def neighbour_coefficients(
-    weights: Array, hidden_weights: Array, hidden_bias: Array, places: Array, near: Array, there: Array, count: Array
-) -> Array:
-    """What symbols at four neighbours add to the two coefficients that choose tables.
+def neighbour_coefficients(networks: NeighbourNetworks, values: Array, neighbours: Neighbours) -> Array:
+    """Compute what neighbour values add to the two coefficients that choose tables.
 
-    Features of a channel at a position: a constant; of its neighbours' values the mean, the mean magnitude and the mean
-    deviation from their mean; and H hidden units of a small network. Each is rounded down and clipped.
+    A channel has these features at a position, each rounded down and clipped: a constant; of its neighbours' values the
+    mean, the mean magnitude and the mean deviation from the mean; and the H hidden units of a small network.
 
-    Shape:
-        weights: (channels, 2, 4 + H). hidden_weights: (channels, H, 4). hidden_bias: (channels, H). places: the values,
-        (channels, positions + 1), the last one zero: beyond the border. near: the neighbours' positions, (4, m). there: 1, or
-        0 beyond the border, (4, m). count: how many there are, at least 1, (m,). Returns: (channels, 2, m).
+    Args:
+        networks: the weights of the pass.
+        values: values of the symbols, (channels, positions + 1); the last column is zero and stands for beyond the
+            border.
+        neighbours: of the m positions that the pass codes.
+
+    Returns:
+        (channels, 2, m), of the type of the weights.
     """
-    around = places.take(near, 1)  # (channels, neighbours, m)
+    weights, hidden_weights, hidden_bias = networks
+    around = values.take(neighbours.indexes, 1)  # (channels, neighbours, m)
     features: Array = np.empty((len(around), weights.shape[2], around.shape[2]), weights.dtype)
     features[:, 0] = 1 << VALUE_BITS
     mean, magnitude, deviation = (features[:, i] for i in (1, 2, 3))
     if weights.shape[2] > 4:
-        seen = np.clip(around, -LARGEST_NEIGHBOUR, LARGEST_NEIGHBOUR)
-        np.matmul(hidden_weights, seen, out=features[:, 4:])
+        clipped = np.clip(around, -LARGEST_NEIGHBOUR, LARGEST_NEIGHBOUR)
+        np.matmul(hidden_weights, clipped, out=features[:, 4:])
         features[:, 4:] += hidden_bias[:, :, None]
         np.floor(features[:, 4:], out=features[:, 4:])
         np.clip(features[:, 4:], 0, LARGEST_NEIGHBOUR, out=features[:, 4:])
-    # A quotient of such integers that is none itself is too far from the next one to be rounded to it.
+    # Rounding the quotient of such integers never carries it to the next integer.
+    count = neighbours.number
     np.floor(np.divide(around.sum(1), count, out=mean), out=mean)
     np.floor(np.divide(np.abs(around).sum(1), count, out=magnitude), out=magnitude)
     around -= mean[:, None]
     np.abs(around, out=around)
-    around *= there
+    around *= neighbours.in_bounds
     np.floor(np.divide(around.sum(1), count, out=deviation), out=deviation)
     np.clip(features[:, :4], -LARGEST_NEIGHBOUR, LARGEST_NEIGHBOUR, out=features[:, :4])
     return np.asarray(weights @ features)
 
 
 def look_up(values: Array, symbols: Array, out: Array) -> None:
-    """The values of symbols: (channels, S) and (channels, rows) to ``out``, (channels, at least rows)."""
+    """Write the values of symbols to ``out``.
+
+    Args:
+        values: of each symbol of each channel, (channels, S).
+        symbols: (channels, rows).
+        out: (channels, at least rows).
+    """
     first = np.arange(len(values), dtype=np.int32)[:, None] * np.int32(values.shape[1])
     out[:, : symbols.shape[1]] = values.take(symbols + first, mode="clip")
 
 
 def build_indexes(own: Array, network: Array, levels: Levels) -> NDArray[np.int32]:
-    """The tables that two coefficients choose: their sums, rounded to the grid of levels.
+    """Choose a table for each symbol: sum the coefficients and round them to the grid of levels.
 
-    Shape:
-        own, network: (channels, 2, rows). Returns: (channels, rows), numbers among the tables of each channel.
+    Args:
+        own: coefficients of `own_coefficients` and `neighbour_coefficients`, (channels, 2, rows).
+        network: coefficients of the context network, (channels, 2, rows).
+        levels: the grid.
+
+    Returns:
+        Index of the table among those of the channel, (channels, rows).
     """
     (low, high), (low_second, high_second) = levels
     x = np.floor(own)
@@ -166,23 +227,29 @@ def build_indexes(own: Array, network: Array, levels: Levels) -> NDArray[np.int3
     return np.asarray(first, np.int32)
 
 
-def rdoq_symbols(projected: Array, centres: Array, price: Array, bits: Array, index: Array) -> NDArray[np.integer]:
-    """The symbols whose distance and cost together are least, the first of equal ones.
+def rdoq_symbols(projected: Array, centres: Array, bit_cost: Array, bits: Array, index: Array) -> NDArray[np.integer]:
+    """Choose the symbols with the least rate-distortion cost, |projected - centre| + bit_cost * bits; first of equal ones.
 
-    Shape:
-        projected: (channels, m), float32. centres: (channels, S). price: (channels,), of a bit. bits: (S, tables), of each
-        symbol in each table. index: the table of each symbol, (channels, m or 1). Returns: (channels, m).
+    Args:
+        projected: the latent in the channels' directions, float32, (channels, m).
+        centres: of the symbols, (channels, S).
+        bit_cost: distance that one bit is worth, (channels,).
+        bits: of each symbol in each table, (S, tables).
+        index: the table of each symbol, (channels, m), or (channels, 1) if a channel has one.
+
+    Returns:
+        Symbols, (channels, m).
     """
     kind = np.min_scalar_type(len(bits) - 1).type
     chosen = np.zeros(projected.shape, kind)
     least, cost = np.empty((2, *projected.shape), np.float32)
-    spent = np.empty(index.shape, np.float32)
-    for symbol, of_tables in enumerate(bits):
-        of_tables.take(index, out=spent, mode="clip")
-        spent *= price[:, None]
+    rate = np.empty(index.shape, np.float32)
+    for symbol, table_bits in enumerate(bits):
+        table_bits.take(index, out=rate, mode="clip")
+        rate *= bit_cost[:, None]
         np.subtract(projected, centres[:, symbol, None], out=cost)
         np.abs(cost, out=cost)
-        cost += spent
+        cost += rate
         if symbol:
             np.maximum(chosen, (cost < least) * kind(symbol), out=chosen)
             np.minimum(least, cost, out=least)
@@ -192,12 +259,13 @@ def rdoq_symbols(projected: Array, centres: Array, price: Array, bits: Array, in
 
 
 NUMPY = Kernels(
-    SymbolEncoder,
-    SymbolDecoder,
-    floored,
-    own_coefficients,
-    neighbour_coefficients,
-    look_up,
-    build_indexes,
-    rdoq_symbols,
+    encoder=SymbolEncoder,
+    decoder=SymbolDecoder,
+    floor_in_place=floor_in_place,
+    own_coefficients=own_coefficients,
+    neighbour_coefficients=neighbour_coefficients,
+    look_up=look_up,
+    build_indexes=build_indexes,
+    rdoq_symbols=rdoq_symbols,
 )
+"""Kernels in numpy, with the range coder of constriction."""

@@ -1,7 +1,7 @@
-"""`ohmq.entropy.kernels`, compiled by numba: the same symbols and the same bytes, sooner.
+"""The kernels of `ohmq.entropy.kernels`, compiled by numba: the same symbols and the same bytes, in less time.
 
-Whoever imports this needs numba, which compiles them once, and keeps them on disk. They check no bounds: `checked_symbols`,
-`checked_index` and the checks of priors do.
+Nothing is compiled on import: `compile_kernels` does, or the first call. The compiled functions check no bounds:
+`checked_symbols`, `checked_index` and the checks of the priors do.
 """
 
 import math
@@ -10,13 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ohmq.entropy.kernels import LARGEST_NEIGHBOUR, LEVEL_BITS, VALUE_BITS, Kernels, Levels
+from ohmq.entropy.kernels import (
+    LARGEST_NEIGHBOUR,
+    LEVEL_BITS,
+    VALUE_BITS,
+    Kernels,
+    Levels,
+    NeighbourNetworks,
+    Neighbours,
+)
 from ohmq.entropy.range_coder import DAMAGED, checked_index, checked_symbols, probabilities, shortest_bytes
 from ohmq.entropy.tables import PRECISION_BITS
 from ohmq.errors import BitstreamError
 from ohmq.utils.numba_cache import compiled
 
-__all__ = ["COMPILED", "CompiledDecoder", "CompiledEncoder"]
+__all__ = ["COMPILED", "CompiledDecoder", "CompiledEncoder", "compile_kernels"]
 
 Array = NDArray[Any]
 
@@ -27,7 +35,7 @@ _GRID, _TO_LEVELS = 2.0 ** (VALUE_BITS - LEVEL_BITS - 1), 2.0 ** (LEVEL_BITS - V
 
 
 class CompiledEncoder:
-    """As `ohmq.entropy.SymbolEncoder`."""
+    """Compiled range encoder: the same bytes as `ohmq.entropy.SymbolEncoder`."""
 
     def __init__(self) -> None:
         self._state = np.array([0, 2**64 - 1], np.uint64)  # low, range
@@ -35,7 +43,7 @@ class CompiledEncoder:
         self._count = 0
 
     def encode(self, symbols: Array, tables: Array, index: Array | None = None, in_order: bool = False) -> None:
-        """Append symbols; arguments and errors as `ohmq.entropy.SymbolEncoder.encode`."""
+        """Append symbols; arguments and errors as in `ohmq.entropy.SymbolEncoder.encode`."""
         symbols = checked_symbols(symbols, tables)
         if len(symbols) == 0:
             return
@@ -43,7 +51,7 @@ class CompiledEncoder:
         if index is not None and not in_order:
             order = np.argsort(index, kind="stable")
             symbols, index = symbols.take(order), index.take(order)
-        room = self._count + len(symbols)  # a symbol fills one word at most
+        room = self._count + len(symbols)  # a symbol completes one word at most
         if room > len(self._words):
             self._words = np.resize(self._words, max(room, 2 * len(self._words)))
         self._count = _encode(
@@ -51,50 +59,49 @@ class CompiledEncoder:
         )
 
     def finish(self) -> bytes:
-        """The shortest byte string that decodes to what was encoded; a decoder reads zeros beyond the end."""
+        """Return the shortest bytes that decode to the symbols; a decoder reads zeros beyond the end."""
         low, width = self._state.tolist()
         words = int.from_bytes(self._words[: self._count].astype(">u4").tobytes(), "big")
         return shortest_bytes((words << 64) + low, width, 32 * self._count + 64)
 
 
 class CompiledDecoder:
-    """As `ohmq.entropy.SymbolDecoder`."""
+    """Compiled range decoder: the same symbols as `ohmq.entropy.SymbolDecoder`.
+
+    Args:
+        data: what `finish` of an encoder returned.
+    """
 
     def __init__(self, data: bytes) -> None:
         padded = data + bytes(-len(data) % 4 + 8)
         self._words = np.frombuffer(padded, ">u4").astype(np.uint32)
-        self._state = np.array([2**64 - 1, int.from_bytes(padded[:8], "big")], np.uint64)  # range; point less low
+        self._state = np.array([2**64 - 1, int.from_bytes(padded[:8], "big")], np.uint64)  # range; point - low
         self._read = 2
 
     def decode(self, tables: Array, index: Array | None, count: int, in_order: bool = False) -> NDArray[np.int32]:
-        """The next symbols; arguments and errors as `ohmq.entropy.SymbolDecoder.decode`."""
-        found = np.empty(count, np.int32)
+        """Return the next symbols; arguments and errors as in `ohmq.entropy.SymbolDecoder.decode`."""
+        symbols = np.empty(count, np.int32)
         if count == 0:
-            return found
+            return symbols
         index = checked_index(count, tables, index)
         order = None
         if index is not None and not in_order:
             order = np.argsort(index, kind="stable")
             index = index.take(order)
-        self._read = _decode(self._state, self._words, self._read, *_rows(tables, index, count), found)
+        self._read = _decode(self._state, self._words, self._read, *_rows(tables, index, count), symbols)
         if self._read < 0:
             raise BitstreamError(DAMAGED)
         if order is None:
-            return found
-        out = np.empty_like(found)
-        out[order] = found
+            return symbols
+        out = np.empty_like(symbols)
+        out[order] = symbols
         return out
 
 
 def _rows(tables: Array, index: Array | None, count: int) -> tuple[Array, Array]:
-    """Tables, and which of them codes which symbol, in the types that are compiled for."""
+    """Return the tables and the table of each symbol, in the types that are compiled for."""
     rows = np.arange(count, dtype=np.int32) if index is None else index
     return np.ascontiguousarray(probabilities(tables)), np.ascontiguousarray(rows, np.int32)
-
-
-@compiled("uint64(float32[:,::1], int32, int64)")
-def _frequency(tables: Array, row: int, symbol: int) -> np.uint64:
-    return np.uint64(np.uint32(tables[row, symbol])) + _ONE
 
 
 @compiled("int64(uint64[::1], uint32[::1], int64, int32[::1], float32[:,::1], int32[::1])")
@@ -104,17 +111,17 @@ def _encode(state: Array, words: Array, count: int, symbols: Array, tables: Arra
         row, symbol = rows[i], symbols[i]
         before = _ZERO
         for s in range(symbol):
-            before += _frequency(tables, row, s)
+            before += np.uint64(np.uint32(tables[row, s])) + _ONE
         scale = width >> _BITS
         moved = low + scale * before
-        if moved < low:  # beyond 64 bits: one is carried
-            at = count - 1
-            words[at] += np.uint32(1)
-            while words[at] == 0:
-                at -= 1
-                words[at] += np.uint32(1)
+        if moved < low:  # beyond 64 bits: carry into the words that are written
+            last = count - 1
+            words[last] += np.uint32(1)
+            while words[last] == 0:
+                last -= 1
+                words[last] += np.uint32(1)
         low = moved
-        width = scale * _frequency(tables, row, symbol)
+        width = scale * (np.uint64(np.uint32(tables[row, symbol])) + _ONE)
         if width < _HALF:
             words[count] = np.uint32(low >> _WORD)
             count += 1
@@ -126,41 +133,44 @@ def _encode(state: Array, words: Array, count: int, symbols: Array, tables: Arra
 
 @compiled("int64(uint64[::1], uint32[::1], int64, float32[:,::1], int32[::1], int32[::1])")
 def _decode(state: Array, words: Array, read: int, tables: Array, rows: Array, out: Array) -> int:
-    width, beyond = state[0], state[1]
+    width, offset = state[0], state[1]
     for i in range(len(rows)):
         row = rows[i]
         scale = width >> _BITS
-        if beyond >= scale << _BITS:
+        if offset >= scale << _BITS:
             return -1
-        symbol, width = 0, scale * _frequency(tables, row, 0)  # in units of the scale: nothing is divided
-        while beyond >= width:
-            beyond -= width
+        symbol, width = (
+            0,
+            scale * (np.uint64(np.uint32(tables[row, 0])) + _ONE),
+        )  # compare multiples of the scale: no division
+        while offset >= width:
+            offset -= width
             symbol += 1
-            width = scale * _frequency(tables, row, symbol)
+            width = scale * (np.uint64(np.uint32(tables[row, symbol])) + _ONE)
         out[i] = symbol
         if width < _HALF:
             width <<= _WORD
-            beyond <<= _WORD
+            offset <<= _WORD
             if read < len(words):
-                beyond |= np.uint64(words[read])
+                offset |= np.uint64(words[read])
             read += 1
-    state[0], state[1] = width, beyond
+    state[0], state[1] = width, offset
     return read
 
 
 @compiled("void(float32[:,::1], float32, float32[::1])", "void(float64[:,::1], float64, float64[::1])")
-def _floored(x: Array, least: float, largest: Array) -> None:
+def _floor_in_place(x: Array, lower: float, largest: Array) -> None:
     for row in range(x.shape[0]):
         for column in range(x.shape[1]):
-            value = np.floor(max(x[row, column], least))
+            value = np.floor(max(x[row, column], lower))
             x[row, column] = value
             largest[column] = max(largest[column], abs(value))
 
 
-def floored(x: Array, least: float) -> Array:
-    """As `ohmq.entropy.kernels.floored`."""
+def floor_in_place(x: Array, lower: float) -> Array:
+    """Compiled version of `ohmq.entropy.kernels.floor_in_place`."""
     largest: Array = np.zeros(x.shape[1], x.dtype)
-    _floored(x, x.dtype.type(least), largest)
+    _floor_in_place(x, x.dtype.type(lower), largest)
     return largest
 
 
@@ -197,15 +207,15 @@ def _own_coefficients(weights: Array, own: Array, out: Array) -> None:
                         magnitude += abs(value)
                     around = min(max(np.floor(around * kind(0.25)), -one), one)
                     magnitude = min(np.floor(magnitude * kind(0.25)), two)
-                    size, place = min(abs(here), two), min(max(here, -one), one)
+                    size, value = min(abs(here), two), min(max(here, -one), one)
                     for i in range(2):
                         out[channel, i, tile, y, x] = (
-                            a[i, 0] * size + a[i, 1] * magnitude + a[i, 2] * place + a[i, 3] * around
+                            a[i, 0] * size + a[i, 1] * magnitude + a[i, 2] * value + a[i, 3] * around
                         )
 
 
 def own_coefficients(weights: Array, own: Array, shape: tuple[int, ...]) -> Array:
-    """As `ohmq.entropy.kernels.own_coefficients`."""
+    """Compiled version of `ohmq.entropy.kernels.own_coefficients`."""
     out: Array = np.empty((len(own), 2, *shape), weights.dtype)
     _own_coefficients(weights, own.reshape(len(own), *shape), out)
     return out.reshape(len(own), 2, -1)
@@ -223,29 +233,29 @@ def _neighbour_coefficients(
     weights: Array,
     hidden_weights: Array,
     hidden_bias: Array,
-    places: Array,
-    near: Array,
-    there: Array,
+    values: Array,
+    index: Array,
+    in_bounds: Array,
     count: Array,
     limit: float,
     out: Array,
 ) -> None:
     kind = weights.dtype.type
     zero, one = kind(0), kind(1 << VALUE_BITS)
-    several = out.shape[2]
-    around = np.empty((4, several), weights.dtype)
+    positions = out.shape[2]
+    around = np.empty((4, positions), weights.dtype)
     for channel in range(out.shape[0]):
         for k in range(4):
-            for i in range(several):
-                around[k, i] = places[channel, near[k, i]]
+            for i in range(positions):
+                around[k, i] = values[channel, index[k, i]]
         u, v = weights[channel, 0], weights[channel, 1]
         first, second = out[channel, 0], out[channel, 1]
-        for i in range(several):
+        for i in range(positions):
             a, b, c, d = around[0, i], around[1, i], around[2, i], around[3, i]
             mean = np.floor((a + b + c + d) / count[i])
             magnitude = min(np.floor((abs(a) + abs(b) + abs(c) + abs(d)) / count[i]), limit)
-            deviation = abs(a - mean) * there[0, i] + abs(b - mean) * there[1, i]
-            deviation += abs(c - mean) * there[2, i] + abs(d - mean) * there[3, i]
+            deviation = abs(a - mean) * in_bounds[0, i] + abs(b - mean) * in_bounds[1, i]
+            deviation += abs(c - mean) * in_bounds[2, i] + abs(d - mean) * in_bounds[3, i]
             deviation = min(np.floor(deviation / count[i]), limit)
             mean = min(max(mean, -limit), limit)
             first[i] = u[0] * one + u[1] * mean + u[2] * magnitude + u[3] * deviation
@@ -254,22 +264,29 @@ def _neighbour_coefficients(
                 around[k, i] = min(max(around[k, i], -limit), limit)
         for h in range(hidden_weights.shape[1]):
             w, bias = hidden_weights[channel, h], hidden_bias[channel, h]
-            for i in range(several):
+            for i in range(positions):
                 unit = w[0] * around[0, i] + w[1] * around[1, i] + w[2] * around[2, i] + w[3] * around[3, i] + bias
                 unit = min(max(np.floor(unit), zero), limit)
                 first[i] += u[4 + h] * unit
                 second[i] += v[4 + h] * unit
 
 
-def neighbour_coefficients(
-    weights: Array, hidden_weights: Array, hidden_bias: Array, places: Array, near: Array, there: Array, count: Array
-) -> Array:
-    """As `ohmq.entropy.kernels.neighbour_coefficients`."""
-    out: Array = np.empty((len(weights), 2, near.shape[1]), weights.dtype)
-    limit = weights.dtype.type(LARGEST_NEIGHBOUR)
-    weights, hidden_weights, hidden_bias = (np.ascontiguousarray(x) for x in (weights, hidden_weights, hidden_bias))
-    near = near.astype(np.int64, copy=False)
-    _neighbour_coefficients(weights, hidden_weights, hidden_bias, places, near, there, count, limit, out)
+def neighbour_coefficients(networks: NeighbourNetworks, values: Array, neighbours: Neighbours) -> Array:
+    """Compiled version of `ohmq.entropy.kernels.neighbour_coefficients`."""
+    weights, hidden_weights, hidden_bias = (np.ascontiguousarray(x) for x in networks)
+    index = neighbours.indexes.astype(np.int64, copy=False)
+    out: Array = np.empty((len(weights), 2, index.shape[1]), weights.dtype)
+    _neighbour_coefficients(
+        weights,
+        hidden_weights,
+        hidden_bias,
+        values,
+        index,
+        neighbours.in_bounds,
+        neighbours.number,
+        weights.dtype.type(LARGEST_NEIGHBOUR),
+        out,
+    )
     return out
 
 
@@ -285,7 +302,7 @@ def _look_up(values: Array, symbols: Array, out: Array) -> None:
 
 
 def look_up(values: Array, symbols: Array, out: Array) -> None:
-    """As `ohmq.entropy.kernels.look_up`."""
+    """Compiled version of `ohmq.entropy.kernels.look_up`."""
     _look_up(np.ascontiguousarray(values), np.ascontiguousarray(symbols, np.int32), out)
 
 
@@ -293,7 +310,7 @@ def look_up(values: Array, symbols: Array, out: Array) -> None:
     "void(float32[:,:,::1], float32[:,:,::1], int32[::1], int32[:,::1])",
     "void(float64[:,:,::1], float32[:,:,::1], int32[::1], int32[:,::1])",
 )
-def _table_numbers(own: Array, network: Array, levels: Array, out: Array) -> None:
+def _build_indexes(own: Array, network: Array, levels: Array, out: Array) -> None:
     kind = own.dtype.type
     half, to_levels = kind(_GRID), kind(_TO_LEVELS)
     seconds = levels[3] - levels[2] + 1
@@ -307,42 +324,66 @@ def _table_numbers(own: Array, network: Array, levels: Array, out: Array) -> Non
 
 
 def build_indexes(own: Array, network: Array, levels: Levels) -> NDArray[np.int32]:
-    """As `ohmq.entropy.kernels.build_indexes`."""
+    """Compiled version of `ohmq.entropy.kernels.build_indexes`."""
     out = np.empty((len(own), own.shape[2]), np.int32)
-    _table_numbers(own, network, np.array(levels, np.int32).reshape(-1), out)
+    _build_indexes(own, network, np.array(levels, np.int32).reshape(-1), out)
     return out
 
 
 @compiled("void(float32[:,::1], float32[:,::1], float32[::1], float32[:,::1], int32[:,::1], int32[:,::1])")
-def _cheapest(projected: Array, centres: Array, price: Array, bits: Array, index: Array, out: Array) -> None:
-    several = index.shape[1] > 1
+def _rdoq_symbols(projected: Array, centres: Array, bit_cost: Array, bits: Array, index: Array, out: Array) -> None:
+    per_symbol = index.shape[1] > 1
     for channel in range(out.shape[0]):
         for row in range(out.shape[1]):
-            table = index[channel, row if several else 0]
-            place = projected[channel, row]
+            table = index[channel, row if per_symbol else 0]
+            value = projected[channel, row]
             least, chosen = np.float32(math.inf), 0
             for symbol in range(bits.shape[0]):
-                cost = abs(place - centres[channel, symbol]) + bits[symbol, table] * price[channel]
+                cost = abs(value - centres[channel, symbol]) + bits[symbol, table] * bit_cost[channel]
                 if cost < least:
                     least, chosen = cost, symbol
             out[channel, row] = chosen
 
 
-def rdoq_symbols(projected: Array, centres: Array, price: Array, bits: Array, index: Array) -> NDArray[np.integer]:
-    """As `ohmq.entropy.kernels.rdoq_symbols`."""
+def rdoq_symbols(projected: Array, centres: Array, bit_cost: Array, bits: Array, index: Array) -> NDArray[np.integer]:
+    """Compiled version of `ohmq.entropy.kernels.rdoq_symbols`."""
     out = np.empty(projected.shape, np.int32)
     projected, centres, bits = (np.ascontiguousarray(x) for x in (projected, centres, bits))
-    _cheapest(projected, centres, np.ascontiguousarray(price), bits, np.ascontiguousarray(index, np.int32), out)
+    _rdoq_symbols(projected, centres, np.ascontiguousarray(bit_cost), bits, np.ascontiguousarray(index, np.int32), out)
     return out
 
 
 COMPILED = Kernels(
-    CompiledEncoder,
-    CompiledDecoder,
-    floored,
-    own_coefficients,
-    neighbour_coefficients,
-    look_up,
-    build_indexes,
-    rdoq_symbols,
+    encoder=CompiledEncoder,
+    decoder=CompiledDecoder,
+    floor_in_place=floor_in_place,
+    own_coefficients=own_coefficients,
+    neighbour_coefficients=neighbour_coefficients,
+    look_up=look_up,
+    build_indexes=build_indexes,
+    rdoq_symbols=rdoq_symbols,
 )
+"""Kernels that are compiled at their first call; `compile_kernels` compiles all of them at once."""
+
+
+def compile_kernels() -> Kernels:
+    """Compile all kernels, or load them from the cache of numba.
+
+    Returns:
+        `COMPILED`.
+
+    Raises:
+        ConfigError: numba is missing or unusable, or its cache cannot be written or read.
+    """
+    for function in (
+        _encode,
+        _decode,
+        _floor_in_place,
+        _own_coefficients,
+        _neighbour_coefficients,
+        _look_up,
+        _build_indexes,
+        _rdoq_symbols,
+    ):
+        function.compile()
+    return COMPILED

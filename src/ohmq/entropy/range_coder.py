@@ -1,4 +1,4 @@
-"""Range coding with integer tables, on top of constriction.
+"""Range coding (Martin, Range encoding, 1979) with integer tables, on top of constriction.
 
 constriction turns float probabilities p into fixed-point frequencies floor(cumsum * scale) + i with
 scale = (2^24 - S) / sum(p). Given frequency - 1 as p, whose sum is 2^24 - S, the scale is exactly 1 and our integers
@@ -30,12 +30,12 @@ Array = NDArray[Any]
 _Categorical = constriction.stream.model.Categorical
 _FAMILY = _Categorical(perfect=False, lazy=False)
 DAMAGED = "the entropy-coded payload is damaged: no encoder writes these bytes"
-_FEW = 16
-"""Below so many symbols a table, one call with a row a symbol is faster than one call a table; the bytes are the same."""
+_ROWS_BELOW = 16
+"""Symbols of a table below which one call with a row for each symbol is faster than one call for each table."""
 
 
 class SymbolEncoder:
-    """Symbols to bytes.
+    """Range encoder: symbols to bytes.
 
     Example:
         >>> tables = np.array([[2**23, 2**22, 2**22]])
@@ -54,12 +54,12 @@ class SymbolEncoder:
         """Append symbols.
 
         Args:
-            symbols: shape (n,), integers in [0, S).
-            tables: shape (T, S), int64, positive, rows sum to 2^24; or what `prepare_tables` made of such, and nothing else
-                of float32: that is not checked again.
-            index: shape (n,), which table codes which symbol; then coding goes table by table (ascending), symbols in
-                order in each. None: T is 1 (for all) or n (row i for symbol i), symbols in order.
-            in_order: with an index as well, coding goes symbol by symbol in their order.
+            symbols: (n,), integers in [0, S).
+            tables: (T, S), int64, positive, rows sum to 2^24; or float32, the result of `prepare_tables`, which is not
+                checked again.
+            index: (n,), the table of each symbol; coding goes table by table (ascending), symbols in order in each.
+                None: T is 1 (for all symbols) or n (row i for symbol i), symbols in order.
+            in_order: code symbol by symbol in their order, with an index as well. Default: False.
 
         Raises:
             ValueError: a symbol outside the alphabet, or tables or an index that do not fit; nothing is appended.
@@ -72,7 +72,7 @@ class SymbolEncoder:
             self._encoder.encode(np.ascontiguousarray(symbols[positions]), model, *parameters)
 
     def finish(self) -> bytes:
-        """The shortest byte string that decodes to what was encoded; a decoder reads zeros beyond the end."""
+        """Return the shortest bytes that decode to the symbols; a decoder reads zeros beyond the end."""
         words = self._encoder.get_compressed()
         if len(words) == 0:
             return b""
@@ -83,10 +83,10 @@ class SymbolEncoder:
 
 
 class SymbolDecoder:
-    """Bytes to symbols: the inverse of `SymbolEncoder`.
+    """Range decoder: bytes to symbols, the inverse of `SymbolEncoder`.
 
     Args:
-        data: what `SymbolEncoder.finish` gave.
+        data: the result of `SymbolEncoder.finish`.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -94,10 +94,16 @@ class SymbolDecoder:
         self._decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
 
     def decode(self, tables: Array, index: Array | None, count: int, in_order: bool = False) -> NDArray[np.int32]:
-        """The next symbols; arguments as `SymbolEncoder.encode`.
+        """Return the next symbols.
+
+        Args:
+            tables: as in `SymbolEncoder.encode`.
+            index: as in `SymbolEncoder.encode`.
+            count: of symbols.
+            in_order: as in `SymbolEncoder.encode`.
 
         Returns:
-            Shape (count,), int32.
+            (count,), int32.
 
         Raises:
             BitstreamError: bytes that no encoder writes.
@@ -110,15 +116,23 @@ class SymbolDecoder:
             amount = () if parameters else (len(out[positions]),)
             try:
                 out[positions] = self._decoder.decode(model, *parameters, *amount)
-            except AssertionError as error:  # constriction's answer to a number outside every symbol's interval
+            except AssertionError as error:  # constriction raises it for a number outside every symbol's interval
                 raise BitstreamError(DAMAGED) from error
         return out
 
 
 def shortest_bytes(low: int, width: int, bits: int) -> bytes:
-    """The number with the fewest bytes in the interval [low, low + width) of an encoder, of so many bits.
+    """Return the number with the fewest bytes in the interval [low, low + width) of an encoder.
 
-    Every number in it decodes right.
+    Every number in the interval decodes to the same symbols.
+
+    Args:
+        low: lower end.
+        width: of the interval.
+        bits: number of bits of ``low``.
+
+    Returns:
+        The bytes, without zeros at the end.
     """
     for count in range((bits - width.bit_length()) // 8, bits // 8 + 1):
         shift = bits - 8 * count
@@ -129,7 +143,7 @@ def shortest_bytes(low: int, width: int, bits: int) -> bytes:
 
 
 def checked_symbols(symbols: Array, tables: Array) -> NDArray[np.int32]:
-    """Symbols that tables can code; errors as `SymbolEncoder.encode`."""
+    """Check that tables can code these symbols; return them as int32. Errors as in `SymbolEncoder.encode`."""
     symbols = np.asarray(symbols)
     if len(symbols):
         if symbols.dtype.kind not in "iu":
@@ -140,7 +154,10 @@ def checked_symbols(symbols: Array, tables: Array) -> NDArray[np.int32]:
 
 
 def checked_index(count: int, tables: Array, index: Array | None) -> Array | None:
-    """Which table codes which symbol; None: symbol i is coded by table i. Errors as `SymbolEncoder.encode`."""
+    """Check tables and index; return the table of each symbol (None: table i codes symbol i).
+
+    Errors as in `SymbolEncoder.encode`.
+    """
     if tables.ndim != 2 or tables.dtype.kind not in "iuf":
         raise ValueError(f"tables must be integers of shape (T, S), not {tables.dtype} of shape {tables.shape}")
     if index is None:
@@ -157,7 +174,7 @@ def checked_index(count: int, tables: Array, index: Array | None) -> Array | Non
 def _steps(
     count: int, tables: Array, index: Array | None, in_order: bool
 ) -> Iterator[tuple[Any, Any, tuple[Any, ...]]]:
-    """(positions, model, its parameters) in the order of coding, count >= 1."""
+    """Yield (positions, model, its parameters) in the order of coding; count >= 1."""
     index = checked_index(count, tables, index)
     if index is None:
         yield slice(None), _FAMILY, (probabilities(tables),)
@@ -166,14 +183,14 @@ def _steps(
         yield slice(None), _model(tables), ()
         return
     if in_order:
-        taken = np.empty((count, tables.shape[1]), np.float32)
-        yield slice(None), _FAMILY, (probabilities(tables).take(index, 0, out=taken, mode="clip"),)
+        rows = np.empty((count, tables.shape[1]), np.float32)
+        yield slice(None), _FAMILY, (probabilities(tables).take(index, 0, out=rows, mode="clip"),)
         return
     order = np.argsort(index, kind="stable")
-    rows = index.take(order)
-    ends = np.flatnonzero(np.diff(rows)) + 1 if count >= _FEW else ()
-    if count < _FEW * (len(ends) + 1):
-        yield order, _FAMILY, (probabilities(tables.take(rows, 0)),)
+    sorted_index = index.take(order)
+    ends = np.flatnonzero(np.diff(sorted_index)) + 1 if count >= _ROWS_BELOW else ()
+    if count < _ROWS_BELOW * (len(ends) + 1):
+        yield order, _FAMILY, (probabilities(tables.take(sorted_index, 0)),)
     else:
         for positions in np.split(order, ends):
             row = index[positions[0]]
@@ -185,10 +202,13 @@ def _model(table: Array) -> Any:
 
 
 def prepare_tables(tables: Array) -> NDArray[np.float32]:
-    """Frequency tables in the form that constriction takes, checked once: for tables that are used often.
+    """Check frequency tables and convert them to the form that constriction takes; for tables that are used often.
 
-    Shape:
-        tables: (..., S), int64, positive, rows sum to 2^24. Returns: the same, float32.
+    Args:
+        tables: (T, S), int64, positive, rows sum to 2^24.
+
+    Returns:
+        Frequency - 1, (T, S), float32.
 
     Raises:
         ValueError: other tables.
@@ -200,5 +220,5 @@ def prepare_tables(tables: Array) -> NDArray[np.float32]:
 
 
 def probabilities(tables: Array) -> NDArray[np.float32]:
-    """Tables as `prepare_tables` makes them, if they are not already."""
+    """Return tables in the form of `prepare_tables`."""
     return tables if tables.dtype.kind == "f" else prepare_tables(tables)

@@ -1,21 +1,28 @@
-"""src/ohmq/entropy/select_kernels.py."""
+"""The choice between the numpy kernels and those that numba compiles."""
 
-import importlib.util
-import warnings
+from ohmq.entropy.kernels import NUMPY, Kernels
+from ohmq.utils.numba_cache import select_implementation
 
-from ohmq.entropy.kernels import Kernels
-from ohmq.errors import ConfigError
+__all__ = ["select_kernels"]
 
 
-def _compiled_kernels(compiled: bool | None) -> Kernels | None:
-    """The compiled kernels, if they are wanted; None as for `Codec`."""
-    if compiled is False or (compiled is None and importlib.util.find_spec("numba") is None):
-        return None
-    try:
-        from ohmq.entropy.kernels_numba import COMPILED
-    except ConfigError as error:
-        if compiled:
-            raise
-        warnings.warn(f"{error}; coding goes on without it, slower", RuntimeWarning, stacklevel=3)
-        return None
-    return COMPILED
+def select_kernels(compiled: bool | None = None) -> Kernels:
+    """Return the kernels of entropy coding; compile them at the first call of a process that wants them.
+
+    Args:
+        compiled: whether to compile with numba; None: if numba is installed and usable.
+
+    Returns:
+        `ohmq.entropy.kernels.NUMPY`, or the compiled kernels, which give the same symbols and bytes. If numba is
+        installed but unusable and ``compiled`` is None: `NUMPY`, with a `RuntimeWarning`.
+
+    Raises:
+        ConfigError: ``compiled`` is True and numba is missing or unusable.
+    """
+
+    def compile() -> Kernels:
+        from ohmq.entropy.kernels_numba import compile_kernels
+
+        return compile_kernels()
+
+    return select_implementation(compiled, NUMPY, compile, stacklevel=3)

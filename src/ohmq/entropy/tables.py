@@ -12,13 +12,13 @@ PRECISION_BITS = 24
 
 
 def quantize_probabilities(probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Probabilities as frequencies; done once, when a model is frozen.
+    """Convert probabilities to frequencies; done once, when a model is frozen.
 
     Args:
-        probabilities: shape (..., S), not negative, any positive sum.
+        probabilities: (..., S), not negative, any positive sum.
 
     Returns:
-        Shape (..., S), int64, at least 1, sums 2^24.
+        (..., S), int64, at least 1, sums 2^24.
 
     Raises:
         ValueError: negative, not finite or all-zero probabilities, or S outside [2, 2^16].
@@ -32,17 +32,17 @@ def quantize_probabilities(probabilities: NDArray[np.float64]) -> NDArray[np.int
 
 
 def frequencies_from_weights(weights: NDArray[np.int64]) -> NDArray[np.int64]:
-    r"""Frequencies in proportion to integer weights, by integer arithmetic alone.
+    r"""Compute frequencies in proportion to integer weights, by integer arithmetic alone.
 
-    $$ f_s = 1 + \lfloor w_s (2^{24} - S) / \textstyle\sum w \rfloor, $$
+    $$ f_s = 1 + \lfloor w_s (2^{24} - S) / \textstyle\sum w \rfloor $$
 
-    what is missing to 2^24 added to the first largest weight.
+    The difference of their sum to 2^24 is added to the first largest weight.
 
     Args:
-        weights: shape (..., S), int64, not negative, sums in [1, 2^30].
+        weights: (..., S), int64, not negative, sums in [1, 2^30].
 
     Returns:
-        Shape (..., S), int64, at least 1, sums 2^24.
+        (..., S), int64, at least 1, sums 2^24.
 
     Raises:
         ValueError: weights out of range.
@@ -60,19 +60,23 @@ def frequencies_from_weights(weights: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def optimal_bits(symbols: NDArray[Any], tables: NDArray[np.int64], index: NDArray[np.int32] | None = None) -> float:
-    """Ideal code length of all symbols together, in bits; arguments as `symbol_bits`."""
+    """Return the ideal code length of all symbols together, in bits; arguments as in `symbol_bits`."""
     return float(symbol_bits(symbols, tables, index).sum())
 
 
 def symbol_bits(symbols: NDArray[Any], tables: NDArray[Any], index: NDArray[Any] | None = None) -> NDArray[np.float64]:
-    """Ideal code length of each symbol, -log2(frequency / 2^24), in bits.
+    """Return the ideal code length of each symbol, -log2(frequency / 2^24), in bits.
 
-    Shape:
-        symbols: (n,). tables: (T, S), frequencies or what `ohmq.entropy.prepare_tables` made of them. index: (n,), which
-            table codes which symbol; None: T is 1 or n.
+    Args:
+        symbols: (n,).
+        tables: (T, S), frequencies, or the result of `ohmq.entropy.prepare_tables`.
+        index: (n,), the table of each symbol; None: T is 1 or n.
+
+    Returns:
+        (n,).
     """
     rows = _table_rows(len(symbols), tables, index)
-    prepared = tables.dtype.kind == "f"  # then they hold frequency - 1
+    prepared = tables.dtype.kind == "f"  # prepared tables hold frequency - 1
     return PRECISION_BITS - np.log2(tables[rows, symbols] + prepared)
 
 

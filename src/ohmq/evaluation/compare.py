@@ -342,7 +342,7 @@ def compare_codecs(
             table.append([_model_row(rows[n][0], n, pixels) for n in channels])
             progress(1)
         settings = f"{codec.config.to_dict()['family']} family, id {codec.model_id.hex()}"
-        settings += f", effort {codec.effort_for(effort)}" if codec.supports_rdoq else ""
+        settings += f", effort {codec.effort_for(effort)}" if codec.config.supports_rdoq else ""
         results.append(_result(MODEL, f"ohmq {codec.name}", settings, channels, table, images))
         for name in classic:
             design = CLASSIC_CODECS[name]

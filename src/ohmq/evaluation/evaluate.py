@@ -13,8 +13,9 @@ from PIL import Image
 from ohmq.bitstream.format import Layer, OhmFile
 from ohmq.bitstream.writer import write_ohm
 from ohmq.codec import Codec
+from ohmq.encoder.options import EncodeOptions
 from ohmq.encoder.rdoq import Rdoq
-from ohmq.entropy.layers import encode_layers
+from ohmq.entropy.layers import KnownSymbols, SymbolSource, encode_layers
 from ohmq.errors import BitstreamError, ConfigError, UnsupportedImageError
 from ohmq.evaluation.results import ImageRow, RatePoint
 from ohmq.evaluation.tables import average_row
@@ -26,7 +27,7 @@ from ohmq.runtime.latents import Latent, Symbols
 __all__ = ["evaluate_images", "evaluate_unquantized", "rate_points"]
 
 BATCH_SYMBOLS = 4608
-"""Positions coded together: small pictures are coded in batches."""
+"""Latent positions coded together: small images are coded in batches."""
 
 
 def evaluate_images(
@@ -43,24 +44,26 @@ def evaluate_images(
     """Code and decode images at several numbers of channels.
 
     Args:
-        codec: the model. images: names and pixels, (H, W) or (H, W, 3) as the model codes them.
-        channels: numbers of active channels; 0 shows what the model answers for no bits at all.
-        progress: called with the number of images done since the last call. similarity: also SSIM and MS-SSIM.
-        fixed_rate: pack without an entropy coder; the estimated rate is then log2(S) a symbol.
-        cut: code each image once, with all channels and all layers, and cut that file, which costs what its layers cost; else
-            each number of channels has a file of its own, in one layer, for which a model that prices its bits chooses symbols
-            anew, as `Codec.compress` does.
-        effort: as `Codec.compress`.
+        codec: the codec.
+        images: names and pixels, (H, W) or (H, W, 3) as the model codes them.
+        channels: numbers of active channels; 0 shows the image that the model decodes from no bits.
+        progress: called with the number of images done since the last call.
+        similarity: whether to measure SSIM and MS-SSIM; default: yes.
+        fixed_rate: pack symbols without entropy coding; the estimated rate is then log2(S) a symbol.
+        cut: code each image once, with all channels and layers, and cut that file, which includes the cost of its layers. By
+            default each number of channels has a file of its own, in one layer, for which RDOQ chooses symbols anew.
+        effort: as in `ohmq.encoder.options.EncodeOptions`.
 
     Returns:
         For each number of channels a row an image. Seconds of small images are the mean over a batch coded together.
 
     Raises:
-        BitstreamError: bytes that do not decode to the symbols they came from.
-        ConfigError: with cut, a number of channels at which no layer ends; an effort, and a model that cannot make it.
+        BitstreamError: bytes that do not decode to their symbols.
+        ConfigError: with cut, a number of channels at which no layer ends; or an effort, and a model without RDOQ.
         ValueError: an effort out of range, or with fixed_rate.
     """
-    effort = codec.effort_for(effort, fixed_rate)
+    options = EncodeOptions(effort=effort, fixed_rate=fixed_rate)
+    settings = _Settings(similarity, fixed_rate, cut, options.effort_for(codec.config, codec.name))
     if cut and (wrong := set(channels) - {0, *codec.cut_points}):
         raise ConfigError(
             f"a file cannot be cut at {min(wrong)} channels; {codec.name} has the cuts {codec.cut_points}"
@@ -69,22 +72,38 @@ def evaluate_images(
     start = 0
     while start < len(images):
         shape = images[start][1].shape
-        positions = codec.grid(shape[1], shape[0])
+        positions = codec.config.latent_grid(shape[1], shape[0])
         limit = max(1, BATCH_SYMBOLS // int(np.prod(positions)))
         stop = start + 1
         while stop < len(images) and stop - start < limit and images[stop][1].shape == shape:
             stop += 1
-        for n, part in _evaluate_batch(
-            codec, images[start:stop], channels, similarity, fixed_rate, cut, effort
-        ).items():
+        for n, part in _evaluate_batch(codec, images[start:stop], channels, settings).items():
             rows[n].extend(part)
         progress(stop - start)
         start = stop
     return rows
 
 
-class _Coded(NamedTuple):
-    """Images coded at one number of channels: bits and bytes of each, seconds of one, and all symbols."""
+class _Settings(NamedTuple):
+    """Settings of an evaluation; see `evaluate_images`."""
+
+    similarity: bool
+    fixed_rate: bool
+    cut: bool
+    effort: int
+
+
+class _CodedBatch(NamedTuple):
+    """Images coded at one number of channels.
+
+    Attributes:
+        ideal_bits: -log2 p of each image's symbols, in bits.
+        payload_bytes: of each image.
+        file_bytes: of each image.
+        encode_s: seconds to encode one image.
+        decode_s: seconds to decode one image.
+        symbols: (images, patches, h, w, C).
+    """
 
     ideal_bits: Sequence[float]
     payload_bytes: Sequence[int]
@@ -94,60 +113,69 @@ class _Coded(NamedTuple):
     symbols: NDArray[np.int64]
 
 
-def _priced(
+def _rdoq_source(
+    codec: Codec, latent: NDArray[np.float32], images: NDArray[np.uint8], channels: int, effort: int
+) -> Rdoq:
+    """Choose symbols of latents (N, 1, h, w, D) as compressing each image does."""
+    refiner = codec.encoder.refiner
+    assert refiner is not None
+    if effort:
+        refined = []
+        for values, pixels in zip(latent, images, strict=True):
+            image = Image.fromarray(pixels)
+            refined.append(refiner.refine(Latent(values, *image.size, image=image, effort=effort), channels))
+        latent = np.stack(refined)
+    return refiner.rdoq(latent, channels)
+
+
+def _entropy_coded(
+    codec: Codec, source: SymbolSource, layouts: Sequence[tuple[int, ...]], width: int, height: int
+) -> dict[int, _CodedBatch]:
+    """Encode and verify files with several layouts, by the number of channels of each."""
+    kernels = codec.encoder.kernels
+    encoded = encode_layers(codec.prior, source, layouts, kernels=kernels, measure=True)
+    symbols = source.values()
+    count = len(symbols)
+    decode_s = verify_layers(codec.prior, symbols, layouts, encoded.payloads, kernels=kernels) / count
+    encode_s = encoded.seconds / count
+    ideal_bits = np.cumsum(encoded.ideal_bits, 1)
+    table = {}
+    for number, ends in enumerate(layouts):
+        payloads, channels = encoded.payloads[number], np.diff(ends, prepend=0).tolist()
+        files = [
+            OhmFile(codec.model_id, width, height, codec.grey, False, tuple(map(Layer, channels, layers)))
+            for layers in payloads
+        ]
+        table[ends[-1]] = _CodedBatch(
+            ideal_bits=ideal_bits[:, ends[-1] - 1].tolist(),
+            payload_bytes=[sum(map(len, layers)) for layers in payloads],
+            file_bytes=[len(write_ohm(file)) for file in files],
+            encode_s=encode_s[number],
+            decode_s=decode_s[number],
+            symbols=symbols,
+        )
+    return table
+
+
+def _rdoq_coded(
     codec: Codec, latent: NDArray[np.float32], images: NDArray[np.uint8], channels: Sequence[int], effort: int
-) -> dict[int, _Coded]:
-    """Of a latent, symbols are chosen anew for each number of channels."""
+) -> dict[int, _CodedBatch]:
+    """Encode latents; RDOQ chooses symbols anew for each number of channels."""
     height, width = images.shape[1:3]
     table = {}
     for n in channels:
         clock = time.perf_counter()
-        source = _choice(codec, latent, images, n, effort)
-        choice_s = (time.perf_counter() - clock) / len(latent)
+        source = _rdoq_source(codec, latent, images, n, effort)
+        refine_s = (time.perf_counter() - clock) / len(latent)
         coded = _entropy_coded(codec, source, [(n,)], width, height)[n]
-        table[n] = coded._replace(encode_s=coded.encode_s + choice_s)
+        table[n] = coded._replace(encode_s=coded.encode_s + refine_s)
     return table
 
 
-def _choice(codec: Codec, latent: NDArray[np.float32], images: NDArray[np.uint8], channels: int, effort: int) -> Rdoq:
-    """What chooses the symbols of latents (N, 1, h, w, D) of images for so many channels, as compressing each does."""
-    if not effort:
-        return codec.rdoq(latent, channels)
-    moved = []
-    for values, image in zip(latent, images, strict=True):
-        picture = Image.fromarray(image)
-        source = Latent(values, *picture.size, picture=picture, effort=effort)
-        moved.append(codec.chosen_from(source, channels))
-    return codec.rdoq(np.stack(moved), channels)
-
-
-def _entropy_coded(
-    codec: Codec,
-    source: NDArray[np.int64] | Rdoq,
-    plans: Sequence[tuple[int, ...]],
-    width: int,
-    height: int,
-) -> dict[int, _Coded]:
-    """Files whose layers end as each plan says, by the number of channels that they have."""
-    encoded = encode_layers(codec.prior, source, plans, measure=True)
-    symbols = source.values() if isinstance(source, Rdoq) else source
-    count = len(symbols)
-    decode_s = verify_layers(codec.prior, symbols, plans, encoded.payloads) / count
-    encode_s = encoded.seconds / count
-    ideal = np.cumsum(encoded.ideal_bits, 1)
-    table = {}
-    for number, ends in enumerate(plans):
-        payloads, channels = encoded.payloads[number], np.diff(ends, prepend=0).tolist()
-        layers = [tuple(map(Layer, channels, parts)) for parts in payloads]
-        sizes = [len(write_ohm(OhmFile(codec.model_id, width, height, codec.grey, False, of_one))) for of_one in layers]
-        bits, seconds = ideal[:, ends[-1] - 1].tolist(), (encode_s[number], decode_s[number])
-        table[ends[-1]] = _Coded(bits, [sum(map(len, parts)) for parts in payloads], sizes, *seconds, symbols)
-    return table
-
-
-def _fixed_rate(
+def _fixed_rate_coded(
     codec: Codec, symbols: NDArray[np.int64], channels: Sequence[int], width: int, height: int
-) -> dict[int, _Coded]:
+) -> dict[int, _CodedBatch]:
+    """Encode symbols at a fixed rate, and verify them."""
     alphabets = np.repeat(codec.config.group_symbols, codec.config.group_sizes)
     positions = math.prod(symbols.shape[1:-1])
     table = {}
@@ -158,45 +186,58 @@ def _fixed_rate(
         clock = time.perf_counter()
         decoded = [codec.decode(data) for data in files]
         decode_s = (time.perf_counter() - clock) / len(symbols)
-        for number, (_, found) in enumerate(decoded):
-            if not np.array_equal(found.values, symbols[number, ..., :n]):
+        for number, (_, decoded_symbols) in enumerate(decoded):
+            if not np.array_equal(decoded_symbols.values, symbols[number, ..., :n]):
                 raise BitstreamError(f"image {number} of a batch: a fixed-rate file does not decode to its symbols")
-        ideal = [float(np.log2(alphabets[:n]).sum()) * positions] * len(symbols)
-        payloads = [sum(len(layer.payload) for layer in file.layers) for file, _ in decoded]
-        table[n] = _Coded(ideal, payloads, [len(data) for data in files], encode_s, decode_s, symbols)
+        table[n] = _CodedBatch(
+            ideal_bits=[float(np.log2(alphabets[:n]).sum()) * positions] * len(symbols),
+            payload_bytes=[file.payload_bytes for file, _ in decoded],
+            file_bytes=[len(data) for data in files],
+            encode_s=encode_s,
+            decode_s=decode_s,
+            symbols=symbols,
+        )
     return table
 
 
-def _evaluate_batch(
-    codec: Codec,
-    images: Sequence[tuple[str, NDArray[np.uint8]]],
-    channels: Sequence[int],
-    similarity: bool,
-    fixed_rate: bool,
-    cut: bool,
-    effort: int,
-) -> dict[int, list[ImageRow]]:
-    count = len(images)
-    height, width = images[0][1].shape[:2]
-    pixels = width * height
+def _code_batch(
+    codec: Codec, images: NDArray[np.uint8], channels: Sequence[int], settings: _Settings
+) -> dict[int, _CodedBatch]:
+    """Encode and verify images of one size, (N, H, W) or (N, H, W, 3), by the number of channels."""
+    height, width = images.shape[1:3]
+    use_rdoq = codec.config.supports_rdoq and not settings.fixed_rate
     clock = time.perf_counter()
-    reference = np.stack([image for _, image in images])
-    use_rdoq = codec.supports_rdoq and not fixed_rate
-    source = (codec.latent_batch if use_rdoq else codec.analyse_batch)(reference)
-    analysis_s = (time.perf_counter() - clock) / count
-    nothing = np.zeros((*source.shape[:-1], 0), np.int64)
-    coded = dict.fromkeys(channels, _Coded([0.0] * count, [0] * count, [0] * count, 0.0, 0.0, nothing))
-    if some := [n for n in channels if n > 0]:
-        if fixed_rate:
-            coded |= _fixed_rate(codec, source, some, width, height)
-        elif cut:
-            whole = _choice(codec, source, reference, codec.num_channels, effort) if use_rdoq else source
-            ends = codec.layer_ends(codec.num_channels)
-            coded |= _entropy_coded(codec, whole, [ends[: ends.index(n) + 1] for n in some], width, height)
-        elif use_rdoq:
-            coded |= _priced(codec, source, reference, some, effort)
+    analysed = (codec.windowed.latent_batch if use_rdoq else codec.windowed.symbols_batch)(images)
+    analysis_s = (time.perf_counter() - clock) / len(images)
+    zeros = [0] * len(images)
+    no_symbols = np.zeros((*analysed.shape[:-1], 0), np.int64)
+    coded = dict.fromkeys(channels, _CodedBatch(zeros, zeros, zeros, 0.0, 0.0, no_symbols))
+    if positive := [n for n in channels if n > 0]:
+        if settings.fixed_rate:
+            coded |= _fixed_rate_coded(codec, analysed, positive, width, height)
+        elif use_rdoq and not settings.cut:
+            coded |= _rdoq_coded(codec, analysed, images, positive, settings.effort)
         else:
-            coded |= _entropy_coded(codec, source, [(n,) for n in some], width, height)
+            layouts: list[tuple[int, ...]] = [(n,) for n in positive]
+            source: SymbolSource = KnownSymbols(analysed)
+            if settings.cut:
+                ends = codec.config.layer_ends(codec.num_channels)
+                layouts = [ends[: ends.index(n) + 1] for n in positive]
+                if use_rdoq:
+                    source = _rdoq_source(codec, analysed, images, codec.num_channels, settings.effort)
+            coded |= _entropy_coded(codec, source, layouts, width, height)
+    return {n: batch._replace(encode_s=analysis_s + batch.encode_s) for n, batch in coded.items()}
+
+
+def _evaluate_batch(
+    codec: Codec, images: Sequence[tuple[str, NDArray[np.uint8]]], channels: Sequence[int], settings: _Settings
+) -> dict[int, list[ImageRow]]:
+    """Measure images of one size."""
+    count = len(images)
+    reference = np.stack([image for _, image in images])
+    height, width = reference.shape[1:3]
+    pixels = width * height
+    coded = _code_batch(codec, reference, channels, settings)
     table: dict[int, list[ImageRow]] = {n: [] for n in channels}
     for n in channels:
         clock = time.perf_counter()
@@ -204,8 +245,8 @@ def _evaluate_batch(
         synthesis_s = (time.perf_counter() - clock) / count
         psnr = psnr_db_batch(reference, decoded).tolist()
         unknown = [float("nan")] * count
-        structure = ssim(*_planes(reference, decoded)).tolist() if similarity else unknown
-        multi = ms_ssim(*_planes(reference, decoded)).tolist() if similarity else unknown
+        structure = ssim(*_planes(reference, decoded)).tolist() if settings.similarity else unknown
+        multi_scale = ms_ssim(*_planes(reference, decoded)).tolist() if settings.similarity else unknown
         for i, (name, _) in enumerate(images):
             table[n].append(
                 ImageRow(
@@ -215,8 +256,8 @@ def _evaluate_batch(
                     file_bpp=8 * coded[n].file_bytes[i] / pixels,
                     psnr_db=psnr[i],
                     ssim=structure[i],
-                    ms_ssim=multi[i],
-                    encode_s=float(analysis_s + coded[n].encode_s),
+                    ms_ssim=multi_scale[i],
+                    encode_s=float(coded[n].encode_s),
                     decode_s=float(synthesis_s + coded[n].decode_s),
                 )
             )

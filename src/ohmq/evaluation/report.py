@@ -70,7 +70,7 @@ def evaluate_set(
             plot = False
         else:
             codec = Codec(frozen)
-            made = {"effort": codec.effort_for(effort, fixed_rate)} if codec.supports_rdoq else {}
+            made = {"effort": codec.effort_for(effort, fixed_rate)} if codec.config.supports_rdoq else {}
             counts = sorted(set(channels)) or channel_counts(codec, fractions)
             if counts[-1] > codec.num_channels:
                 raise ConfigError(f"channels is {counts[-1]}; {codec.name} has {codec.num_channels}")
@@ -119,7 +119,7 @@ def channel_counts(codec: Codec, fractions: Sequence[float]) -> list[int]:
             low = codec.config.channels_min
             counts |= {n for n in (low, *codec.cut_points) if n >= max(low, 1)}
         elif 0 <= fraction <= 1:
-            counts.add(codec.channels_for(fraction))
+            counts.add(codec.config.channels_for(fraction))
         else:
             raise ConfigError(f"channel fraction {fraction}: it must lie in 0 to 1, or be -1 for all")
     return sorted(counts)

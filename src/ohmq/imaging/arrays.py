@@ -1,4 +1,4 @@
-"""src/ohmq/imaging/arrays.py."""
+"""Pillow images from numpy arrays and torch tensors, and back."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +12,16 @@ __all__ = ["as_image", "image_to_tensor", "tensor_to_image"]
 
 
 def as_image(obj: Any) -> Image.Image:
-    """A Pillow image from a Pillow image, a numpy array or a torch tensor.
+    """Convert an object to a Pillow image.
 
-    Shape:
-        numpy: (H, W) or (H, W, 1) grey, (H, W, 2) grey with alpha, (H, W, 3) RGB, (H, W, 4) RGBA; uint8.
-        torch: (H, W), (C, H, W) or (1, C, H, W) with C 1 or 3; uint8, or floating point in [0, 1].
+    Args:
+        obj: a Pillow image; or a numpy array, (H, W) or (H, W, 1) grey, (H, W, 2) grey with alpha, (H, W, 3) RGB or (H,
+            W, 4) RGBA, uint8; or a torch tensor, (H, W), (C, H, W) or (1, C, H, W) with C 1 or 3, uint8 or floating
+            point in [0, 1].
 
     Raises:
-        TypeError: another kind of object or number. ValueError: another shape, or values outside the range.
+        TypeError: another kind of object or number.
+        ValueError: another shape, or values outside the range.
 
     Example:
         >>> as_image(np.zeros((4, 6), np.uint8)).size
@@ -46,9 +48,12 @@ def as_image(obj: Any) -> Image.Image:
 
 
 def image_to_tensor(image: Image.Image) -> "Tensor":
-    """A tensor of an image that `prepare_image` gave; `tensor_to_image` is the inverse.
+    """Convert an image to a tensor; `tensor_to_image` is the inverse.
 
-    Shape:
+    Args:
+        image: of mode "L" or "RGB", such as a result of `ohmq.imaging.convert.prepare_image`.
+
+    Returns:
         (1, C, H, W), float32 in [0, 1]; C is 1 for mode "L", 3 for "RGB".
 
     Raises:
@@ -63,13 +68,14 @@ def image_to_tensor(image: Image.Image) -> "Tensor":
 
 
 def tensor_to_image(tensor: "Tensor") -> Image.Image:
-    """A Pillow image of a tensor; floats are clipped to [0, 1] and rounded to 8 bits.
+    """Convert a tensor to a Pillow image; floats are clipped to [0, 1] and rounded to 8 bits.
 
-    Shape:
+    Args:
         tensor: (H, W), (C, H, W) or (1, C, H, W) with C 1 or 3; floating point in [0, 1], or uint8.
 
     Raises:
-        TypeError: another type of number. ValueError: another shape, or NaN.
+        TypeError: another type of number.
+        ValueError: another shape, or NaN.
     """
     import torch
 

@@ -1,7 +1,7 @@
-"""Image files, Pillow images, numpy arrays and torch tensors: into what a codec takes, and back out of what it gives.
+"""Conversion of Pillow images to the images that a codec takes: 8 bits, grey or RGB, upright, in sRGB.
 
-Whatever a conversion loses is told in words, in `LoadedImage.notes`; an image that cannot be read or coded gives an
-`UnsupportedImageError` in one line.
+`LoadedImage.notes` names each loss of a conversion. An image that cannot be read or coded is an `UnsupportedImageError`
+of one line.
 """
 
 import io
@@ -10,35 +10,35 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageCms
 
-from ohmq.bitstream.format import ExtraType
+from ohmq.bitstream.format import DEFAULT_MAX_PIXELS, MAX_SIDE, ExtraType
 from ohmq.errors import UnsupportedImageError
 from ohmq.imaging.extras import metadata_error
-from ohmq.imaging.metadata import _metadata, _upright
+from ohmq.imaging.metadata import read_metadata, upright
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
-    "MAX_SIDE",
     "ImageConversionWarning",
     "LoadedImage",
     "check_size",
     "load_pixels",
     "prepare_image",
+    "raw_modes",
 ]
 
-DEFAULT_MAX_PIXELS = 2**27
-MAX_SIDE = 65536
 FILL_BLOCK = 16
+"""Side, in pixels, of the blocks whose mean colour fills transparent pixels."""
 
 
 class ImageConversionWarning(UserWarning):
-    """What the conversion of an image to the picture that is coded loses, such as its transparency."""
+    """Warning of a loss when an image is converted to the form that is coded, such as the loss of its transparency."""
 
 
 class LoadedImage(NamedTuple):
-    """An image and what was lost on the way to it.
+    """Image, and the losses of its conversion.
 
     Attributes:
-        image: Pillow image. notes: one phrase for each loss, such as "alpha channel flattened onto white".
+        image: Pillow image.
+        notes: one phrase for each loss, such as "alpha channel flattened onto white".
     """
 
     image: Image.Image
@@ -47,6 +47,11 @@ class LoadedImage(NamedTuple):
 
 def check_size(width: int, height: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
     """Refuse an image that is empty or too large.
+
+    Args:
+        width: in pixels.
+        height: in pixels.
+        max_pixels: limit on width x height. Default: `DEFAULT_MAX_PIXELS`.
 
     Raises:
         UnsupportedImageError: a side outside 1..65536, or more than max_pixels pixels.
@@ -66,59 +71,65 @@ def check_size(width: int, height: int, max_pixels: int = DEFAULT_MAX_PIXELS) ->
         )
 
 
-def _raw_modes(image: Image.Image) -> list[str]:
-    """How the pixels lie in a file that Pillow has opened; nothing once they are read."""
+def raw_modes(image: Image.Image) -> list[str]:
+    """Return Pillow's names for the pixel layout in a file that it has opened; empty once the pixels are read."""
     return [str(tile[3]) for tile in getattr(image, "tile", ())]
 
 
 def load_pixels(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Read the pixels of a file that Pillow has opened, its transparent colour on their scale; say what that lost.
+    """Read the pixels of a file that Pillow has opened, and scale its transparent colour like the pixels.
 
     Args:
-        image: left as it is, but for being read. An image without a file, or that was read before, is returned itself: it does
-            not tell any more how many bits its file has. notes: gets a phrase for each loss.
+        image: opened; it is read and not changed otherwise. An image without a file, or one whose pixels were read
+            before, is returned as it is: Pillow no longer knows the bit depth of its file.
+        notes: a phrase is appended for each loss.
+
+    Returns:
+        The image, or a copy with another transparent colour.
 
     Raises:
         UnsupportedImageError: a damaged file.
     """
-    raw_modes = _raw_modes(image)
-    if not raw_modes:
+    layouts = raw_modes(image)
+    if not layouts:
         return image
     try:
         image.load()
     except Exception as error:  # damaged files make Pillow raise nearly anything
         raise UnsupportedImageError(f"damaged image ({type(error).__name__}: {error})") from error
-    deep = any(";16" in raw for raw in raw_modes) and image.mode in ("RGB", "RGBA", "RGBX", "LA", "CMYK")
+    deep = any(";16" in layout for layout in layouts) and image.mode in ("RGB", "RGBA", "RGBX", "LA", "CMYK")
     if deep:
         notes.append("16 bits reduced to 8")
     key = image.info.get("transparency")
     if not isinstance(key, int | tuple):
         return image
-    if deep:  # a colour of 16 bits; the pixels have 8 left
+    if deep:  # the colour has 16 bits, the pixels have 8
         image = image.copy()
         del image.info["transparency"]
         notes.append("transparent colour ignored")
-    elif image.mode == "L" and isinstance(key, int) and (scale := {"L;2": 85, "L;4": 17}.get(raw_modes[0])):
-        image = image.copy()  # Pillow scales the pixels alone
+    elif image.mode == "L" and isinstance(key, int) and (scale := {"L;2": 85, "L;4": 17}.get(layouts[0])):
+        image = image.copy()  # Pillow scales only the pixels
         image.info["transparency"] = key * scale
     return image
 
 
 def prepare_image(image: Image.Image, *, grey: bool, flatten: bool = True, keep_metadata: bool = False) -> LoadedImage:
-    """Convert an image of any Pillow mode to 8-bit grey or RGB, upright by its EXIF orientation; say what that lost.
+    """Convert an image of any Pillow mode to 8-bit grey or RGB, upright by its EXIF orientation.
 
-    Transparency is flattened onto white, or kept exactly. Pixels that are then fully transparent get a new colour, one
-    that costs few bits: the mean of what is visible in their block of 16x16 pixels, or else in the picture. Integers
-    wider than 8 bits ("I;16", "I") count as 16 bits, 0..65535; floats as 0..1 if none is above 1, else as 0..255.
-    Colours with an embedded profile are converted to sRGB.
+    Transparency is flattened onto white, or kept exactly. If it is kept, fully transparent pixels get a new colour that
+    costs few bits: the mean of the visible pixels in their block of 16x16 pixels, or else in the image. Integers wider
+    than 8 bits ("I;16", "I") count as 16 bits, 0..65535; floats as 0..1 if none is above 1, else as 0..255. Colours
+    with an embedded profile are converted to sRGB.
 
     Args:
-        image: Pillow image. grey: whether the model codes grey only. flatten: lay transparent pixels onto white.
-        keep_metadata: keep EXIF (orientation 1) and XMP, and a colour profile if it is an sRGB one.
+        image: Pillow image.
+        grey: whether the model codes grey only.
+        flatten: lay transparent pixels onto white. Default: True.
+        keep_metadata: keep EXIF (orientation 1) and XMP, and a colour profile if it is an sRGB one. Default: False.
 
     Returns:
         An image of mode "L" (grey) or "RGB", or "LA" or "RGBA" if it is not flattened and not opaque everywhere; in
-        its ``info`` the metadata that are kept, as "exif", "icc_profile" and "xmp"; and notes.
+        its ``info`` the metadata that are kept, as "exif", "icc_profile" and "xmp". Its notes name each loss.
 
     Raises:
         UnsupportedImageError: values outside the range above, or a mode that cannot be converted.
@@ -128,16 +139,17 @@ def prepare_image(image: Image.Image, *, grey: bool, flatten: bool = True, keep_
         ('alpha channel flattened onto white',)
     """
     notes: list[str] = []
-    image = _upright(image, notes)
-    kept = _metadata(image, notes) if keep_metadata else {}
+    image = upright(image, notes)
+    kept = read_metadata(image, notes) if keep_metadata else {}
     mask = None
     if not flatten:
-        image, mask = _separate(image)
+        image, mask = _separate_mask(image)
     image = _to_8_bits(image, notes)
     image = _flatten(image, notes)
-    profile, before = image.info.get("icc_profile"), len(notes)
+    profile, notes_before = image.info.get("icc_profile"), len(notes)
     image = _to_srgb(image, notes)
-    if keep_metadata and profile and not grey and image.mode == "RGB" and len(notes) == before:  # it is sRGB
+    is_srgb = image.mode == "RGB" and len(notes) == notes_before
+    if keep_metadata and profile and not grey and is_srgb:
         if error := metadata_error(ExtraType.ICC, profile):
             notes.append(f"dropped: {error}")
         else:
@@ -148,7 +160,7 @@ def prepare_image(image: Image.Image, *, grey: bool, flatten: bool = True, keep_
         except ValueError as error:
             raise UnsupportedImageError(f"colour mode {image.mode} cannot be converted ({error})") from error
     if mask is not None:
-        image = _fill(image, mask)
+        image = _fill_transparent(image, mask)
     if grey and image.mode == "RGB":
         red, green, blue = image.split()
         if red.tobytes() == green.tobytes() == blue.tobytes():
@@ -156,15 +168,15 @@ def prepare_image(image: Image.Image, *, grey: bool, flatten: bool = True, keep_
         else:
             notes.append("colour converted to grey: the model codes grey only")
             image = image.convert("L")
-    image = image.convert("L" if grey else "RGB")  # always a copy: metadata must not leak into the caller's image
+    image = image.convert("L" if grey else "RGB")  # always a copy, so that the caller's image gets no metadata
     if mask is not None:
         image.putalpha(mask)
     image.info = dict(kept.items())
     return LoadedImage(image, tuple(notes))
 
 
-def _separate(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """An image without its transparency, and its mask (mode "L"), which is None if it is opaque everywhere."""
+def _separate_mask(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Return an image without its transparency, and its mask (mode "L"); None if it is opaque everywhere."""
     if not image.has_transparency_data:
         return image, None
     if image.mode == "F" or image.mode.startswith("I"):
@@ -182,33 +194,32 @@ def _separate(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 
 
 def _to_rgba(image: Image.Image) -> Image.Image:
-    """An image with transparency as "RGBA"."""
+    """Convert an image with transparency to "RGBA"."""
     if image.mode in ("La", "RGBa"):  # premultiplied
         image = image.convert(image.mode.upper())
     return image.convert("RGBA")
 
 
-def _fill(image: Image.Image, mask: Image.Image) -> Image.Image:
-    """Give pixels that are fully transparent the mean colour of what is visible in their block, or in the picture."""
+def _fill_transparent(image: Image.Image, mask: Image.Image) -> Image.Image:
+    """Give fully transparent pixels the mean colour of the visible pixels in their block, or in the image."""
     pixels, visible = np.atleast_3d(np.asarray(image)).copy(), np.asarray(mask) > 0
     strips = [slice(top, top + FILL_BLOCK) for top in range(0, image.height, FILL_BLOCK)]
     starts = np.arange(0, image.width, FILL_BLOCK)
     counts, sums = [], []
     for rows in strips:
-        shown = visible[rows]
-        counts.append(np.add.reduceat(shown.sum(0), starts)[:, None])
-        sums.append(np.add.reduceat((pixels[rows] * shown[..., None]).sum(0, dtype=np.int64), starts))
+        counts.append(np.add.reduceat(visible[rows].sum(0), starts)[:, None])
+        sums.append(np.add.reduceat((pixels[rows] * visible[rows, :, None]).sum(0, dtype=np.int64), starts))
     visible_pixels = np.sum(counts)
-    whole = np.sum(sums, (0, 1)) / visible_pixels if visible_pixels else np.full(pixels.shape[2], 255.0)
+    image_mean = np.sum(sums, (0, 1)) / visible_pixels if visible_pixels else np.full(pixels.shape[2], 255.0)
     for rows, count, total in zip(strips, counts, sums, strict=True):
-        means = np.where(count, total / np.maximum(count, 1), whole)
+        means = np.where(count, total / np.maximum(count, 1), image_mean)
         colours = np.rint(means).astype(np.uint8).repeat(FILL_BLOCK, 0)[: image.width]
         np.copyto(pixels[rows], colours, where=~visible[rows, :, None])
     return Image.fromarray(pixels[..., 0] if image.mode == "L" else pixels)
 
 
 def _to_8_bits(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Modes with wider samples to "L"."""
+    """Convert modes with wider samples to "L"."""
     if not (image.mode in ("I", "F") or image.mode.startswith("I;")):
         return image
     values = np.asarray(image, np.float64)
@@ -224,7 +235,7 @@ def _to_8_bits(image: Image.Image, notes: list[str]) -> Image.Image:
             f"samples of mode {image.mode} range from {low:g} to {high:g}; expected 0 to {limit:g}"
         )
     if limit == 65535 and 0 < high < 4096:
-        notes.append(f"samples reach {high:g} of 65535: the picture is dark")
+        notes.append(f"samples reach {high:g} of 65535: the image is dark")
     if "transparency" in image.info:
         notes.append("transparent colour ignored")
     reduced = Image.fromarray(np.rint(values * (255 / limit)).astype(np.uint8))

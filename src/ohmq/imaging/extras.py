@@ -1,6 +1,6 @@
-"""The extras of an ``.ohm`` file: the mask of transparency and metadata, from a Pillow image and back onto one.
+"""The extras of an ``.ohm`` file: the alpha mask and metadata, from a Pillow image and back onto one.
 
-Bodies are checked before anything is decoded: `docs/file-format.md` says what each must be.
+Bodies are checked before anything is decoded; `docs/file-format.md` describes them.
 """
 
 import io
@@ -14,59 +14,66 @@ from PIL import Image, PngImagePlugin
 from ohmq.bitstream.format import MAX_EXTRA_BYTES, Extra, ExtraType
 from ohmq.errors import BitstreamError
 
-__all__ = ["METADATA", "Decoded", "decode_extras", "decode_mask", "encode_mask", "metadata_error", "split_extras"]
+__all__ = ["METADATA", "DecodedExtras", "decode_extras", "decode_mask", "encode_mask", "metadata_error", "split_extras"]
 
 METADATA = {ExtraType.EXIF: "exif", ExtraType.ICC: "icc_profile", ExtraType.XMP: "xmp"}
-"""Where Pillow keeps each kind, in ``Image.info``."""
+"""Name of each kind of metadata in Pillow's ``Image.info``."""
 
-_PNG, _EXIF = b"\x89PNG\r\n\x1a\n", b"Exif\0\0"
-_STEP = 2**20
+_PNG_SIGNATURE, _EXIF_PREFIX = b"\x89PNG\r\n\x1a\n", b"Exif\0\0"
+_PIECE_BYTES = 2**20
+"""Bytes that are unpacked at once."""
 
 
-class Decoded(NamedTuple):
-    """What the extras of a file stand for.
+class DecodedExtras(NamedTuple):
+    """Decoded extras of a file.
 
     Attributes:
-        mask: mode "L", 0 transparent to 255 opaque; None: opaque everywhere. info: metadata as in Pillow's ``info``.
+        mask: mode "L", 0 transparent to 255 opaque; None: opaque everywhere.
+        info: metadata as in Pillow's ``info``.
     """
 
     mask: Image.Image | None
     info: dict[str, bytes]
 
-    def onto(self, picture: Image.Image) -> Image.Image:
-        """Give a decoded picture its mask and metadata."""
+    def onto(self, image: Image.Image) -> Image.Image:
+        """Give a decoded image its mask and metadata, in place; return it."""
         if self.mask is not None:
-            picture.putalpha(self.mask)
-        picture.info.update(self.info.items())
-        return picture
+            image.putalpha(self.mask)
+        image.info.update(self.info.items())
+        return image
 
 
-def split_extras(picture: Image.Image) -> tuple[Image.Image, tuple[Extra, ...]]:
-    """The colours of a picture, and the extras that hold its mask and metadata.
+def split_extras(image: Image.Image) -> tuple[Image.Image, tuple[Extra, ...]]:
+    """Split an image into its colours and the extras that hold its mask and metadata.
 
     Args:
-        picture: mode "L", "LA", "RGB" or "RGBA", as `ohmq.imaging.convert.prepare_image` gives it.
+        image: mode "L", "LA", "RGB" or "RGBA", such as a result of `ohmq.imaging.convert.prepare_image`.
 
     Returns:
-        An image of mode "L" or "RGB", and the extras by ascending type.
+        An image of mode "L" or "RGB", and the extras in ascending order of their types.
     """
     extras = []
-    colours = picture
-    if picture.mode in ("LA", "RGBA"):
-        mask, colours = picture.getchannel("A"), picture.convert(picture.mode.removesuffix("A"))
+    colours = image
+    if image.mode in ("LA", "RGBA"):
+        mask, colours = image.getchannel("A"), image.convert(image.mode.removesuffix("A"))
         mask.info = {}
         extras.append(Extra(ExtraType.ALPHA, encode_mask(mask)))
     for kind, name in METADATA.items():
-        if name in picture.info:
-            extras.append(Extra(kind, picture.info[name].removeprefix(_EXIF)))
+        if name in image.info:
+            extras.append(Extra(kind, image.info[name].removeprefix(_EXIF_PREFIX)))
     return colours, tuple(extras)
 
 
-def decode_extras(extras: Iterable[Extra], width: int, height: int) -> Decoded:
-    """What the extras of a file of that size stand for; free types are passed over.
+def decode_extras(extras: Iterable[Extra], width: int, height: int) -> DecodedExtras:
+    """Decode the extras of a file; free types are ignored.
+
+    Args:
+        extras: of the file.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
 
     Raises:
-        BitstreamError: a body that is not what its type asks for.
+        BitstreamError: a body that does not fit its type.
     """
     mask, info = None, {}
     for extra in extras:
@@ -76,12 +83,17 @@ def decode_extras(extras: Iterable[Extra], width: int, height: int) -> Decoded:
             kind = ExtraType(extra.type)
             if error := metadata_error(kind, extra.body):
                 raise BitstreamError(f"{error}: the file is damaged")
-            info[METADATA[kind]] = (_EXIF if kind == ExtraType.EXIF else b"") + extra.body
-    return Decoded(mask, info)
+            info[METADATA[kind]] = (_EXIF_PREFIX if kind == ExtraType.EXIF else b"") + extra.body
+    return DecodedExtras(mask, info)
 
 
 def metadata_error(kind: ExtraType, body: bytes) -> str | None:
-    """Why a file cannot hold such metadata, if so."""
+    """Say why a file cannot hold this metadata; None if it can.
+
+    Args:
+        kind: EXIF, ICC or XMP.
+        body: the metadata.
+    """
     if len(body) > MAX_EXTRA_BYTES:
         return f"{kind.name} of {len(body)} bytes; a file holds at most {MAX_EXTRA_BYTES}"
     if kind == ExtraType.EXIF and not (len(body) >= 8 and body.startswith((b"II*\0", b"MM\0*"))):
@@ -97,7 +109,11 @@ def metadata_error(kind: ExtraType, body: bytes) -> str | None:
 
 
 def encode_mask(mask: Image.Image) -> bytes:
-    """A PNG stream of a mask (mode "L", without ``info``), 1 bit a pixel if it is 0 or 255 everywhere, else 8."""
+    """Encode a mask as a PNG stream: 1 bit a pixel if it is 0 or 255 everywhere, else 8.
+
+    Args:
+        mask: mode "L", without ``info``.
+    """
     levels = mask.histogram()
     if levels[0] + levels[255] == sum(levels):
         mask = mask.convert("1", dither=Image.Dither.NONE)
@@ -107,7 +123,12 @@ def encode_mask(mask: Image.Image) -> bytes:
 
 
 def decode_mask(data: bytes, width: int, height: int) -> Image.Image:
-    """The mask in a PNG stream; nothing is allocated before all of it is known to be right.
+    """Decode the PNG stream of a mask; nothing is allocated before the whole stream is checked.
+
+    Args:
+        data: the stream.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
 
     Returns:
         Mode "L".
@@ -119,9 +140,9 @@ def decode_mask(data: bytes, width: int, height: int) -> Image.Image:
     name, header = next(chunks, (b"", b""))
     if name != b"IHDR" or len(header) != 13:
         raise BitstreamError("the mask's PNG stream does not begin with a header")
-    found_width, found_height, bits, *rest = struct.unpack(">IIBBBBB", header)
-    if (found_width, found_height) != (width, height):
-        raise BitstreamError(f"the mask has {found_width}x{found_height} pixels, its picture {width}x{height}")
+    mask_width, mask_height, bits, *rest = struct.unpack(">IIBBBBB", header)
+    if (mask_width, mask_height) != (width, height):
+        raise BitstreamError(f"the mask has {mask_width}x{mask_height} pixels, its image {width}x{height}")
     if bits not in (1, 8) or rest != [0, 0, 0, 0]:
         raise BitstreamError("the mask is not a grey PNG of 1 or 8 bits that is not interlaced")
     _check_pixels(_packed(chunks), 1 + -(-width * bits // 8), height)
@@ -133,10 +154,10 @@ def decode_mask(data: bytes, width: int, height: int) -> Image.Image:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Name and body of each chunk of a PNG stream, checksums checked."""
-    if not data.startswith(_PNG):
+    """Yield name and body of each chunk of a PNG stream; checks the checksums."""
+    if not data.startswith(_PNG_SIGNATURE):
         raise BitstreamError("the mask is not a PNG stream")
-    position = len(_PNG)
+    position = len(_PNG_SIGNATURE)
     while position < len(data):
         length, name = struct.unpack(">I4s", data[position : position + 8].ljust(8, b"\xff"))
         end = position + 8 + length
@@ -150,7 +171,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _packed(chunks: Iterator[tuple[bytes, bytes]]) -> Iterator[bytes]:
-    """The bodies of IDAT chunks, then an IEND chunk and no other."""
+    """Yield the bodies of IDAT chunks; checks that an IEND chunk follows and nothing else."""
     for name, body in chunks:
         if name == b"IDAT":
             yield body
@@ -162,13 +183,13 @@ def _packed(chunks: Iterator[tuple[bytes, bytes]]) -> Iterator[bytes]:
 
 
 def _check_pixels(packed: Iterable[bytes], row: int, rows: int) -> None:
-    """That zlib data hold so many rows, each after a valid filter number, and nothing else; in bounded memory."""
+    """Check that zlib data hold ``rows`` rows of ``row`` bytes, each with a valid filter number; in bounded memory."""
     unpacker, size = zlib.decompressobj(), 0
     try:
         for part in packed:
-            piece = bytes(_STEP)
-            while part or len(piece) == _STEP:  # what does not fit into a step may still be inside
-                piece = unpacker.decompress(part, _STEP)
+            piece = bytes(_PIECE_BYTES)
+            while part or len(piece) == _PIECE_BYTES:  # after a full piece, more output may be pending
+                piece = unpacker.decompress(part, _PIECE_BYTES)
                 part = unpacker.unconsumed_tail
                 if max(piece[-size % row :: row], default=0) > 4:
                     raise BitstreamError("the mask's PNG stream has an unknown filter")

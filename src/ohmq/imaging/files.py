@@ -1,4 +1,4 @@
-"""src/ohmq/imaging/files.py."""
+"""Reading and writing image files with Pillow."""
 
 import io
 import warnings
@@ -9,14 +9,13 @@ import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin
 
 from ohmq.errors import UnsupportedImageError
-from ohmq.imaging.convert import DEFAULT_MAX_PIXELS, LoadedImage, _raw_modes, check_size, load_pixels
+from ohmq.imaging.convert import DEFAULT_MAX_PIXELS, LoadedImage, check_size, load_pixels, raw_modes
 from ohmq.imaging.extras import METADATA
-from ohmq.imaging.metadata import _exif, _upright
+from ohmq.imaging.metadata import read_exif, upright
 from ohmq.utils.atomic_write import write_atomically
 
-__all__ = ["check_extension", "check_holds", "open_image", "save_image"]
+__all__ = ["SAVE_FORMATS", "check_extension", "check_holds", "open_image", "save_image"]
 
-# Extension: Pillow's format and how to save without loss where the format can, at high quality where it cannot.
 SAVE_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {}),
     ".webp": ("WEBP", {"lossless": True}),
@@ -28,17 +27,24 @@ SAVE_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
 }
+"""Pillow's format and options of each extension: lossless if the format allows it, else at high quality."""
 ALPHA_FORMATS = ("PNG", "WEBP", "TIFF")
+"""Formats that hold transparency."""
 METADATA_FORMATS = ("PNG", "WEBP", "TIFF", "JPEG")
+"""Formats that hold metadata."""
 
 
 def open_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> LoadedImage:
     """Read an image file whole, upright by its EXIF orientation, in the colour mode of the file.
 
-    Of several pictures in a file the first is read. What Pillow warns of is passed on as a note.
+    If a file holds several images, the first is read. Warnings of Pillow become notes.
 
     Args:
-        path: the file. max_pixels: larger images are refused before they are decoded.
+        path: the file.
+        max_pixels: limit on width x height; larger images are refused before they are decoded.
+
+    Returns:
+        The image, and notes that name each loss.
 
     Raises:
         UnsupportedImageError: missing, a folder, empty, not an image, damaged, or too large.
@@ -65,23 +71,23 @@ def open_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Loa
             with Image.open(path) as opened:
                 image: Image.Image = opened
                 if image.format == "EPS":
-                    raise UnsupportedImageError("EPS is a program, not a picture; convert it first")
+                    raise UnsupportedImageError("EPS is a program, not an image; convert it first")
                 check_size(image.width, image.height, max_pixels)
                 if getattr(image, "n_frames", 1) > 1:
-                    notes.append("first picture of several in the file")
-                raw_modes = _raw_modes(image)
+                    notes.append("first image of several in the file")
+                layouts = raw_modes(image)
                 image = load_pixels(image, notes)
-                upright = _upright(image, notes)
-                exif = _exif(image)
-                if upright is image:
-                    upright = image.copy()
-                if exif and "exif" not in upright.info:
-                    upright.info["exif"] = exif
-                if any("I;12" in raw for raw in raw_modes):  # Pillow leaves the values at 0..4095
-                    values = np.asarray(upright, np.uint16)
+                turned = upright(image, notes)
+                exif = read_exif(image)
+                if turned is image:
+                    turned = image.copy()
+                if exif and "exif" not in turned.info:
+                    turned.info["exif"] = exif
+                if any("I;12" in layout for layout in layouts):  # Pillow leaves the values at 0..4095
+                    values = np.asarray(turned, np.uint16)
                     scaled = Image.fromarray(values << 4 | values >> 8)
-                    scaled.info = upright.info
-                    upright = scaled
+                    scaled.info = turned.info
+                    turned = scaled
         except UnsupportedImageError as error:
             raise UnsupportedImageError(f"{path}: {error}") from error
         except PermissionError as error:
@@ -94,11 +100,14 @@ def open_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Loa
             raise UnsupportedImageError(f"{path}: damaged image ({type(error).__name__}: {error})") from error
     texts = [str(w.message) for w in caught if not issubclass(w.category, Image.DecompressionBombWarning)]
     notes += [f"Pillow warned: {text}" for text in dict.fromkeys(texts)]
-    return LoadedImage(upright, tuple(notes))
+    return LoadedImage(turned, tuple(notes))
 
 
 def check_extension(path: Path | str) -> str:
-    """Pillow's format for a file name; call it before any work that ends in `save_image`.
+    """Return Pillow's format for a file name; call it before any work that ends in `save_image`.
+
+    Args:
+        path: the target.
 
     Raises:
         UnsupportedImageError: an extension that `save_image` does not write.
@@ -112,10 +121,14 @@ def check_extension(path: Path | str) -> str:
 
 
 def check_holds(path: Path | str, *, alpha: bool) -> None:
-    """Refuse early to write a picture with transparency into a file that has none.
+    """Refuse early to write an image with transparency in a format that has none.
+
+    Args:
+        path: the target.
+        alpha: whether the image has transparency.
 
     Raises:
-        UnsupportedImageError: as `check_extension`, or transparency and a format without it.
+        UnsupportedImageError: an extension that is not written, or transparency and a format without it.
     """
     image_format = check_extension(path)
     if alpha and image_format not in ALPHA_FORMATS:
@@ -125,18 +138,20 @@ def check_holds(path: Path | str, *, alpha: bool) -> None:
 
 
 def save_image(path: Path | str, image: Image.Image, *, force: bool = False) -> tuple[str, ...]:
-    """Write an image, in the format of the extension: without loss, but for JPEG (quality 95, 4:4:4).
+    """Write an image in the format of the extension: lossless, except for JPEG (quality 95, 4:4:4).
 
     Args:
-        path: the target; missing folders are made. image: the picture, in its ``info`` "exif", "icc_profile" and "xmp".
-        force: replace an existing file.
+        path: the target; missing folders are made.
+        image: the image; its ``info`` may hold "exif", "icc_profile" and "xmp".
+        force: replace an existing file. Default: False.
 
     Returns:
-        What the format cannot hold, in words.
+        One phrase for each kind of data that the format cannot hold.
 
     Raises:
         UnsupportedImageError: an extension that is not written, or an image that the format cannot hold.
         OutputExistsError: the file exists and force is not set.
+        OutputWriteError: disk full, no permission, and the like.
     """
     image_format = check_extension(path)
     check_holds(path, alpha=image.has_transparency_data)
@@ -157,7 +172,7 @@ def save_image(path: Path | str, image: Image.Image, *, force: bool = False) -> 
                 tags[ExifTags.Base.XMLPacket] = metadata.pop("xmp")
             options["exif"] = tags
             if metadata.pop("exif", None):
-                del options["compression"]  # with it Pillow cannot write the folders of EXIF data
+                del options["compression"]  # Pillow cannot write EXIF folders into a compressed TIFF file
         image.save(buffer, image_format, **options, **metadata)
     except Exception as error:  # damaged metadata make Pillow raise nearly anything
         raise UnsupportedImageError(f"{path}: cannot be written as {image_format} ({error})") from error

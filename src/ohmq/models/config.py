@@ -1,7 +1,13 @@
-"""Model configurations: frozen dataclasses, written into every checkpoint and model file."""
+"""Model configurations: frozen dataclasses, written into every checkpoint and model file.
+
+A family is a configuration class and a model class under one name, see `ohmq.models.register_family`. What a family can do
+is an attribute of its configuration (`ModelConfig.supports_tiles` and others); the codec asks for that, never for a class.
+"""
 
 import dataclasses
 import math
+import operator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -20,9 +26,10 @@ __all__ = [
 ]
 
 BLOCK = 16
-"""Pixels of a block of a photograph, each side: the stride of the latent."""
+"""Stride of the latent of photographs, in pixels: the side of a block."""
 GREY_LEVELS = 32.0
-"""Grey levels (of 255) that are 1 in the space of photo models and, as their block transform is orthonormal, in the latent."""
+"""Unit of the normalised images of photo models, in grey levels of 255; also of their latents, as the block transform is
+orthonormal."""
 
 DISK_NAMES = {
     "residual_quantization": "refinement",
@@ -30,9 +37,9 @@ DISK_NAMES = {
     "distilled_channels": "analysis_patches",
     "supports_rdoq": "priced",
 }
-"""Names that configuration fields have in model files, checkpoints and experiment files, where these differ from ours.
+"""Names of configuration fields in model files, checkpoints and experiment files, where they differ from the names here.
 
-Model ids are hashes over the names on disk, so these never change.
+Model ids are hashes over the names on disk, so the names on disk never change.
 """
 
 UNSTATED: dict[str, Any] = {
@@ -42,14 +49,17 @@ UNSTATED: dict[str, Any] = {
     "neighbour_hidden": 0,
     "supports_rdoq": False,
 }
-"""Values of photo configuration fields that a model file leaves out: older models had no such choice."""
+"""Values of photo configuration fields that a model file leaves out, because the first models had no such fields."""
+
+GEOMETRY_PROBES = ((1, 1), (100, 300))
+"""Height and width, in pixels, of the images whose patches and latents stand for a family's geometry in its bitstream id."""
 
 QuantizerName = Literal["ohm", "integer", "none"]
 PriorName = Literal["static", "context"]
 
 
 def active_channels(fraction: float, channels_min: int, channels_max: int) -> int:
-    r"""How many channels a fraction of the adaptive range stands for.
+    r"""Return the number of channels that a fraction of the adaptive range stands for.
 
     $$ n = c_{min} + \lceil f \, (c_{max} - c_{min}) \rceil $$
 
@@ -82,23 +92,40 @@ def active_channels(fraction: float, channels_min: int, channels_max: int) -> in
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What every family shares.
+    """Configuration fields and geometry that all families share.
+
+    A family is a subclass that is a frozen dataclass too. It overrides `patch_shape` and `latent_shape` where its stride
+    is not 16, and the capabilities that it has.
 
     Attributes:
         image_channels: 1 (grey) or 3 (RGB).
+        supports_tiles: whether images are analysed window by window and coded in tiles; needs transforms with a bounded
+            receptive field and a latent of any size.
+        supports_post_filter: whether a model file may hold a post-filter; RGB only.
+        half_precision: whether model files keep the weights of the transforms in half precision.
+        channels_last: whether the transforms run in torch's channels-last memory format.
+        unstated: values of fields that `to_dict` leaves out.
         quantizer: "ohm" (one-hot max), "integer" (rounding) or "none" (distortion only).
         channels_max: C, all quantization channels (for "ohm") or latent channels (for "integer", "none").
         channels_min: channels that are always active; equal to channels_max for a model of one bitrate.
         num_symbols: S, alphabet size of each channel.
         prior: of OHM symbols: "static" as published, or "context" (tables depend on the channels decoded before).
-        refinement: the activations of a group see the latent minus the codewords of earlier groups, instead of all
-            of it (as published). Decoding is the same.
-        context_group: channels of a group of the context prior, or of refinement.
+        residual_quantization: whether the activations of a group see the latent minus the codewords of earlier groups,
+            instead of all of it (as published). Decoding is the same.
+        context_group: channels of a group of the context prior, or of residual quantization.
         context_hidden: width of the context prior's networks.
         context_features: learned features a symbol in the context prior.
+
+    Raises:
+        ConfigError: a value outside its range, or values that do not go together.
     """
 
     image_channels: ClassVar[int] = 3
+    supports_tiles: ClassVar[bool] = False
+    supports_post_filter: ClassVar[bool] = False
+    half_precision: ClassVar[bool] = False
+    channels_last: ClassVar[bool] = False
+    unstated: ClassVar[Mapping[str, Any]] = {}
     quantizer: QuantizerName = "ohm"
     channels_max: int = 16
     channels_min: int = 0
@@ -127,6 +154,34 @@ class ModelConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
 
     @property
+    def family(self) -> str:
+        """Name of the family that this class is registered as; ConfigError if it is not."""
+        name = next((name for name, cls in FAMILIES.items() if cls is type(self)), None)
+        if name is None:
+            raise ConfigError(f"{type(self).__name__} is no registered family: call ohmq.models.register_family")
+        return name
+
+    @property
+    def supports_rdoq(self) -> bool:
+        """Whether the encoder chooses symbols by rate-distortion optimised quantization."""
+        return False
+
+    @property
+    def tabulated_prior(self) -> bool:
+        """Whether the prior is the tabulated context prior."""
+        return False
+
+    @property
+    def checkerboard_groups(self) -> int:
+        """Leading groups of the tabulated context prior that are coded in three checkerboard passes."""
+        return 0
+
+    @property
+    def neighbour_hidden(self) -> int:
+        """Hidden units of the neighbour network of each checkerboard channel."""
+        return 0
+
+    @property
     def group_sizes(self) -> tuple[int, ...]:
         """Channels of each group: coded together, given all groups before."""
         if self.prior == "static" and not self.residual_quantization:
@@ -146,48 +201,149 @@ class ModelConfig:
         return tuple(math.ceil(self.channels_max * (i + 1) / count) for i in range(count))
 
     def patch_shape(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the tiles that a picture of this size is coded in: all of it, padded to whole blocks."""
+        """Return height and width, in pixels, of the patches of an image: all of it, padded to whole blocks.
+
+        Args:
+            height: of the image, in pixels.
+            width: of the image, in pixels.
+        """
         return -(-height // BLOCK) * BLOCK, -(-width // BLOCK) * BLOCK
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the latent of a tile: one position a block."""
+        """Return height and width of the latent of a patch: one position a block.
+
+        Args:
+            height: of the patch, in pixels.
+            width: of the patch, in pixels.
+        """
         return height // BLOCK, width // BLOCK
 
+    def latent_grid(self, width: int, height: int) -> tuple[int, int, int]:
+        """Return the shape of an image's symbols, without channels.
+
+        Args:
+            width: of the image, in pixels.
+            height: of the image, in pixels.
+
+        Returns:
+            (patches, h, w): the number of patches, and the positions of the latent of one patch.
+        """
+        patch = self.patch_shape(height, width)
+        return -(-width // patch[1]) * -(-height // patch[0]), *self.latent_shape(*patch)
+
+    def num_patches(self, width: int, height: int) -> int:
+        """Return the number of patches that an image of this size, in pixels, is coded in."""
+        return self.latent_grid(width, height)[0]
+
+    def channels_for(self, fraction: float) -> int:
+        """Return the number of channels that a fraction of the adaptive range stands for.
+
+        Args:
+            fraction: of the range from channels_min to channels_max, in [0, 1].
+
+        Raises:
+            ValueError: fraction is outside [0, 1].
+        """
+        return active_channels(fraction, self.channels_min, self.channels_max)
+
+    def layer_ends(self, channels: int, layers: int | None = None) -> tuple[int, ...]:
+        """Return the channels at which layers end: the cut points below ``channels``, thinned to ``layers``, and itself.
+
+        Args:
+            channels: number of channels that are coded, 1 to channels_max.
+            layers: largest number of layers, at least 1; None: one for each cut point.
+
+        Raises:
+            ValueError: channels or layers is outside its range.
+        """
+        channels = operator.index(channels)
+        layers = None if layers is None else operator.index(layers)
+        if not 1 <= channels <= self.channels_max:
+            raise ValueError(f"channels is {channels}; this model codes 1 to {self.channels_max}")
+        if layers is not None and layers < 1:
+            raise ValueError(f"layers is {layers}; a file has at least 1")
+        ends = [point for point in self.cut_points if point < channels] + [channels]
+        if layers is not None and layers < len(ends):
+            ends = [ends[math.ceil(len(ends) * (i + 1) / layers) - 1] for i in range(layers)]
+        return tuple(ends)
+
+    def channel_count(self, fraction: float | None, channels: int | None) -> int:
+        """Return the number of channels to code from a fraction or a number; neither: all channels.
+
+        Args:
+            fraction: of the adaptive range, in [0, 1]; ignored if channels is given.
+            channels: number of channels, 1 to channels_max.
+
+        Raises:
+            ValueError: a value outside its range, or a fraction that stands for no channel.
+        """
+        if channels is None:
+            channels = self.channels_for(1.0 if fraction is None else fraction)
+            if channels == 0:
+                raise ValueError(
+                    f"fraction {fraction} stands for 0 channels; the smallest that codes is {1 / self.channels_max:.4g}"
+                )
+        self.layer_ends(channels)
+        return operator.index(channels)
+
     def to_dict(self) -> dict[str, Any]:
-        """As a JSON-ready dictionary with the key "family"; the inverse of `config_from_dict`."""
-        family = next(name for name, cls in FAMILIES.items() if cls is type(self))
-        values = {DISK_NAMES.get(key, key): value for key, value in dataclasses.asdict(self).items()}
-        return {"family": family, **values}
+        """Return a JSON-ready dictionary with the key "family", names as on disk; the inverse of `config_from_dict`."""
+        values = {
+            DISK_NAMES.get(field.name, field.name): getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in self.unstated or getattr(self, field.name) != self.unstated[field.name]
+        }
+        return {"family": self.family, **values}
+
+    def bitstream_fields(self) -> dict[str, Any]:
+        """Return the part of the configuration that the symbols in a file depend on, JSON-ready.
+
+        Two configurations with the same fields here can decode the same files: their transforms may differ. A family that
+        decodes symbols in a way of its own adds its fields. `docs/file-format.md` lists the keys; they never change.
+        """
+        patches = [self.patch_shape(*size) for size in GEOMETRY_PROBES]
+        return {
+            "image_channels": self.image_channels,
+            "quantizer": self.quantizer,
+            "prior": self.prior,
+            "num_symbols": self.num_symbols,
+            "groups": list(self.group_sizes),
+            "alphabets": list(self.group_symbols),
+            "cuts": list(self.cut_points),
+            "interlaced_groups": self.checkerboard_groups,
+            "neighbour_hidden": self.neighbour_hidden,
+            "geometry": [[*patch, *self.latent_shape(*patch)] for patch in patches],
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
 class MnistConfig(ModelConfig):
-    """The published network for 28x28 digits; larger pictures are coded as tiles of that size.
+    """Configuration of the published network for 28x28 digits; larger images are coded as patches of that size.
 
     Attributes:
-        latent_channels: D of the OHM latent; an integer or unquantized latent has channels_max.
+        latent_channels: D, channels of the OHM latent; an integer or unquantized latent has channels_max.
     """
 
     image_channels: ClassVar[int] = 1
     latent_channels: int = 32
 
     def patch_shape(self, height: int, width: int) -> tuple[int, int]:
-        """28x28, whatever the picture."""
+        """Return 28x28 pixels, for any image."""
         return 28, 28
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int]:
-        """3x3."""
+        """Return 3x3 positions."""
         return 3, 3
 
     @property
     def transform_channels(self) -> int:
-        """Channels that the analysis transform gives."""
+        """Channels of the latent that the analysis transform computes."""
         return self.latent_channels if self.quantizer == "ohm" else self.channels_max
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenImagesConfig(ModelConfig):
-    """The published network for photographs; its latent has channels_max channels."""
+    """Configuration of the published network for photographs; its latent has channels_max channels."""
 
     channels_max: int = 480
     num_symbols: int = 32
@@ -195,25 +351,39 @@ class OpenImagesConfig(ModelConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoConfig(ModelConfig):
-    """The photo codec: a 16x16 block transform with convolutional paths; with "integer" its twin for comparison.
+    """Configuration of the photo codec: a 16x16 block transform with convolutional paths.
+
+    With the quantizer "integer" it is the photo codec's twin for comparison.
 
     Attributes:
         latent_channels: D, coefficients of the block transform that are kept.
-        wide, wider: channels of the convolutions at a quarter and an eighth of the resolution.
-        distilled_channels: channels that the quick analysis makes of patches of 8x8 pixels, all its convolutions being at an
-            eighth of the resolution; 0: the deep analysis, with convolutions at a half and a quarter.
-        analysis_blocks, synthesis_blocks: residual blocks of each transform at a quarter and an eighth.
-        groups: channels of each group, sum channels_max; found by the warm start, as are
-        alphabets: symbols of the channels of each group, odd, at most num_symbols; empty: num_symbols for all.
-        cuts: numbers of channels at which a file may be cut.
-        checkerboard_groups: leading groups whose channels are coded in three passes over the positions, the tables of the
-            second and third also chosen from the channel's own symbols at neighbours.
+        wide: channels of the convolutions at a quarter of the resolution.
+        wider: channels of the convolutions at an eighth of the resolution.
+        distilled_channels: channels that the distilled analysis transform computes from patches of 8x8 pixels, with all its
+            convolutions at an eighth of the resolution; 0: the full analysis transform, with convolutions at a half and
+            a quarter.
+        analysis_blocks: residual blocks of the analysis transform at a quarter and at an eighth.
+        synthesis_blocks: residual blocks of the synthesis transform at a quarter and at an eighth.
+        groups: channels of each group, sum channels_max; found by the warm start.
+        alphabets: symbols of the channels of each group, odd, at most num_symbols; found by the warm start; empty:
+            num_symbols for all.
+        cuts: numbers of channels at which a file may be cut; found by the warm start.
+        checkerboard_groups: leading groups with a three-pass checkerboard context: the tables of the second and third
+            pass are also selected by the channel's own symbols at neighbours (He et al., 2021).
         context_projection: channels of each neighbour that the context networks see.
-        neighbour_hidden: hidden units of each interlaced channel's own network, which sees its symbols at four neighbours.
-        supports_rdoq: the encoder chooses symbols also by the bits that they cost, more so the fewer channels are coded;
-            OHM only.
+        neighbour_hidden: hidden units of each checkerboard channel's own network, which sees its symbols at four
+            neighbours.
+        supports_rdoq: whether the encoder chooses symbols by rate-distortion optimised quantization; OHM only.
+
+    Raises:
+        ConfigError: a value outside its range, or values that do not go together.
     """
 
+    supports_tiles: ClassVar[bool] = True
+    supports_post_filter: ClassVar[bool] = True
+    half_precision: ClassVar[bool] = True
+    channels_last: ClassVar[bool] = True
+    unstated: ClassVar[Mapping[str, Any]] = UNSTATED
     channels_max: int = 1000
     num_symbols: int = 17
     prior: PriorName = "context"
@@ -275,10 +445,10 @@ class PhotoConfig(ModelConfig):
         if not 1 <= self.latent_channels <= 768:
             raise ConfigError(f"latent_channels is {self.latent_channels}; a 16x16 block of 3 colours has 1 to 768")
 
-    def to_dict(self) -> dict[str, Any]:
-        """As of every family, without what is as in `UNSTATED`: the ids of older models stay as they are."""
-        unstated = {DISK_NAMES.get(key, key): value for key, value in UNSTATED.items()}
-        return {key: value for key, value in super().to_dict().items() if key not in unstated or value != unstated[key]}
+    @property
+    def tabulated_prior(self) -> bool:
+        """Whether the prior is the tabulated context prior: that of OHM."""
+        return self.quantizer == "ohm"
 
     @property
     def group_sizes(self) -> tuple[int, ...]:
@@ -308,8 +478,13 @@ def memory_name(disk_name: str) -> str:
     return next((name for name, on_disk in DISK_NAMES.items() if on_disk == disk_name), disk_name)
 
 
-def config_from_dict(values: dict[str, Any]) -> ModelConfig:
-    """A configuration from the dictionary that `ModelConfig.to_dict` gave.
+def config_from_dict(values: Mapping[str, Any]) -> ModelConfig:
+    """Build a configuration from the dictionary that `ModelConfig.to_dict` returned.
+
+    A family that is not registered is looked for among the entry points of installed packages, group ``ohmq.families``.
+
+    Args:
+        values: the key "family", and fields by their names on disk.
 
     Raises:
         ConfigError: unknown family or unknown key.
@@ -317,11 +492,22 @@ def config_from_dict(values: dict[str, Any]) -> ModelConfig:
     values = dict(values)
     family = values.pop("family", None)
     if family not in FAMILIES:
-        raise ConfigError(f"unknown model family {family!r}; this release knows {', '.join(FAMILIES)}")
-    fields = [field.name for field in dataclasses.fields(FAMILIES[family])]
-    memory_names = {DISK_NAMES.get(name, name): name for name in fields}
+        _load_installed_family(str(family))
+    if family not in FAMILIES:
+        raise ConfigError(
+            f"unknown model family {family!r}; this release knows {', '.join(FAMILIES)}: import the module that registers it"
+        )
+    config_class = FAMILIES[family]
+    memory_names = {DISK_NAMES.get(field.name, field.name): field.name for field in dataclasses.fields(config_class)}
     if unknown := sorted(set(values) - set(memory_names)):
         known = sorted(memory_names)
         raise ConfigError(f"unknown keys in the {family} configuration: {', '.join(unknown)}; known: {known}")
-    stated = {memory_names[name]: value for name, value in values.items()}
-    return FAMILIES[family](**((UNSTATED | stated) if family == "photo" else stated))
+    return config_class(**{**config_class.unstated, **{memory_names[name]: value for name, value in values.items()}})
+
+
+def _load_installed_family(family: str) -> None:
+    """Import the module that an installed package names for a family; importing it registers the family."""
+    import importlib.metadata  # not at the top: it takes longer than the rest of this module
+
+    for entry_point in importlib.metadata.entry_points(group="ohmq.families", name=family):
+        entry_point.load()

@@ -1,0 +1,1 @@
+"""The classified post-filter after synthesis."""

@@ -1,6 +1,5 @@
-"""Filters after the synthesis: each pixel is corrected by its neighbours, in a way that its surroundings choose."""
+"""Classified post-filter: each pixel after synthesis is corrected by its neighbours, with the filter of its class."""
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,79 +10,118 @@ from numpy.typing import NDArray
 from ohmq.errors import ModelFileError
 from ohmq.postfilter.classes import (
     CLASSES,
-    CLIPS,
-    DIRECTIONS,
-    FACTORS,
     FEATURES,
     LIMITS,
-    PAIRS,
     REACH,
     Array,
-    by_class,
-    classes,
-    features,
+    classify,
+    clipped_differences,
+    group_by_class,
 )
 
-__all__ = ["PostFilter", "finished"]
-_Products = Callable[[Array, NDArray[np.uint8], Array], Array]
-STRIP = 2**15
-"""Pixels that a thread filters at a time."""
-PRODUCT = 512
-"""Pixels of a product: so few that the library for it stays in the thread, beside others."""
-_LIMITS_OF = CLIPS[np.arange(CLASSES) // DIRECTIONS, None] * np.array(FACTORS, np.float32)
-"""At which differences of each class are clipped, in grey levels, (CLASSES, 2)."""
-_PAIRS = np.array(PAIRS, np.int64)
+__all__ = ["FilterKernel", "PostFilter", "apply_kernel", "filter_and_round"]
+
+FilterKernel = Callable[[Array, NDArray[np.uint8], Array], Array]
+"""Computes the corrections of a strip; see `apply_kernel`."""
+STRIP_PIXELS = 2**15
+"""Pixels that a thread filters at once."""
+PRODUCT_PIXELS = 512
+"""Pixels of a matrix product: few enough that the library computes it in the calling thread."""
+
+
+def apply_kernel(padded: Array, class_map: NDArray[np.uint8], weights: Array) -> Array:
+    """Compute the corrections of the pixels of a strip.
+
+    Args:
+        padded: the strip with `REACH` pixels more on each side, (3, H + 6, W + 6), contiguous.
+        class_map: of `ohmq.postfilter.classes.classify`, (H, W).
+        weights: of each class, (CLASSES, 3, FEATURES).
+
+    Returns:
+        To add to the pixels, (3, H * W).
+    """
+    order, ends = group_by_class(class_map)
+    features = clipped_differences(padded, class_map, order)
+    correction = np.empty((3, class_map.size), np.float32)
+    start = 0
+    for weight, end in zip(weights, ends, strict=True):
+        for first in range(start, end, PRODUCT_PIXELS):
+            chunk = slice(first, min(first + PRODUCT_PIXELS, end))
+            correction[:, order[chunk]] = weight @ features[:, chunk]
+        start = end
+    return correction
 
 
 class PostFilter:
-    r"""Corrects a decoded picture: of each pixel, the differences to its neighbours, by the filter of its class.
+    r"""Classified post-filter of decoded images.
+
+    Each pixel is corrected by the differences to its neighbours, with the filter of its class k:
 
     $$ x \leftarrow x + W_{k} f, \qquad f = \left(\mathrm{clip}_T(a - x) + \mathrm{clip}_T(b - x)\right)_{a, b, T} $$
 
-    for all pairs of opposite neighbours a and b, and three widths T, one of them without end. The class k is a level of
-    activity and a direction, by exact sums of pixels that are rounded first: machines differ in it only where a pixel that they
-    round differently lies at the border of two classes.
+    for all pairs of opposite neighbours a and b, and three limits T, one of them infinite. The class is a level of
+    activity and a direction, by exact sums of pixels that are rounded first: two machines differ in it only where they
+    round a pixel differently at the border of two classes.
 
     Args:
-        channels: (sets,), int32, ascending: numbers of channels that each set of filters was fitted at; weights in between
-            are between theirs.
+        channels: (sets,), int32, ascending: the number of channels at which each set of filters was fitted; between two
+            of them the weights are interpolated.
         weight: (sets, CLASSES, 3, FEATURES), int8, in units of ``scale``.
-        scale: (sets, CLASSES, LIMITS), float32: of the weights of a class that belong to features of one limit.
+        scale: (sets, CLASSES, LIMITS), float32: of the weights of a class that multiply features of one limit.
+        kernel: computes the corrections; of `ohmq.postfilter.select_kernel.select_kernel`. Default: `apply_kernel`.
 
     Raises:
         ModelFileError: tensors of another shape or type.
 
-    References: Romano et al., RAISR (a filter a class); Taquet et al., non-linear adaptive loop filter (clipping).
+    References: Karczewicz et al., VVC In-Loop Filters (the adaptive loop filter: classified filters in the decoder);
+        Romano et al., RAISR (a filter for each class); Taquet et al., Non-Linear Adaptive Loop Filter (clipping).
     """
 
-    def __init__(self, channels: NDArray[Any], weight: NDArray[Any], scale: NDArray[Any]) -> None:
+    def __init__(
+        self,
+        channels: NDArray[Any],
+        weight: NDArray[Any],
+        scale: NDArray[Any],
+        kernel: FilterKernel = apply_kernel,
+    ) -> None:
         if channels.ndim != 1 or channels.dtype != np.int32 or not len(channels) or (np.diff(channels) <= 0).any():
             raise ModelFileError("the filters' numbers of channels must be int32 and ascend")
-        for name, found, kind, shape in (
+        for name, tensor, kind, shape in (
             ("weight", weight, np.int8, (len(channels), CLASSES, 3, FEATURES)),
             ("scale", scale, np.float32, (len(channels), CLASSES, LIMITS)),
         ):
-            if found.shape != shape or found.dtype != kind:
+            if tensor.shape != shape or tensor.dtype != kind:
                 raise ModelFileError(
-                    f"the filters' {name} is {found.dtype} {found.shape}; expected {kind.__name__} {shape}"
+                    f"the filters' {name} is {tensor.dtype} {tensor.shape}; expected {kind.__name__} {shape}"
                 )
         if not np.isfinite(scale).all():
             raise ModelFileError("the filters' scale holds values that are not finite")
         self.channels, self.weight, self.scale = channels, weight, scale
-        self._products: _Products = _products
+        self.kernel = kernel
 
     @classmethod
     def rounded(cls, channels: Sequence[int], weights: NDArray[np.floating]) -> "PostFilter":
-        """Filters whose weights, (sets, CLASSES, 3, FEATURES), are rounded to 8 bits for each class and limit."""
-        parts = weights.reshape(*weights.shape[:2], 3, LIMITS, -1)
-        scale = (np.abs(parts).max((2, 4)) / 127).astype(np.float32)
+        """Make filters whose weights are rounded to 8 bits for each class and limit.
+
+        Args:
+            channels: the number of channels of each set.
+            weights: (sets, CLASSES, 3, FEATURES).
+        """
+        by_limit = weights.reshape(*weights.shape[:2], 3, LIMITS, -1)
+        scale = (np.abs(by_limit).max((2, 4)) / 127).astype(np.float32)
         units = np.where(scale > 0, scale, 1)[:, :, None, :, None]
-        rounded = np.round(parts / units).clip(-127, 127).astype(np.int8)
+        rounded = np.round(by_limit / units).clip(-127, 127).astype(np.int8)
         return cls(np.array(channels, np.int32), rounded.reshape(weights.shape), scale)
 
     @classmethod
-    def of(cls, tensors: Mapping[str, NDArray[Any]]) -> "PostFilter | None":
-        """Those of a model, by names without "filters."; None if it has none.
+    def from_tensors(cls, tensors: Mapping[str, NDArray[Any]]) -> "PostFilter | None":
+        """Make the filters of a model from its tensors.
+
+        Args:
+            tensors: by name without "filters."; may be empty.
+
+        Returns:
+            The filters; None if there are no tensors.
 
         Raises:
             ModelFileError: some of the tensors are missing, or wrong.
@@ -94,60 +132,71 @@ class PostFilter:
             raise ModelFileError(
                 f"the filters have tensors {', '.join(sorted(tensors))}; expected channels, scale, weight"
             )
-        return cls(**tensors)
+        return cls(tensors["channels"], tensors["weight"], tensors["scale"])
 
     @property
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """As `of` takes them."""
+        """Tensors by name, as `from_tensors` takes them."""
         return {"channels": self.channels, "weight": self.weight, "scale": self.scale}
 
-    def compiled(self) -> "PostFilter":
-        """The same, compiled by numba: sooner, sums in another order.
+    def with_kernel(self, kernel: FilterKernel) -> "PostFilter":
+        """Return the same filters with another kernel.
 
-        Raises:
-            ConfigError: numba is not installed, or cannot be used.
+        Args:
+            kernel: of `ohmq.postfilter.select_kernel.select_kernel`.
+
+        Returns:
+            A post-filter that shares the tensors of this one.
         """
-        from ohmq.postfilter import kernels_numba as compiled_filters  # noqa: F401
-
-        filters = copy.copy(self)
-        filters._products = _compiled_products
-        return filters
+        return PostFilter(self.channels, self.weight, self.scale, kernel)
 
     @property
     def flops_per_pixel(self) -> int:
-        """Of the products; clipping and classes take additions and comparisons."""
+        """Floating-point operations of the products; clipping and classes add only additions and comparisons."""
         return 2 * 3 * FEATURES
 
     def weights_at(self, channels: int) -> Array:
-        """The weights for so many channels, (CLASSES, 3, FEATURES), float32."""
-        place = float(np.interp(channels, self.channels, np.arange(len(self.channels))))
-        low = int(place)
-        high, part = min(low + 1, len(self.channels) - 1), np.float32(place - low)
-        below, above = self._weights(low), self._weights(high)
-        return np.asarray(below + part * (above - below))
+        """Interpolate the weights for a number of channels.
 
-    def _weights(self, place: int) -> Array:
-        parts = self.weight[place].reshape(CLASSES, 3, LIMITS, -1) * self.scale[place][:, None, :, None]
-        return np.asarray(parts.reshape(CLASSES, 3, FEATURES), np.float32)
+        Args:
+            channels: that are decoded.
 
-    def apply(self, picture: Array, channels: int, threads: int = 1) -> Array:
-        """A picture of so many channels, corrected; the same for any number of threads.
+        Returns:
+            (CLASSES, 3, FEATURES), float32.
+        """
+        position = float(np.interp(channels, self.channels, np.arange(len(self.channels))))
+        low = int(position)
+        high, fraction = min(low + 1, len(self.channels) - 1), np.float32(position - low)
+        below, above = self._weights_of_set(low), self._weights_of_set(high)
+        return np.asarray(below + fraction * (above - below))
 
-        Shape:
-            picture: (3, H, W), float32, 0 to 255, at least 4 pixels each side. Returns: the same, not clipped.
+    def _weights_of_set(self, number: int) -> Array:
+        by_limit = self.weight[number].reshape(CLASSES, 3, LIMITS, -1) * self.scale[number][:, None, :, None]
+        return np.asarray(by_limit.reshape(CLASSES, 3, FEATURES), np.float32)
+
+    def apply(self, image: Array, channels: int, threads: int = 1) -> Array:
+        """Filter an image; the result is the same for any number of threads.
+
+        Args:
+            image: (3, H, W), float32, 0 to 255, at least 4 pixels each side.
+            channels: that were decoded.
+            threads: default 1.
+
+        Returns:
+            The filtered image, (3, H, W), not clipped.
         """
         weights = self.weights_at(channels)
-        height, width = picture.shape[1:]
-        padded = np.pad(picture, ((0, 0), (REACH, REACH), (REACH, REACH)), mode="reflect")
-        out = np.empty_like(picture)
-        rows = max(1, STRIP // width)
+        height, width = image.shape[1:]
+        padded = np.pad(image, ((0, 0), (REACH, REACH), (REACH, REACH)), mode="reflect")
+        out = np.empty_like(image)
+        rows = max(1, STRIP_PIXELS // width)
 
         def correct(top: int) -> None:
-            here = slice(top, top + rows)
-            part = np.ascontiguousarray(padded[:, top : top + rows + 2 * REACH])
-            kinds = classes(part)
-            correction = self._products(part, kinds, weights).reshape(3, *kinds.shape)
-            np.add(picture[:, here], correction, out=out[:, here])
+            strip = slice(top, top + rows)
+            padded_strip = np.ascontiguousarray(padded[:, top : top + rows + 2 * REACH])
+            class_map = classify(padded_strip)
+            correction = self.kernel(padded_strip, class_map, weights).reshape(3, *class_map.shape)
+            np.add(image[:, strip], correction, out=out[:, strip])
 
         tops = range(0, height, rows)
         if threads == 1:
@@ -159,36 +208,18 @@ class PostFilter:
         return out
 
 
-def finished(decoded: Array, channels: int, filters: PostFilter | None, threads: int = 1) -> NDArray[np.uint8]:
-    """Decoded pictures of so many channels, filtered in so many threads, and rounded.
+def filter_and_round(decoded: Array, channels: int, filters: PostFilter | None, threads: int = 1) -> NDArray[np.uint8]:
+    """Filter decoded images and round them to 8 bits.
 
-    Shape:
-        decoded: (T, image_channels, H, W), float32, 0 to 255. Returns: the same.
+    Args:
+        decoded: (T, image_channels, H, W), float32, 0 to 255.
+        channels: that were decoded.
+        filters: the post-filter; None: only round.
+        threads: of the post-filter. Default: 1.
+
+    Returns:
+        (T, image_channels, H, W), uint8.
     """
     if filters is not None:
-        decoded = np.stack([filters.apply(picture, channels, threads) for picture in decoded])
+        decoded = np.stack([filters.apply(image, channels, threads) for image in decoded])
     return np.asarray(decoded.round().clip(0, 255), np.uint8)
-
-
-def _products(padded: Array, kinds: NDArray[np.uint8], weights: Array) -> Array:
-    """What is added to the pixels of a strip, (3, H * W), that has `REACH` pixels more on each side here."""
-    order, ends = by_class(kinds)
-    found = features(padded, kinds, order)
-    correction = np.empty((3, kinds.size), np.float32)
-    start = 0
-    for weight, end in zip(weights, ends, strict=True):
-        for first in range(start, end, PRODUCT):
-            chosen = slice(first, min(first + PRODUCT, end))
-            correction[:, order[chosen]] = weight @ found[:, chosen]
-        start = end
-    return correction
-
-
-def _compiled_products(padded: Array, kinds: NDArray[np.uint8], weights: Array) -> Array:
-    """As `_products`, by numba."""
-    from ohmq.postfilter.kernels_numba import products
-
-    out = np.empty((3, kinds.size), np.float32)
-    order, ends = (places.astype(np.int64, copy=False) for places in by_class(kinds))
-    products(padded, order, ends, np.ascontiguousarray(weights), _LIMITS_OF, _PAIRS, REACH, out)
-    return out

@@ -1,22 +1,24 @@
-"""src/ohmq/runtime/latents.py."""
+"""Symbols and latents of an image, as they pass between transforms, encoder and decoder."""
 
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["Latent", "Symbols"]
+__all__ = ["Latent", "Source", "Symbols"]
 
 Array = NDArray[Any]
 
 
 class Symbols(NamedTuple):
-    """The symbols of a picture.
+    """The symbols of an image.
 
     Attributes:
-        values: (tiles, h, w, C), int64, tiles in raster order. width, height: of the picture, in pixels.
-        tile: 0, or: the latent of the whole picture, (1, h, w, C), of the smallest unsigned integers that hold a symbol, is
-            entropy coded in tiles of so many positions each side.
+        values: (patches, h, w, C), int64, patches in raster order; of an image in tiles (1, h, w, C), of the smallest
+            unsigned integers that hold a symbol.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
+        tile: side of the tiles that are coded independently, in latent positions; 0: the latent is coded in one piece.
     """
 
     values: Array
@@ -26,22 +28,26 @@ class Symbols(NamedTuple):
 
 
 class Latent(NamedTuple):
-    """What the symbols of a picture are chosen from, by a photo model that prices its bits.
+    """The continuous latent of an image, the input of RDOQ.
 
     Attributes:
-        values: (1, h, w, D), float32. width, height: of the picture, in pixels. tile: as in `Symbols`.
-        price: of a bit, times that of the model: above 1 files are smaller and pictures worse, below 1 the reverse.
-        picture: what it is the latent of, mode "RGB". effort: how often it is moved by what its symbols decode to, before they
-            are chosen, see `Codec.fed_back`.
+        values: (1, h, w, D), float32.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
+        tile: as in `Symbols`.
+        lambda_scale: factor on the model's Lagrange multipliers: above 1 files are smaller and images worse.
+        image: the image, mode "RGB"; needed if effort is not 0.
+        effort: number of refinement passes (analysis by synthesis) before symbols are chosen.
     """
 
     values: Array
     width: int
     height: int
     tile: int = 0
-    price: float = 1.0
-    picture: Image.Image | None = None
+    lambda_scale: float = 1.0
+    image: Image.Image | None = None
     effort: int = 0
 
 
 Source = Symbols | Latent
+"""Inputs of the encoder."""

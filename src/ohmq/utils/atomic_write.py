@@ -1,4 +1,4 @@
-"""Writing files so that a failure leaves nothing half-written."""
+"""Atomic writes: a failure leaves no half-written file."""
 
 import errno
 import os
@@ -10,13 +10,17 @@ from ohmq.errors import OutputExistsError, OutputWriteError
 __all__ = ["check_output", "write_atomically"]
 
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
-"""What file systems without hard links answer."""
+"""Errors of file systems without hard links."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""No room for the file: the disk is full, a quota used up, a limit on its size reached."""
+"""Errors of a full disk, a used-up quota, or a file above the limit on its size."""
 
 
 def check_output(path: Path, *, force: bool) -> None:
-    """Refuse early to overwrite.
+    """Refuse early to overwrite a file.
+
+    Args:
+        path: the target.
+        force: allow to replace an existing file.
 
     Raises:
         OutputExistsError: path exists and force is not set, or it is a folder.
@@ -28,12 +32,14 @@ def check_output(path: Path, *, force: bool) -> None:
 
 
 def write_atomically(path: Path, data: bytes, *, force: bool = False) -> None:
-    """Write beside the target, then rename: the target is whole or not there. Missing folders are made.
+    """Write a file beside its target, then rename it: the target is complete or absent. Missing folders are made.
 
-    Several processes may write the same target: it is the whole file of one of them.
+    Several processes may write the same target; it is then the complete file of one of them.
 
     Args:
-        path: the target. data: its content. force: replace an existing file.
+        path: the target.
+        data: its content.
+        force: replace an existing file. Default: False.
 
     Raises:
         OutputExistsError: path exists and force is not set.
@@ -44,7 +50,7 @@ def write_atomically(path: Path, data: bytes, *, force: bool = False) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.parent / f".ohmq-{secrets.token_hex(8)}.part"
-        try:  # from before there is a file: whoever is stopped anywhere inside leaves none
+        try:  # starts before the file exists, so that an interrupt at any point leaves none
             with temporary.open("xb") as file:
                 file.write(data)
             _put_in_place(temporary, path, force)

@@ -1,56 +1,130 @@
-"""Functions that numba compiles; whoever imports this needs numba."""
+"""Functions that numba compiles on demand and keeps on disk.
 
+Importing this module needs no numba and compiles nothing.
+"""
+
+import functools
+import importlib.util
 import pickle
+import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar
 
 from ohmq.errors import ConfigError
 
-try:
-    from filelock import FileLock
-    from numba import config, njit
-except ModuleNotFoundError as error:
-    raise ConfigError(f"{error.name} is not installed; it comes with: pip install 'ohmq[compiled]'") from error
-except Exception as error:  # as with a numpy that it does not know yet, or without a library that it needs
-    raise ConfigError(f"numba cannot be used: {error}") from error
+__all__ = ["CompiledFunction", "compiled", "select_implementation"]
 
-if config.DISABLE_JIT:  # type: ignore[attr-defined]
-    raise ConfigError("numba compiles nothing: NUMBA_DISABLE_JIT is set")
+LOCK_TIMEOUT_S = 120
+"""Seconds to wait for the lock of the numba cache while another process compiles."""
 
-__all__ = ["compiled"]
-
-LONGEST_WAIT_S = 120
-"""For another process that compiles."""
-
-_Function = TypeVar("_Function", bound=Callable[..., object])
+_Implementation = TypeVar("_Implementation")
+_compiling = threading.RLock()
 
 
-def compiled(*signatures: str) -> Callable[[_Function], _Function]:
-    """Compiles a function for some signatures, at once, and keeps the result on disk; it runs without the interpreter's lock.
+class CompiledFunction:
+    """A function that numba compiles for fixed signatures, at the first call or by `compile`.
 
-    Never for others: several processes that add to what is kept at the same time, each another signature, would mix them up.
-    Processes on machines of several kinds could do so as well, but for the lock.
+    The machine code is kept on disk and runs without the interpreter's lock. Other signatures are refused: processes
+    that add different signatures to the cache at the same time would mix them up. A file lock keeps apart the
+    processes, also on machines of several kinds, that compile the same signatures.
 
-    Raises:
-        ConfigError: what is compiled cannot be kept or read.
+    Args:
+        function: what to compile.
+        signatures: numba signatures, such as "void(float32[:,::1])".
     """
 
-    def of(function: _Function) -> _Function:
-        damaged = ""
-        try:
-            kept = njit(function, cache=True, nogil=True)
-            folder = Path(str(kept.stats.cache_path))
-            damaged = f"; if it is damaged, empty {folder}"
-            folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / "ohmq.lock", timeout=LONGEST_WAIT_S):
-                for signature in signatures:
-                    kept.compile(signature)
-        except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-            raise ConfigError(
-                f"what numba compiles cannot be kept or read ({error}){damaged}; NUMBA_CACHE_DIR names a folder for it"
-            ) from error
-        kept.disable_compile()
-        return cast(_Function, kept)
+    def __init__(self, function: Callable[..., Any], signatures: tuple[str, ...]) -> None:
+        self._function, self._signatures = function, signatures
+        self._dispatcher: Any = None
+        functools.update_wrapper(self, function)
 
-    return of
+    def __call__(self, *arguments: Any) -> Any:
+        if self._dispatcher is None:
+            self.compile()
+        return self._dispatcher(*arguments)
+
+    def compile(self) -> None:
+        """Compile all signatures, or load them from the cache; once.
+
+        Raises:
+            ConfigError: numba is missing or unusable, or its cache cannot be written or read.
+        """
+        with _compiling:
+            if self._dispatcher is None:
+                self._dispatcher = _compile(self._function, self._signatures)
+
+    @property
+    def cache_hits(self) -> int:
+        """Signatures that were loaded from disk."""
+        return 0 if self._dispatcher is None else sum(self._dispatcher.stats.cache_hits.values())
+
+
+def compiled(*signatures: str) -> Callable[[Callable[..., Any]], CompiledFunction]:
+    """Mark a function for numba; see `CompiledFunction`.
+
+    Args:
+        signatures: numba signatures.
+
+    Returns:
+        A decorator.
+    """
+    return lambda function: CompiledFunction(function, signatures)
+
+
+def select_implementation(
+    compiled: bool | None, plain: _Implementation, compile: Callable[[], _Implementation], stacklevel: int = 1
+) -> _Implementation:
+    """Choose between a plain implementation and one that numba compiles.
+
+    Args:
+        compiled: whether to compile; None: if numba is installed and usable.
+        plain: the implementation without numba.
+        compile: compiles the other one and returns it.
+        stacklevel: of the warning; 1 is the caller of this function.
+
+    Returns:
+        One of the two. If numba is installed but unusable and ``compiled`` is None: ``plain``, with a `RuntimeWarning`.
+
+    Raises:
+        ConfigError: ``compiled`` is True and numba is missing or unusable.
+    """
+    if compiled is False or (compiled is None and importlib.util.find_spec("numba") is None):
+        return plain
+    try:
+        return compile()
+    except ConfigError as error:
+        if compiled:
+            raise
+        warnings.warn(f"{error}; coding goes on without it, slower", RuntimeWarning, stacklevel=stacklevel + 1)
+        return plain
+
+
+def _compile(function: Callable[..., Any], signatures: tuple[str, ...]) -> Any:
+    """Compile under the file lock; see `CompiledFunction.compile`."""
+    try:
+        import numba
+        from filelock import FileLock
+        from numba import config
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{error.name} is not installed; it comes with: pip install 'ohmq[compiled]'") from error
+    except Exception as error:  # for example a numpy that is too new for numba, or a missing shared library
+        raise ConfigError(f"numba cannot be used: {error}") from error
+    if config.DISABLE_JIT:  # type: ignore[attr-defined]
+        raise ConfigError("numba compiles nothing: NUMBA_DISABLE_JIT is set")
+    advice = ""
+    try:
+        dispatcher = numba.njit(function, cache=True, nogil=True)
+        folder = Path(str(dispatcher.stats.cache_path))
+        advice = f"; if it is damaged, empty {folder}"
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "ohmq.lock", timeout=LOCK_TIMEOUT_S):
+            for signature in signatures:
+                dispatcher.compile(signature)
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        raise ConfigError(
+            f"what numba compiles cannot be kept or read ({error}){advice}; NUMBA_CACHE_DIR names a folder for it"
+        ) from error
+    dispatcher.disable_compile()
+    return dispatcher

@@ -1,4 +1,4 @@
-"""How far long work is: whoever wants to know watches. Standard library alone."""
+"""Progress reporting through a context variable. Standard library alone."""
 
 import contextlib
 import contextvars
@@ -10,13 +10,17 @@ __all__ = ["Progress", "steps", "watch"]
 _T = TypeVar("_T")
 
 Progress = Callable[[str, int, int], None]
-"""Called with the name of a phase, the steps done and the steps in all."""
+"""Called with the name of a phase, the number of steps done and the number of all steps."""
 _watcher: contextvars.ContextVar[Progress | None] = contextvars.ContextVar("_watcher", default=None)
 
 
 @contextlib.contextmanager
 def watch(progress: Progress) -> Iterator[None]:
-    """Inside, and in this thread, long work on large pictures tells how far it is."""
+    """Report the progress of long work inside this context, in this thread.
+
+    Args:
+        progress: called before the first step of a phase and after each step.
+    """
     token = _watcher.set(progress)
     try:
         yield
@@ -25,7 +29,15 @@ def watch(progress: Progress) -> Iterator[None]:
 
 
 def steps(items: Sequence[_T], phase: str) -> Iterator[_T]:
-    """The items; whoever watches is told when one is done."""
+    """Iterate over the items of a phase, and report each item that is done.
+
+    Args:
+        items: the steps.
+        phase: name of the phase, such as "analysis".
+
+    Yields:
+        The items.
+    """
     for number, item in enumerate(items):
         if progress := _watcher.get():
             progress(phase, number, len(items))

@@ -1,4 +1,4 @@
-"""src/ohmq/utils/provenance.py."""
+"""The origin of a result: software versions and the command line."""
 
 import platform
 import sys
@@ -12,7 +12,7 @@ __all__ = ["command_line", "software_versions"]
 
 
 def software_versions() -> dict[str, str]:
-    """Versions that a result depends on: ohmq, its libraries, Python and the platform. Imports none of them."""
+    """Return the versions that a result depends on: ohmq, its libraries, Python, the platform. Imports none of them."""
 
     def installed(package: str) -> str:
         try:
@@ -29,7 +29,12 @@ def software_versions() -> dict[str, str]:
 
 
 def command_line(argv: Sequence[str] | None = None) -> str:
-    """The command of this process; the program and absolute paths by their names, as a result says nothing about a machine.
+    """Return the command line of this process, with the program and absolute paths shortened to their last names.
+
+    A result should not reveal the folders of a machine.
+
+    Args:
+        argv: program and arguments; None: those of this process.
 
     Example:
         >>> command_line(["/usr/bin/ohmq", "evaluate", "/home/me/digits"])
@@ -37,8 +42,8 @@ def command_line(argv: Sequence[str] | None = None) -> str:
         >>> command_line(["/usr/lib/ohmq/__main__.py", "info"])
         'python -m ohmq info'
     """
-    parts = sys.argv if argv is None else argv
-    names = [Path(part).name if number == 0 or Path(part).is_absolute() else part for number, part in enumerate(parts)]
+    words = sys.argv if argv is None else argv
+    names = [Path(word).name if number == 0 or Path(word).is_absolute() else word for number, word in enumerate(words)]
     if names[0] == "__main__.py":
         names[0] = "python -m ohmq"
     return " ".join(names)

@@ -16,6 +16,7 @@ from ohmq.bitstream.psnr_table import psnr_table
 from ohmq.bitstream.reader import read_header, read_ohm
 from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.codec import Codec
+from ohmq.entropy import latent_coder
 from ohmq.errors import BitstreamError, ChecksumError, NotOhmFileError, TruncatedFileError, UnreachableTargetError
 from ohmq.imaging.convert import ImageConversionWarning
 from ohmq.loading import load, load_for
@@ -93,11 +94,9 @@ def test_a_target_analyses_and_codes_once(codec: Codec, digit: Image.Image, monk
     calls: list[str] = []
 
     def counted(name: str) -> None:
-        original = getattr(ohmq.codec, name) if name == "encode_layers" else getattr(codec.transforms.model, name)
-        target = ohmq.codec if name == "encode_layers" else codec.transforms.model
+        target = latent_coder if name == "encode_layers" else codec.transforms.model
+        original = getattr(target, name)
         monkeypatch.setattr(target, name, lambda *args, **more: (calls.append(name), original(*args, **more))[1])
-
-    import ohmq.codec
 
     counted("encode_layers")
     counted("symbols")

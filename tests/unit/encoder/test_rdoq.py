@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 from support.small_models import make_codec, make_photo_model, photo_picture
 
-import ohmq.codec
+import ohmq
 from ohmq.bitstream.psnr_table import psnr_table
 from ohmq.bitstream.reader import read_header
 from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.codec import Codec
-from ohmq.encoder.rate_control import LAMBDA_SCALES
+from ohmq.encoder.encoder import FileSettings
+from ohmq.encoder.rate_control import LAMBDA_SCALES, search_psnr, search_size
 from ohmq.entropy.layers import encode_layers
 from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.errors import ConfigError, UnreachableTargetError
@@ -26,6 +27,7 @@ from ohmq.metrics import psnr_db
 from ohmq.model_files.freeze import freeze, thaw
 from ohmq.model_files.frozen_model import load_model, save_model
 from ohmq.models import PhotoModel
+from ohmq.runtime import windowed
 from ohmq.runtime.latents import Latent
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -68,7 +70,7 @@ def test_without_a_price_symbols_are_the_nearest(model: PhotoModel) -> None:
 def test_each_symbol_has_the_least_cost(codec: Codec, count: int) -> None:
     """Against the definition, symbol by symbol, with the tables that a decoder finds."""
     latent = codec.latent(photo_picture(64, 80, 4)).values[None]
-    source = codec.rdoq(latent, count)
+    source = codec.encoder.refiner.rdoq(latent, count)
     encode_layers(codec.prior, source, [(count,)])
     symbols = source.symbols
     tensors = {key: value.astype(np.float64) for key, value in codec.transforms.quantizer.items()}
@@ -80,7 +82,7 @@ def test_each_symbol_has_the_least_cost(codec: Codec, count: int) -> None:
     moved = 0
     while state.channel < count:
         start = state.channel
-        values = symbols[start : start + state.run(count - start)]
+        values = symbols[start : start + state.channel_run(count - start)]
         group = int(np.searchsorted(starts, start, "right")) - 1
         taken = range(int(starts[group - 1]), int(starts[group])) if group and start == starts[group] else ()
         for c in taken:
@@ -99,7 +101,7 @@ def test_each_symbol_has_the_least_cost(codec: Codec, count: int) -> None:
                     cost = distance + price * bits
                     assert cost[symbols[c, row]] <= cost.min() + 1e-4
                     moved += int(distance[symbols[c, row]] > distance.min() + 1e-4)
-            state.learn(coding_step, values)
+            state.observe(coding_step, values)
         state.advance(values)
     assert moved > 3
 
@@ -133,14 +135,14 @@ def test_sizes_are_kept(codec: Codec, layers: int | None) -> None:
     """The file fits, and is at least as large as any at a cut point or at the end of a group that does."""
     image = photo_picture(75, 100, 8)
     latent = codec.latent(image, effort=0)
-    assert {*codec.cut_points} < {*codec._stops}
-    files = {count: codec.encode(latent, count, layers=layers) for count in codec._stops}
+    assert {*codec.cut_points} < {*codec.encoder.stops}
+    files = {count: codec.encode(latent, count, layers=layers) for count in codec.encoder.stops}
     sizes = sorted(map(len, files.values()))
-    smallest = len(codec.encode(latent._replace(price=LAMBDA_SCALES[0]), codec.cut_points[0], layers=layers))
+    smallest = len(codec.encode(latent._replace(lambda_scale=LAMBDA_SCALES[0]), codec.cut_points[0], layers=layers))
     for limit in (2 * sizes[-1], sizes[-1], sizes[-1] - 1, sizes[len(sizes) // 2], sizes[0], smallest):
         data = codec.compress(image, max_bytes=limit, layers=layers, effort=0)
         assert max([size for size in sizes if size <= limit], default=smallest) <= len(data) <= limit
-        found = codec.encode_within(latent, limit, layers=layers)
+        found = search_size(codec.encoder, latent, limit, FileSettings(layers=layers))
         assert found.file == data == codec.encode(found.source, found.channels, layers=layers)
     with pytest.raises(
         UnreachableTargetError, match=rf"the smallest file .* has {smallest} bytes .* {smallest - 1} allo"
@@ -153,11 +155,11 @@ def test_qualities_are_kept(shipped: Codec, photo: Image.Image) -> None:
     latent = shipped.latent(photo)
 
     def quality(count: int) -> float:
-        return shipped._psnr_db(photo, shipped._symbols(latent, count), count)
+        return shipped.encoder.psnr_db(photo, shipped.encoder.symbols(latent, count), count)
 
     ends = quality(41), quality(269)
     for goal, most in ((1.0, quality(shipped.cut_points[0])), (ends[0], quality(64)), (ends[1] + 0.01, quality(290))):
-        reached = shipped.reach_psnr(photo, latent, goal)
+        reached = search_psnr(shipped.encoder, photo, latent, goal)
         assert goal <= reached.psnr_db <= most
         data = shipped.compress(photo, psnr=goal)
         assert psnr_db(np.asarray(photo), np.asarray(shipped.decompress(data))) == pytest.approx(reached.psnr_db)
@@ -169,12 +171,12 @@ def test_a_quality_that_bisection_misses(codec: Codec, monkeypatch: pytest.Monke
     image = photo_picture(40, 50, 3)
     odd = codec.cut_points[1]
     monkeypatch.setattr(
-        codec, "_psnr_db", lambda picture, symbols, channels: 40.0 if channels == odd else channels / 10
+        codec.encoder, "psnr_db", lambda image, symbols, channels: 40.0 if channels == odd else channels / 10
     )
-    assert codec.reach_psnr(image, codec.latent(image), 30).channels == odd
-    assert codec.reach_psnr(image, codec.analyse(image), 30).channels == odd
-    with pytest.raises(UnreachableTargetError, match=rf"reaches 40.00 dB on this picture, with {odd} channels; 50 dB"):
-        codec.reach_psnr(image, codec.latent(image), 50)
+    assert search_psnr(codec.encoder, image, codec.latent(image), 30).channels == odd
+    assert search_psnr(codec.encoder, image, codec.analyse(image), 30).channels == odd
+    with pytest.raises(UnreachableTargetError, match=rf"reaches 40.00 dB on this image, with {odd} channels; 50 dB"):
+        search_psnr(codec.encoder, image, codec.latent(image), 50)
 
 
 def test_a_table_of_psnr_counts(codec: Codec) -> None:
@@ -200,12 +202,12 @@ def test_targets_between_cut_points_are_met(shipped: Codec, photo: Image.Image) 
 
 
 def test_a_file_may_be_cut_and_in_tiles(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ohmq.codec, "WINDOW", 3)
+    monkeypatch.setattr(windowed, "WINDOW", 3)
     image = photo_picture(70, 113, 9)
     for tile in (0, 3):
         data = codec.compress(image, tile=tile, psnr_table=True)
         latent = codec.latent(image, tile=tile)
-        symbols = codec._symbols(latent, 24)
+        symbols = codec.encoder.symbols(latent, 24)
         assert np.array_equal(codec.decode(data)[1].values, symbols.values)
         short = truncate_ohm(data, num_layers=2)
         found = codec.decode(short)[1].values
@@ -237,14 +239,14 @@ def test_evaluation_is_of_the_files_that_compress_writes(codec: Codec) -> None:
 
 def test_models_without_a_price(codec: Codec, tmp_path: Path) -> None:
     older = Codec(load_model(GOLDEN / "photo.safetensors"))
-    assert not older.supports_rdoq
+    assert not older.config.supports_rdoq
     image = photo_picture(40, 50, 1)
     assert np.array_equal(older.decode(older.compress(image))[1].values, older.analyse(image).values)
-    with pytest.raises(ConfigError, match="does not price its bits: use analyse"):
+    with pytest.raises(ConfigError, match="does not support RDOQ: use analyse"):
         older.latent(image)
-    with pytest.raises(ConfigError, match="does not price"):
+    with pytest.raises(ConfigError, match="does not support RDOQ"):
         make_codec("context").latent(Image.new("L", (28, 28)))
-    with pytest.raises(ValueError, match="with a fixed rate bits have no price"):
+    with pytest.raises(ValueError, match="a fixed rate has no use for RDOQ"):
         codec.encode(codec.latent(image), 24, fixed_rate=True)
     save_model(codec.frozen, tmp_path / "again.safetensors")
     again = load_model(tmp_path / "again.safetensors")
@@ -257,5 +259,5 @@ def test_models_without_a_price(codec: Codec, tmp_path: Path) -> None:
 def test_plans_that_do_not_fit_one_choice(codec: Codec) -> None:
     latent = codec.latent(photo_picture(32, 32, 1)).values[None]
     odd = next(n for n in range(1, 24) if not codec.prior.aligned([n]))  # type: ignore[union-attr]
-    with pytest.raises(ValueError, match="symbols that are chosen once"):
-        encode_layers(codec.prior, codec.rdoq(latent, 24), [(odd, 24), (24,)])
+    with pytest.raises(ValueError, match="RDOQ chooses symbols in a single pass"):
+        encode_layers(codec.prior, codec.encoder.refiner.rdoq(latent, 24), [(odd, 24), (24,)])

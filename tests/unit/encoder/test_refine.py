@@ -9,12 +9,11 @@ import torch
 from PIL import Image
 from support.small_models import make_codec, photo_picture
 
-import ohmq.codec
 from ohmq.bitstream.reader import read_header
 from ohmq.codec import Codec
-from ohmq.encoder.encoder import DEFAULT_EFFORT
+from ohmq.encoder.options import DEFAULT_EFFORT, EncodeOptions
 from ohmq.encoder.rate_control import LAMBDA_SCALES
-from ohmq.encoder.refine import STEPS, block_coefficients, fed_back
+from ohmq.encoder.refine import STEPS, block_coefficients, refine_latent
 from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.errors import ConfigError, UnreachableTargetError
 from ohmq.evaluation.bd_rate import bd_rate
@@ -23,6 +22,7 @@ from ohmq.loading import load
 from ohmq.metrics import psnr_db
 from ohmq.models.config import GREY_LEVELS
 from ohmq.models.photo import block_filters
+from ohmq.runtime import windowed
 
 PHOTOS = Path(__file__).parents[3] / "examples" / "photos"
 
@@ -52,10 +52,10 @@ def test_what_quantization_alone_explains_moves_nothing() -> None:
     rng = np.random.default_rng(1)
     latent, left, other = rng.standard_normal((3, 4, 5, 6)).astype(np.float32)
     for part in (0.0, 0.8, -2.0):
-        assert fed_back(latent, left, np.float32(part) * left, 0.5) == pytest.approx(latent, abs=1e-6)
-    assert np.array_equal(fed_back(latent, np.zeros_like(left), np.zeros_like(left), 0.5), latent)
+        assert refine_latent(latent, left, np.float32(part) * left, 0.5) == pytest.approx(latent, abs=1e-6)
+    assert np.array_equal(refine_latent(latent, np.zeros_like(left), np.zeros_like(left), 0.5), latent)
     other -= np.vdot(other, left) / np.vdot(left, left) * left  # what is left once that part is taken off
-    moved = fed_back(latent, left, np.float32(0.8) * left + other, 0.25)
+    moved = refine_latent(latent, left, np.float32(0.8) * left + other, 0.25)
     assert moved == pytest.approx(latent + 0.25 * other, abs=1e-5)
 
 
@@ -67,7 +67,7 @@ def test_the_quick_choice_is_the_cheapest_symbol_of_one_table_a_channel() -> Non
     quantizer = {name: value.astype(np.float64) for name, value in codec.transforms.quantizer.items()}
     starts = np.cumsum([0, *prior.group_sizes])
     for count in (1, 10, 24):
-        quick = codec.rdoq(latent[None, None], count)
+        quick = codec.encoder.refiner.rdoq(latent[None, None], count)
         left = quick.choose_without_context()[0, 0]
         rest = latent.reshape(-1, latent.shape[-1]).astype(np.float64)
         for start, end in itertools.pairwise(starts):
@@ -77,7 +77,7 @@ def test_the_quick_choice_is_the_cheapest_symbol_of_one_table_a_channel() -> Non
                 values = quantizer["values"][c]
                 spacing = (values[size // 2 + 1] - values[size // 2 - 1]) / 2
                 price = quantizer["bit_price"][count - 1] / (np.square(quantizer["directions"][c]).sum() * spacing)
-                (low, _), (low_second, high_second) = prior.levels(c < len(prior.places))
+                (low, _), (low_second, high_second) = prior.levels(c < prior.num_checkerboard_channels)
                 central = -low * (high_second - low_second + 1) - low_second
                 bits = 24 - np.log2(prior.channel_tables(slice(c, c + 1))[central].astype(np.float64) + 1)
                 cost = (
@@ -92,9 +92,9 @@ def test_the_quick_choice_is_the_cheapest_symbol_of_one_table_a_channel() -> Non
 def test_the_picture_of_codewords_is_that_of_their_symbols(codec: Codec, crop: Image.Image) -> None:
     latent = codec.latent(crop).values[None]
     for count in (41, 678):
-        quick = codec.rdoq(latent, count)
+        quick = codec.encoder.refiner.rdoq(latent, count)
         left = quick.choose_without_context()
-        one = codec.transforms.picture((latent - left)[0], count).astype(int)
+        one = codec.transforms.pixels_from_codewords((latent - left)[0], count).astype(int)
         two = codec.transforms.pixels(quick.values()[0], count).astype(int)
         assert np.abs(one - two).max() <= 1
         assert (one != two).mean() < 0.001
@@ -130,7 +130,9 @@ def test_targets_are_kept(codec: Codec, crop: Image.Image) -> None:
         found = codec.compress(crop, bpp=bpp, effort=1)
         assert 0.85 * bpp < 8 * len(found) / (crop.width * crop.height) <= bpp
     least, plain = (
-        len(codec.encode(codec.latent(crop, effort=effort)._replace(price=LAMBDA_SCALES[0]), codec.cut_points[0]))
+        len(
+            codec.encode(codec.latent(crop, effort=effort)._replace(lambda_scale=LAMBDA_SCALES[0]), codec.cut_points[0])
+        )
         for effort in (1, 0)
     )
     assert plain < least  # feedback spends more bits
@@ -153,13 +155,13 @@ def test_window_by_window(codec: Codec, crop: Image.Image, monkeypatch: pytest.M
     """Parts of a picture are moved nearly as in the whole picture: the factor of what quantization explains is their own."""
     count = codec.cut_points[7]
     whole = codec.latent(crop, effort=1)
-    moved = codec.chosen_from(whole, count) - whole.values
-    monkeypatch.setattr(ohmq.codec, "WINDOW", 4)
+    moved = codec.encoder.refiner.refine(whole, count) - whole.values
+    monkeypatch.setattr(windowed, "WINDOW", 4)
     for tile in (0, 5):
         if not tile:
-            monkeypatch.setattr(ohmq.codec, "TILE_ABOVE", 1000)
+            monkeypatch.setattr(windowed, "TILE_ABOVE", 1000)
         part = codec.latent(crop, effort=1, tile=tile)
-        there = codec.chosen_from(part, count) - part.values
+        there = codec.encoder.refiner.refine(part, count) - part.values
         assert np.square(there - moved).mean() < 0.15 * np.square(moved).mean()
     data = codec.compress(crop, channels=count, tile=5, effort=2)
     assert codec.decompress(data).size == crop.size
@@ -183,7 +185,10 @@ def test_the_same_file_every_time(codec: Codec, crop: Image.Image) -> None:
     kept = latent.values.copy()
     assert codec.encode(latent, 50) == first
     assert np.array_equal(latent.values, kept)
-    assert codec.compress_picture(Image.new("RGB", (32, 32), (10, 120, 200)), effort=1).channels == codec.num_channels
+    assert (
+        codec.compress_prepared(Image.new("RGB", (32, 32), (10, 120, 200)), EncodeOptions(effort=1)).channels
+        == codec.num_channels
+    )
 
 
 def test_one_step_is_the_default(codec: Codec, crop: Image.Image) -> None:
@@ -195,7 +200,11 @@ def test_one_step_is_the_default(codec: Codec, crop: Image.Image) -> None:
     assert codec.encode(codec.latent(crop), 50) == found
     rows, ones = (evaluate_images(codec, [("crop", np.asarray(crop))], [50], **e) for e in ({}, {"effort": 1}))
     assert rows[50][0].psnr_db == ones[50][0].psnr_db
-    assert [codec.effort_for(None), codec.effort_for(None, fixed_rate=True), codec.effort_for(0)] == [1, 0, 0]
+    assert [
+        codec.effort_for(None),
+        codec.effort_for(None, fixed_rate=True),
+        codec.effort_for(0),
+    ] == [1, 0, 0]
     assert make_codec("context").effort_for(None) == 0
 
 
@@ -205,8 +214,8 @@ def test_efforts_that_cannot_be_made(codec: Codec, crop: Image.Image) -> None:
             codec.compress(crop, effort=effort)
     with pytest.raises(ValueError, match="fixed rate"):
         codec.compress(crop, effort=1, fixed_rate=True)
-    with pytest.raises(ValueError, match="needs the picture"):
-        codec.encode(codec.latent(crop, effort=1)._replace(picture=None), 50)
+    with pytest.raises(ValueError, match="needs the image"):
+        codec.encode(codec.latent(crop, effort=1)._replace(image=None), 50)
     digits, digit = make_codec("context"), np.zeros((28, 28), np.uint8)
     with pytest.raises(ConfigError, match="no photo model"):
         digits.compress(digit, effort=1)

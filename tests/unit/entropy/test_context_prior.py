@@ -6,7 +6,7 @@ from support.small_models import make_codec, make_model
 
 from ohmq.codec import Codec
 from ohmq.entropy.context_prior import IntegerContextPrior, border_classes
-from ohmq.entropy.layers import decode_layers, encode_layers
+from ohmq.entropy.layers import KnownSymbols, decode_layers, encode_layers
 from ohmq.errors import BitstreamError
 from ohmq.evaluation.verify import verify_layers
 
@@ -21,7 +21,7 @@ def test_layers_round_trip_in_every_division(codec: Codec) -> None:
     symbols = random_symbols(codec, 3, 2)
     last = codec.num_channels
     plans = [(last,), tuple(range(1, last + 1)), (2, last), (1,)]
-    encoded = encode_layers(codec.prior, symbols, plans, measure=True)
+    encoded = encode_layers(codec.prior, KnownSymbols(symbols), plans, measure=True)
     assert (verify_layers(codec.prior, symbols, plans, encoded.payloads) > 0).all()
     for plan, payloads in zip(plans, encoded.payloads, strict=True):
         for picture in range(3):
@@ -34,17 +34,19 @@ def test_layers_round_trip_in_every_division(codec: Codec) -> None:
 def test_batches_threads_and_chunks_give_the_same_bytes(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     symbols = random_symbols(codec, 4, 3)
     plan = [(codec.num_channels,)]
-    together = encode_layers(codec.prior, symbols, plan).payloads[0]
+    together = encode_layers(codec.prior, KnownSymbols(symbols), plan).payloads[0]
     before = torch.get_num_threads()
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            alone = [encode_layers(codec.prior, picture[None], plan).payloads[0][0] for picture in symbols]
+            alone = [
+                encode_layers(codec.prior, KnownSymbols(picture[None]), plan).payloads[0][0] for picture in symbols
+            ]
             assert alone == together
     finally:
         torch.set_num_threads(before)
     monkeypatch.setattr("ohmq.entropy.context_prior.CHUNK_ROWS", 5)
-    assert encode_layers(codec.prior, symbols, plan).payloads[0] == together
+    assert encode_layers(codec.prior, KnownSymbols(symbols), plan).payloads[0] == together
     decoded = decode_layers(codec.prior, together[1], plan[0], symbols.shape[1:4])
     assert np.array_equal(decoded, symbols[1])
 
@@ -52,7 +54,7 @@ def test_batches_threads_and_chunks_give_the_same_bytes(codec: Codec, monkeypatc
 def test_verification_notices_a_wrong_payload(context_codec: Codec) -> None:
     symbols = random_symbols(context_codec, 1, 1)
     plan = [(6,)]
-    payloads = encode_layers(context_codec.prior, symbols, plan).payloads
+    payloads = encode_layers(context_codec.prior, KnownSymbols(symbols), plan).payloads
     wrong = bytes([payloads[0][0][0][0] ^ 255]) + payloads[0][0][0][1:]
     with pytest.raises(BitstreamError, match="channel"):
         verify_layers(context_codec.prior, symbols, plan, [[[wrong]]])
@@ -64,7 +66,7 @@ def test_integer_context_prior_follows_the_trained_one() -> None:
         images = model.normalise(torch.rand(40, 1, 28, 28))
         bits = model(images, torch.full((40,), 6)).bits.numpy()
     symbols = codec.transforms.model.symbols(images).numpy()[:, None]
-    ideal = encode_layers(codec.prior, symbols, [(6,)], measure=True).ideal_bits.sum(1)
+    ideal = encode_layers(codec.prior, KnownSymbols(symbols), [(6,)], measure=True).ideal_bits.sum(1)
     assert np.abs(ideal - bits).max() < 1.0
     assert np.ptp(bits) > 5  # pictures differ, so the agreement says something
 
@@ -72,7 +74,7 @@ def test_integer_context_prior_follows_the_trained_one() -> None:
 def test_a_second_implementation_decodes_a_context_coded_picture(context_codec: Codec) -> None:
     """Plain Python integers, from the format page alone: tables, networks and range decoder."""
     prior, symbols = context_codec.prior, random_symbols(context_codec, 1, 2, seed=5)
-    payload = encode_layers(prior, symbols, [(6,)]).payloads[0][0][0]
+    payload = encode_layers(prior, KnownSymbols(symbols), [(6,)]).payloads[0][0][0]
     tensors = {name: value.tolist() for name, value in prior.tensors.items()}
     decoder = ReferenceRangeDecoder(payload)
     tiles, side, dim = 2, 3, prior.tensors["codewords"].shape[2]

@@ -1,4 +1,4 @@
-"""Products of the choice prior in float32: they must be the integers that plain Python gives."""
+"""Products in float32 are the integers that plain Python gives."""
 
 from types import SimpleNamespace
 
@@ -80,8 +80,10 @@ def test_frozen_weights_leave_room_for_float32() -> None:
     assert isinstance(prior, IntegerTabulatedPrior)
     assert prior.latent_type is np.float32
     assert prior.feature_type is np.float32
-    assert all(project.exact_type(project.bounds(reach)) is np.float32
-               for project, reach in zip(prior.projects, prior.reaches, strict=True) if reach is not None)  # fmt: skip
+    for network in prior.networks:
+        if network.latent_limit is not None:
+            bounds = network.own_projection.bounds(network.latent_limit)
+            assert network.own_projection.exact_type(bounds) is np.float32
 
 
 @pytest.mark.parametrize("ascending", [True, False])

@@ -18,13 +18,14 @@ from ohmq.cli.jobs import Job, compiled_for
 from ohmq.codec import Codec
 from ohmq.encoder.rdoq import Rdoq
 from ohmq.entropy import kernels_numba as kernels
-from ohmq.entropy import select_kernels
 from ohmq.entropy.context_prior import IntegerContextPrior, neighbour_rows
-from ohmq.entropy.kernels import LARGEST_NEIGHBOUR, NUMPY
+from ohmq.entropy.kernels import LARGEST_NEIGHBOUR, NUMPY, NeighbourNetworks, Neighbours
 from ohmq.entropy.kernels_numba import COMPILED
+from ohmq.entropy.select_kernels import select_kernels
 from ohmq.entropy.tabulated_prior import CHECKERBOARD_LEVELS, LEVELS, IntegerTabulatedPrior
 from ohmq.errors import ConfigError
-from ohmq.utils import numba_cache as jit
+from ohmq.postfilter.select_kernel import select_kernel
+from ohmq.utils import numba_cache
 
 Array = NDArray[Any]
 FLOATS = (np.float32, np.float64)
@@ -40,10 +41,10 @@ def test_rounding_down(kind: type) -> None:
     x = np.random.default_rng(0).normal(0, 900, (70, 13)).astype(kind)
     for least in (-np.inf, 0):
         one, other = x.copy(), x.copy()
-        assert equal(NUMPY.floored(one, least), COMPILED.floored(other, least))
+        assert equal(NUMPY.floor_in_place(one, least), COMPILED.floor_in_place(other, least))
         assert equal(one, other)
         assert equal(one, np.floor(np.maximum(x, least)))
-    assert COMPILED.floored(np.full((2, 3), -5.5, kind), -np.inf).tolist() == [6, 6, 6]
+    assert COMPILED.floor_in_place(np.full((2, 3), -5.5, kind), -np.inf).tolist() == [6, 6, 6]
 
 
 @pytest.mark.parametrize("kind", FLOATS)
@@ -64,23 +65,23 @@ def test_coefficients_and_tables(kind: type, shape: tuple[int, int, int]) -> Non
 
 
 @pytest.mark.parametrize("kind", FLOATS)
-@pytest.mark.parametrize("hidden", [0, 3])
+@pytest.mark.parametrize("hidden_units", [0, 3])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_neighbours(kind: type, hidden: int, shape: tuple[int, int, int]) -> None:
+def test_neighbours(kind: type, hidden_units: int, shape: tuple[int, int, int]) -> None:
     rng = np.random.default_rng(2)
     rows = shape[0] * shape[1] * shape[2]
-    places = np.zeros((5, rows + 1), kind)
-    places[:, :-1] = rng.integers(-3 * LARGEST_NEIGHBOUR, 3 * LARGEST_NEIGHBOUR, (5, rows))
-    near = np.ascontiguousarray(neighbour_rows(*shape)[:, [0, 2, 6, 8]].T)
-    there: Array = (near < rows).astype(kind)
-    count = np.maximum(there.sum(0), 1)
-    weights = (rng.integers(-(2**13), 2**13, (5, 2, 4 + hidden)) / 2**12).astype(kind)
-    inside = (rng.integers(-(2**13), 2**13, (5, hidden, 4)) / 2**12).astype(kind)
-    bias = rng.integers(-900, 900, (5, hidden)).astype(kind)
-    arguments = weights, inside, bias, places, near, there, count
-    one = NUMPY.neighbour_coefficients(*arguments)
+    values = np.zeros((5, rows + 1), kind)
+    values[:, :-1] = rng.integers(-3 * LARGEST_NEIGHBOUR, 3 * LARGEST_NEIGHBOUR, (5, rows))
+    index = np.ascontiguousarray(neighbour_rows(*shape)[:, [0, 2, 6, 8]].T)
+    in_bounds: Array = (index < rows).astype(kind)
+    neighbours = Neighbours(index, in_bounds, np.maximum(in_bounds.sum(0), 1))
+    weights = (rng.integers(-(2**13), 2**13, (5, 2, 4 + hidden_units)) / 2**12).astype(kind)
+    hidden = (rng.integers(-(2**13), 2**13, (5, hidden_units, 4)) / 2**12).astype(kind)
+    bias = rng.integers(-900, 900, (5, hidden_units)).astype(kind)
+    networks = NeighbourNetworks(weights, hidden, bias)
+    one = NUMPY.neighbour_coefficients(networks, values, neighbours)
     assert one.dtype == kind
-    assert equal(one, COMPILED.neighbour_coefficients(*arguments))
+    assert equal(one, COMPILED.neighbour_coefficients(networks, values, neighbours))
 
 
 def test_looking_up_and_choosing() -> None:
@@ -143,18 +144,36 @@ def test_files_are_the_same(name: str) -> None:
 def test_filters() -> None:
     filters = random_filters()
     picture = np.random.default_rng(6).uniform(0, 255, (3, 200, 230)).astype(np.float32)
-    found = filters.compiled().apply(picture, 9)
+    found = filters.with_kernel(select_kernel(True)).apply(picture, 9)
     assert np.abs(found - picture).max() > 1
     assert found == pytest.approx(filters.apply(picture, 9), abs=1e-3)
-    assert equal(found, filters.compiled().apply(picture, 9, threads=2))
+    assert equal(found, filters.with_kernel(select_kernel(True)).apply(picture, 9, threads=2))
 
 
 def test_it_is_used_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     frozen = make_codec("photo").frozen
     assert Codec(frozen).compiled
     assert load("photo", compiled=False).compiled is False
-    monkeypatch.setattr(select_kernels, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: None)))
+    monkeypatch.setattr(numba_cache, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: None)))
     assert not Codec(frozen).compiled
+
+
+def test_selected_kernels() -> None:
+    assert select_kernels(False) is NUMPY
+    assert select_kernels() is select_kernels(True) is COMPILED
+
+
+@pytest.mark.parametrize("codec_name", ["photo", "static"])
+def test_a_prior_is_given_its_kernels(codec_name: str) -> None:
+    prior = make_codec(codec_name).frozen.prior
+    assert prior is not None and prior.kernels is NUMPY
+    assert prior.begin(1, 3, 4).kernels is NUMPY
+    assert prior.begin(1, 3, 4, kernels=COMPILED).kernels is COMPILED
+
+
+def test_importing_compiles_nothing() -> None:
+    script = "import sys, ohmq.entropy.kernels_numba, ohmq.postfilter.kernels_numba; print('numba' in sys.modules)"
+    assert run(script) == "False"
 
 
 WITHOUT = """
@@ -195,7 +214,7 @@ def test_where_it_cannot_be_imported(error: str, message: str) -> None:
 
 
 def test_where_it_may_not_compile() -> None:
-    script = "import ohmq.utils.numba_cache"
+    script = "from ohmq.entropy.select_kernels import select_kernels; select_kernels(True)"
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
     assert done.returncode == 1
@@ -215,7 +234,7 @@ from ohmq.utils.numba_cache import compiled
 @compiled("int64(int64)")
 def doubled(x):
     return 2 * x
-print(doubled(21), sum(doubled.stats.cache_hits.values()))
+print(doubled(21), doubled.cache_hits)
 try:
     doubled("x")
 except TypeError:
@@ -251,9 +270,9 @@ def test_nowhere_to_keep_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> No
     def njit(function: Any, *, nogil: bool, cache: bool) -> Any:
         raise RuntimeError("cannot cache function: no locator available")
 
-    monkeypatch.setattr(jit, "njit", njit)
+    monkeypatch.setattr("numba.njit", njit)
     with pytest.raises(ConfigError, match="no locator available.*NUMBA_CACHE_DIR"):
-        jit.compiled("int64(int64)")(abs)
+        numba_cache.compiled("int64(int64)")(abs).compile()
 
 
 @pytest.mark.parametrize("name", ["static", "filters"])

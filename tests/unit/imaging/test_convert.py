@@ -110,7 +110,7 @@ def test_notes_on_reading(tmp_path: Path) -> None:
     frames = [Image.new("L", (4, 4), 10), Image.new("L", (4, 4), 200)]
     (tmp_path / "x.gif").write_bytes(saved(frames[0], "GIF", save_all=True, append_images=frames[1:]))
     loaded = open_image(tmp_path / "x.gif")
-    assert loaded.notes == ("first picture of several in the file",)
+    assert loaded.notes == ("first image of several in the file",)
     assert prepare_image(loaded.image, grey=True).image.getpixel((0, 0)) == 10
 
 
@@ -332,7 +332,7 @@ def test_twelve_bits_are_scaled(tmp_path: Path) -> None:
 
 def test_dark_samples_are_told() -> None:
     prepared = prepare_image(Image.fromarray(np.full((2, 2), 4000, np.uint16)), grey=True)
-    assert prepared.notes == ("16 bits reduced to 8", "samples reach 4000 of 65535: the picture is dark")
+    assert prepared.notes == ("16 bits reduced to 8", "samples reach 4000 of 65535: the image is dark")
 
 
 # Tensors and arrays

@@ -54,7 +54,7 @@ FORGED: list[tuple[bytes, str]] = [
     (START, "does not begin with a header"),
     (START + chunk(b"IDAT", PIXELS) + END, "does not begin with a header"),
     (START + chunk(b"IHDR", b"short") + END, "does not begin with a header"),
-    (START + header(9, 6) + chunk(b"IDAT", PIXELS) + END, "mask has 9x6 pixels, its picture 9x5"),
+    (START + header(9, 6) + chunk(b"IDAT", PIXELS) + END, "mask has 9x6 pixels, its image 9x5"),
     (START + header(2**31 - 1, 2**31 - 1) + chunk(b"IDAT", PIXELS) + END, "2147483647x2147483647"),
     (START + header(bits=16) + chunk(b"IDAT", PIXELS) + END, "not a grey PNG"),
     (START + header(bits=2) + chunk(b"IDAT", PIXELS) + END, "not a grey PNG"),

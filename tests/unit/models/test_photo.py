@@ -18,7 +18,7 @@ from support.small_models import photo_picture as picture
 from ohmq.bitstream.reader import read_ohm
 from ohmq.codec import Codec
 from ohmq.entropy import tabulated_prior as frozen_choice
-from ohmq.entropy.layers import encode_layers
+from ohmq.entropy.layers import KnownSymbols, encode_layers
 from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.errors import BitstreamError, ConfigError, ModelFileError
 from ohmq.evaluation.verify import verify_layers
@@ -178,7 +178,7 @@ def test_the_integer_prior_follows_the_trained_one(codec: Codec, model: PhotoMod
     model.quantizer.bit_price.zero_()  # with a price: see test_priced.py
     image = picture(128, 128, 12)
     symbols = codec.analyse(image)
-    ideal = encode_layers(codec.prior, symbols.values[None], [(24,)], measure=True).ideal_bits.sum()
+    ideal = encode_layers(codec.prior, KnownSymbols(symbols.values[None]), [(24,)], measure=True).ideal_bits.sum()
     images = model.normalise(torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None] / 255)
     with torch.no_grad():
         bits = float(model(images, torch.tensor([24])).bits)
@@ -213,7 +213,8 @@ def test_tables_are_kept_once_whatever_the_size_and_the_layers(codec: Codec, mon
             data = codec.encode(symbols, codec.num_channels, layers=layers)
             assert np.array_equal(codec.decode(data)[1].values, symbols.values)
     assert sum(table.nbytes for table in prior._tables.values()) == sum(
-        4 * alphabet * (512 if channel < len(prior.places) else 128) for channel, alphabet in enumerate(prior.alphabets)
+        4 * alphabet * (512 if channel < prior.num_checkerboard_channels else 128)
+        for channel, alphabet in enumerate(prior.alphabets)
     )
 
 
@@ -225,13 +226,13 @@ def test_pictures_coded_together_give_the_bytes_of_each_alone(codec: Codec) -> N
 
 
 def check_plans(codec: Codec, symbols: NDArray[np.int64], plans: Sequence[Sequence[int]]) -> None:
-    encoded = encode_layers(codec.prior, symbols, plans)
+    encoded = encode_layers(codec.prior, KnownSymbols(symbols), plans)
     for plan, ends in enumerate(plans):
         for i, payloads in enumerate(encoded.payloads[plan]):
-            assert encode_layers(codec.prior, symbols[i : i + 1], [ends]).payloads[0][0] == payloads
+            assert encode_layers(codec.prior, KnownSymbols(symbols[i : i + 1]), [ends]).payloads[0][0] == payloads
     assert (verify_layers(codec.prior, symbols, plans, encoded.payloads) > 0).all()
-    wrong = [[[*layers[:-1], layers[-1][:-3] + b"abc"] for layers in pictures] for pictures in encoded.payloads]
-    with pytest.raises(BitstreamError, match="picture"):
+    wrong = [[[*layers[:-1], layers[-1][:-3] + b"abc"] for layers in images] for images in encoded.payloads]
+    with pytest.raises(BitstreamError, match="image"):
         verify_layers(codec.prior, symbols, plans, wrong)
 
 
@@ -307,12 +308,12 @@ def test_training_goes_on_from_a_model_file(codec: Codec, model: PhotoModel) -> 
 
 def encode_bits(codec: Codec) -> float:
     symbols = codec.analyse(picture(64, 64, 3)).values[None]
-    return float(encode_layers(codec.prior, symbols, [(24,)], measure=True).ideal_bits.sum())
+    return float(encode_layers(codec.prior, KnownSymbols(symbols), [(24,)], measure=True).ideal_bits.sum())
 
 
 def test_a_second_implementation_decodes_a_picture(codec: Codec) -> None:
     symbols = codec.analyse(picture(48, 32, 2)).values[0]
-    payload = encode_layers(codec.prior, symbols[None, None], [(codec.num_channels,)]).payloads[0][0][0]
+    payload = encode_layers(codec.prior, KnownSymbols(symbols[None, None]), [(codec.num_channels,)]).payloads[0][0][0]
     assert len(check_by_the_page(codec, symbols, payload)) > 20  # the context did choose
 
 
@@ -429,7 +430,7 @@ def test_impossible_priors_are_refused(codec: Codec) -> None:
     with pytest.raises(ValueError, match="checkerboard"):
         IntegerTabulatedPrior(tensors, codec.config.group_sizes, codec.config.group_symbols, 1)
     fewer = {**tensors, "neighbour.out": tensors["neighbour.out"][..., 1:]}
-    with pytest.raises(ValueError, match="networks of 4 interlaced channels"):
+    with pytest.raises(ValueError, match="networks of 4 checkerboard channels"):
         IntegerTabulatedPrior(fewer, codec.config.group_sizes, codec.config.group_symbols, 2)
     without = {key: value for key, value in tensors.items() if not key.startswith("neighbour")}
     with pytest.raises(ModelFileError, match="networks of 0 hidden units, not 3"):

@@ -13,7 +13,7 @@ from ohmq.datasets.photos import photo_files, photo_folder, read_photo
 from ohmq.errors import ConfigError
 from ohmq.model_files.frozen_model import FrozenModel, with_post_filter
 from ohmq.models.config import BLOCK, PhotoConfig
-from ohmq.postfilter.classes import CLASSES, FEATURES, REACH, by_class, classes, features
+from ohmq.postfilter.classes import CLASSES, FEATURES, REACH, classify, clipped_differences, group_by_class
 from ohmq.postfilter.filters import PostFilter
 from ohmq.utils.provenance import command_line
 
@@ -89,7 +89,7 @@ def fit_filters(frozen: FrozenModel, files: Sequence[Path], progress: Progress =
         height, width = (side // BLOCK * BLOCK for side in pixels.shape[:2])
         photo = Image.fromarray(pixels[:height, :width])
         # Without analysis by synthesis: the errors have the same structure, and coding takes half the time.
-        latent = codec.latent(photo, tile=0, effort=0) if codec.supports_rdoq else codec.analyse(photo, tile=0)
+        latent = codec.latent(photo, tile=0, effort=0) if codec.config.supports_rdoq else codec.analyse(photo, tile=0)
         original = np.asarray(photo, np.float32).transpose(2, 0, 1)
         for index, count in enumerate(counts):
             symbols = codec.decode(codec.encode(latent, count))[1].values
@@ -121,15 +121,15 @@ def _accumulate(
         original: the photo, (3, H, W), in grey levels.
     """
     padded = np.pad(decoded, ((0, 0), (REACH, REACH), (REACH, REACH)), mode="reflect")
-    class_map = classes(padded)
-    order, ends = by_class(class_map)
+    class_map = classify(padded)
+    order, ends = group_by_class(class_map)
     error = (original - decoded).reshape(3, -1)
     weight = 1 / max(float(np.square(error).mean()), LEAST_ERROR)
     start = 0
     for index, end in enumerate(ends):
         if end > start:
             pixels = order[start:end]
-            values = features(padded, class_map, pixels)
+            values = clipped_differences(padded, class_map, pixels)
             squares[index] += weight * (values @ values.T)
             products[index] += weight * (values @ error[:, pixels].T)
         start = end

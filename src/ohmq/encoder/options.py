@@ -1,0 +1,121 @@
+"""Options of the encoder, validated once; the Python call, the command line and the Pillow plugin all build this object."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from ohmq.bitstream.format import DEFAULT_MAX_PIXELS, bytes_of_rate
+from ohmq.errors import ConfigError
+from ohmq.models.config import ModelConfig
+
+__all__ = ["DEFAULT_EFFORT", "DEFAULT_MAX_PIXELS", "MAX_EFFORT", "EncodeOptions"]
+
+DEFAULT_EFFORT = 1
+"""Refinement passes of the encoder by default, for models that support RDOQ."""
+MAX_EFFORT = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeOptions:
+    """Options of `ohmq.Codec.compress`.
+
+    At most one of the first five is a target for size or quality; without any, all channels are coded.
+
+    Attributes:
+        fraction: fraction of the adaptive range of channels, in [0, 1].
+        channels: number of channels.
+        bpp: write the largest file of at most this rate, in bits per pixel of the whole file.
+        max_bytes: write the largest file of at most this size, in bytes.
+        psnr: write the smallest file whose decoded image has at least this PSNR, in dB, over the colours of all pixels
+            that are not fully transparent. The last three targets end at one of the model's cut points; with RDOQ they
+            also end at group boundaries, and λ is scaled by up to 2 to come near the target.
+        layers: limit on the number of layers, the places where a file can be cut; default: one for each cut point.
+        fixed_rate: pack symbols without entropy coding, so that the size is known before.
+        flatten: flatten transparency onto white.
+        keep_metadata: keep EXIF (orientation 1, since the image is stored upright), XMP and an sRGB profile.
+        psnr_table: store the PSNR after each layer, so that a file can be cut to a PSNR without a model. The encoder
+            then decodes the image once for each layer.
+        max_pixels: limit on width × height; larger images are refused.
+        tile: side of tiles in latent positions (16 pixels), 1 to 256; 0: one piece. Photo models only; default: 128 for
+            images of more than 2^23 pixels, which bounds memory, else 0.
+        effort: refinement passes of the encoder (analysis by synthesis), 0 to 2; decoding time stays the same. Needs RDOQ;
+            default: `DEFAULT_EFFORT` where it is supported, else 0.
+
+    Raises:
+        ValueError: an option out of range, more than one target, or an effort at a fixed rate.
+    """
+
+    fraction: float | None = None
+    channels: int | None = None
+    bpp: float | None = None
+    max_bytes: int | None = None
+    psnr: float | None = None
+    layers: int | None = None
+    fixed_rate: bool = False
+    flatten: bool = False
+    keep_metadata: bool = False
+    psnr_table: bool = False
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    tile: int | None = None
+    effort: int | None = None
+
+    def __post_init__(self) -> None:
+        targets = (self.fraction, self.channels, self.bpp, self.max_bytes, self.psnr)
+        if sum(target is not None for target in targets) > 1:
+            raise ValueError("give at most one of fraction, channels, bpp, max_bytes and psnr")
+        for name in ("bpp", "max_bytes", "psnr"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value}; it must be positive")
+        if self.effort is not None and self.effort not in range(MAX_EFFORT + 1):
+            raise ValueError(f"effort is {self.effort}; it must be 0 to {MAX_EFFORT}")
+        if self.effort and self.fixed_rate:
+            raise ValueError(
+                f"effort is {self.effort}: with a fixed rate, symbols cost the same whatever they are; leave it out"
+            )
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Return the names of all options."""
+        return tuple(field.name for field in dataclasses.fields(cls))
+
+    @classmethod
+    def merge(cls, options: "EncodeOptions | None", changes: dict[str, Any]) -> "EncodeOptions":
+        """Return options with some of them changed.
+
+        Raises:
+            TypeError: an option that does not exist.
+            ValueError: as the class.
+        """
+        if unknown := sorted(set(changes) - set(cls.names())):
+            raise TypeError(f"no option {unknown[0]!r}; choose from {', '.join(cls.names())}")
+        return dataclasses.replace(options or cls(), **changes)
+
+    def uses_rdoq(self, config: ModelConfig) -> bool:
+        """Whether a model chooses symbols by RDOQ with these options."""
+        return config.supports_rdoq and not self.fixed_rate
+
+    def effort_for(self, config: ModelConfig, name: str) -> int:
+        """Return the number of refinement passes with a model.
+
+        Raises:
+            ConfigError: an effort, and a model without RDOQ; ``name`` is its name.
+        """
+        if self.effort is None:
+            return DEFAULT_EFFORT if self.uses_rdoq(config) else 0
+        if self.effort and not config.supports_rdoq:
+            raise ConfigError(f"effort is {self.effort}: {name} is no photo model with RDOQ; leave it out")
+        return self.effort
+
+    def channel_count(self, config: ModelConfig) -> int:
+        """Return the number of channels that fraction or channels ask of a model; all of them if neither is given.
+
+        Raises:
+            ValueError: a number that the model does not have.
+        """
+        return config.channel_count(self.fraction, self.channels)
+
+    def byte_limit(self, width: int, height: int) -> int | None:
+        """Return the largest size in bytes that bpp or max_bytes allow for an image; None: no limit."""
+        return bytes_of_rate(self.bpp, width, height) if self.bpp is not None else self.max_bytes
