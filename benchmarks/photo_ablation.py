@@ -29,7 +29,12 @@ from ohmq.models.photo import BLOCK
 from ohmq.models.priors.tabulated import SelectedTables, TabulatedPrior
 from ohmq.training.options import PRESETS
 from ohmq.training.photo import initialise as photo_start
-from ohmq.training.photo.initialise import PhotoDesign, design_photo_codec, start_integer_model, start_photo_model
+from ohmq.training.photo.initialise import (
+    PhotoDesign,
+    design_photo_codec,
+    initialise_integer_model,
+    initialise_photo_model,
+)
 from ohmq.training.photo.module import RATE_FACTORS, rate_distortion
 from ohmq.training.photo.run import DESIGN_CROP, DESIGN_CROPS
 from ohmq.utils.atomic_write import write_atomically
@@ -61,7 +66,7 @@ class Variant:
 def started(design: PhotoDesign, change: Callable[[PhotoModel], None] = lambda model: None) -> Variant:
     model = build_model(design.config)
     assert isinstance(model, PhotoModel)
-    start_photo_model(model, design)
+    initialise_photo_model(model, design)
     change(model)
     return Variant(model, design)
 
@@ -115,7 +120,7 @@ def integer_twin(photos: Tensor) -> Variant:
     design = design_photo_codec(photos, config)
     model = build_model(design.config)
     assert isinstance(model, PhotoIntegerModel)
-    start_integer_model(model, design, photos)
+    initialise_integer_model(model, design, photos)
     return Variant(model, design)
 
 

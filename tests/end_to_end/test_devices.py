@@ -1,4 +1,4 @@
-"""Several processes train as one does."""
+"""Training in several processes."""
 
 import csv
 import os
@@ -14,10 +14,10 @@ def train(folder: Path, output: str, *more: str, code: int = 0) -> str:
     command = [sys.executable, "-m", "ohmq", "train", "--quantizer", "ohm", "--channels-max", "4", "--num-symbols", "8"]
     command += ["--batch-size", "90", "--epochs", "2", "--log-interval", "1", "--cpu", "--ema-decay", "0.5"]
     command += ["--data", str(folder / "data"), "-o", output, *more]
-    kept = {
+    inherited = {
         key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "LOCAL_RANK", "WORLD_SIZE"))
     }
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=400, env=kept)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=400, env=inherited)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -27,7 +27,7 @@ def losses(folder: Path) -> list[float]:
         return [float(row["train_loss"]) for row in csv.DictReader(file) if row["train_loss"]]
 
 
-def test_two_processes_have_the_loss_of_one(mnist_folder: Path, tmp_path: Path) -> None:
+def test_two_processes_have_the_same_loss_as_one(mnist_folder: Path, tmp_path: Path) -> None:
     train(tmp_path, "one", "--initialisation", "published")
     output = train(tmp_path, "two", "--initialisation", "published", "--devices", "2")
     assert "distributed_backend=gloo" in output
@@ -46,6 +46,6 @@ def test_a_warm_start_in_two_processes(mnist_folder: Path, tmp_path: Path) -> No
     assert (tmp_path / "out" / "warm_start.ckpt").stat().st_size > 0
 
 
-def test_a_batch_that_cannot_be_shared(mnist_folder: Path, tmp_path: Path) -> None:
+def test_a_batch_that_cannot_be_shared_is_refused(mnist_folder: Path, tmp_path: Path) -> None:
     output = train(tmp_path, "out", "--devices", "2", "--batch-size", "45", "--initialisation", "published", code=1)
     assert "a batch of 45 images over 2 processes" in output

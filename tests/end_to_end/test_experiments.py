@@ -1,4 +1,4 @@
-"""`ohmq experiments`, run as a user would."""
+"""`ohmq experiments` through the command line."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from ohmq.evaluation.results import ResultFile
 from ohmq.experiments.catalogue import experiment_names
 from ohmq.loading import load
 
-OWN = """
+EXPERIMENT = """
 group = "mnist-grid"
 description = "small"
 test = "mnist"
@@ -38,7 +38,7 @@ def run(arguments: list[str], cwd: Path, code: int = 0) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
-def test_list_knows_all(tmp_path: Path) -> None:
+def test_list_shows_all_experiments(tmp_path: Path) -> None:
     output, _ = run(["list"], tmp_path)
     assert [line.split()[0] for line in output.splitlines() if line.startswith("  ")].sort() == (
         list(experiment_names()).sort()
@@ -48,19 +48,19 @@ def test_list_knows_all(tmp_path: Path) -> None:
     assert {row["epochs"] for row in rows} == {2}
 
 
-def test_runs_test_export_and_are_skipped_when_done(mnist_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "small.toml").write_text(OWN.format(top="", model=SMALL, train=VECTOR))
+def test_run_trains_exports_and_tests_and_skips_finished_experiments(mnist_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "small.toml").write_text(EXPERIMENT.format(top="", model=SMALL, train=VECTOR))
     fixed = "channels_min = 4\nchannels_max = 4\nnum_symbols = 16\nrefinement = true"
     lines = 'lambdas = [1.0, 1.0]\ninitialisation = "vector"\nepochs = 3'
-    (tmp_path / "fixed.toml").write_text(OWN.format(top="fixed_rate = true", model=fixed, train=lines))
-    (tmp_path / "none.toml").write_text(OWN.format(top="", model='quantizer = "none"', train="epochs = 3"))
+    (tmp_path / "fixed.toml").write_text(EXPERIMENT.format(top="fixed_rate = true", model=fixed, train=lines))
+    (tmp_path / "none.toml").write_text(EXPERIMENT.format(top="", model='quantizer = "none"', train="epochs = 3"))
     command = ["run", "small.toml", "fixed.toml", "none.toml", "--epochs", "2", "--data", str(mnist_folder)]
     command += ["-o", "out", "--cpu"]
     output, _ = run(command, tmp_path)
-    lines_of = output.splitlines()
-    assert [line.split()[:2] for line in lines_of] == [["[1/3]", "small:"], ["[2/3]", "fixed:"], ["[3/3]", "none:"]]
-    assert "trained 2 epochs in" in lines_of[0]
-    assert "dB without a quantizer on MNIST test, 40 images" in lines_of[2]
+    output_lines = output.splitlines()
+    assert [line.split()[:2] for line in output_lines] == [["[1/3]", "small:"], ["[2/3]", "fixed:"], ["[3/3]", "none:"]]
+    assert "trained 2 epochs in" in output_lines[0]
+    assert "dB without a quantizer on MNIST test, 40 images" in output_lines[2]
 
     result = ResultFile.read(tmp_path / "out/results/small/rate_distortion.json")
     record = result.extra["experiment"]
@@ -79,7 +79,7 @@ def test_runs_test_export_and_are_skipped_when_done(mnist_folder: Path, tmp_path
 
     path = tmp_path / "out/results/small/rate_distortion.json"
     contents = json.loads(path.read_text())
-    del contents["extra"]["experiment"]["options"]["only"]  # as of a release that did not have it
+    del contents["extra"]["experiment"]["options"]["only"]  # as written by a release without this option
     path.write_text(json.dumps(contents))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()}
     again, _ = run(command, tmp_path)
@@ -90,7 +90,7 @@ def test_runs_test_export_and_are_skipped_when_done(mnist_folder: Path, tmp_path
     assert "epochs was 2, now 1" in error
 
 
-def test_one_that_starts_from_another_runs_after_it(mnist_folder: Path, tmp_path: Path) -> None:
+def test_an_experiment_runs_after_the_one_that_it_starts_from(mnist_folder: Path, tmp_path: Path) -> None:
     base, few = "mnist-ohm-c0-16-lambda0.95-0.999", "mnist-ohm-c0-8-lambda0.95-0.999"
     command = ["run", few, "--epochs", "2", "--data", str(mnist_folder), "-o", "out", "--cpu"]
     output, _ = run(command, tmp_path)
@@ -110,8 +110,8 @@ def test_one_that_starts_from_another_runs_after_it(mnist_folder: Path, tmp_path
     assert f"{few}: failed: it starts from {base}, which is not trained" in error
 
 
-def test_an_interrupted_run_goes_on(mnist_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "small.toml").write_text(OWN.format(top="", model=SMALL, train=VECTOR))
+def test_an_interrupted_run_is_resumed(mnist_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "small.toml").write_text(EXPERIMENT.format(top="", model=SMALL, train=VECTOR))
     command = ["run", "small.toml", "--data", str(mnist_folder), "--cpu", "-o"]
     run([*command, "whole"], tmp_path)
     process = subprocess.Popen(
@@ -135,16 +135,16 @@ def test_an_interrupted_run_goes_on(mnist_folder: Path, tmp_path: Path) -> None:
     assert whole.curve().rates_bpp == parts.curve().rates_bpp
 
 
-def test_one_that_fails_does_not_stop_the_others(mnist_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "small.toml").write_text(OWN.format(top="", model='quantizer = "integer"', train="epochs = 1"))
+def test_a_failing_experiment_does_not_stop_the_others(mnist_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "small.toml").write_text(EXPERIMENT.format(top="", model='quantizer = "integer"', train="epochs = 1"))
     arguments = ["run", "openimages-int-c0-480", "small.toml", "--data", str(mnist_folder), "-o", "out", "--cpu"]
     output, error = run(arguments, tmp_path, code=1)
     assert "[2/2] small: trained 1 epochs" in output
-    assert "[1/2] openimages-int-c0-480: failed: no pictures to test on" in error
+    assert "[1/2] openimages-int-c0-480: failed: no images to test on" in error
     assert "--images" in error
 
 
-def test_wrong_usage(tmp_path: Path) -> None:
+def test_wrong_usage_is_refused(tmp_path: Path) -> None:
     assert "or --all" in run(["run"], tmp_path, code=2)[1]
     assert "or --all" in run(["run", "photo", "--all"], tmp_path, code=2)[1]
     assert "no experiment 'phto'" in run(["run", "phto"], tmp_path, code=1)[1]

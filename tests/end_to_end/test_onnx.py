@@ -56,7 +56,7 @@ def test_the_same_symbols_and_pixels(name: str, tmp_path: Path) -> None:
     if photo:
         picture = photo_picture(90, 75, 5)
         latent = codec.latent(picture, effort=0).values
-        one, two = (c.transforms.picture(latent, 9).astype(int) for c in (codec, other))
+        one, two = (c.transforms.pixels_from_codewords(latent, 9).astype(int) for c in (codec, other))
         assert np.abs(one - two).max() <= 1
         one, two = (c.compress(picture, channels=9, effort=1) for c in (codec, other))
         assert len(one) == pytest.approx(len(two), rel=0.02, abs=5)

@@ -1,4 +1,4 @@
-"""The published photo network with the published command line: two steps, then a whole codec."""
+"""The published photo network through the published command line: two training steps, then coding."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ PHOTOS = ROOT / "examples" / "photos"
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Pieces of the example photos as openimages/{train,validation}."""
+    """Crops of the example photos as openimages/{train,validation}."""
     for split, count in (("train", 4), ("validation", 2)):
         folder = tmp_path / "data" / "openimages" / split
         folder.mkdir(parents=True)
@@ -31,31 +31,31 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("flags", ["-no_quant_symbols 8", "-integer_quant", "-no_quant"])
-def test_two_steps_then_a_picture_there_and_back(data: Path, tmp_path: Path, flags: str) -> None:
+def test_train_two_steps_export_compress_and_decompress(data: Path, tmp_path: Path, flags: str) -> None:
     line = f"-batch_size 2 -n_epochs 1 -learning_rate 1e-4 -lambda_rd 0.95 0.999 -bottleneck_channels 0 6 {flags}"
     more = f"-crop_size 64 --data_base_path {data} --output_dir out --warm_start_epochs 1 -cpu"
     more += f" --test_sets {data}/openimages/validation"
     if flags == "-no_quant":
         more = more.partition(" --test_sets")[0]
     command = [sys.executable, str(ROOT / "train.py"), *line.split(), *more.split()]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
+    completed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500)
+    assert completed.returncode == 0, completed.stderr
     if flags == "-no_quant":
         return
     assert (tmp_path / "out" / "test_validation" / "rate_distortion.csv").stat().st_size > 0
-    picture, model = tmp_path / "picture.png", tmp_path / "openimages.safetensors"
+    image, model = tmp_path / "image.png", tmp_path / "openimages.safetensors"
     with Image.open(PHOTOS / "chelsea.png") as photo:
-        photo.crop((0, 0, 75, 50)).save(picture)
+        photo.crop((0, 0, 75, 50)).save(image)
     for arguments in (
         ["export", tmp_path / "out" / "last.ckpt", "-o", model],
-        ["compress", picture, "-o", tmp_path / "p.ohm", "-m", model],
+        ["compress", image, "-o", tmp_path / "p.ohm", "-m", model],
         ["decompress", tmp_path / "p.ohm", "-o", tmp_path / "p.png", "-m", model],
     ):
         with pytest.raises(SystemExit) as stop:
             main([str(argument) for argument in arguments])
         assert stop.value.code == 0, arguments
     codec = load(model)
-    with Image.open(picture) as original, Image.open(tmp_path / "p.png") as decoded:
+    with Image.open(image) as original, Image.open(tmp_path / "p.png") as decoded:
         symbols = codec.analyse(original)
         assert np.array_equal(np.asarray(decoded), np.asarray(codec.synthesise(symbols, 6)))
     assert np.array_equal(codec.decode((tmp_path / "p.ohm").read_bytes())[1].values, symbols.values)

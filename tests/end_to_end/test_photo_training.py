@@ -1,4 +1,4 @@
-"""Training of the photo codec, run as a user would, on pictures that the test draws."""
+"""Training of photo models through the command line and the Python interface, on drawn photos."""
 
 import csv
 import dataclasses
@@ -10,50 +10,34 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.photo_folders import draw_photo, make_photo_folder
 
 from ohmq.cli import main
-from ohmq.datasets.photos import CropLoader, photo_files, photo_folder
 from ohmq.errors import ConfigError
 from ohmq.loading import load
 from ohmq.metrics import psnr_db
 from ohmq.models import PhotoConfig
 from ohmq.training.options import TrainOptions, preset
 from ohmq.training.photo import module as photo
-from ohmq.training.photo.distill_analysis import PATCHES
+from ohmq.training.photo.distill_analysis import DISTILLED_CHANNELS
 from ohmq.training.run import train
-
-
-def draw(path: Path, height: int, width: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:height, :width] / 30
-    waves = [np.sin(a * x + b * y + c) for a, b, c in rng.uniform(-3, 3, (3, 3))]
-    pixels = 128 + 60 * np.stack(waves, -1) + 40 * np.sign(waves[1])[..., None]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A folder of drawn photos: 6 to train on, 2 to validate, and what a real folder also holds."""
-    for number in range(6):
-        draw(tmp_path / "data" / "openimages" / "train" / f"{number}.png", 90, 110, number)
-    for number in range(2):
-        draw(tmp_path / "data" / "openimages" / "validation" / f"{number}.png", 80, 64, 20 + number)
-    draw(tmp_path / "data" / "openimages" / "train" / "small.png", 20, 200, 9)
-    (tmp_path / "data" / "openimages" / "train" / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
-    (tmp_path / "data" / "openimages" / "train" / "notes.txt").write_text("no photo")
-    return tmp_path / "data"
+    """A data folder of drawn photos."""
+    return make_photo_folder(tmp_path)
 
 
-def test_from_photos_to_a_file_and_back(photos: Path, tmp_path: Path) -> None:
+def test_train_export_compress_and_decompress(photos: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ohmq", "train", "--preset", "photo", "--data", str(photos), "-o", "run", "--cpu"]
     command += ["--epochs", "2", "--batch-size", "3", "--crop-size", "64", "--val-every", "1", "--log-interval", "1"]
     command += ["--quick-epochs", "1"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stderr
-    assert "small.png" in done.stderr
-    assert "broken.jpg" in done.stderr
-    assert "notes.txt" not in done.stderr
+    completed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400)
+    assert completed.returncode == 0, completed.stderr
+    assert "small.png" in completed.stderr
+    assert "broken.jpg" in completed.stderr
+    assert "notes.txt" not in completed.stderr
     header = (tmp_path / "run" / "logs_train" / "metrics.csv").read_text().splitlines()[0]
     assert {"train_loss", "val_loss", "val_bd_rate_jpeg"} <= set(header.split(","))
     again = subprocess.run([*command, "--resume"], cwd=tmp_path, capture_output=True, text=True, timeout=400)
@@ -62,8 +46,8 @@ def test_from_photos_to_a_file_and_back(photos: Path, tmp_path: Path) -> None:
     assert other.returncode == 1
     assert "seed was 0, now 4" in other.stderr
 
-    source = tmp_path / "picture.png"
-    draw(source, 100, 77, 40)
+    source = tmp_path / "image.png"
+    draw_photo(source, 100, 77, 40)
     model, coded, decoded = (tmp_path / name for name in ("photo.safetensors", "p.ohm", "p.png"))
     for arguments in (
         ["export", tmp_path / "run" / "last.ckpt", "-o", model],
@@ -82,32 +66,7 @@ def test_from_photos_to_a_file_and_back(photos: Path, tmp_path: Path) -> None:
     assert 10 * np.log10(255**2 / error) > 26
 
 
-def test_the_order_of_crops_depends_on_the_step_alone(photos: Path) -> None:
-    files = photo_files(photo_folder(photos, "train"), 64)
-    assert [path.name for path in files] == [f"{number}.png" for number in range(6)]
-    whole = list(CropLoader(files, 2, 64, seed=3, scale=(0.75, 0.95)))
-    assert [tuple(batch.shape) for batch in whole] == [(2, 3, 64, 64)] * 3
-    rest = list(CropLoader(files, 2, 64, seed=3, scale=(0.75, 0.95), step=lambda: 1))
-    assert all(torch.equal(a, b) for a, b in zip(rest, whole[1:], strict=True))
-    other = next(iter(CropLoader(files, 2, 64, seed=3, step=lambda: 3)))
-    assert not torch.equal(other, whole[0])
-    halves = [next(iter(CropLoader(files, 2, 64, seed=3, scale=(0.75, 0.95), rank=r, world_size=2))) for r in (0, 1)]
-    assert torch.equal(torch.cat(halves), whole[0])
-
-
-def test_a_photo_that_breaks_later_is_replaced(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
-    files = photo_files(photo_folder(photos, "train"), 64)
-    files[2].write_bytes(files[2].read_bytes()[:400])
-    batches = list(CropLoader(files, 3, 64))
-    assert len(batches) == 2
-    assert "2.png" in caplog.text
-    for file in files:
-        file.write_bytes(b"")
-    with pytest.raises(ConfigError, match="not one photo"):
-        list(CropLoader(files, 3, 64))
-
-
-def test_folders_that_cannot_be_trained_on(tmp_path: Path) -> None:
+def test_folders_without_usable_photos_are_refused(tmp_path: Path) -> None:
     options = {**preset("photo"), "output_dir": tmp_path / "run", "cpu": True, "crop_size": 64}
     with pytest.raises(ConfigError, match="openimages/train"):
         train(TrainOptions(**options, data_base_path=tmp_path))
@@ -118,7 +77,7 @@ def test_folders_that_cannot_be_trained_on(tmp_path: Path) -> None:
     (folder / "broken.png").write_bytes(b"no")
     with pytest.raises(ConfigError, match="no usable photo"):
         train(TrainOptions(**options, data_base_path=tmp_path))
-    draw(folder / "small.png", 63, 300, 0)
+    draw_photo(folder / "small.png", 63, 300, 0)
     with pytest.raises(ConfigError, match="at least 64 pixels"):
         train(TrainOptions(**options, data_base_path=tmp_path))
     for crop in (100, 16):
@@ -126,14 +85,14 @@ def test_folders_that_cannot_be_trained_on(tmp_path: Path) -> None:
             TrainOptions(**{**options, "crop_size": crop})
 
 
-def test_two_processes_have_the_loss_of_one(photos: Path, tmp_path: Path) -> None:
+def test_two_processes_have_the_same_loss_as_one(photos: Path, tmp_path: Path) -> None:
     losses = {}
     for name, more in (("one", []), ("two", ["--devices", "2"])):
         command = [sys.executable, "-m", "ohmq", "train", "--preset", "photo", "--data", str(photos), "-o", name]
         command += ["--cpu", "--epochs", "1", "--batch-size", "2", "--crop-size", "64", "--log-interval", "1", *more]
         command += ["--precision", "float32", "--quick-epochs", "1"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400)
-        assert done.returncode == 0, done.stderr
+        completed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400)
+        assert completed.returncode == 0, completed.stderr
         with (tmp_path / name / "logs_train" / "metrics.csv").open() as file:
             losses[name] = [float(row["train_loss"]) for row in csv.DictReader(file) if row["train_loss"]]
         losses[name] += logged(tmp_path / name, "train_mse", "quick_analysis")
@@ -156,8 +115,8 @@ def logged(folder: Path, column: str, stage: str = "train") -> list[float]:
         return [float(row[column]) for row in csv.DictReader(file) if row[column]]
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # the trainer tells of its processes and folders
-def test_training_in_bfloat16(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning warns about processes and folders
+def test_training_in_bfloat16_is_close_to_float32(photos: Path, tmp_path: Path) -> None:
     losses = {}
     for precision in ("float32", "bfloat16"):
         last = train(small_run(photos, tmp_path / precision, precision=precision))
@@ -170,8 +129,8 @@ def test_training_in_bfloat16(photos: Path, tmp_path: Path) -> None:
         small_run(photos, tmp_path, precision="half")
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # the trainer tells of its processes and folders
-def test_a_run_that_diverges_stops_and_goes_on_with_a_smaller_rate(
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning warns about processes and folders
+def test_a_diverging_run_stops_and_resumes_with_a_smaller_learning_rate(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(photo, "WATCHED_STEPS", 4)  # an epoch has 3
@@ -184,7 +143,7 @@ def test_a_run_that_diverges_stops_and_goes_on_with_a_smaller_rate(
     last = tmp_path / "run" / "last.ckpt"
     contents = torch.load(last, weights_only=False)
     epochs = contents["epoch"] + 2
-    del contents["ohmq"]["options"]["only"]  # as of a release that did not have it
+    del contents["ohmq"]["options"]["only"]  # as written by a release without this option
     torch.save(contents, last)
     resumed = train(small_run(photos, tmp_path / "run", epochs=epochs, learning_rate=1e-3), resume=last)
     saved = torch.load(resumed, weights_only=False)
@@ -192,8 +151,8 @@ def test_a_run_that_diverges_stops_and_goes_on_with_a_smaller_rate(
     assert max(group["lr"] for group in saved["optimizer_states"][0]["param_groups"]) <= 5e-3
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # the trainer tells of its processes and folders
-def test_training_goes_on_with_a_larger_model(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning warns about processes and folders
+def test_training_from_a_smaller_model_keeps_its_channels(photos: Path, tmp_path: Path) -> None:
     first = small_run(photos, tmp_path / "first")
     last = train(first)
     before = load(last)
@@ -202,11 +161,11 @@ def test_training_goes_on_with_a_larger_model(photos: Path, tmp_path: Path) -> N
     )
     options = dataclasses.replace(first, model=more, start_from=str(last), learning_rate=1e-12)
     after = load(train(dataclasses.replace(options, output_dir=tmp_path / "second")))
-    config, held = after.config, before.config
+    config, old_config = after.config, before.config
     assert isinstance(config, PhotoConfig)
-    assert config.group_sizes[: len(held.group_sizes)] == held.group_sizes
-    assert (sum(config.group_sizes), sum(config.group_sizes[len(held.group_sizes) :])) == (52, 12)
-    assert config.cut_points == (*held.cut_points, 52)
+    assert config.group_sizes[: len(old_config.group_sizes)] == old_config.group_sizes
+    assert (sum(config.group_sizes), sum(config.group_sizes[len(old_config.group_sizes) :])) == (52, 12)
+    assert config.cut_points == (*old_config.cut_points, 52)
     assert (config.analysis_blocks, config.synthesis_blocks, config.neighbour_hidden) == ((2, 2), (1, 3), 3)
     with Image.open(photos / "openimages" / "train" / "0.png") as image:
         files = [codec.compress(image, channels=40) for codec in (before, after)]
@@ -222,7 +181,7 @@ def test_training_goes_on_with_a_larger_model(photos: Path, tmp_path: Path) -> N
     )
     moved = {name for name in trained if not np.array_equal(trained[name], still[name])}
     assert moved >= {"prior.neighbour.weight", "prior.neighbour.out"}
-    assert moved <= {  # with whose weights others are rounded
+    assert moved <= {  # rounded together with those weights
         f"prior.{name}" for name in ("neighbour.weight", "neighbour.bias", "neighbour.out", "own", "spatial")
     }
     for changed, message in (
@@ -238,8 +197,8 @@ def test_training_goes_on_with_a_larger_model(photos: Path, tmp_path: Path) -> N
             train(dataclasses.replace(options, output_dir=tmp_path / "third", **changed))
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # the trainer tells of its processes and folders
-def test_training_goes_on_with_other_photos(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning warns about processes and folders
+def test_training_from_a_model_of_other_photos(photos: Path, tmp_path: Path) -> None:
     last = train(small_run(photos, tmp_path / "first"))
     rng = np.random.default_rng(8)
     for path in (photos / "openimages").rglob("*.png"):
@@ -254,27 +213,29 @@ def test_training_goes_on_with_other_photos(photos: Path, tmp_path: Path) -> Non
         train(dataclasses.replace(options, model=more, output_dir=tmp_path / "fourth"))
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # the trainer tells of its processes and folders
-def test_a_quick_analysis_learns_what_the_deep_one_gives(
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning warns about processes and folders
+def test_a_distilled_analysis_learns_the_latents_of_the_full_one(
     photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     options = small_run(
         photos, tmp_path / "run", epochs=1, quick_epochs=12, val_every=13, learning_rate=4e-3, ema_decay=0.5
     )
     last = train(options)
-    deep, quick = load(tmp_path / "run" / "train.ckpt"), load(last)
-    assert isinstance(deep.config, PhotoConfig)
-    assert quick.config == dataclasses.replace(deep.config, distilled_channels=PATCHES, analysis_blocks=(0, 2))
-    assert quick.frozen.provenance["stage"] == "quick_analysis"
-    tensors = quick.frozen.tensors
-    changed = [name for name, value in deep.frozen.tensors.items() if not np.array_equal(value, tensors.get(name))]
+    full, distilled = load(tmp_path / "run" / "train.ckpt"), load(last)
+    assert isinstance(full.config, PhotoConfig)
+    assert distilled.config == dataclasses.replace(
+        full.config, distilled_channels=DISTILLED_CHANNELS, analysis_blocks=(0, 2)
+    )
+    assert distilled.frozen.provenance["stage"] == "quick_analysis"
+    tensors = distilled.frozen.tensors
+    changed = [name for name, value in full.frozen.tensors.items() if not np.array_equal(value, tensors.get(name))]
     assert changed and all(name.startswith("analysis_transform.path") for name in changed)
     errors = logged(tmp_path / "run", "train_mse", "quick_analysis")
     assert sum(errors[-4:]) < 0.7 * sum(errors[:4])
     with Image.open(photos / "openimages" / "train" / "0.png") as image:
-        assert quick.decompress(quick.compress(image)).size == image.size
+        assert distilled.decompress(distilled.compress(image)).size == image.size
 
-    # The same in two parts, from the model that the first stage left; then a run that goes on.
+    # The same in two runs, the second from the checkpoint of the first stage; then a resumed run.
     alone = {**dataclasses.asdict(options), "model": options.model, "start_from": str(tmp_path / "run" / "train.ckpt")}
     alone |= {"epochs": 0, "output_dir": tmp_path / "alone"}
     again = load(train(TrainOptions(**alone))).frozen.tensors
@@ -289,11 +250,11 @@ def test_a_quick_analysis_learns_what_the_deep_one_gives(
     kept = [name for name in contents["state_dict"] if name.startswith("deep.")]
     assert kept and all(torch.equal(more["state_dict"][name], contents["state_dict"][name]) for name in kept)
 
-    # What was trained before stays, whatever the run goes on from, and is not passed over in silence.
-    first, held = tmp_path / "run" / "train.ckpt", (tmp_path / "run" / "train.ckpt").read_bytes()
+    # The checkpoint of the first stage stays; options that contradict the checkpoint are refused.
+    first, contents_before = tmp_path / "run" / "train.ckpt", (tmp_path / "run" / "train.ckpt").read_bytes()
     shorter = load(train(dataclasses.replace(options, quick_epochs=1), resume=first))
-    assert isinstance(shorter.config, PhotoConfig) and shorter.config.distilled_channels == PATCHES
-    assert first.read_bytes() == held
+    assert isinstance(shorter.config, PhotoConfig) and shorter.config.distilled_channels == DISTILLED_CHANNELS
+    assert first.read_bytes() == contents_before
     for longer, message in (
         (
             dataclasses.replace(options, epochs=2),
@@ -301,25 +262,25 @@ def test_a_quick_analysis_learns_what_the_deep_one_gives(
         ),
         (
             dataclasses.replace(options, quick_epochs=0),
-            r"has a quick analysis: to go on without one, name .*train.ckpt",
+            r"has a distilled analysis: to go on without one, name .*train.ckpt",
         ),
     ):
         with pytest.raises(ConfigError, match=message):
             train(longer, resume=last)
     partly = dataclasses.replace(options, only="prior", output_dir=tmp_path / "prior")
-    assert load(train(partly)).config == deep.config
-    with pytest.raises(ConfigError, match="no quick analysis is made then"):
+    assert load(train(partly)).config == full.config
+    with pytest.raises(ConfigError, match="no analysis is distilled then"):
         train(TrainOptions(**{**alone, "only": "prior"}))
     onward = dataclasses.replace(options, quick_epochs=1, start_from=str(first), output_dir=tmp_path / "onward")
     train(onward)
-    with pytest.raises(ConfigError, match="before the quick analysis: with 0 epochs"):
+    with pytest.raises(ConfigError, match="before the analysis was distilled: with 0 epochs"):
         train(dataclasses.replace(onward, epochs=0), resume=tmp_path / "onward" / "train.ckpt")
 
     with caplog.at_level("INFO"):
         trained = load(train(dataclasses.replace(options, start_from=str(last), output_dir=tmp_path / "third")))
-    assert "has a quick analysis already" in caplog.text
-    assert trained.config == quick.config
-    with pytest.raises(ConfigError, match="quick analysis already: with 0 epochs"):
+    assert "has a distilled analysis already" in caplog.text
+    assert trained.config == distilled.config
+    with pytest.raises(ConfigError, match="distilled analysis already: with 0 epochs"):
         train(TrainOptions(**{**alone, "start_from": str(last), "output_dir": tmp_path / "fourth"}))
     for changes, message in (
         ({"epochs": 0}, "epochs is 0; it must be at least 1"),
@@ -330,7 +291,7 @@ def test_a_quick_analysis_learns_what_the_deep_one_gives(
             dataclasses.replace(options, **changes)
 
 
-def test_filters_are_fitted_when_a_model_is_exported(
+def test_export_fits_or_copies_a_post_filter(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     def run(*arguments: object) -> int:
@@ -339,32 +300,32 @@ def test_filters_are_fitted_when_a_model_is_exported(
         return int(stop.value.code or 0)
 
     model = Path(__file__).parents[1] / "golden" / "photo.safetensors"
-    made = tmp_path / "made.safetensors"
+    fitted = tmp_path / "fitted.safetensors"
     folder = photos / "openimages"
-    assert run("export", model, "-o", made, "--filters", folder, "--filter-photos", 4) == 0
+    assert run("export", model, "-o", fitted, "--filters", folder, "--filter-photos", 4) == 0
     assert "broken.jpg" in caplog.text
     shown = capsys.readouterr()
     assert "fitting filters: 4 of 4" in shown.err or shown.err == ""  # a line every half minute
-    plain, codec = load(model), load(made)
-    assert codec.model_id.hex() in shown.out and codec.model_id != plain.model_id
+    plain, codec = load(model), load(fitted)
+    assert codec.model_id.hex() in shown.out and codec.model_id == plain.model_id  # filters change no symbol
+    assert codec.frozen.transforms_id.hex() in shown.out
+    assert codec.frozen.transforms_id != plain.frozen.transforms_id
     assert codec.frozen.provenance["filters"]["photos"] == 4
-    picture = Image.open(folder / "train" / "2.png")
-    before, after = (
-        psnr_db(np.asarray(picture), np.asarray(c.decompress(c.compress(picture)))) for c in (plain, codec)
-    )
+    image = Image.open(folder / "train" / "2.png")
+    before, after = (psnr_db(np.asarray(image), np.asarray(c.decompress(c.compress(image)))) for c in (plain, codec))
     assert after > before + 0.05
 
-    taken = tmp_path / "taken.safetensors"  # from a model that decodes alike
-    assert run("export", model, "-o", taken, "--filters", made) == 0
-    assert load(taken).model_id == codec.model_id
-    assert load(taken).frozen.provenance["filters"] == codec.frozen.provenance["filters"]
+    copied = tmp_path / "copied.safetensors"  # from a model with the same transforms
+    assert run("export", model, "-o", copied, "--filters", fitted) == 0
+    assert load(copied).frozen.transforms_id == codec.frozen.transforms_id
+    assert load(copied).frozen.provenance["filters"] == codec.frozen.provenance["filters"]
 
-    kept = made.read_bytes()
+    kept = fitted.read_bytes()
     (tmp_path / "empty").mkdir()
     capsys.readouterr()
     digits = Path(__file__).parents[1] / "golden" / "static.safetensors"
     for arguments, code, words in (
-        ((model, "-o", made, "--filters", folder), 1, "exists"),
+        ((model, "-o", fitted, "--filters", folder), 1, "exists"),
         ((model, "--onnx", tmp_path / "onnx", "--filters", folder), 2, "give -o"),
         ((model, "-o", tmp_path / "n.safetensors", "--filters", tmp_path / "nothing"), 1, "nothing"),
         ((model, "-o", tmp_path / "n.safetensors", "--filters", model), 1, "has no filters"),
@@ -375,12 +336,12 @@ def test_filters_are_fitted_when_a_model_is_exported(
     ):
         assert run("export", *arguments) == code, arguments
         assert words in capsys.readouterr().err, arguments
-    assert made.read_bytes() == kept
+    assert fitted.read_bytes() == kept
     assert not (tmp_path / "n.safetensors").exists() and not (tmp_path / "onnx").exists()
 
 
 @pytest.mark.filterwarnings("ignore:.*exists and is not empty")
-def test_an_experiment_has_filters(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_experiment_fits_a_post_filter(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "tiny.toml").write_text(
         """group = "photos"
 description = "tiny"
@@ -403,8 +364,8 @@ crop_size = 64
 warm_start_epochs = 0
 """
     )
-    pictures = photos / "openimages" / "validation"
-    arguments = [tmp_path / "tiny.toml", "--data", photos, "--images", pictures, "-o", tmp_path / "out", "--cpu"]
+    images = photos / "openimages" / "validation"
+    arguments = [tmp_path / "tiny.toml", "--data", photos, "--images", images, "-o", tmp_path / "out", "--cpu"]
     with pytest.raises(SystemExit) as stop:
         main(["experiments", "run", *map(str, arguments)])
     assert stop.value.code == 0, capsys.readouterr().err

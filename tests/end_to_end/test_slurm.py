@@ -1,4 +1,4 @@
-"""The scripts of slurm/: what they would run, and one of them run."""
+"""The scripts of slurm/: the commands of all, and a run of one."""
 
 import os
 import shlex
@@ -18,11 +18,11 @@ ARRAYS = {"mnist_ohm_16ch.sh": 6, "mnist_int_16ch.sh": 6, "experiments.sh": 10}
 
 
 def start(script: str, *arguments: str, code: int = 0, cwd: Path = ROOT, **environment: str) -> str:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "OHMQ"))}
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "OHMQ"))}
     done = subprocess.run(
         ["bash", str(ROOT / "slurm" / script), *arguments],
         cwd=cwd,
-        env={**kept, "OHMQ_PYTHON": "python", **environment},
+        env={**inherited, "OHMQ_PYTHON": "python", **environment},
         capture_output=True,
         text=True,
         timeout=300,
@@ -31,7 +31,7 @@ def start(script: str, *arguments: str, code: int = 0, cwd: Path = ROOT, **envir
     return done.stdout + (done.stderr if code else "")
 
 
-def planned(script: str, *arguments: str, **environment: str) -> list[list[str]]:
+def commands(script: str, *arguments: str, **environment: str) -> list[list[str]]:
     return [shlex.split(line) for line in start(script, *arguments, OHMQ_DRY_RUN="1", **environment).splitlines()]
 
 
@@ -42,7 +42,7 @@ def test_every_published_job_has_a_script() -> None:
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_script_names_no_place(script: str) -> None:
+def test_a_script_names_no_cluster(script: str) -> None:
     text = (ROOT / "slurm" / script).read_text()
     assert "#SBATCH --time=" in text
     assert "#SBATCH --job-name=" in text
@@ -61,9 +61,9 @@ def test_a_script_names_no_place(script: str) -> None:
     + [(f"openimages_int_{c}ch.sh", "integer", c, "openimages") for c in (480, 960)]
     + [("mnist_no_quant.sh", "none", 32, "mnist")],
 )
-def test_training_is_as_published(script: str, quantizer: str, channels: int, family: str) -> None:
-    found = []
-    for line in planned(script):
+def test_training_options_are_as_published(script: str, quantizer: str, channels: int, family: str) -> None:
+    runs = []
+    for line in commands(script):
         assert line[:2] == ["python", str(ROOT / "train.py")]
         options = options_from(build_parser().parse_args(line[2:]))  # also checks -encoder_channels
         assert options.model.to_dict()["family"] == family
@@ -76,18 +76,18 @@ def test_training_is_as_published(script: str, quantizer: str, channels: int, fa
         if quantizer != "none":
             assert options.model.num_symbols == (256 if digits else 32)
             assert options.test_sets
-        found.append((options.lambdas, options.model.channels_min, str(options.output_dir)))
+        runs.append((options.lambdas, options.model.channels_min, str(options.output_dir)))
     wide = [((low, high), c) for low, high in ((0.95, 0.999), (0.9, 0.999), (0.85, 0.9)) for c in (0, 8)]
     expected = wide if channels == 16 else [((1.0, 1.0), 32)] if quantizer == "none" else [((0.95, 0.999), 0)]
-    assert [run[:2] for run in found] == expected
-    assert len({run[2] for run in found}) == len(found)  # none writes into the folder of another
+    assert [run[:2] for run in runs] == expected
+    assert len({run[2] for run in runs}) == len(runs)  # none writes into the folder of another
 
 
 @pytest.mark.parametrize("script", sorted(ARRAYS))
-def test_an_array_is_the_loop(script: str) -> None:
-    loop = planned(script, "-n_epochs", "2")
+def test_array_tasks_equal_the_loop(script: str) -> None:
+    loop = commands(script, "-n_epochs", "2")
     tasks = [
-        planned(script, "-n_epochs", "2", SLURM_JOB_ID="9", SLURM_ARRAY_TASK_ID=str(n), SLURM_SUBMIT_DIR=str(ROOT))
+        commands(script, "-n_epochs", "2", SLURM_JOB_ID="9", SLURM_ARRAY_TASK_ID=str(n), SLURM_SUBMIT_DIR=str(ROOT))
         for n in range(ARRAYS[script])
     ]
     assert [[["srun", "--unbuffered", *line]] for line in loop] == tasks
@@ -95,17 +95,17 @@ def test_an_array_is_the_loop(script: str) -> None:
 
 
 def test_the_experiments_of_the_script_exist() -> None:
-    lines = planned("experiments.sh", "--epochs", "3")
+    lines = commands("experiments.sh", "--epochs", "3")
     assert all(line[:5] == ["python", "-m", "ohmq", "experiments", "run"] for line in lines)
     assert all(line[6:] == ["--epochs", "3"] for line in lines)
     grid = {name for name in experiment_names() if name.startswith(("mnist-ohm", "mnist-int", "mnist-none"))}
-    found = [experiment.name for line in lines for experiment in find_experiments([line[5]])]
-    assert sorted(found) == sorted(grid)  # each in one task: none starts from a run of another task
+    names = [experiment.name for line in lines for experiment in find_experiments([line[5]])]
+    assert sorted(names) == sorted(grid)  # each in one task: none starts from a run of another task
 
 
 @pytest.mark.parametrize(("script", "fraction"), [("compress.sh", 1.0), ("compress_adaptive.sh", -1.0)])
-def test_compress(script: str, fraction: float) -> None:
-    (line,) = planned(script, "mnist-ohm", "my images", "out", "--do_save")
+def test_compress_scripts(script: str, fraction: float) -> None:
+    (line,) = commands(script, "mnist-ohm", "my images", "out", "--do_save")
     assert line[:2] == ["python", str(ROOT / "compress.py")]
     arguments = compress_parser().parse_args(line[2:])
     assert (arguments.checkpoint, arguments.image_path, str(arguments.output_dir)) == ("mnist-ohm", "my images", "out")
@@ -114,7 +114,7 @@ def test_compress(script: str, fraction: float) -> None:
     assert "usage:" in start(script, "mnist-ohm", code=2)
 
 
-def test_two_steps_by_plain_bash(mnist_folder: Path, tmp_path: Path) -> None:
+def test_two_training_steps_by_plain_bash(mnist_folder: Path, tmp_path: Path) -> None:
     more = ["-n_epochs", "1", "-batch_size", "135", "-log_interval", "1", "-cpu"]  # 270 digits: two steps
     more += ["--data_base_path", str(mnist_folder)]
     start("mnist_int_8ch.sh", *more, cwd=tmp_path, OHMQ_PYTHON=sys.executable)

@@ -1,4 +1,4 @@
-"""The training commands, run as a user would."""
+"""Training of the published networks through both command lines."""
 
 import os
 import signal
@@ -15,7 +15,6 @@ from ohmq.cli.published_train import build_parser, options_from
 from ohmq.errors import ConfigError
 from ohmq.loading import load
 from ohmq.models import OpenImagesConfig
-from ohmq.training.resume import resume_point
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,11 +46,11 @@ def assert_same_run(first: Path, second: Path) -> None:
     a, b = weights(first), weights(second)
     assert a.keys() == b.keys()
     assert all(torch.equal(a[key], b[key]) for key in a)
-    ours, theirs = (torch.load(path, weights_only=True)["global_step"] for path in (first, second))
-    assert ours == theirs
+    first_step, second_step = (torch.load(path, weights_only=True)["global_step"] for path in (first, second))
+    assert first_step == second_step
 
 
-def test_the_published_line_trains_tests_and_gives_a_codec(mnist_folder: Path, tmp_path: Path) -> None:
+def test_the_published_command_line_trains_and_tests(mnist_folder: Path, tmp_path: Path) -> None:
     line = (
         "--mnist -batch_size 512 -n_epochs 2 -learning_rate 1e-3 -lambda_rd 0.95 0.999 -encoder_channels 8192 "
         "-bottleneck_channels 0 32 -no_quant_symbols 256 "
@@ -79,9 +78,7 @@ SHORT = (
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_stopped_run_goes_on_as_if_it_had_not_been(
-    mnist_folder: Path, tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(mnist_folder: Path, tmp_path: Path, number: signal.Signals) -> None:
     command = ["-m", "ohmq", *SHORT, "--data", str(mnist_folder)]
     run([*command, "-o", "whole"], tmp_path)
     process = start([*command, "-o", "parts"], tmp_path)
@@ -102,10 +99,10 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     run([*command, "-o", "parts", "--resume"], tmp_path)
     assert_same_run(tmp_path / "whole" / "last.ckpt", tmp_path / "parts" / "last.ckpt")
     logs = {path.parent.name for path in (tmp_path / "parts").glob("logs_*/metrics.csv")}
-    assert "logs_train" in logs  # what was logged before the stop is still there
+    assert "logs_train" in logs  # the logs from before the stop stay
     assert any(name.endswith("_2") for name in logs)
     final = weights(tmp_path / "whole" / "last.ckpt")
-    assert int(final["averaged.n_averaged"]) > 20  # the average is kept, and is what a checkpoint codes with
+    assert int(final["averaged.n_averaged"]) > 20  # the running mean is kept, and is the model of a checkpoint
     name = "synthesis_transform.0.weight"
     raw, average = final[f"model.{name}"], final[f"averaged.module.{name}"]
     assert not torch.equal(raw, average)
@@ -128,13 +125,13 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
         ("-n_epochs 0", "at least 1"),
     ],
 )
-def test_an_inconsistent_command_line_says_what_is_right(extra: str, message: str) -> None:
+def test_an_inconsistent_command_line_is_refused(extra: str, message: str) -> None:
     arguments = build_parser().parse_args(["--mnist", "-bottleneck_channels", "0", "32", *extra.split()])
     with pytest.raises(ConfigError, match=message):
         options_from(arguments)
 
 
-def test_one_dash_or_two_one_value_or_two() -> None:
+def test_one_dash_equals_two_and_one_value_equals_two_of_it() -> None:
     one = options_from(build_parser().parse_args("-mnist -lambda_rd 0.9 -bottleneck_channels 8 -seed 3".split()))
     two = options_from(build_parser().parse_args("--mnist --lambda_rd 0.9 --bottleneck_channels 8 --seed 3".split()))
     assert one == two
@@ -142,23 +139,6 @@ def test_one_dash_or_two_one_value_or_two() -> None:
     assert (one.model.channels_min, one.model.channels_max, one.seed) == (8, 8, 3)
     photos = options_from(build_parser().parse_args("-bottleneck_channels 0 480 -no_quant_symbols 32".split()))
     assert photos.model == OpenImagesConfig()
-
-
-def test_where_a_run_goes_on(tmp_path: Path) -> None:
-    last = tmp_path / "last.ckpt"
-    assert resume_point(tmp_path, None, False, {}) is None
-    assert resume_point(tmp_path, None, False, {"SLURM_JOB_ID": "77"}) is None
-    last.write_bytes(b"x")
-    assert resume_point(tmp_path, None, False, {"SLURM_JOB_ID": "77"}) == last
-    assert resume_point(tmp_path, None, True, {}) == last
-    assert resume_point(tmp_path, Path("other"), False, {}) == Path("other")
-    for environment in ({}, {"SLURM_JOB_ID": "78"}):
-        with pytest.raises(ConfigError, match="--resume"):
-            resume_point(tmp_path, None, False, environment)
-    array = {"SLURM_JOB_ID": "80", "SLURM_ARRAY_JOB_ID": "79", "SLURM_ARRAY_TASK_ID": "2"}
-    with pytest.raises(ConfigError):
-        resume_point(tmp_path, None, False, array)
-    assert resume_point(tmp_path, None, False, {**array, "SLURM_JOB_ID": "81"}) == last
 
 
 @pytest.mark.parametrize("flags", ["--quantizer integer", "--quantizer none", "--initialisation published"])

@@ -12,7 +12,7 @@ from ohmq.model_files.frozen_model import with_post_filter
 from ohmq.models import CompressionModel, MnistConfig, PhotoConfig, PhotoModel, build_model
 from ohmq.postfilter.classes import CLASSES, FEATURES
 from ohmq.postfilter.filters import PostFilter
-from ohmq.training.photo.initialise import PhotoDesign, design_photo_codec, start_photo_model
+from ohmq.training.photo.initialise import PhotoDesign, design_photo_codec, initialise_photo_model
 
 CONFIGS = {
     "static": MnistConfig(channels_max=5, num_symbols=7),
@@ -79,7 +79,7 @@ def make_photo_model() -> PhotoModel:
     torch.manual_seed(3)
     built = build_model(design.config)
     assert isinstance(built, PhotoModel)
-    start_photo_model(built, design)
+    initialise_photo_model(built, design)
     assert built.prior is not None
     with torch.no_grad():
         for network in built.prior.networks:

@@ -1,3 +1,5 @@
+"""Metrics against scikit-image and a second implementation."""
+
 import math
 
 import numpy as np
@@ -31,7 +33,7 @@ def skimage_ssim(reference: NDArray[np.uint8], decoded: NDArray[np.uint8], chann
     return float(value)
 
 
-def test_psnr_by_hand() -> None:
+def test_psnr_equals_hand_computed_values() -> None:
     reference = np.zeros((2, 4, 4), np.uint8)
     decoded = reference.copy()
     decoded[0] = 255  # error 255 everywhere: 0 dB
@@ -44,7 +46,7 @@ def test_psnr_by_hand() -> None:
 
 
 @pytest.mark.parametrize("shape", [(20, 30), (20, 30, 3)])
-def test_psnr_is_that_of_scikit_image(shape: tuple[int, ...]) -> None:
+def test_psnr_equals_scikit_image(shape: tuple[int, ...]) -> None:
     reference, decoded = noisy_pair(*shape)
     assert psnr_db(reference, decoded) == pytest.approx(peak_signal_noise_ratio(reference, decoded, data_range=255))
 
@@ -53,7 +55,7 @@ def test_psnr_does_not_wrap_around() -> None:
     assert psnr_db(np.uint8([[0, 255]]), np.uint8([[255, 0]])) == 0.0
 
 
-def test_torch_and_numpy_give_the_same() -> None:
+def test_tensors_and_arrays_give_equal_values() -> None:
     pair = noisy_pair(3, 1, 30, 32)
     tensors = [torch.from_numpy(array) for array in pair]
     for metric in (psnr_db_batch, ssim):
@@ -63,19 +65,19 @@ def test_torch_and_numpy_give_the_same() -> None:
 
 @pytest.mark.parametrize("noise", [5, 60, 200])
 @pytest.mark.parametrize("size", [(28, 28), (11, 40), (97, 70)])
-def test_ssim_is_that_of_scikit_image(size: tuple[int, int], noise: int) -> None:
+def test_ssim_equals_scikit_image(size: tuple[int, int], noise: int) -> None:
     reference, decoded = noisy_pair(4, *size, noise=noise)
     expected = [skimage_ssim(a, b) for a, b in zip(reference, decoded, strict=True)]
     assert ssim(reference, decoded) == pytest.approx(expected, abs=1e-9)
 
 
-def test_ssim_of_colour_is_the_mean_of_its_channels() -> None:
+def test_ssim_of_colour_images_is_the_mean_of_the_channels() -> None:
     reference, decoded = noisy_pair(2, 3, 40, 50)
     expected = [skimage_ssim(a, b, channel_axis=0) for a, b in zip(reference, decoded, strict=True)]
     assert ssim(reference, decoded) == pytest.approx(expected, abs=1e-9)
 
 
-def test_many_digits_are_taken_in_chunks() -> None:
+def test_many_images_are_processed_in_chunks() -> None:
     reference, decoded = noisy_pair(400, 28, 28)
     assert ssim(reference, decoded)[[0, 335, 399]] == pytest.approx(
         [skimage_ssim(reference[i], decoded[i]) for i in (0, 335, 399)], abs=1e-9
@@ -83,7 +85,7 @@ def test_many_digits_are_taken_in_chunks() -> None:
 
 
 def slow_ms_ssim(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    """MS-SSIM of one channel, written anew with scipy's Gaussian filter."""
+    """Compute the MS-SSIM of one channel with scipy's Gaussian filter."""
 
     def blur(image: NDArray[np.float64]) -> NDArray[np.float64]:
         return gaussian_filter(image, 1.5, radius=5)[5:-5, 5:-5]
@@ -102,7 +104,7 @@ def slow_ms_ssim(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
 
 
 @pytest.mark.parametrize("size", [(176, 176), (181, 203)])
-def test_ms_ssim_against_a_second_implementation(size: tuple[int, int]) -> None:
+def test_ms_ssim_equals_a_second_implementation(size: tuple[int, int]) -> None:
     reference, decoded = noisy_pair(2, 3, *size, noise=90)
     a, b = reference.astype(float), decoded.astype(float)
     expected = [np.mean([slow_ms_ssim(a[n, c], b[n, c]) for c in range(3)]) for n in range(2)]
@@ -110,7 +112,7 @@ def test_ms_ssim_against_a_second_implementation(size: tuple[int, int]) -> None:
     assert ms_ssim(reference, decoded) == pytest.approx(expected, abs=1e-9)
 
 
-def test_equal_images_are_alike_and_opposite_ones_are_not() -> None:
+def test_equal_images_have_1_and_inverted_images_little() -> None:
     reference, _ = noisy_pair(2, 176, 180)
     assert ssim(reference, reference) == pytest.approx([1, 1])
     assert ms_ssim(reference, reference) == pytest.approx([1, 1])
@@ -118,14 +120,14 @@ def test_equal_images_are_alike_and_opposite_ones_are_not() -> None:
     assert ms_ssim(reference, 255 - reference).tolist() == [0, 0]
 
 
-def test_images_too_small_give_nan() -> None:
+def test_images_that_are_too_small_give_nan() -> None:
     assert np.isnan(ssim(*noisy_pair(3, 10, 50))).tolist() == [True] * 3
     assert np.isnan(ms_ssim(*noisy_pair(2, MS_SSIM_MIN_SIDE - 1, 200))).tolist() == [True] * 2
     assert np.isfinite(ms_ssim(*noisy_pair(1, 200, MS_SSIM_MIN_SIDE))).all()
 
 
 @pytest.mark.parametrize("metric", [psnr_db, psnr_db_batch, ssim, ms_ssim])
-def test_wrong_arguments(metric: object) -> None:
+def test_wrong_arguments_are_refused(metric: object) -> None:
     assert callable(metric)
     image = np.zeros((1, 20, 20), np.uint8)
     with pytest.raises(TypeError, match="uint8"):
@@ -136,6 +138,6 @@ def test_wrong_arguments(metric: object) -> None:
         metric(image[:0], image[:0])
 
 
-def test_shape_without_a_batch() -> None:
+def test_images_without_a_batch_axis_are_refused() -> None:
     with pytest.raises(ValueError, match="expected"):
         ssim(np.zeros((20, 20), np.uint8), np.zeros((20, 20), np.uint8))

@@ -6,9 +6,8 @@ from typing import Any
 
 import click
 
-from ohmq.cli.output import echo_error, print_json
+from ohmq.cli.output import echo_error, print_json, progress_bar
 from ohmq.errors import OhmqError
-from ohmq.experiments.runner import _run, _status, _test_sets
 
 __all__ = ["command"]
 
@@ -19,13 +18,13 @@ _output = click.option(
     help="Gets runs/NAME (checkpoints, logs, model file) and results/NAME (curve).",
 )  # fmt: skip
 _epochs = click.option(
-    "--epochs", type=click.IntRange(1), help="So many in place of the file's; the warm start shrinks in proportion."
+    "--epochs", type=click.IntRange(1), help="Epochs, in place of the file's; the warm start shrinks in proportion."
 )
 
 
 @click.group(epilog="Example: ohmq experiments run mnist-ohm-c0-16-lambda0.95-0.999 --data data")
 def command() -> None:
-    """Runs by name: `list` them, `run` them.
+    """Run experiments by name: `list` them, `run` them.
 
     Each is one TOML file in the folder ohmq/experiments of the package.
     """
@@ -36,8 +35,9 @@ def command() -> None:
 @_epochs
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with all settings.")
 def list_command(output_dir: Path, epochs: int | None, as_json: bool) -> None:
-    """All experiments, and which of them are done in the output folder."""
+    """List all experiments, and which of them are done in the output folder."""
     from ohmq.experiments.catalogue import GROUPS, find_experiments
+    from ohmq.experiments.runner import experiment_status
 
     experiments = find_experiments(["*"])
     rows: list[dict[str, Any]] = [
@@ -45,7 +45,7 @@ def list_command(output_dir: Path, epochs: int | None, as_json: bool) -> None:
             "name": experiment.name,
             "group": experiment.group,
             "description": experiment.description,
-            "status": _status(experiment, experiment.scaled(epochs), output_dir),
+            "status": experiment_status(experiment, experiment.scaled(epochs), output_dir),
             "epochs": experiment.scaled(epochs).epochs,
             "test": experiment.test,
             "fixed_rate": experiment.fixed_rate,
@@ -72,7 +72,7 @@ def list_command(output_dir: Path, epochs: int | None, as_json: bool) -> None:
 @click.option(
     "--data", "data_base_path", type=click.Path(path_type=Path), help="Where MNIST or the photos are, or $OHMQ_DATA."
 )
-@click.option("--images", type=click.Path(path_type=Path), help="Pictures that photo models are tested on; "
+@click.option("--images", type=click.Path(path_type=Path), help="Images that photo models are tested on; "
               "default: the folder kodak below --data.")  # fmt: skip
 @_output
 @click.option("--devices", default="1", show_default=True, help="As Lightning takes it: a number, or auto.")
@@ -91,10 +91,11 @@ def run_command(
 ) -> int:
     """Train, export and test experiments: names, patterns, or TOML files of your own.
 
-    What is done is skipped; what was interrupted goes on from its last checkpoint. One that fails does not stop the others.
-    One that others start from is run before them.
+    Experiments that are done are skipped; an interrupted one goes on from its last checkpoint. One that fails does not stop
+    the others. One that others start from is run before them.
     """
     from ohmq.experiments.catalogue import find_experiments
+    from ohmq.experiments.runner import image_sets, run_experiment
     from ohmq.training.fit import is_first_process
 
     if bool(names) == everything:
@@ -106,13 +107,20 @@ def run_command(
         "num_nodes": num_nodes,
         "cpu": cpu,
     }
-    test_set = _test_sets(data_base_path, images, echo_error)
+    test_images = image_sets(data_base_path, images, report=echo_error)
     experiments = find_experiments(["*"] if everything else names)
     failed = 0
     for number, experiment in enumerate(experiments, start=1):
         head = f"[{number}/{len(experiments)}] {experiment.name}"
         try:
-            line = _run(experiment, experiment.scaled(epochs), output_dir, machine, test_set)
+            line = run_experiment(
+                experiment,
+                experiment.scaled(epochs),
+                output_dir,
+                machine=machine,
+                test_images=test_images,
+                show_progress=progress_bar,
+            )
         except OhmqError as error:
             failed += 1
             if is_first_process():

@@ -1,8 +1,12 @@
 """``ohmq export``."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from ohmq.model_files.frozen_model import FrozenModel
 
 __all__ = ["command"]
 
@@ -28,44 +32,63 @@ def command(
     checkpoint: str, output: Path | None, onnx: Path | None, filters: str | None, count: int | None, force: bool
 ) -> int:
     """Freeze a checkpoint into one model file (weights, integer tables, provenance), or any model into an ONNX folder."""
-    from ohmq.errors import ModelFileError
-    from ohmq.model_files.frozen_model import save_model, with_post_filter_of
+    if (output is None) == (onnx is None):
+        raise click.UsageError("give one of -o and --onnx")
+    if onnx is not None:
+        if filters is not None:
+            raise click.UsageError("--filters goes into a model file: give -o, and export that with --onnx afterwards")
+        _export_folder(checkpoint, onnx, force=force)
+    elif output is not None:
+        _export_file(checkpoint, output, filters, count, force=force)
+    return 0
+
+
+def _export_folder(checkpoint: str, folder: Path, *, force: bool) -> None:
+    from ohmq.model_files.export_onnx import export_onnx
+    from ohmq.model_files.onnx_folder import GRAPHS
     from ohmq.model_files.resolve import resolve_model
     from ohmq.utils.atomic_write import check_output
 
-    if (output is None) == (onnx is None):
-        raise click.UsageError("give one of -o and --onnx")
-    if output is None and filters is not None:
-        raise click.UsageError("--filters goes into a model file: give -o, and export that with --onnx afterwards")
-    if output is None:
-        from ohmq.model_files.export_onnx import export_onnx
-        from ohmq.model_files.onnx_folder import GRAPHS
+    files = [folder / name for name in (*(f"{graph}.onnx" for graph in GRAPHS), "model.safetensors")]
+    for file in files:
+        check_output(file, force=force)
+    frozen = resolve_model(checkpoint)
+    export_onnx(frozen, folder, force=force)
+    size = sum(file.stat().st_size for file in files)
+    click.echo(f"{folder}: model {frozen.model_id.hex()} for ONNX Runtime, {size:,} bytes")
 
-        assert onnx is not None
-        files = [onnx / name for name in (*(f"{graph}.onnx" for graph in GRAPHS), "model.safetensors")]
-        for file in files:
-            check_output(file, force=force)
-        frozen = resolve_model(checkpoint)
-        export_onnx(frozen, onnx, force=force)
-        size = sum(file.stat().st_size for file in files)
-        click.echo(f"{onnx}: model {frozen.model_id.hex()} for ONNX Runtime, {size:,} bytes")
-        return 0
+
+def _export_file(checkpoint: str, output: Path, filters: str | None, count: int | None, *, force: bool) -> None:
+    from ohmq.errors import ModelFileError
+    from ohmq.model_files.frozen_model import save_model
+    from ohmq.model_files.resolve import resolve_model
+    from ohmq.utils.atomic_write import check_output
+
     if output.suffix != ".safetensors":
         raise ModelFileError(f"{output}: a model file ends in .safetensors")
     check_output(output, force=force)
     frozen = resolve_model(checkpoint)
-    if filters is not None and not Path(filters).is_dir():
+    version = ""
+    if filters is not None:
+        frozen = _with_filters(frozen, filters, count)
+        version = f", transforms {frozen.transforms_id.hex()}"
+    save_model(frozen, output, force=force)
+    size = output.stat().st_size
+    click.echo(f"{output}: {frozen.config.family} model {frozen.model_id.hex()}{version}, {size:,} bytes")
+
+
+def _with_filters(frozen: "FrozenModel", filters: str, count: int | None) -> "FrozenModel":
+    """Fit a post-filter to a folder of photos, or take that of another model."""
+    if not Path(filters).is_dir():
+        from ohmq.model_files.frozen_model import with_post_filter_of
+        from ohmq.model_files.resolve import resolve_model
+
         if count is not None:
             raise click.UsageError(f"--filter-photos: {filters} is no folder of photos; leave it out")
-        frozen = with_post_filter_of(frozen, resolve_model(filters))
-    elif filters is not None:
-        from ohmq.cli.output import progress_bar
-        from ohmq.training.photo.fit_postfilter import PHOTOS, filter_photos, fit_filters
+        return with_post_filter_of(frozen, resolve_model(filters))
+    from ohmq.cli.output import progress_bar
+    from ohmq.training.photo.fit_postfilter import PHOTOS, filter_photos, fit_filters
 
-        photos = filter_photos(Path(filters), count or PHOTOS)
-        with progress_bar(len(photos), "fitting filters") as progress:
-            frozen = fit_filters(frozen, photos, progress)
-    save_model(frozen, output, force=force)
-    click.echo(f"{output}: {frozen.config.to_dict()['family']} model {frozen.model_id.hex()}, "
-               f"{output.stat().st_size:,} bytes")  # fmt: skip
-    return 0
+    photos = filter_photos(Path(filters), count or PHOTOS)
+    with progress_bar(len(photos), "fitting filters") as progress:
+        return fit_filters(frozen, photos, progress)

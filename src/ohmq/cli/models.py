@@ -24,6 +24,7 @@ def command(as_json: bool) -> int:
             {
                 "name": name,
                 "model_id": frozen.model_id.hex(),
+                "transforms_id": frozen.transforms_id.hex(),
                 "bytes": path.stat().st_size,
                 "parameters": sum(p.numel() for p in frozen.model.parameters()),
                 "config": config.to_dict(),
@@ -32,7 +33,7 @@ def command(as_json: bool) -> int:
         )
         if not as_json:
             click.echo(
-                f"{name}  id {rows[-1]['model_id']}  {config.to_dict()['family']}  {config.quantizer}  "
+                f"{name}  id {rows[-1]['model_id']}  {config.family}  {config.quantizer}  "
                 f"channels {config.channels_min} to {config.channels_max}, {config.num_symbols} symbols, "
                 f"{config.prior} prior  {rows[-1]['bytes']:,} bytes"
             )

@@ -1,4 +1,4 @@
-"""The published training command line, a thin door to `ohmq.training`."""
+"""The published command line of training, translated into options of `ohmq.training`."""
 
 import argparse
 import logging
@@ -12,7 +12,7 @@ __all__ = ["build_parser", "options_from", "run"]
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Every option with one dash or two."""
+    """Build the parser; every option can be spelled with one dash or two."""
     parser = argparse.ArgumentParser(
         prog="train.py",
         description="Train a model with the published command line (ohmq train is the modern spelling).",
@@ -55,10 +55,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def options_from(arguments: argparse.Namespace) -> Any:
-    """`TrainOptions` from the parsed command line.
+    """Translate the parsed command line into `TrainOptions`.
+
+    Args:
+        arguments: parsed by the parser of `build_parser`.
 
     Raises:
-        ConfigError: values that do not fit together; the message says the right value.
+        ConfigError: values that do not fit together; the message gives the right value.
     """
     from ohmq.models import MnistConfig, OpenImagesConfig
     from ohmq.training.options import TrainOptions
@@ -77,10 +80,12 @@ def options_from(arguments: argparse.Namespace) -> Any:
         channels_max=channels[-1],
         num_symbols=arguments.no_quant_symbols,
     )
-    right = config.channels_max * (config.num_symbols if quantizer == "ohm" else 1)
-    if arguments.encoder_channels not in (None, right):
+    encoder_channels = config.channels_max * (config.num_symbols if quantizer == "ohm" else 1)
+    if arguments.encoder_channels not in (None, encoder_channels):
         product = f" = {config.channels_max} channels * {config.num_symbols} symbols" if quantizer == "ohm" else ""
-        raise ConfigError(f"-encoder_channels is {arguments.encoder_channels}; this model needs {right}{product}")
+        raise ConfigError(
+            f"-encoder_channels is {arguments.encoder_channels}; this model needs {encoder_channels}{product}"
+        )
     output_dir = arguments.output_dir or Path("runs") / (
         arguments.description.replace("/", "_") or ("mnist" if arguments.mnist else "openimages")
     )
@@ -110,7 +115,17 @@ def options_from(arguments: argparse.Namespace) -> Any:
 
 
 def run(argv: list[str] | None = None) -> int:
-    """Train, then evaluate on the test sets."""
+    """Train, then evaluate on the test sets.
+
+    Args:
+        argv: arguments of the command line; None: those of the process.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        OhmqError: options, data or a checkpoint that cannot be used.
+    """
     arguments = build_parser().parse_args(argv)
     from ohmq.cli.output import echo_error, print_rate_points, progress_bar
     from ohmq.datasets.mnist import resolve_test_set
@@ -122,14 +137,15 @@ def run(argv: list[str] | None = None) -> int:
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = options_from(arguments)
-    # What cannot be read fails before the training.
-    sets: list[tuple[str, Sequence[tuple[str, Any]]]] = []
+    # Read first, so that test images that cannot be read fail before the training.
+    test_sets: list[tuple[str, Sequence[tuple[str, Any]]]] = []
     for path in options.test_sets:
         if arguments.mnist:
             digits = resolve_test_set(path, options.data_base_path)
-            sets.append((digits.name, [(f"{number:05d}", image) for number, image in enumerate(digits.images)]))
+            test_sets.append((digits.name, [(f"{number:05d}", image) for number, image in enumerate(digits.images)]))
         else:
-            sets.append((Path(path).resolve().name, read_images([path], grey=False, report=echo_error)[0]))
+            photos, _ = read_images([path], grey=False, report=echo_error)
+            test_sets.append((Path(path).resolve().name, photos))
     checkpoint = train(options, resume=resume_point(options.output_dir, arguments.ckpt, False))
     if not is_first_process():
         return 0
@@ -137,9 +153,9 @@ def run(argv: list[str] | None = None) -> int:
     if options.model.quantizer == "none":
         return 0
     frozen = resolve_model(checkpoint)
-    for number, (name, images) in enumerate(sets):
-        taken = name in [other for other, _ in sets[:number]]
-        folder = options.output_dir / (f"test_{name}_{number}" if taken else f"test_{name}")
+    for number, (name, images) in enumerate(test_sets):
+        repeated = name in [earlier for earlier, _ in test_sets[:number]]
+        folder = options.output_dir / (f"test_{name}_{number}" if repeated else f"test_{name}")
         with progress_bar(len(images), "evaluate") as update:
             evaluation = evaluate_set(frozen, images, EvaluationOptions(), data=name, progress=update)
         write_evaluation(evaluation, folder)

@@ -1,4 +1,4 @@
-"""``ohmq train``: modern spelling over `ohmq.training`."""
+"""``ohmq train``: the modern command line of `ohmq.training`."""
 
 import dataclasses
 import logging
@@ -23,10 +23,16 @@ _MODEL_KEYS = ("quantizer", "channels_min", "channels_max", "num_symbols", "prio
 @click.option("--channels-max", type=int, help="All channels (default 16).")
 @click.option("--num-symbols", type=int, help="Alphabet size S (default 256).")
 @click.option("--prior", type=click.Choice(["static", "context"]))
-@click.option("--refinement/--no-refinement", default=None, help="Later channels quantize what earlier ones left.")
+@click.option(
+    "--refinement/--no-refinement", default=None, help="Later channels quantize the residual of earlier ones."
+)
 @click.option("--lambda-rd", "lambdas", type=float, nargs=2, help="lambda_min lambda_max (default 0.95 0.999).")
 @click.option("--epochs", type=int)
-@click.option("--quick-epochs", type=int, help="Photos: of the quick analysis, after those; 0: keep the deep one.")
+@click.option(
+    "--quick-epochs",
+    type=int,
+    help="Photos: last epochs, which distil the analysis transform; 0: keep the full one.",
+)
 @click.option("--batch-size", type=int, help="Over all devices.")
 @click.option("--learning-rate", type=float)
 @click.option("--weight-decay", type=float)
@@ -36,8 +42,8 @@ _MODEL_KEYS = ("quantizer", "channels_min", "channels_max", "num_symbols", "prio
 @click.option("--fraction-power", type=float, help="fraction = U(0, 1) ** power; 0.5 as published.")
 @click.option("--initialisation", type=click.Choice(["published", "scalar", "vector"]))
 @click.option("--warm-start-epochs", type=int)
-@click.option("--grow-epochs", type=int, help="Last epochs, with the whole alphabet; 0: all.")
-@click.option("--initial-symbols", type=int, help="Alphabet size before.")
+@click.option("--grow-epochs", type=int, help="Last epochs, with the whole alphabet; 0: all epochs.")
+@click.option("--initial-symbols", type=int, help="Alphabet size before the last epochs.")
 @click.option("--crop-size", type=int, help="Side of the random crops of photos, in pixels.")
 @click.option("--num-train-samples", type=int)
 @click.option("--num-val-samples", type=int)
@@ -59,7 +65,7 @@ _MODEL_KEYS = ("quantizer", "channels_min", "channels_max", "num_symbols", "prio
 @click.option("--only", help="Train only the parameters of a photo model whose names begin with this, such as prior.")
 @click.option("--ckpt", type=click.Path(path_type=Path), help="Resume from this checkpoint.")
 @click.option("--resume", is_flag=True, help="Resume from OUTPUT_DIR/last.ckpt if it is there.")
-def command(preset_name: str | None, ckpt: Path | None, resume: bool, **given: Any) -> None:
+def command(preset_name: str | None, ckpt: Path | None, resume: bool, **flags: Any) -> None:
     """Train a model: checkpoints, CSV and TensorBoard logs go to the output folder.
 
     Photos are read from the folders train and validation below --data, below --data/photos or below --data/openimages.
@@ -73,12 +79,12 @@ def command(preset_name: str | None, ckpt: Path | None, resume: bool, **given: A
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     settings = preset(preset_name) if preset_name else {}
-    given = {key: value for key, value in given.items() if value is not None}
-    if str(given.get("devices", "")).isdigit():
-        given["devices"] = int(given["devices"])
-    model_changes = {memory_name(key): given.pop(key) for key in _MODEL_KEYS if key in given}
+    changes = {key: value for key, value in flags.items() if value is not None}
+    if str(changes.get("devices", "")).isdigit():
+        changes["devices"] = int(changes["devices"])
+    model_changes = {memory_name(key): changes.pop(key) for key in _MODEL_KEYS if key in changes}
     settings["model"] = dataclasses.replace(settings.get("model", MnistConfig()), **model_changes)
-    options = TrainOptions(**{**settings, **given})
+    options = TrainOptions(**{**settings, **changes})
     last = train(options, resume=resume_point(options.output_dir, ckpt, resume))
     if is_first_process():
         click.echo(f"last checkpoint: {last}")

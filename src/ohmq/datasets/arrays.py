@@ -1,4 +1,4 @@
-"""Batches of images that are held in memory, in an order that depends on the seed and the step alone."""
+"""Batches of images held in memory, in an order that depends on the seed and the step alone."""
 
 from collections.abc import Callable, Iterator
 
@@ -11,15 +11,16 @@ __all__ = ["ArrayLoader"]
 class ArrayLoader:
     """Batches of a uint8 array, shuffled afresh each epoch.
 
-    The order is a function of (seed, step), so a run that is resumed at any step sees the same images as one that was
-    never stopped. With several processes, each takes its share of every batch.
+    The order is a function of (seed, step), so that a resumed run sees the same images as an uninterrupted one. Where
+    several processes train together, each takes its share of every batch.
 
     Args:
         images: uint8, shape (N, channels, H, W).
-        batch_size: images of a step, over all processes.
-        seed: of the order; None: in order, the last batch may be smaller.
-        step: says how many training steps are done (asked when an epoch begins).
-        rank, world_size: of this process.
+        batch_size: images of a step, over all processes; at most N are taken.
+        seed: seed of the order; None: unshuffled, and the last batch may be smaller.
+        step: returns the number of training steps done; called when an epoch begins.
+        rank: index of this process.
+        world_size: number of processes.
 
     Shape:
         batches: (batch_size / world_size, channels, H, W), float32 in [0, 1].
@@ -41,12 +42,12 @@ class ArrayLoader:
         self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches of an epoch."""
         full, rest = divmod(len(self.images), self.batch_size)
         return full + (self.seed is None and rest > 0)
 
     def __iter__(self) -> Iterator[Tensor]:
-        """The batches that are left of the epoch."""
+        """Iterate over the remaining batches of the epoch."""
         if self.seed is None:
             order, first = torch.arange(len(self.images)), 0
         else:

@@ -1,4 +1,4 @@
-"""Data to train and test on: MNIST from its IDX files (found, or downloaded with hashes), and lists of image files."""
+"""MNIST: its IDX files, found in the usual folders or downloaded with hashes; and folders of digits as image files."""
 
 import gzip
 import logging
@@ -37,38 +37,41 @@ MNIST_MD5 = {TRAIN_FILE: "f68b3c2dcbeaaa9fbdd348bbdeb94873", TEST_FILE: "9fb629c
 MNIST_FOLDERS = ("", "mnist", "MNIST", "MNIST/raw", "mnist/MNIST/raw", "raw")
 IDX_MAGIC = 0x00000803  # unsigned bytes, three dimensions
 SIDE = 28
+"""Width and height of a digit, in pixels."""
 
-# Folder names below mnist_png/ and the split of the IDX files that stands in for them.
 MNIST_PNG_SPLITS: dict[str, Split] = {
     "training": "train",
     "validation": "validation",
     "testing": "test",
     "test": "test",
 }
+"""Folders below mnist_png/, and the split of the IDX files that replaces each."""
 
 
 def _idx_file(folder: Path, name: str) -> Path | None:
-    """The IDX file `name` in a folder, plain or gzipped."""
+    """Find the IDX file `name` in a folder, plain or gzipped."""
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
 
 
 def find_mnist(data_base_path: Path | str | None = None, *, download: bool = True) -> Path:
-    """The folder that holds MNIST's images; downloads them when no folder does.
+    """Find the folder of MNIST's images; download them when no folder has them.
 
-    Looked for, in this order: below `data_base_path`, below `$OHMQ_DATA`, below `./data`; in each the folder itself,
-    then `mnist/`, `MNIST/`, `MNIST/raw/`, `mnist/MNIST/raw/` and `raw/`. Both image files must be there, named as
+    The search goes below `data_base_path`, below `$OHMQ_DATA` and below `./data`, in this order; in each the folder itself,
+    then `mnist/`, `MNIST/`, `MNIST/raw/`, `mnist/MNIST/raw/` and `raw/`. A folder must have both image files, named as
     published (`train-images-idx3-ubyte`, `t10k-images-idx3-ubyte`), plain or with `.gz`; labels are not needed. A log
-    line says which folder is used, as a warning when `data_base_path` was given but holds no MNIST.
+    line names the folder, as a warning when `data_base_path` holds no MNIST.
 
     Args:
-        data_base_path: where to look first. download: whether to fetch the files into the user's cache as a last
-            resort (11 MB, MD5 checked).
+        data_base_path: folder to search first; None: none.
+        download: fetch the files into the user's cache as a last resort (11 MB, MD5 checked).
 
     Raises:
-        ConfigError: found nowhere, and not downloaded; the message names every place.
+        ConfigError: no folder has MNIST, and it was not downloaded; the message names every folder.
+
+    References: LeCun, Bottou, Bengio, Haffner, Gradient-based learning applied to document recognition, 1998.
     """
-    places = [str(place) for place in (data_base_path, os.environ.get("OHMQ_DATA"), "data") if place]
-    for number, base in enumerate(places):
+    bases = [str(base) for base in (data_base_path, os.environ.get("OHMQ_DATA"), "data") if base]
+    for number, base in enumerate(bases):
         for below in MNIST_FOLDERS:
             folder = Path(base) / below
             if _idx_file(folder, TRAIN_FILE) and _idx_file(folder, TEST_FILE):
@@ -85,10 +88,10 @@ def find_mnist(data_base_path: Path | str | None = None, *, download: bool = Tru
             failure = str(error)
         else:
             level = logging.WARNING if data_base_path else logging.INFO
-            log.log(level, "no MNIST below %s; using the downloaded copy in %s", ", ".join(places), folder)
+            log.log(level, "no MNIST below %s; using the downloaded copy in %s", ", ".join(bases), folder)
             return folder
     raise ConfigError(
-        f"MNIST not found below {', '.join(places)} (there in any of: ., {', '.join(MNIST_FOLDERS[1:])}), "
+        f"MNIST not found below {', '.join(bases)} (there in any of: ., {', '.join(MNIST_FOLDERS[1:])}), "
         f"and {failure}. Put {TRAIN_FILE}[.gz] and {TEST_FILE}[.gz] into one folder and name it with "
         "--data_base_path or the environment variable OHMQ_DATA"
     )
@@ -113,13 +116,14 @@ def _download_mnist() -> Path:
 
 
 def load_mnist_images(path: Path | str, train: bool) -> NDArray[np.uint8]:
-    """The images of one IDX file, in the file's order.
+    """Read the images of one IDX file, in the file's order.
 
     Args:
-        path: the folder that `find_mnist` gives. train: the training file, else the test file.
+        path: folder of MNIST, see `find_mnist`.
+        train: read the training file; False: the test file.
 
     Shape:
-        (N, 28, 28), uint8, 0 is black.
+        Returns: (N, 28, 28), uint8, 0 is black.
 
     Raises:
         ConfigError: the file is missing or damaged.
@@ -145,21 +149,22 @@ def load_mnist_images(path: Path | str, train: bool) -> NDArray[np.uint8]:
 
 
 def load_mnist(data_base_path: Path | str | None, split: Split, seed: int = 0) -> NDArray[np.uint8]:
-    """The images of one split of MNIST.
+    """Load the images of one split of MNIST.
 
-    "test" is the test file. "train" and "validation" share the training file at random, 54,000 and 6,000 images (in
-    general one tenth, rounded down but at least 1, for validation): the last tenth of
-    `numpy.random.RandomState(seed).permutation(N)`, a stream that numpy keeps the same for ever. Both keep the order
-    of the file.
+    "test" is the test file. "train" and "validation" divide the training file at random, into 54,000 and 6,000 images.
+    Validation takes the last tenth (rounded down, at least 1) of `numpy.random.RandomState(seed).permutation(N)`, a stream
+    that numpy guarantees to keep. Both splits keep the order of the file.
 
     Args:
-        data_base_path: see `find_mnist`. split: which images. seed: of the split, in [0, 2**32).
+        data_base_path: folder to search first, see `find_mnist`; None: the usual places.
+        split: "train", "validation" or "test".
+        seed: seed of the division into "train" and "validation", in [0, 2**32).
 
     Shape:
-        (N, 28, 28), uint8.
+        Returns: (N, 28, 28), uint8.
 
     Raises:
-        ConfigError: no MNIST, or damaged.
+        ConfigError: no MNIST, or a damaged file.
         ValueError: unknown split.
     """
     if split not in ("train", "validation", "test"):
@@ -176,16 +181,16 @@ def load_mnist(data_base_path: Path | str | None, split: Split, seed: int = 0) -
 
 
 def load_png_folder(path: Path | str) -> NDArray[np.uint8]:
-    """Digits from a folder of small image files, such as `mnist_png/testing`, in the order of their paths.
+    """Load digits from a folder of image files, such as `mnist_png/testing`, in the order of their paths.
 
     Args:
-        path: a folder, searched recursively (classes may be subfolders).
+        path: folder, searched recursively (classes may be subfolders).
 
     Shape:
-        (N, 28, 28), uint8.
+        Returns: (N, 28, 28), uint8.
 
     Raises:
-        ConfigError: no images there, or one that is not 28x28.
+        ConfigError: no images, or one that is not 28x28.
         UnsupportedImageError: a file that is no image, or damaged.
     """
     return np.stack([_read_digit(file) for file in list_images([path])])
@@ -208,7 +213,8 @@ class DigitSet(NamedTuple):
     """A named set of digits.
 
     Attributes:
-        name: for file names and logs. images: (N, 28, 28), uint8.
+        name: name for files and logs.
+        images: (N, 28, 28), uint8.
     """
 
     name: str
@@ -216,17 +222,19 @@ class DigitSet(NamedTuple):
 
 
 def resolve_test_set(path: Path | str, data_base_path: Path | str | None = None, seed: int = 0) -> DigitSet:
-    """The digits that a command line names, such as `data/mnist_png/testing`.
+    """Load the digits that a command line names, such as `data/mnist_png/testing`.
 
-    A folder that exists is read. A path that does not, but whose last part is `training`, `validation`, `testing` or
-    `test` just below a part `mnist_png`, stands for that split of the IDX files (see `load_mnist`), and a log line says
-    so. The split is this project's own: `validation` is part of what `train` leaves out for the same seed.
+    An existing folder is read. A missing folder `training`, `validation`, `testing` or `test` directly below `mnist_png`
+    stands for that split of the IDX files (see `load_mnist`), and a log line says so. The division into `training` and
+    `validation` is this project's own.
 
     Args:
-        path: the folder. data_base_path: where MNIST's IDX files may be. seed: of the split.
+        path: folder of digits.
+        data_base_path: folder to search for MNIST's IDX files, see `find_mnist`; None: the usual places.
+        seed: seed of the division into splits.
 
     Raises:
-        ConfigError: neither, or MNIST was not found.
+        ConfigError: no folder and no such split, or no MNIST.
     """
     folder = Path(path)
     if folder.is_dir():

@@ -1,4 +1,4 @@
-"""Batches of random crops from folders of photos, in an order that depends on the seed and the step alone."""
+"""Folders of photos: finding and reading them, and batches of random crops that depend on seed and step alone."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -20,33 +20,41 @@ __all__ = ["CropLoader", "WholePhotos", "photo_files", "photo_folder", "read_pho
 
 log = logging.getLogger(__name__)
 
-_NAMES = ("openimages", "photos", "")
+_FOLDERS = ("openimages", "photos", "")
 KEPT_BYTES = 2 * 2**30
-"""Decoded photos that a loader keeps in memory; more are read again each time."""
+"""Bytes of decoded photos that a loader keeps in memory; further photos are read again each time."""
 
 
 def photo_folder(data_base_path: Path, split: str) -> Path:
-    """``data_base_path/openimages/SPLIT``, or below ``photos``, or the split itself.
+    """Find the folder of a split: ``openimages/SPLIT``, ``photos/SPLIT`` or ``SPLIT``.
+
+    Args:
+        data_base_path: folder to look in.
+        split: "train" or "validation".
 
     Raises:
-        ConfigError: none of them; the message lists where it looked.
+        ConfigError: none of them exists; the message lists them.
     """
-    places = [data_base_path / name / split for name in _NAMES]
-    for place in places:
-        if place.is_dir():
-            return place
-    raise ConfigError(f"no photos to train on: looked for {', '.join(map(str, places))}")
+    candidates = [data_base_path / name / split for name in _FOLDERS]
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    raise ConfigError(f"no photos to train on: looked for {', '.join(map(str, candidates))}")
 
 
 def photo_files(folder: Path, smallest_side: int) -> list[Path]:
-    """The photos of a folder, searched recursively, that open and are not smaller than a crop.
+    """List the photos of a folder, searched recursively, that open and are large enough.
 
     Others are left out with a warning that names them.
+
+    Args:
+        folder: folder of photos.
+        smallest_side: least width and height, in pixels.
 
     Raises:
         ConfigError: no usable photo.
     """
-    found = []
+    photos = []
     for path in list_images([folder]):
         try:
             with Image.open(path) as image:
@@ -57,14 +65,20 @@ def photo_files(folder: Path, smallest_side: int) -> list[Path]:
         if min(width, height) < smallest_side:
             log.warning("left out %s: %dx%d is smaller than %d pixels", path, width, height, smallest_side)
             continue
-        found.append(path)
-    if not found:
+        photos.append(path)
+    if not photos:
         raise ConfigError(f"no usable photo in {folder}: each needs at least {smallest_side} pixels on a side")
-    return found
+    return photos
 
 
 def read_photo(path: Path) -> NDArray[np.uint8]:
-    """Pixels of a photo as RGB, (H, W, 3).
+    """Read a photo as RGB.
+
+    Args:
+        path: image file.
+
+    Shape:
+        Returns: (H, W, 3), uint8.
 
     Raises:
         UnsupportedImageError: a file that cannot be read.
@@ -73,10 +87,17 @@ def read_photo(path: Path) -> NDArray[np.uint8]:
 
 
 class WholePhotos:
-    """Photos one by one, cut to multiples of a block at the lower right, each (1, 3, H, W) uint8; held in memory.
+    """Whole photos, one a batch, held in memory; cropped at the right and bottom to multiples of a block.
 
     Args:
-        files: the photos. multiple: pixels of a block.
+        files: photos.
+        multiple: side of a block, in pixels.
+
+    Shape:
+        batches: (1, 3, H, W), uint8; H and W multiples of the block.
+
+    Raises:
+        UnsupportedImageError: a photo that cannot be read.
     """
 
     def __init__(self, files: Sequence[Path], multiple: int) -> None:
@@ -87,29 +108,36 @@ class WholePhotos:
             self.photos.append(torch.from_numpy(pixels[:height, :width].copy()).permute(2, 0, 1)[None])
 
     def __len__(self) -> int:
-        """How many."""
+        """Number of photos."""
         return len(self.photos)
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Each in turn."""
+        """Iterate over the photos in order."""
         return iter(self.photos)
 
 
 class CropLoader:
-    """Random crops, one of each photo an epoch, mirrored half of the time.
+    """Batches of random crops, one of each photo an epoch, mirrored half of the time.
 
-    The next batch is read by a thread while a step runs. Which photos and which crops is a function of (seed, step), so a
-    resumed run sees what an uninterrupted one would have. A photo that turns out to be damaged is replaced by the next one,
-    with a warning.
+    A thread reads the next batch while a step runs. Photos and crops are a function of (seed, step), so that a resumed run
+    sees the same crops as an uninterrupted one. A photo that turns out to be damaged is replaced by the next one, with a
+    warning.
 
     Args:
-        files: photos, each at least ``crop`` on a side. batch_size: crops of a step, over all processes.
-        crop: side, in pixels. seed: of order and crops. scale: range of random factors by which a photo is made smaller
-            first, never below the crop; (1, 1): as it is.
-        step: says how many training steps are done. rank, world_size: of this process.
+        files: photos, each at least ``crop`` wide and high.
+        batch_size: crops of a step, over all processes; at most the number of photos are taken.
+        crop: side of a crop, in pixels.
+        seed: seed of order and crops.
+        scale: range of random factors by which a photo is scaled down first, never below the crop; (1, 1): not scaled.
+        step: returns the number of training steps done; called when an epoch begins.
+        rank: index of this process.
+        world_size: number of processes.
 
     Shape:
         batches: (batch_size / world_size, 3, crop, crop), float32 in [0, 1].
+
+    Raises:
+        ConfigError: none of the photos can be read (when a batch is read).
     """
 
     def __init__(
@@ -131,27 +159,28 @@ class CropLoader:
         self._kept_bytes = 0
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches of an epoch."""
         return len(self.files) // self.batch_size
 
     def __iter__(self) -> Iterator[Tensor]:
-        """The batches that are left of the epoch."""
+        """Iterate over the remaining batches of the epoch."""
         epoch, first = divmod(self.step(), len(self))
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.files))
         with ThreadPoolExecutor(1) as pool:
-            coming = pool.submit(self._batch, epoch, first, order)
+            next_crops = pool.submit(self._batch, epoch, first, order)
             for batch in range(first, len(self)):
-                ready = coming.result()
+                crops = next_crops.result()
                 if batch + 1 < len(self):
-                    coming = pool.submit(self._batch, epoch, batch + 1, order)
-                yield torch.from_numpy(ready).permute(0, 3, 1, 2).float() / 255
+                    next_crops = pool.submit(self._batch, epoch, batch + 1, order)
+                yield torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255
 
     def _batch(self, epoch: int, batch: int, order: NDArray[np.int64]) -> NDArray[np.uint8]:
-        places = range(batch * self.batch_size, (batch + 1) * self.batch_size)[self.rank :: self.world_size]
-        return np.stack([self._crop(epoch, place, order) for place in places])
+        """Read this process's share of a batch, (crops, crop, crop, 3), uint8."""
+        positions = range(batch * self.batch_size, (batch + 1) * self.batch_size)[self.rank :: self.world_size]
+        return np.stack([self._crop(epoch, position, order) for position in positions])
 
     def _image(self, path: Path) -> Image.Image:
-        """A photo, from memory if it was read before and there was room."""
+        """Read a photo, or take it from memory."""
         if path not in self._kept:
             image = prepare_image(open_image(path).image, grey=False).image
             size = 3 * image.width * image.height
@@ -161,10 +190,11 @@ class CropLoader:
             self._kept_bytes += size
         return self._kept[path]
 
-    def _crop(self, epoch: int, place: int, order: NDArray[np.int64]) -> NDArray[np.uint8]:
-        rng = np.random.default_rng([self.seed, epoch, place])
+    def _crop(self, epoch: int, position: int, order: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Crop the photo at a position of the epoch's order, (crop, crop, 3), uint8."""
+        rng = np.random.default_rng([self.seed, epoch, position])
         for attempt in range(len(order)):
-            path = self.files[order[(place + attempt) % len(order)]]
+            path = self.files[order[(position + attempt) % len(order)]]
             try:
                 image = self._image(path)
             except UnsupportedImageError as error:
@@ -174,7 +204,7 @@ class CropLoader:
             width, height = (max(self.crop, round(side * factor)) for side in image.size)
             left, upper = (int(rng.integers(side - self.crop + 1)) for side in (width, height))
             box = (left, upper, left + self.crop, upper + self.crop)
-            if factor < 1:  # only what the crop shows
+            if factor < 1:  # resize the cropped region alone
                 x, y = image.width / width, image.height / height
                 source = (box[0] * x, box[1] * y, box[2] * x, box[3] * y)
                 pixels = np.asarray(image.resize((self.crop, self.crop), Image.Resampling.BICUBIC, box=source))

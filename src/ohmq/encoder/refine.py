@@ -127,7 +127,7 @@ class LatentRefiner:
         for step in STEPS[: source.effort]:
             rdoq = self.rdoq(latent[None, None], channels, source.lambda_scale)
             quantization_error = rdoq.choose_without_context()[0, 0]
-            decoded = transforms.picture((latent - quantization_error)[None], channels)
+            decoded = transforms.pixels_from_codewords((latent - quantization_error)[None], channels)
             quantization_error -= self._quantizer["output_bias"]
             error = block_coefficients(image.astype(np.float32) - decoded, transforms.block)[0]
             latent = refine_latent(latent, quantization_error, error, step)

@@ -1,4 +1,4 @@
-"""src/ohmq/experiments/catalogue.py."""
+"""The experiments: TOML files of the package or of one's own, read and checked."""
 
 import dataclasses
 import fnmatch
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from ohmq.errors import ConfigError
 from ohmq.evaluation.published import published_names
-from ohmq.models import MnistConfig, config_from_dict
+from ohmq.models import MnistConfig, ModelConfig, config_from_dict
 from ohmq.models.config import FAMILIES, memory_name
 from ohmq.training.options import TrainOptions, preset
 
@@ -24,21 +24,24 @@ GROUPS = {
     "mnist-variable": "variable bitrate on MNIST",
     "photos": "photographs",
 }
-"""Kinds of experiments, and what they are."""
+"""Groups of experiments, and their titles."""
 
-_TOP = ("group", "description", "test", "fixed_rate", "published", "model", "train")
-_OF_THE_MACHINE = ("output_dir", "data_base_path", "devices", "num_nodes", "num_workers", "cpu", "test_sets")
+_FILE_KEYS = ("group", "description", "test", "fixed_rate", "published", "model", "train")
+_MACHINE_OPTIONS = ("output_dir", "data_base_path", "devices", "num_nodes", "num_workers", "cpu", "test_sets")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """A run: what is trained and on what it is tested.
+    """A training run and the test of its model.
 
     Attributes:
-        name: of its file. group: one of `GROUPS`. description: one line.
-        test: "mnist" (the 10,000 test digits) or "photos" (a folder of pictures).
-        options: of the training, without what belongs to a machine.
-        fixed_rate: tested as fixed-rate files. published: name of the curve to compare with; "": none.
+        name: name of its file, without the ending.
+        group: key of `GROUPS`.
+        description: one line.
+        test: "mnist" (the 10,000 test digits) or "photos" (a folder of images).
+        options: options of the training, without those that belong to a machine.
+        fixed_rate: tested as fixed-rate files.
+        published: name of the published curve to compare with; "": none.
     """
 
     name: str
@@ -50,10 +53,12 @@ class Experiment:
     published: str = ""
 
     def scaled(self, epochs: int | None) -> TrainOptions:
-        """The options with another number of epochs; warm start, growth and quick analysis shrink or grow in proportion.
+        """Return the options with another number of epochs.
+
+        Epochs of the warm start, of growing and of distillation change in proportion.
 
         Args:
-            epochs: passes with the quantizer in place; None: as the file says.
+            epochs: passes with the quantizer in place; None: as in the file.
 
         Raises:
             ConfigError: epochs < 1.
@@ -68,20 +73,20 @@ class Experiment:
         if epochs < 1:
             raise ConfigError(f"epochs is {epochs}; it must be at least 1")
         options, share = self.options, epochs / self.options.epochs
-        grow = min(epochs - 1, max(1, round(options.grow_epochs * share))) if options.grow_epochs else 0
+        # One epoch is too short to grow in: then the alphabet is whole from the start.
+        grow_epochs = min(epochs - 1, max(1, round(options.grow_epochs * share))) if options.grow_epochs else 0
         return dataclasses.replace(
             options,
             epochs=epochs,
-            # One epoch is too short to grow in: then the alphabet is whole from the start.
-            grow_epochs=grow,
+            grow_epochs=grow_epochs,
             warm_start_epochs=max(1, round(options.warm_start_epochs * share)) if options.warm_start_epochs else 0,
             quick_epochs=max(1, round(options.quick_epochs * share)) if options.quick_epochs else 0,
-            val_every=min(options.val_every, max(1, epochs - grow)),
+            val_every=min(options.val_every, max(1, epochs - grow_epochs)),
         )
 
 
 def experiment_names() -> tuple[str, ...]:
-    """Names of all experiments that come with the package, numbers in them in order of size.
+    """List the names of the package's experiments; numbers in names sort by value.
 
     Example:
         >>> "mnist-none-c32" in experiment_names()
@@ -92,36 +97,48 @@ def experiment_names() -> tuple[str, ...]:
 
 
 def find_experiments(patterns: Sequence[str]) -> list[Experiment]:
-    """Experiments by name, by pattern (``mnist-ohm-*``) or by a TOML file of one's own; in order, each once.
+    """Find experiments by name, pattern or file; in order, each once.
 
-    One that others start from (``start_from``) comes before them, also if it is not asked for.
+    An experiment that others start from (``start_from``) is added before them.
+
+    Args:
+        patterns: names, patterns (``mnist-ohm-*``), or paths of TOML files.
 
     Raises:
-        ConfigError: a name or pattern that fits nothing, a file that cannot be used, or runs that start from one another.
+        ConfigError: a name or pattern without an experiment, a file that cannot be used, or runs that start from one
+            another.
     """
-    found: dict[str, Experiment] = {}
+    experiments: dict[str, Experiment] = {}
     for pattern in patterns:
         if pattern.endswith(".toml"):
             names = [pattern]
         elif not (names := fnmatch.filter(experiment_names(), pattern)):
             raise ConfigError(f"no experiment {pattern!r}; `ohmq experiments list` shows all")
         for name in names:
-            line = [load_experiment(name)]
-            while start := line[0].options.start_from:
-                if start in (experiment.name for experiment in line):
-                    raise ConfigError(f"experiment {start} starts from itself; give one of its line another start_from")
-                line.insert(0, load_experiment(start))
-            for experiment in line:
-                found.setdefault(experiment.name, experiment)
-    return list(found.values())
+            for experiment in _with_predecessors(load_experiment(name)):
+                experiments.setdefault(experiment.name, experiment)
+    return list(experiments.values())
+
+
+def _with_predecessors(experiment: Experiment) -> list[Experiment]:
+    """List the experiments that one starts from, the first one first, then itself."""
+    chain = [experiment]
+    while start := chain[0].options.start_from:
+        if start in (successor.name for successor in chain):
+            raise ConfigError(f"experiment {start} starts from itself; give one of its line another start_from")
+        chain.insert(0, load_experiment(start))
+    return chain
 
 
 def load_experiment(source: str | Path) -> Experiment:
-    """An experiment from its name, or from a TOML file.
+    """Load an experiment by its name, or from a TOML file.
+
+    Args:
+        source: name of an experiment of the package, or path of a file that ends in ".toml".
 
     Raises:
-        ConfigError: no such experiment; or a file that is no TOML, has unknown keys or lacks some, or values that
-            cannot work.
+        ConfigError: no such experiment; or a file that is no TOML, has unknown or missing keys, or values that do not
+            work.
     """
     if str(source).endswith(".toml"):
         path, name = Path(source), Path(source).stem
@@ -142,9 +159,9 @@ def load_experiment(source: str | Path) -> Experiment:
         raise ConfigError(f"experiment {name}: {error}") from error
 
 
-def _check_kinds(place: str, found: dict[str, Any], defaults: Any) -> None:
-    """Each value must be of the kind of its default; where that is None, an integer."""
-    for key, value in found.items():
+def _check_types(table: str, values: dict[str, Any], defaults: Any) -> None:
+    """Refuse values whose type is not that of their default; a default of None stands for integers."""
+    for key, value in values.items():
         name = memory_name(key)
         default = getattr(defaults, name, "")
         if isinstance(default, tuple):
@@ -155,44 +172,29 @@ def _check_kinds(place: str, found: dict[str, Any], defaults: Any) -> None:
             expected = int if default is None else type(default)
             kind, fits = {int: "whole number", str: "text", bool: "true or false"}[expected], type(value) is expected
         if not fits and hasattr(defaults, name):
-            raise ConfigError(f"{key} in {place} is {value!r}; expected a value of the kind: {kind}")
+            raise ConfigError(f"{key} in {table} is {value!r}; expected a value of the kind: {kind}")
 
 
-def _check_keys(place: str, found: Any, known: Iterable[str]) -> None:
-    if not isinstance(found, dict):
-        raise ConfigError(f"{place} must be a table of keys and values, not {found!r}")
-    if unknown := sorted(set(found) - set(known)):
-        raise ConfigError(f"unknown keys in {place}: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+def _check_keys(table: str, values: Any, known: Iterable[str]) -> None:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{table} must be a table of keys and values, not {values!r}")
+    if unknown := sorted(set(values) - set(known)):
+        raise ConfigError(f"unknown keys in {table}: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
 
 
 def _parse(name: str, content: dict[str, Any]) -> Experiment:
-    _check_keys("the file", content, _TOP)
-    train = content.get("train", {})
-    fields = {field.name for field in dataclasses.fields(TrainOptions)} - {"model", "description", *_OF_THE_MACHINE}
-    _check_keys("[train]", train, [*fields, "preset"])
-    train = dict(train)
-    settings = preset(train.pop("preset")) if "preset" in train else {}
-    _check_kinds("[train]", train, TrainOptions())
+    """Build an experiment from the content of its file.
+
+    Raises:
+        ConfigError: unknown or missing keys, or values that do not work.
+    """
+    _check_keys("the file", content, _FILE_KEYS)
+    settings = _train_settings(content.get("train", {}))
     if "model" in content:
-        model = content["model"]
-        _check_keys("[model]", model, model if isinstance(model, dict) else ())  # which are known: config_from_dict
-        _check_kinds("[model]", model, FAMILIES.get(model.get("family"), MnistConfig)())
-        defaults = FAMILIES[model["family"]]().to_dict() if model.get("family") in FAMILIES else {}
-        settings["model"] = config_from_dict(defaults | model)
+        settings["model"] = _model_config(content["model"])
     if "model" not in settings:
         raise ConfigError("a [model] table with at least its family is missing, or a preset in [train]")
-    for key, value in train.items():
-        settings[key] = tuple(value) if isinstance(value, list) else value
-    missing = [key for key in ("group", "description", "test") if key not in content]
-    if missing:
-        raise ConfigError(f"keys missing: {', '.join(missing)}")
-    if content["group"] not in GROUPS:
-        raise ConfigError(f"group is {content['group']!r}; choose one of {', '.join(GROUPS)}")
-    if content["test"] not in ("mnist", "photos"):
-        raise ConfigError(f"test is {content['test']!r}; choose 'mnist' or 'photos'")
-    published = content.get("published", "")
-    if published and published not in published_names():
-        raise ConfigError(f"published is {published!r}; known curves: {', '.join(published_names())}")
+    _check_file_values(content)
     options = TrainOptions(**settings)
     if options.start_from and options.start_from not in experiment_names():
         raise ConfigError(f"start_from is {options.start_from!r}; name an experiment (`ohmq experiments list`)")
@@ -208,5 +210,38 @@ def _parse(name: str, content: dict[str, Any]) -> Experiment:
         test=content["test"],
         options=options,
         fixed_rate=fixed_rate,
-        published=published,
+        published=content.get("published", ""),
     )
+
+
+def _train_settings(train: Any) -> dict[str, Any]:
+    """Turn the table [train] into keyword arguments of `TrainOptions`: those of its preset, then its own."""
+    options = {field.name for field in dataclasses.fields(TrainOptions)} - {"model", "description", *_MACHINE_OPTIONS}
+    _check_keys("[train]", train, [*options, "preset"])
+    values = dict(train)
+    settings = preset(values.pop("preset")) if "preset" in values else {}
+    _check_types("[train]", values, TrainOptions())
+    return settings | {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+
+
+def _model_config(model: Any) -> ModelConfig:
+    """Turn the table [model] into a configuration; missing keys have the defaults of the family."""
+    _check_keys("[model]", model, model if isinstance(model, dict) else ())  # config_from_dict checks the keys
+    family = FAMILIES.get(model.get("family"))
+    _check_types("[model]", model, (family or MnistConfig)())
+    defaults = family().to_dict() if family else {}
+    return config_from_dict(defaults | model)
+
+
+def _check_file_values(content: dict[str, Any]) -> None:
+    """Refuse missing keys, and unknown groups, test sets and published curves."""
+    missing = [key for key in ("group", "description", "test") if key not in content]
+    if missing:
+        raise ConfigError(f"keys missing: {', '.join(missing)}")
+    if content["group"] not in GROUPS:
+        raise ConfigError(f"group is {content['group']!r}; choose one of {', '.join(GROUPS)}")
+    if content["test"] not in ("mnist", "photos"):
+        raise ConfigError(f"test is {content['test']!r}; choose 'mnist' or 'photos'")
+    published = content.get("published", "")
+    if published and published not in published_names():
+        raise ConfigError(f"published is {published!r}; known curves: {', '.join(published_names())}")

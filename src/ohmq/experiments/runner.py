@@ -1,73 +1,104 @@
-"""src/ohmq/experiments/runner.py."""
+"""Experiments run one by one: train, export, test, and compare with the published curve."""
 
 import contextlib
 import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ohmq.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ohmq.evaluation.report import Images
+    from ohmq.evaluation.report import Evaluation, Images
     from ohmq.evaluation.results import ResultFile
     from ohmq.experiments.catalogue import Experiment
+    from ohmq.model_files.frozen_model import FrozenModel
     from ohmq.training.options import TrainOptions
+
+__all__ = ["DEFINITIONS", "NamedImages", "experiment_status", "image_sets", "run_experiment"]
+
 DEFINITIONS = {
     "epochs": "passes over the training images with the quantizer in place; a warm start comes before them",
     "epochs_of_the_file": "the same, as the experiment's file says",
     "seconds": "wall-clock seconds of training: warm start, validation and checkpoints included, stops left out",
 }
-_FREE = ("description", "num_workers", "devices", "num_nodes", "cpu", "log_interval")
-"""Options that do not change what a run gives, or do so only by rounding."""
+"""Meanings of the figures that a result file keeps of its experiment."""
+_FREE_OPTIONS = ("description", "num_workers", "devices", "num_nodes", "cpu", "log_interval")
+"""Options that change the result of a run by rounding at most."""
+
+ShowProgress = Callable[[int, str], AbstractContextManager[Callable[[int], Any]]]
+"""Called with the number of steps and a label; yields a function that is called with the steps done since its last call."""
 
 
-def _run(
+class NamedImages(NamedTuple):
+    """Images to test on.
+
+    Attributes:
+        name: for result files and tables.
+        images: names and pixels.
+    """
+
+    name: str
+    images: "Images"
+
+
+@contextlib.contextmanager
+def _no_progress(length: int, label: str) -> Iterator[Callable[[int], Any]]:
+    yield lambda count: None
+
+
+def run_experiment(
     experiment: "Experiment",
     options: "TrainOptions",
     output_dir: Path,
+    *,
     machine: dict[str, Any],
-    test_set: Callable[[str], tuple[str, "Images"]],
+    test_images: Callable[[str], NamedImages],
+    show_progress: ShowProgress = _no_progress,
 ) -> str:
-    """One experiment; what to say about it. Training goes on in all processes, tests in the first alone."""
-    from ohmq.cli.output import progress_bar
+    """Train, export and test one experiment; one that is done is not run again.
+
+    Training resumes from the last checkpoint. All processes train; the first alone exports and tests.
+
+    Args:
+        experiment: the experiment.
+        options: its options, with the number of epochs to train (`Experiment.scaled`).
+        output_dir: gets ``runs/NAME`` (checkpoints, logs, model file) and ``results/NAME`` (curve).
+        machine: options of `TrainOptions` that belong to the machine: devices, data path.
+        test_images: returns the images of a test set by its name; see `image_sets`.
+        show_progress: shows the progress of fitting a post-filter and of evaluating.
+
+    Returns:
+        One line that summarises the outcome; "" in all processes but the first.
+
+    Raises:
+        ConfigError: a result of other settings in output_dir, images that are missing, or a run that cannot start.
+        SystemExit: stopped by SIGTERM or SIGINT; a checkpoint is written.
+    """
+    # Imported here: Lightning takes seconds, and listing experiments does not need it.
     from ohmq.evaluation.published import published_curve
-    from ohmq.evaluation.report import EvaluationOptions, evaluate_set, write_evaluation
-    from ohmq.model_files.frozen_model import load_model, save_model
-    from ohmq.model_files.resolve import resolve_model
-    from ohmq.models.config import PhotoConfig
+    from ohmq.evaluation.report import write_evaluation
     from ohmq.training.fit import is_first_process
-    from ohmq.training.photo.fit_postfilter import filter_photos, fit_filters
     from ohmq.training.run import train
 
-    done = _result(experiment, options, output_dir)
-    if done is not None:
-        return f"done before; {_summary(experiment, done)}"
-    data, images = test_set(experiment.test)  # what cannot be read fails before the training
+    result = _read_result(experiment, options, output_dir)
+    if result is not None:
+        return f"done before; {_summary(experiment, result)}"
+    test_set = test_images(experiment.test)  # before the training: images that cannot be read fail at once
     folder = output_dir / "runs" / experiment.name
-    last, model_path = folder / "last.ckpt", folder / f"{experiment.name}.safetensors"
+    last = folder / "last.ckpt"
     options = dataclasses.replace(options, **machine, output_dir=folder, description=experiment.name)
-    start = None
-    if options.start_from and not last.exists():
-        # What its transforms learned with the small alphabet; this run's alphabet grows again.
-        start = output_dir / "runs" / options.start_from / ("train.ckpt" if options.grow_epochs else "last.ckpt")
-        if not start.exists():
-            raise ConfigError(f"it starts from {options.start_from}, which is not trained: there is no {start}")
-    with contextlib.redirect_stdout(sys.stderr):  # progress bars: standard output is for one line an experiment
+    start = None if last.exists() else _start_checkpoint(options, output_dir)
+    with contextlib.redirect_stdout(sys.stderr):  # progress bars: standard output has one line an experiment
         checkpoint = train(options, resume=last if last.exists() else None, start=start)
     if not is_first_process():
         return ""
-    frozen = resolve_model(checkpoint)
-    if isinstance(frozen.config, PhotoConfig):
-        photos = filter_photos(options.data_base_path or Path(os.environ["OHMQ_DATA"]))
-        with progress_bar(len(photos), "fitting filters") as progress:
-            frozen = fit_filters(frozen, photos, progress)
-    save_model(frozen, model_path, force=True)
-    frozen = load_model(model_path, experiment.name)
+    frozen = _export(checkpoint, folder / f"{experiment.name}.safetensors", options, show_progress)
     record = {
         "name": experiment.name,
         "group": experiment.group,
@@ -79,18 +110,62 @@ def _run(
         "definitions": DEFINITIONS,
         "options": options.to_dict(),
     }
-    evaluation_options = EvaluationOptions(fixed_rate=experiment.fixed_rate)
-    with progress_bar(len(images), "evaluate") as progress:
-        evaluation = evaluate_set(
-            frozen, images, evaluation_options, data=data, extra={"experiment": record}, progress=progress
-        )
+    evaluation = _evaluate(frozen, experiment, test_set, record, show_progress)
     published = [published_curve(experiment.published)] if experiment.published else []
     write_evaluation(evaluation, output_dir / "results" / experiment.name, per_image=False, published=published)
     return f"trained {options.epochs} epochs in {record['seconds']:.0f} s; {_summary(experiment, evaluation.result)}"
 
 
-def _result(experiment: "Experiment", options: "TrainOptions", output_dir: Path) -> "ResultFile | None":
-    """The result of this run, if it is there.
+def _evaluate(
+    frozen: "FrozenModel",
+    experiment: "Experiment",
+    test_set: NamedImages,
+    record: dict[str, Any],
+    show_progress: ShowProgress,
+) -> "Evaluation":
+    """Evaluate a model at every number of channels."""
+    from ohmq.evaluation.report import EvaluationOptions, evaluate_set
+
+    options = EvaluationOptions(fixed_rate=experiment.fixed_rate)
+    extra = {"experiment": record}
+    with show_progress(len(test_set.images), "evaluate") as progress:
+        return evaluate_set(frozen, test_set.images, options, data=test_set.name, extra=extra, progress=progress)
+
+
+def _start_checkpoint(options: "TrainOptions", output_dir: Path) -> Path | None:
+    """Find the checkpoint of the experiment that this one starts from; None: it starts from none.
+
+    Raises:
+        ConfigError: that experiment is not trained.
+    """
+    if not options.start_from:
+        return None
+    # A run that grows its alphabet starts from the transforms that were trained with the small one.
+    name = "train.ckpt" if options.grow_epochs else "last.ckpt"
+    checkpoint = output_dir / "runs" / options.start_from / name
+    if not checkpoint.exists():
+        raise ConfigError(f"it starts from {options.start_from}, which is not trained: there is no {checkpoint}")
+    return checkpoint
+
+
+def _export(checkpoint: Path, model_path: Path, options: "TrainOptions", show_progress: ShowProgress) -> "FrozenModel":
+    """Write the model file of a checkpoint, for a photo model with its post-filter, and load it."""
+    from ohmq.model_files.frozen_model import load_model, save_model
+    from ohmq.model_files.resolve import resolve_model
+    from ohmq.models.config import PhotoConfig
+    from ohmq.training.photo.fit_postfilter import filter_photos, fit_filters
+
+    frozen = resolve_model(checkpoint)
+    if isinstance(frozen.config, PhotoConfig):
+        photos = filter_photos(options.data_base_path or Path(os.environ["OHMQ_DATA"]))
+        with show_progress(len(photos), "fitting filters") as progress:
+            frozen = fit_filters(frozen, photos, progress)
+    save_model(frozen, model_path, force=True)
+    return load_model(model_path, model_path.stem)
+
+
+def _read_result(experiment: "Experiment", options: "TrainOptions", output_dir: Path) -> "ResultFile | None":
+    """Read the result of this run; None: there is none yet.
 
     Raises:
         ConfigError: a result of other settings under the same name.
@@ -105,21 +180,31 @@ def _result(experiment: "Experiment", options: "TrainOptions", output_dir: Path)
     record = result.extra.get("experiment")
     if not isinstance(record, dict) or not isinstance(record.get("options"), dict):
         raise ConfigError(f"{path} was not written by `ohmq experiments run`; choose another -o")
-    found = {**recorded_options(record["options"]), "fixed_rate": record.get("fixed_rate")}
-    wanted = json.loads(json.dumps({**options.to_dict(), "fixed_rate": experiment.fixed_rate}))
+    recorded = {**recorded_options(record["options"]), "fixed_rate": record.get("fixed_rate")}
+    current = json.loads(json.dumps({**options.to_dict(), "fixed_rate": experiment.fixed_rate}))
     changed = [
-        f"{key} was {found.get(key)!r}, now {wanted.get(key)!r}"
-        for key in sorted({*found, *wanted} - set(_FREE))
-        if found.get(key) != wanted.get(key)
+        f"{key} was {recorded.get(key)!r}, now {current.get(key)!r}"
+        for key in sorted({*recorded, *current} - set(_FREE_OPTIONS))
+        if recorded.get(key) != current.get(key)
     ]
     if changed:
         raise ConfigError(f"{path} holds another run ({'; '.join(changed)}); choose another -o, or remove it")
     return result
 
 
-def _status(experiment: "Experiment", options: "TrainOptions", output_dir: Path) -> str:
+def experiment_status(experiment: "Experiment", options: "TrainOptions", output_dir: Path) -> str:
+    """Tell how far an experiment is.
+
+    Args:
+        experiment: the experiment.
+        options: its options, with the number of epochs to train.
+        output_dir: folder of runs and results.
+
+    Returns:
+        "done", "done with other settings", "begun", or "-" if it is not begun.
+    """
     try:
-        if _result(experiment, options, output_dir) is not None:
+        if _read_result(experiment, options, output_dir) is not None:
             return "done"
     except ConfigError:
         return "done with other settings"
@@ -127,16 +212,18 @@ def _status(experiment: "Experiment", options: "TrainOptions", output_dir: Path)
 
 
 def _summary(experiment: "Experiment", result: "ResultFile") -> str:
-    """Rates, PSNR and the BD-rate against the published curve."""
+    """Summarise rates, PSNR and the BD-rate against the published curve."""
     from ohmq.evaluation.bd_rate import bd_rate
     from ohmq.evaluation.published import published_curve
 
     first, last = result.points[0], result.points[-1]
     if experiment.options.model.quantizer == "none":
         return f"{last.psnr_db:.2f} dB without a quantizer on {result.data}"
-    several = len(result.points) > 1
-    rates = f"{first.payload_bpp:.4f} to {last.payload_bpp:.4f}" if several else f"{last.payload_bpp:.4f}"
-    quality = f"{first.psnr_db:.2f} to {last.psnr_db:.2f}" if several else f"{last.psnr_db:.2f}"
+    if len(result.points) > 1:
+        rates = f"{first.payload_bpp:.4f} to {last.payload_bpp:.4f}"
+        quality = f"{first.psnr_db:.2f} to {last.psnr_db:.2f}"
+    else:
+        rates, quality = f"{last.payload_bpp:.4f}", f"{last.psnr_db:.2f}"
     text = f"payload {rates} bpp, {quality} dB on {result.data}"
     if not experiment.published:
         return text
@@ -148,22 +235,33 @@ def _summary(experiment: "Experiment", result: "ResultFile") -> str:
     return f"{text}; BD-rate {difference.percent:+.1f} % against the published curve"
 
 
-def _test_sets(
-    data_base_path: Path | None, folder: Path | None, report: Callable[[str], None]
-) -> Callable[[str], tuple[str, "Images"]]:
-    """Test sets by name, each read once: what it is, and its images."""
+def image_sets(
+    data_base_path: Path | None, folder: Path | None, *, report: Callable[[str], None]
+) -> Callable[[str], NamedImages]:
+    """Build a reader of the test sets that experiments name; each is read once.
+
+    Args:
+        data_base_path: folder of MNIST and of ``kodak``; None: ``$OHMQ_DATA``, or the usual places of MNIST.
+        folder: images of the test set "photos"; None: the folder ``kodak`` below data_base_path.
+        report: called with a line of text for each image that is skipped or loses something when it is read.
+
+    Returns:
+        A function from the name of a test set ("mnist" or "photos") to its images; it raises a ConfigError where there
+        are none.
+    """
 
     @cache
-    def test_set(name: str) -> tuple[str, "Images"]:
+    def read(name: str) -> NamedImages:
         from ohmq.datasets.mnist import load_mnist
         from ohmq.evaluation.report import read_images
 
         if name == "mnist":
-            return "MNIST test", [(f"{n:05d}", image) for n, image in enumerate(load_mnist(data_base_path, "test"))]
+            digits = load_mnist(data_base_path, "test")
+            return NamedImages("MNIST test", [(f"{number:05d}", image) for number, image in enumerate(digits)])
         base = data_base_path or (Path(os.environ["OHMQ_DATA"]) if "OHMQ_DATA" in os.environ else None)
-        pictures = folder or (base and base / "kodak")
-        if pictures is None or not pictures.exists():
-            raise ConfigError(f"no pictures to test on{f' in {pictures}' if pictures else ''}: name them with --images")
-        return pictures.name, read_images([str(pictures)], grey=False, report=report)[0]
+        photos = folder or (base and base / "kodak")
+        if photos is None or not photos.exists():
+            raise ConfigError(f"no images to test on{f' in {photos}' if photos else ''}: name them with --images")
+        return NamedImages(photos.name, read_images([str(photos)], grey=False, report=report)[0])
 
-    return test_set
+    return read

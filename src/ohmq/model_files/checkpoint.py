@@ -1,4 +1,4 @@
-"""src/ohmq/model_files/checkpoint.py."""
+"""Training checkpoints: read them without running code from them, and freeze them."""
 
 import re
 from pathlib import Path
@@ -11,11 +11,16 @@ from ohmq.model_files.freeze import freeze
 from ohmq.model_files.frozen_model import FrozenModel
 from ohmq.models import CompressionModel, build_model, config_from_dict
 
+__all__ = ["CHECKPOINT_FORMAT", "freeze_checkpoint", "model_of_checkpoint", "read_checkpoint"]
+
 CHECKPOINT_FORMAT = 1
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The contents of a training checkpoint, loaded without running code from it.
+    """Return the contents of a training checkpoint, loaded without running code from it.
+
+    Args:
+        path: of the checkpoint.
 
     Raises:
         ModelFileError: missing, damaged, or not a checkpoint of this project.
@@ -25,7 +30,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
         version = contents["ohmq"]["format"]
-    except Exception as error:  # torch raises many kinds for files that are not its own
+    except Exception as error:  # torch raises errors of many classes for foreign files
         raise ModelFileError(f"{path} is not a checkpoint that ohmq train wrote ({type(error).__name__})") from error
     if version != CHECKPOINT_FORMAT:
         raise ModelFileError(f"{path} has checkpoint format {version}; this release reads {CHECKPOINT_FORMAT}")
@@ -33,7 +38,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def model_of_checkpoint(path: Path) -> tuple[CompressionModel, dict[str, Any]]:
-    """The model of a checkpoint, with the averaged weights where there are any, and all its contents.
+    """Return the model of a checkpoint, with the averaged weights where it has them, and all its contents.
+
+    Args:
+        path: of the checkpoint.
 
     Raises:
         ModelFileError: as `read_checkpoint`; or one of the warm start.
@@ -48,7 +56,15 @@ def model_of_checkpoint(path: Path) -> tuple[CompressionModel, dict[str, Any]]:
     return model, contents
 
 
-def _from_checkpoint(path: Path) -> FrozenModel:
+def freeze_checkpoint(path: Path) -> FrozenModel:
+    """Freeze the model of a checkpoint; its provenance says how it was trained.
+
+    Args:
+        path: of the checkpoint; the model is named after it.
+
+    Raises:
+        ModelFileError: as `model_of_checkpoint` and `ohmq.model_files.freeze.freeze`.
+    """
     model, contents = model_of_checkpoint(path)
     record = contents["ohmq"]
     provenance = {

@@ -1,9 +1,11 @@
-"""src/ohmq/model_files/export_onnx.py."""
+"""Export a model as an ONNX folder, which `ohmq.model_files.onnx_folder` loads without torch."""
 
+import contextlib
 import hashlib
 import json
 import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,62 +13,89 @@ import numpy as np
 from safetensors.numpy import save as safetensors_bytes
 
 from ohmq.errors import ConfigError, ModelFileError
+from ohmq.model_files.identity import content_digest
 from ohmq.model_files.onnx_folder import ONNX_FORMAT
 from ohmq.utils.atomic_write import write_atomically
 
 if TYPE_CHECKING:
+    import torch
+
     from ohmq.model_files.frozen_model import FrozenModel
 
 __all__ = ["export_onnx"]
+
+_KEPT_TENSORS = ("prior.", "quantizer.", "filters.", "synthesis_transform.block")
+"""Beginnings of the names of tensors that are used outside of the two graphs."""
 
 
 def export_onnx(frozen: "FrozenModel", folder: Path, *, force: bool = False) -> None:
     """Write a model as an ONNX folder. Needs torch and the extra ``onnx``.
 
     Args:
-        frozen: the model. folder: made if it is not there. force: overwrite what is there.
+        frozen: the model.
+        folder: made if it does not exist.
+        force: overwrite existing files.
 
     Raises:
-        OutputExistsError: a file of that name is there and force is not set.
-        ConfigError: a package of the extra is missing. ModelFileError: a model without a quantizer.
+        OutputExistsError: a file of that name exists and force is not set.
+        ConfigError: a package of the extra is missing.
+        ModelFileError: a model without a quantizer.
     """
     if frozen.prior is None:
         raise ModelFileError(f"{frozen.name} has no quantizer: it cannot compress")
-    graphs = _graphs(frozen)
-    weights = {f"quantizer.{key}": value.numpy() for key, value in frozen.model.quantizer.state_dict().items()}
-    tables = {f"prior.{key}": np.asarray(value) for key, value in frozen.prior.tensors.items()}
+    graphs = _export_graphs(frozen)
+    tensors = {
+        key: np.ascontiguousarray(value) for key, value in frozen.tensors.items() if key.startswith(_KEPT_TENSORS)
+    }
+    # The quantizer in numpy computes in single precision, as torch does.
+    tensors |= {f"quantizer.{key}": value.numpy() for key, value in frozen.model.quantizer.state_dict().items()}
+    sha256 = {name: hashlib.sha256(graph).hexdigest() for name, graph in graphs.items()}
+    windowed = frozen.config.supports_tiles
     header = {
         "format": ONNX_FORMAT,
         "model_id": frozen.model_id.hex(),
+        "transforms_id": frozen.transforms_id.hex(),
         "name": frozen.name,
         "config": frozen.config.to_dict(),
-        "analysis_halo": _halo(frozen, "analysis"),
-        "synthesis_halo": _halo(frozen, "synthesis"),
-        "sha256": {name: hashlib.sha256(graph).hexdigest() for name, graph in graphs.items()},
+        "analysis_halo": int(frozen.transforms.analysis_halo) if windowed else 0,
+        "synthesis_halo": int(frozen.transforms.synthesis_halo) if windowed else 0,
+        "sha256": sha256 | {"tensors": content_digest(frozen.config, tensors).hex()},
     }
-    block = "synthesis_transform.block"
-    more = {key: np.asarray(value) for key, value in frozen.tensors.items() if key.startswith(("filters.", block))}
-    data = safetensors_bytes(weights | tables | more, metadata={"ohmq_onnx": json.dumps(header, sort_keys=True)})
+    data = safetensors_bytes(tensors, metadata={"ohmq_onnx": json.dumps(header, sort_keys=True)})
     for name, graph in graphs.items():
         write_atomically(folder / f"{name}.onnx", graph, force=force)
     write_atomically(folder / "model.safetensors", data, force=force)
 
 
-def _halo(frozen: "FrozenModel", name: str) -> int:
-    """Only photo models are coded window by window."""
-    from ohmq.models.config import PhotoConfig
-
-    return int(getattr(frozen.transforms, f"{name}_halo")) if isinstance(frozen.config, PhotoConfig) else 0
-
-
-def _graphs(frozen: "FrozenModel") -> dict[str, bytes]:
+def _export_graphs(frozen: "FrozenModel") -> dict[str, bytes]:
+    """Return the two graphs as the bytes of ONNX files, by name."""
     import torch
-    from torch import nn
 
     try:
         import onnxscript  # noqa: F401
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is not installed; it comes with: pip install 'ohmq[onnx]'") from error
+
+    analysis, synthesis = _graph_modules(frozen)
+    patch = frozen.config.patch_shape(64, 64)
+    image = torch.zeros(1, frozen.config.image_channels, *patch)
+    with torch.no_grad():
+        latent = frozen.model.analysis_transform(frozen.model.normalise(image))
+    image_shape, latent_shape = None, None
+    if frozen.config.patch_shape(1, 1) != patch:  # patches, and so the graphs' inputs, have many sizes
+        stride = patch[0] // latent.shape[2]
+        height, width = torch.export.Dim("height", min=1, max=4096), torch.export.Dim("width", min=1, max=4096)
+        image_shape, latent_shape = {2: stride * height, 3: stride * width}, {2: height, 3: width}
+    return {
+        "analysis": _export_graph(analysis, image, image_shape),
+        "synthesis": _export_graph(synthesis, latent, latent_shape),
+    }
+
+
+def _graph_modules(frozen: "FrozenModel") -> "tuple[torch.nn.Module, torch.nn.Module]":
+    """Return modules from images in [0, 1] to latents, and from latents to images in [0, 1]."""
+    import torch
+    from torch import nn
 
     model = frozen.model
 
@@ -75,8 +104,8 @@ def _graphs(frozen: "FrozenModel") -> dict[str, bytes]:
             super().__init__()
             self.transform = model.analysis_transform
 
-        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-            latent: torch.Tensor = self.transform(model.normalise(pictures))
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            latent: torch.Tensor = self.transform(model.normalise(images))
             return latent
 
     class Synthesis(nn.Module):
@@ -87,30 +116,30 @@ def _graphs(frozen: "FrozenModel") -> dict[str, bytes]:
         def forward(self, latent: torch.Tensor) -> torch.Tensor:
             return model.denormalise(self.transform(latent)).clamp(0, 1)
 
-    side = frozen.config.patch_shape(64, 64)
-    tile = torch.zeros(1, frozen.config.image_channels, *side)
-    with torch.no_grad():
-        latent = model.analysis_transform(model.normalise(tile))
-    fixed = frozen.config.patch_shape(1, 1) == frozen.config.patch_shape(64, 64)
-    step = 1 if fixed else side[0] // latent.shape[2]
-    height, width = torch.export.Dim("height", min=1, max=4096), torch.export.Dim("width", min=1, max=4096)
-    shapes: dict[str, Any] = {
-        "analysis": None if fixed else ({2: step * height, 3: step * width},),
-        "synthesis": None if fixed else ({2: height, 3: width},),
-    }
-    found = {}
+    return Analysis().eval(), Synthesis().eval()
+
+
+def _export_graph(module: "torch.nn.Module", example: "torch.Tensor", shape: dict[int, Any] | None) -> bytes:
+    """Export a module of one input; shape: which axes of it vary, None: none."""
+    import torch
+
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            module, (example,), dynamo=True, verbose=False, dynamic_shapes=None if shape is None else (shape,)
+        )
+    assert program is not None
+    return program.model_proto.SerializeToString()
+
+
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Silence what torch's exporter says about itself."""
     exporter = logging.getLogger("torch.onnx")
     level = exporter.level
-    for name, module, example in (("analysis", Analysis(), tile), ("synthesis", Synthesis(), latent)):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the exporter about itself
-            exporter.setLevel(logging.ERROR)
-            try:
-                program = torch.onnx.export(
-                    module.eval(), (example,), dynamo=True, verbose=False, dynamic_shapes=shapes[name]
-                )
-            finally:
-                exporter.setLevel(level)
-        assert program is not None
-        found[name] = program.model_proto.SerializeToString()
-    return found
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exporter.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            exporter.setLevel(level)

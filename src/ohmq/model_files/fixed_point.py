@@ -1,56 +1,84 @@
-"""src/ohmq/model_files/fixed_point.py."""
+"""Weights of a trained prior in fixed point, exact in the arithmetic that decodes."""
 
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ohmq.entropy.context_prior import VALUE_BITS, WEIGHT_BITS
 
+__all__ = ["as_float64", "fixed", "fixed_layer", "fixed_rows", "narrow"]
 
-def _narrow(values: NDArray[Any]) -> NDArray[Any]:
-    """As int16 where the values fit."""
+
+def narrow(values: NDArray[Any]) -> NDArray[Any]:
+    """Return integers as int16 where they fit, else unchanged."""
     return values.astype(np.int16) if np.abs(values).max(initial=0) < 2**15 else values
 
 
-def _numpy(tensor: Any) -> NDArray[np.float64]:
+def as_float64(tensor: Any) -> NDArray[np.float64]:
+    """Return a tensor as a float64 array, detached and on the CPU."""
     return tensor.detach().cpu().double().numpy()
 
 
-def _fixed(values: NDArray[Any], bits: int) -> NDArray[np.int32]:
+def fixed(values: NDArray[Any], bits: int) -> NDArray[np.int32]:
+    """Round values to fixed point.
+
+    Args:
+        values: any shape.
+        bits: fraction bits.
+
+    Raises:
+        ValueError: values that are not finite or do not fit 32 bits.
+    """
     scaled = np.round(values * 2.0**bits)
     if not np.isfinite(scaled).all() or np.abs(scaled).max(initial=0) >= 2**31:
         raise ValueError("a value of the prior does not fit its fixed-point format; the training diverged")
     return scaled.astype(np.int32)
 
 
-def _fixed_rows(
+def fixed_rows(
     rows: NDArray[np.float64], inputs: NDArray[Any], room: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Rows of weights in fixed point, each in steps so coarse that its products with some inputs sum to few bits.
+    """Round rows of weights to fixed point, each with a step so coarse that its sums of products fit.
 
     Args:
-        rows: (out, in). inputs: the largest of each input, (in,). room: bits of a sum, in steps.
+        rows: weights, (out, in).
+        inputs: largest magnitude of each input, (in,).
+        room: bits of a sum of products, in steps.
 
     Returns:
-        The weights, multiples of their row's step, and the steps, powers of two, (out,).
+        The weights, (out, in), multiples of the step of their row; and the steps, powers of two, (out,).
 
     Raises:
         ValueError: weights that do not fit.
     """
     step = np.ones(len(rows), np.int64)
     while True:
-        weights = _fixed(rows / step[:, None], WEIGHT_BITS) * step[:, None]
-        wide = np.abs(weights) @ inputs >= 0.99 * 2**room * step  # what the reader computes may be a little more
+        weights = fixed(rows / step[:, None], WEIGHT_BITS) * step[:, None]
+        wide = (
+            np.abs(weights) @ inputs >= 0.99 * 2**room * step
+        )  # the sum that the reader computes may be a little larger
         if not wide.any():
-            return _fixed(weights, 0), step
+            return fixed(weights, 0), step
         step[wide] *= 2
 
 
-def _fixed_layer(
-    rows: NDArray[np.float64], bias: torch.Tensor, inputs: NDArray[Any], room: int
+def fixed_layer(
+    rows: NDArray[np.float64], bias: Any, inputs: NDArray[Any], room: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Weights as `_fixed_rows` gives them, and the biases of the rows, multiples of the same steps, (out,)."""
-    weight, step = _fixed_rows(rows, inputs, room)
-    return weight, _fixed(_fixed(_numpy(bias).reshape(-1) / step, WEIGHT_BITS + VALUE_BITS) * step, 0)
+    """Round a linear layer to fixed point.
+
+    Args:
+        rows: weights, (out, in).
+        bias: tensor of the biases of the rows, out values in any shape.
+        inputs: largest magnitude of each input, (in,).
+        room: bits of a sum of products, in steps.
+
+    Returns:
+        The weights as `fixed_rows` returns them, and the biases, (out,), multiples of the same steps.
+
+    Raises:
+        ValueError: values that do not fit.
+    """
+    weight, step = fixed_rows(rows, inputs, room)
+    return weight, fixed(fixed(as_float64(bias).reshape(-1) / step, WEIGHT_BITS + VALUE_BITS) * step, 0)

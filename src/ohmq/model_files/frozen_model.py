@@ -1,17 +1,16 @@
-"""Model files: freeze a trained model to integers, save, load, verify.
+"""Frozen models: load, verify, save, and swap the parts that files do not depend on.
 
 One ``.safetensors`` file holds the weights of the transforms and the quantizer, the integer tables of the prior, and
-a JSON header (metadata key "ohmq") with family, configuration, format version, model id and training provenance.
-Nothing in it can execute code.
+a JSON header (metadata key "ohmq") with family, configuration, format version, ids and training provenance. Nothing in it can
+execute code. `ohmq.model_files.freeze` makes a frozen model from a trained one.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,17 +21,33 @@ from safetensors.numpy import save as safetensors_bytes
 from ohmq.entropy.context_prior import IntegerContextPrior
 from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.errors import ConfigError, ModelFileError
+from ohmq.model_files.identity import bitstream_digest, content_id, transforms_digest
 from ohmq.model_files.integer_prior import integer_prior
-from ohmq.models import CompressionModel, ModelConfig, PhotoConfig, build_model, config_from_dict
+from ohmq.models import CompressionModel, ModelConfig, build_model, config_from_dict
 from ohmq.postfilter.filters import PostFilter
 from ohmq.runtime.torch_transforms import TorchTransforms
 from ohmq.utils.atomic_write import write_atomically
 
-__all__ = ["MODEL_FORMAT", "FrozenModel", "load_model", "save_model", "with_post_filter", "with_post_filter_of"]
+__all__ = [
+    "MODEL_FORMAT",
+    "SWAPPED_FORMAT",
+    "FrozenModel",
+    "assemble_model",
+    "check_finite",
+    "load_model",
+    "save_model",
+    "with_post_filter",
+    "with_post_filter_of",
+    "with_synthesis",
+]
 
 MODEL_FORMAT = 1
-_DECODES = ("synthesis_transform.", "quantizer.values", "quantizer.directions", "quantizer.output_bias")
-"""Tensors of photo models whose names begin so make the picture that filters correct."""
+"""Format of a model file whose id is the hash of all that it holds, as freezing gives it."""
+SWAPPED_FORMAT = 2
+"""Format of a model file that keeps the id of another one, whose files it decodes, and has two digests."""
+_SYNTHESIS = "synthesis_transform."
+_DECODING_TENSORS = (_SYNTHESIS, "quantizer.values", "quantizer.directions", "quantizer.output_bias")
+"""Beginnings of the names of tensors that the image before the post-filter depends on."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +55,12 @@ class FrozenModel:
     """A model ready to code: float transforms, integer prior.
 
     Attributes:
-        name: for messages. config: its configuration. model: the network, in evaluation mode.
-        prior: the integer prior; None for a model without a quantizer. model_id: 4 bytes that name the tables and
-            weights: the same id, the same decoding. provenance: how it was trained, JSON-ready.
+        name: for messages.
+        config: its configuration.
+        model: the network, in evaluation mode, without its trained prior.
+        prior: the integer prior; None for a model without a quantizer.
+        model_id: bitstream id, 4 bytes, which goes into files: models with the same one decode the same symbols.
+        provenance: how it was trained, JSON-ready.
         tensors: weights and tables as a model file has them.
     """
 
@@ -55,99 +73,183 @@ class FrozenModel:
     tensors: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
 
     @cached_property
+    def transforms_id(self) -> bytes:
+        """Version of the transforms and the post-filter, 4 bytes: with the same bitstream id, the same pixels."""
+        return transforms_digest(self.config, self.tensors)[:4]
+
+    @cached_property
     def filters(self) -> PostFilter | None:
-        """What corrects its decoded pictures, if it has that."""
-        return PostFilter.from_tensors(
-            {key.removeprefix("filters."): value for key, value in self.tensors.items() if key.startswith("filters.")}
-        )
+        """The post-filter; None if the model has none."""
+        return PostFilter.from_tensors(_below("filters.", self.tensors))
 
     @cached_property
     def transforms(self) -> TorchTransforms:
-        """The network as a codec uses it."""
+        """The transforms, run by torch."""
         return TorchTransforms(self.model, self.filters)
 
 
-def _assemble(
+def assemble_model(
     name: str,
     config: ModelConfig,
-    weights: Mapping[str, NDArray[Any]],
-    tables: Mapping[str, NDArray[Any]],
+    tensors: Mapping[str, NDArray[Any]],
     provenance: dict[str, Any],
+    model_id: bytes | None = None,
 ) -> FrozenModel:
-    # No memory, no time and no random numbers for weights that are replaced. Arithmetic there would import torch's compiler,
-    # which takes longer than torch itself: what modules compute to start from, they compute in numpy.
-    with torch.device("meta"):
-        model = build_model(config)
-    state = {key: torch.from_numpy(np.array(value)) for key, value in weights.items() if not key.startswith("filters.")}
-    expected = {key: tuple(value.shape) for key, value in model.state_dict().items() if not key.startswith("prior.")}
-    found = {key: tuple(value.shape) for key, value in state.items()}
-    if expected != found:
-        wrong = sorted(set(expected.items()) ^ set(found.items()))
-        raise ModelFileError(f"{name}: weights do not fit the {config.to_dict()['family']} network: {wrong[0]}")
-    model.prior = None  # its integer form codes; the training form is not kept
-    model.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
-    model.eval().requires_grad_(False)
-    prior = integer_prior(name, config, tables)
-    tensors = {**weights, **{f"prior.{key}": value for key, value in tables.items()}}
-    frozen = FrozenModel(name, config, model, prior, _model_id(config, tensors), provenance, tensors)
-    if frozen.filters is not None and not isinstance(config, PhotoConfig):
+    """Build a frozen model from the tensors of a model file.
+
+    Args:
+        name: for messages.
+        config: its configuration.
+        tensors: weights and tables, with the names of the model file.
+        provenance: JSON-ready.
+        model_id: recorded bitstream id, 4 bytes; None: the hash of the configuration and all tensors.
+
+    Raises:
+        ModelFileError: tensors that do not fit the configuration.
+    """
+    if not config.supports_post_filter and _below("filters.", tensors):
         raise ModelFileError(f"{name}: only photo models have filters after the synthesis")
+    weights = {key: value for key, value in tensors.items() if not key.startswith(("prior.", "filters."))}
+    model = _evaluation_model(name, config, weights)
+    prior = integer_prior(name, config, _below("prior.", tensors))
+    frozen = FrozenModel(
+        name, config, model, prior, model_id or content_id(config, tensors), provenance, tensors=dict(tensors)
+    )
+    _ = frozen.filters  # checked now
     return frozen
 
 
+def _evaluation_model(name: str, config: ModelConfig, weights: Mapping[str, NDArray[Any]]) -> CompressionModel:
+    """Build the network with these weights, float32, in evaluation mode and without its prior."""
+    # The meta device takes no memory, time or random numbers for weights that are replaced. Arithmetic there would import
+    # torch's compiler, which takes longer than torch itself: modules compute their first weights in numpy.
+    with torch.device("meta"):
+        model = build_model(config)
+    state = {key: torch.from_numpy(np.array(value)) for key, value in weights.items()}
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items() if not key.startswith("prior.")}
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    if expected != shapes:
+        wrong = sorted(set(expected.items()) ^ set(shapes.items()))
+        raise ModelFileError(f"{name}: weights do not fit the {config.family} network: {wrong[0]}")
+    model.prior = None  # its integer form codes; the training form is not kept
+    model.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def check_finite(name: str, tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Raise ModelFileError if a tensor of the model with this name holds values that are not finite."""
+    for key, value in tensors.items():
+        if not np.isfinite(value).all():
+            raise ModelFileError(f"{name}: {key} holds values that are not finite; the training diverged")
+
+
+def _below(prefix: str, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the tensors whose names have a prefix, without the prefix."""
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
 def with_post_filter(frozen: FrozenModel, filters: PostFilter, provenance: dict[str, Any]) -> FrozenModel:
-    """A photo model whose decoded pictures are corrected by filters; it has another id.
+    """Return a photo model with a post-filter; it keeps its bitstream id.
 
     Args:
-        frozen: the model; filters it has are replaced. filters: what to add. provenance: of the filters, JSON-ready.
+        frozen: the model; a post-filter that it has is replaced.
+        filters: the post-filter.
+        provenance: of the post-filter, JSON-ready.
+
+    Raises:
+        ModelFileError: not a photo model.
     """
-    weights = {key: value for key, value in frozen.tensors.items() if not key.startswith(("prior.", "filters."))}
-    weights |= {f"filters.{key}": value for key, value in filters.tensors.items()}
-    tables = {key.removeprefix("prior."): value for key, value in frozen.tensors.items() if key.startswith("prior.")}
-    return _assemble(frozen.name, frozen.config, weights, tables, {**frozen.provenance, "filters": provenance})
+    tensors = {key: value for key, value in frozen.tensors.items() if not key.startswith("filters.")}
+    tensors |= {f"filters.{key}": value for key, value in filters.tensors.items()}
+    return _swapped(frozen, frozen.config, tensors, {"filters": provenance})
 
 
 def with_post_filter_of(frozen: FrozenModel, other: FrozenModel) -> FrozenModel:
-    """A photo model with the filters of another one that decodes alike, as one has that differs in its analysis alone.
+    """Return a photo model with the post-filter of one that decodes alike, as one that differs in its analysis alone.
 
     Args:
-        frozen: the model; filters it has are replaced. other: the one that has them.
+        frozen: the model; a post-filter that it has is replaced.
+        other: the model that has the post-filter.
 
     Raises:
-        ModelFileError: the other has no filters, or decodes in another way.
+        ModelFileError: the other has no post-filter, or decodes in another way.
     """
     if other.filters is None:
         raise ModelFileError(f"{other.name} has no filters after the synthesis")
     for name in sorted({*frozen.tensors, *other.tensors}):
         same = np.array_equal(frozen.tensors.get(name, ()), other.tensors.get(name, ()))
-        if name.startswith(_DECODES) and not same:
+        if name.startswith(_DECODING_TENSORS) and not same:
             raise ModelFileError(f"{other.name} decodes in another way ({name}): fit filters to photos")
     return with_post_filter(frozen, other.filters, dict(other.provenance.get("filters", {})))
 
 
-def _model_id(config: ModelConfig, tensors: Mapping[str, NDArray[Any]]) -> bytes:
-    """The first 4 bytes of a SHA-256 over the configuration and all tensors."""
-    digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode())
-    for key in sorted(tensors):
-        value = np.ascontiguousarray(tensors[key])
-        little = value.astype(value.dtype.newbyteorder("<"), copy=False)
-        digest.update(f"{key}:{value.dtype.name}:{value.shape}".encode() + little.tobytes())
-    return digest.digest()[:4]
+def with_synthesis(
+    frozen: FrozenModel,
+    tensors: Mapping[str, NDArray[Any]],
+    provenance: dict[str, Any],
+    config: ModelConfig | None = None,
+) -> FrozenModel:
+    """Return a model with another synthesis transform; it keeps its bitstream id, so it decodes the files of the old one.
+
+    A post-filter is left out, as it was fitted to the old synthesis transform.
+
+    Args:
+        frozen: the model.
+        tensors: the state of the new synthesis transform as arrays, names without "synthesis_transform.".
+        provenance: of the synthesis transform, JSON-ready.
+        config: the new configuration, where the new transform has another size; None: that of the model.
+
+    Raises:
+        ModelFileError: tensors that are not finite or do not fit the configuration, or a configuration with which symbols
+            decode in another way.
+    """
+    config = config or frozen.config
+    if config.bitstream_fields() != frozen.config.bitstream_fields():
+        raise ModelFileError(f"{frozen.name}: the new configuration decodes symbols in another way")
+    kept = {key: value for key, value in frozen.tensors.items() if not key.startswith((_SYNTHESIS, "filters."))}
+    new = {f"{_SYNTHESIS}{key}": np.asarray(value) for key, value in tensors.items()}
+    if config.half_precision:
+        new = {key: value.astype(np.float16) for key, value in new.items()}
+    check_finite(frozen.name, new)
+    return _swapped(frozen, config, kept | new, {"synthesis": provenance}, dropped=("filters",))
+
+
+def _swapped(
+    frozen: FrozenModel,
+    config: ModelConfig,
+    tensors: Mapping[str, NDArray[Any]],
+    provenance: dict[str, Any],
+    dropped: tuple[str, ...] = (),
+) -> FrozenModel:
+    """Build a model with other transforms and the bitstream id of its parent."""
+    kept = {key: value for key, value in frozen.provenance.items() if key not in dropped}
+    return assemble_model(frozen.name, config, tensors, kept | provenance, frozen.model_id)
 
 
 def save_model(frozen: FrozenModel, path: Path, *, force: bool = False) -> None:
     """Write a model file.
 
+    Args:
+        frozen: the model.
+        path: of the file.
+        force: overwrite an existing file.
+
     Raises:
         OutputExistsError: path exists and force is not set.
     """
-    header = {
+    header: dict[str, Any] = {
         "format": MODEL_FORMAT,
         "model_id": frozen.model_id.hex(),
         "config": frozen.config.to_dict(),
         "provenance": frozen.provenance,
     }
-    # It writes the memory of an array as it lies, whatever the array's view of it.
+    if frozen.model_id != content_id(frozen.config, frozen.tensors):
+        header |= {
+            "format": SWAPPED_FORMAT,
+            "bitstream_sha256": bitstream_digest(frozen.config, frozen.tensors).hex(),
+            "transforms_sha256": transforms_digest(frozen.config, frozen.tensors).hex(),
+        }
+    # safetensors writes the memory of an array as it lies, whatever the strides of the array.
     tensors = {key: np.ascontiguousarray(value) for key, value in frozen.tensors.items()}
     data = safetensors_bytes(tensors, metadata={"ohmq": json.dumps(header, sort_keys=True)})
     write_atomically(path, data, force=force)
@@ -156,10 +258,13 @@ def save_model(frozen: FrozenModel, path: Path, *, force: bool = False) -> None:
 def load_model(path: Path, name: str | None = None) -> FrozenModel:
     """Read and verify a model file.
 
+    Args:
+        path: of the file.
+        name: for messages; None: the name of the file.
+
     Raises:
         ModelFileError: missing, damaged, of a newer format, or not a model of this project.
     """
-    name = name or path.name
     if not path.is_file():
         raise ModelFileError(f"no model file {path}")
     try:
@@ -168,20 +273,57 @@ def load_model(path: Path, name: str | None = None) -> FrozenModel:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelFileError(f"{path} is not a safetensors file: {error}") from error
+    header = _read_header(path, metadata)
+    try:
+        config = config_from_dict(header.config)
+    except (ConfigError, TypeError) as error:
+        raise ModelFileError(f"{path}: {error}") from error
+    frozen = assemble_model(name or path.name, config, tensors, header.provenance, header.model_id)
+    _verify(path, header, frozen)
+    return frozen
+
+
+class _Header(NamedTuple):
+    """The header of a model file; the digests are None in format 1."""
+
+    model_id: bytes
+    config: dict[str, Any]
+    provenance: dict[str, Any]
+    bitstream_digest: bytes | None
+    transforms_digest: bytes | None
+
+
+def _read_header(path: Path, metadata: Mapping[str, str]) -> _Header:
     try:
         header = json.loads(metadata["ohmq"])
         version, model_id, config = header["format"], bytes.fromhex(header["model_id"]), header["config"]
     except (KeyError, ValueError, TypeError) as error:
         raise ModelFileError(f"{path} holds no ohmq header: it is not a model file of this project") from error
-    if version != MODEL_FORMAT:
-        raise ModelFileError(f"{path} has model format {version}; this release reads {MODEL_FORMAT}: update ohmq")
+    if version not in (MODEL_FORMAT, SWAPPED_FORMAT):
+        raise ModelFileError(f"{path} has model format {version}; this release reads 1 and 2: update ohmq")
+    provenance = header.get("provenance", {})
+    if version == MODEL_FORMAT:
+        return _Header(model_id, config, provenance, None, None)
     try:
-        parsed = config_from_dict(config)
-    except (ConfigError, TypeError) as error:
-        raise ModelFileError(f"{path}: {error}") from error
-    weights = {key: value for key, value in tensors.items() if not key.startswith("prior.")}
-    tables = {key.removeprefix("prior."): value for key, value in tensors.items() if key.startswith("prior.")}
-    frozen = _assemble(name, parsed, weights, tables, header.get("provenance", {}))
-    if frozen.model_id != model_id:
-        raise ModelFileError(f"{path} is damaged: its content has id {frozen.model_id.hex()}, not {model_id.hex()}")
-    return frozen
+        digests = [bytes.fromhex(header[key]) for key in ("bitstream_sha256", "transforms_sha256")]
+    except (KeyError, ValueError, TypeError) as error:
+        raise ModelFileError(f"{path} is damaged: its header has no digest {error}") from error
+    if len(model_id) != 4:
+        raise ModelFileError(f"{path} is damaged: its id has {len(model_id)} bytes, not 4")
+    return _Header(model_id, config, provenance, *digests)
+
+
+def _verify(path: Path, header: _Header, frozen: FrozenModel) -> None:
+    """Raise ModelFileError unless a model is the one that its header announces."""
+    config, tensors = frozen.config, frozen.tensors
+    if header.bitstream_digest is None:
+        content = content_id(config, tensors)
+        if content != header.model_id:
+            raise ModelFileError(f"{path} is damaged: its content has id {content.hex()}, not {header.model_id.hex()}")
+        return
+    if bitstream_digest(config, tensors) != header.bitstream_digest:
+        raise ModelFileError(
+            f"{path} is damaged: its prior or quantizer is not that of bitstream id {header.model_id.hex()}"
+        )
+    if transforms_digest(config, tensors) != header.transforms_digest:
+        raise ModelFileError(f"{path} is damaged: its transforms do not match their digest")

@@ -1,14 +1,16 @@
 """Models as ONNX: a folder that compresses and decompresses where torch is not installed.
 
-The folder holds ``analysis.onnx`` (pictures in [0, 1] to latents), ``synthesis.onnx`` (latents to pictures) and
-``model.safetensors`` (quantizer and integer tables; in its header configuration, model id and checksums of the two graphs).
+The folder holds ``analysis.onnx`` (images in [0, 1] to latents), ``synthesis.onnx`` (latents to images) and
+``model.safetensors`` (quantizer, integer tables and post-filter; in its header configuration, ids and checksums).
 Symbols are decoded by the same integers as everywhere; pixels may differ by 1 of 255.
 """
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -16,23 +18,29 @@ from safetensors import SafetensorError, safe_open
 from ohmq.entropy.context_prior import IntegerContextPrior
 from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.errors import ConfigError, ModelFileError
+from ohmq.model_files.identity import content_digest
 from ohmq.model_files.integer_prior import integer_prior
 from ohmq.models.config import ModelConfig, config_from_dict
 from ohmq.postfilter.filters import PostFilter
 from ohmq.runtime.onnx_transforms import Array, OnnxTransforms
 
-__all__ = ["ONNX_FORMAT", "OnnxModel", "load_onnx"]
+__all__ = ["GRAPHS", "ONNX_FORMAT", "OnnxModel", "load_onnx"]
 
 ONNX_FORMAT = 2
 GRAPHS = ("analysis", "synthesis")
+"""Names of the two ONNX files, without their suffix."""
 
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """A model that codes, as `ohmq.model_files.frozen_model.FrozenModel`, without torch.
+    """A model that codes without torch, as `ohmq.model_files.frozen_model.FrozenModel` does with it.
 
     Attributes:
-        name: for messages. config: its configuration. prior: the integer prior. model_id: 4 bytes.
+        name: for messages.
+        config: its configuration.
+        prior: the integer prior.
+        model_id: bitstream id, 4 bytes.
+        transforms_id: version of the transforms and the post-filter, 4 bytes; empty in folders that older releases wrote.
         transforms: runs its transforms.
     """
 
@@ -40,16 +48,53 @@ class OnnxModel:
     config: ModelConfig
     prior: IntegerContextPrior | IntegerTabulatedPrior | None
     model_id: bytes
+    transforms_id: bytes
     transforms: OnnxTransforms
 
 
 def load_onnx(folder: Path) -> OnnxModel:
     """Read and check a folder that `export_onnx` wrote. Needs ONNX Runtime, not torch.
 
+    Args:
+        folder: of the three files.
+
     Raises:
-        ModelFileError: not such a folder, damaged, or of a newer format. ConfigError: ONNX Runtime is missing.
+        ModelFileError: not such a folder, damaged, or of a newer format.
+        ConfigError: ONNX Runtime is missing.
     """
     path = folder / "model.safetensors"
+    header, tensors = _read_tensors(folder, path)
+    graphs = {name: _read_graph(folder / f"{name}.onnx", header["sha256"].get(name)) for name in GRAPHS}
+    try:
+        config = config_from_dict(header["config"])
+        model_id, transforms_id = (bytes.fromhex(header.get(key, "")) for key in ("model_id", "transforms_id"))
+        halos = int(header["analysis_halo"]), int(header["synthesis_halo"])
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(f"{path}: {error}") from error
+    name = str(header.get("name", folder.name))
+    prior = integer_prior(name, config, _below("prior", tensors))
+    recorded = header["sha256"].get("tensors")  # older releases wrote none
+    if recorded is not None and content_digest(config, tensors).hex() != recorded:
+        raise ModelFileError(f"{path} is damaged: its configuration and tensors do not match their checksum")
+    block = tensors.get("synthesis_transform.block", np.zeros(0, np.float32)).astype(np.float32)
+    filters = PostFilter.from_tensors(_below("filters", tensors))
+    try:
+        transforms = OnnxTransforms(
+            config,
+            _below("quantizer", tensors),
+            OnnxTransforms.open_sessions(graphs),
+            analysis_halo=halos[0],
+            synthesis_halo=halos[1],
+            block=block,
+            filters=filters,
+        )
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{error.name} is not installed; it comes with: pip install 'ohmq[onnx]'") from error
+    return OnnxModel(name, config, prior, model_id, transforms_id, transforms)
+
+
+def _read_tensors(folder: Path, path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Return the header and the tensors of a folder's model.safetensors."""
     if not path.is_file():
         raise ModelFileError(f"{folder} is no folder that ohmq export --onnx wrote: it has no model.safetensors")
     try:
@@ -64,32 +109,19 @@ def load_onnx(folder: Path) -> OnnxModel:
         old = isinstance(version, int) and version < ONNX_FORMAT
         hint = "export the model again" if old else "update ohmq"
         raise ModelFileError(f"{folder} has ONNX format {version}; this release reads {ONNX_FORMAT}: {hint}")
-    graphs = {}
-    for name in GRAPHS:
-        place = folder / f"{name}.onnx"
-        if not place.is_file():
-            raise ModelFileError(f"{place} is missing")
-        graphs[name] = place.read_bytes()
-        if hashlib.sha256(graphs[name]).hexdigest() != header["sha256"].get(name):
-            raise ModelFileError(f"{place} is damaged or of another model: its checksum does not match")
-    try:
-        config = config_from_dict(header["config"])
-        model_id = bytes.fromhex(header["model_id"])
-        halos = int(header["analysis_halo"]), int(header["synthesis_halo"])
-    except (ConfigError, KeyError, TypeError, ValueError) as error:
-        raise ModelFileError(f"{path}: {error}") from error
-    name = str(header.get("name", folder.name))
-    parts: dict[str, dict[str, Array]] = {"prior": {}, "quantizer": {}, "filters": {}, "synthesis_transform": {}}
-    for key, value in tensors.items():
-        part, _, rest = key.partition(".")
-        parts.setdefault(part, {})[rest] = value
-    prior = integer_prior(name, config, parts["prior"])
-    try:
-        block = parts["synthesis_transform"].get("block", np.zeros(0, np.float32)).astype(np.float32)
-        filters = PostFilter.from_tensors(parts["filters"])
-        transforms = OnnxTransforms(
-            config, parts["quantizer"], OnnxTransforms.open_sessions(graphs), *halos, block, filters
-        )
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{error.name} is not installed; it comes with: pip install 'ohmq[onnx]'") from error
-    return OnnxModel(name, config, prior, model_id, transforms)
+    return header, tensors
+
+
+def _read_graph(path: Path, sha256: str | None) -> bytes:
+    if not path.is_file():
+        raise ModelFileError(f"{path} is missing")
+    graph = path.read_bytes()
+    if hashlib.sha256(graph).hexdigest() != sha256:
+        raise ModelFileError(f"{path} is damaged or of another model: its checksum does not match")
+    return graph
+
+
+def _below(part: str, tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the tensors of a part of the model, names without it."""
+    prefix = f"{part}."
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""The models that come with this package."""
+"""The models that come with this package; no torch."""
 
 import json
 from importlib import resources
@@ -10,13 +10,13 @@ __all__ = ["pretrained_model_ids", "pretrained_models"]
 
 
 def pretrained_models() -> dict[str, Path]:
-    """Names of the models that come with this package, and their files."""
+    """Return the names of the models that come with this package, and their files."""
     folder = Path(str(resources.files("ohmq"))) / "pretrained"
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
 def pretrained_model_ids() -> dict[bytes, str]:
-    """Ids of the shipped models, from the headers of their files alone, and their names."""
+    """Return the bitstream ids of the pretrained models, read from the headers of their files, and their names."""
     ids = {}
     for name, path in pretrained_models().items():
         with safe_open(path, framework="np") as file:

@@ -1,10 +1,10 @@
-"""src/ohmq/model_files/resolve.py."""
+"""Find a model by name or path."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 from ohmq.errors import ModelFileError
-from ohmq.model_files.checkpoint import _from_checkpoint
+from ohmq.model_files.checkpoint import freeze_checkpoint
 from ohmq.model_files.frozen_model import FrozenModel, load_model
 from ohmq.model_files.pretrained import pretrained_models
 
@@ -12,25 +12,28 @@ __all__ = ["resolve_model"]
 
 
 def resolve_model(source: str | Path) -> FrozenModel:
-    """A model from the name of a shipped one, a model file, or a training checkpoint.
+    """Load a model from the name of a pretrained one, a model file, or a training checkpoint.
+
+    Args:
+        source: name or path.
 
     Raises:
-        ModelFileError: nothing of the kind; the message lists the shipped names.
+        ModelFileError: no such model; the message lists the pretrained ones.
     """
-    shipped = pretrained_models()
-    if str(source) in shipped:
-        return load_model(shipped[str(source)], str(source))
+    pretrained = pretrained_models()
+    if str(source) in pretrained:
+        return load_model(pretrained[str(source)], str(source))
     path = Path(source)
     if path.is_dir():
         raise ModelFileError(
-            f"{path} is a folder; give a .ckpt or .safetensors file in it, or one of {_names(shipped)}"
+            f"{path} is a folder; give a .ckpt or .safetensors file in it, or one of {_names(pretrained)}"
         )
     if not path.exists():
-        raise ModelFileError(f"no model {str(source)!r}: neither a file nor one of {_names(shipped)}")
+        raise ModelFileError(f"no model {str(source)!r}: neither a file nor one of {_names(pretrained)}")
     if path.suffix == ".ckpt":
-        return _from_checkpoint(path)
+        return freeze_checkpoint(path)
     return load_model(path)
 
 
-def _names(shipped: Mapping[str, Path]) -> str:
-    return ", ".join(shipped) or "the shipped models (there are none in this installation)"
+def _names(pretrained: Mapping[str, Path]) -> str:
+    return ", ".join(pretrained) or "the shipped models (there are none in this installation)"

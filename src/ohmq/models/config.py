@@ -481,6 +481,8 @@ def memory_name(disk_name: str) -> str:
 def config_from_dict(values: Mapping[str, Any]) -> ModelConfig:
     """Build a configuration from the dictionary that `ModelConfig.to_dict` returned.
 
+    A family that is not registered is looked for among the entry points of installed packages, group ``ohmq.families``.
+
     Args:
         values: the key "family", and fields by their names on disk.
 
@@ -489,6 +491,8 @@ def config_from_dict(values: Mapping[str, Any]) -> ModelConfig:
     """
     values = dict(values)
     family = values.pop("family", None)
+    if family not in FAMILIES:
+        _load_installed_family(str(family))
     if family not in FAMILIES:
         raise ConfigError(
             f"unknown model family {family!r}; this release knows {', '.join(FAMILIES)}: import the module that registers it"
@@ -499,3 +503,11 @@ def config_from_dict(values: Mapping[str, Any]) -> ModelConfig:
         known = sorted(memory_names)
         raise ConfigError(f"unknown keys in the {family} configuration: {', '.join(unknown)}; known: {known}")
     return config_class(**{**config_class.unstated, **{memory_names[name]: value for name, value in values.items()}})
+
+
+def _load_installed_family(family: str) -> None:
+    """Import the module that an installed package names for a family; importing it registers the family."""
+    import importlib.metadata  # not at the top: it takes longer than the rest of this module
+
+    for entry_point in importlib.metadata.entry_points(group="ohmq.families", name=family):
+        entry_point.load()

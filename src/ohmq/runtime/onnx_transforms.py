@@ -1,4 +1,4 @@
-"""src/ohmq/runtime/onnx_transforms.py."""
+"""A model's transforms run by ONNX Runtime, its quantizer by numpy: pixels to symbols and back without torch."""
 
 import os
 from typing import Any
@@ -10,19 +10,23 @@ from ohmq.models.config import ModelConfig
 from ohmq.postfilter.filters import FilterKernel, PostFilter, filter_and_round
 
 __all__ = ["OnnxTransforms"]
+
 ROWS_AT_ONCE = 4096
+"""Latent vectors that are quantized at a time."""
 Array = NDArray[Any]
 
 
 class OnnxTransforms:
-    """The networks of a model, run by ONNX Runtime; the quantizer in numpy.
+    """The transforms, quantizer and post-filter of a model; see `ohmq.runtime.protocols.TransformRuntime`.
 
     Args:
-        config: the configuration. quantizer: its tensors, names without "quantizer.".
-        sessions: of the two graphs, see `open_sessions`.
-        analysis_halo, synthesis_halo: latent positions around a window that each needs.
-        block: the filters of a photo model's block transform, (D, 3, 16, 16); of another model empty.
-        filters: what corrects the decoded picture, if anything does.
+        config: the configuration.
+        quantizer: tensors of the quantizer, names without "quantizer.".
+        sessions: of the graphs "analysis" and "synthesis", see `open_sessions`.
+        analysis_halo: latent positions around a window that analysis needs.
+        synthesis_halo: latent positions around a window that synthesis needs.
+        block: filters of a photo model's block transform, (D, 3, 16, 16); of another model empty.
+        filters: the post-filter; None: none.
     """
 
     def __init__(
@@ -30,6 +34,7 @@ class OnnxTransforms:
         config: ModelConfig,
         quantizer: dict[str, Array],
         sessions: dict[str, Any],
+        *,
         analysis_halo: int,
         synthesis_halo: int,
         block: Array,
@@ -57,76 +62,104 @@ class OnnxTransforms:
         """Return the same transforms with another kernel of the post-filter."""
         if self.filters is None:
             return self
-        filters, halos = self.filters.with_kernel(kernel), (self.analysis_halo, self.synthesis_halo)
-        return OnnxTransforms(self.config, self.quantizer, self._sessions, *halos, self.block, filters)
+        return OnnxTransforms(
+            self.config,
+            self.quantizer,
+            self._sessions,
+            analysis_halo=self.analysis_halo,
+            synthesis_halo=self.synthesis_halo,
+            block=self.block,
+            filters=self.filters.with_kernel(kernel),
+        )
 
     def _run(self, name: str, values: Array) -> Array:
         session = self._sessions[name]
-        found: Array = session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(values, np.float32)})[0]
-        return found
+        inputs = {session.get_inputs()[0].name: np.ascontiguousarray(values, np.float32)}
+        output: Array = session.run(None, inputs)[0]
+        return output
 
-    def symbols(self, tiles: NDArray[np.uint8], /) -> NDArray[np.int64]:
-        """The symbols of tiles (T, image_channels, H, W), all channels: (T, h, w, C)."""
-        latent = self.latent(tiles)
+    def symbols(self, patches: NDArray[np.uint8], /) -> NDArray[np.int64]:
+        """Return the symbols of patches (T, image_channels, H, W), all channels: (T, h, w, C)."""
+        latent = self.latent(patches)
         rows = latent.reshape(-1, latent.shape[-1])
-        parts = [self._quantize(rows[start : start + ROWS_AT_ONCE]) for start in range(0, len(rows), ROWS_AT_ONCE)]
+        quantize = self._round if self.config.quantizer == "integer" else self._choose_symbols
+        parts = [quantize(rows[start : start + ROWS_AT_ONCE]) for start in range(0, len(rows), ROWS_AT_ONCE)]
         return np.concatenate(parts).reshape(*latent.shape[:-1], -1)
 
-    def latent(self, tiles: NDArray[np.uint8], /) -> NDArray[np.float32]:
-        """The latents of tiles (T, image_channels, H, W): (T, h, w, D)."""
-        latent = np.concatenate([self._run("analysis", tile[None] / np.float32(255)) for tile in tiles])
+    def latent(self, patches: NDArray[np.uint8], /) -> NDArray[np.float32]:
+        """Return the latents of patches (T, image_channels, H, W), before quantization: (T, h, w, D)."""
+        latent = np.concatenate([self._run("analysis", patch[None] / np.float32(255)) for patch in patches])
         return latent.transpose(0, 2, 3, 1)
 
-    def _quantize(self, rows: Array) -> NDArray[np.int64]:
-        config, tensors = self.config, self.quantizer
-        if config.quantizer == "integer":
-            lowest = 1 - config.num_symbols // 2
-            return np.clip(np.round(rows), lowest, lowest + config.num_symbols - 1).astype(np.int64) - lowest
-        tied = "directions" in tensors
-        rest = rows.copy() if tied else np.maximum(rows, 0)
-        out = np.empty((len(rows), config.channels_max), np.int64)
+    @property
+    def _lowest(self) -> int:
+        """The integer that symbol 0 of integer rounding stands for."""
+        return 1 - self.config.num_symbols // 2
+
+    @property
+    def _directional(self) -> bool:
+        """Whether the quantizer is the directional one of photo models."""
+        return "directions" in self.quantizer
+
+    def _round(self, rows: Array) -> NDArray[np.int64]:
+        """Quantize latent vectors (rows, C) by integer rounding."""
+        highest = self._lowest + self.config.num_symbols - 1
+        return np.clip(np.round(rows), self._lowest, highest).astype(np.int64) - self._lowest
+
+    def _choose_symbols(self, rows: Array) -> NDArray[np.int64]:
+        """Quantize latent vectors (rows, D) by one-hot max, group by group: (rows, C)."""
+        config = self.config
+        rest = rows.copy() if self._directional else np.maximum(rows, 0)
+        symbols = np.empty((len(rows), config.channels_max), np.int64)
         start = 0
         for size, alphabet in zip(config.group_sizes, config.group_symbols, strict=True):
             channels = range(start, start + size)
-            for c in channels:
-                if tied:
-                    activations = (rest @ tensors["project"][c])[:, None] - tensors["centres"][c, :alphabet]
-                else:
-                    activations = rest @ tensors["weight"][c].T + tensors["bias"][c]
-                out[:, c] = np.abs(activations).argmin(1)
+            for channel in channels:
+                symbols[:, channel] = np.abs(self._activations(rest, channel, alphabet)).argmin(1)
             if config.residual_quantization:
-                rest = rest - self._codewords(out, channels)
+                rest = rest - self._codewords(symbols, channels)
             start += size
-        return out
+        return symbols
+
+    def _activations(self, rows: Array, channel: int, alphabet: int) -> Array:
+        """Return the activations of one channel's symbols, (rows, alphabet)."""
+        tensors = self.quantizer
+        if self._directional:
+            return np.asarray((rows @ tensors["project"][channel])[:, None] - tensors["centres"][channel, :alphabet])
+        return np.asarray(rows @ tensors["weight"][channel].T + tensors["bias"][channel])
 
     def _codewords(self, symbols: Array, channels: range) -> Array:
-        """The sum of the codewords of some channels of symbols (rows, C)."""
-        tensors, part = self.quantizer, slice(channels.start, channels.stop)
-        if "directions" in tensors:
-            chosen = tensors["values"][np.arange(channels.start, channels.stop), symbols[:, part]]
-            return np.asarray(chosen @ tensors["directions"][part])
+        """Return the sum of the codewords of some channels of symbols (rows, C): (rows, D)."""
+        tensors, run = self.quantizer, slice(channels.start, channels.stop)
+        if self._directional:
+            values = tensors["values"][np.arange(channels.start, channels.stop), symbols[:, run]]
+            return np.asarray(values @ tensors["directions"][run])
         total = np.zeros((len(symbols), tensors["codewords"].shape[2]), np.float32)
-        for c in channels:
-            total += tensors["codewords"][c][symbols[:, c]]
+        for channel in channels:
+            total += tensors["codewords"][channel][symbols[:, channel]]
         return total
 
     def pixels(self, symbols: NDArray[np.int64], channels: int, /) -> NDArray[np.uint8]:
-        """What the first ``channels`` channels of symbols (T, h, w, C) decode to: (T, image_channels, H, W)."""
+        """Return the patches that the first ``channels`` channels of symbols (T, h, w, C) decode to.
+
+        Returns:
+            (T, image_channels, H, W).
+        """
         rows = symbols.reshape(-1, symbols.shape[-1])
         if self.config.quantizer == "integer":
             latent = np.zeros((len(rows), self.config.channels_max), np.float32)
-            latent[:, :channels] = rows[:, :channels] + (1 - self.config.num_symbols // 2)
+            latent[:, :channels] = rows[:, :channels] + self._lowest
         else:
             latent = self._codewords(rows, range(channels)) + self.quantizer["output_bias"]
-            if "directions" not in self.quantizer:
+            if not self._directional:
                 latent = np.maximum(latent, 0)
-        return self._decoded(latent.reshape(*symbols.shape[:3], -1), channels)
+        return self._synthesised(latent.reshape(*symbols.shape[:3], -1), channels)
 
-    def picture(self, codewords: NDArray[np.float32], channels: int, /) -> NDArray[np.uint8]:
-        """The same of a photo model, from the sum of the chosen codewords (T, h, w, D)."""
-        return self._decoded(codewords + self.quantizer["output_bias"], channels)
+    def pixels_from_codewords(self, codewords: NDArray[np.float32], channels: int, /) -> NDArray[np.uint8]:
+        """Return the patches of a photo model from the sums of their codewords, (T, h, w, D): (T, 3, 16 h, 16 w)."""
+        return self._synthesised(codewords + self.quantizer["output_bias"], channels)
 
-    def _decoded(self, latent: Array, channels: int) -> NDArray[np.uint8]:
+    def _synthesised(self, latent: Array, channels: int) -> NDArray[np.uint8]:
         planes = latent.transpose(0, 3, 1, 2)
-        pictures = np.concatenate([self._run("synthesis", plane[None]) for plane in planes])
-        return filter_and_round(pictures * np.float32(255), channels, self.filters, os.cpu_count() or 1)
+        images = np.concatenate([self._run("synthesis", plane[None]) for plane in planes])
+        return filter_and_round(images * np.float32(255), channels, self.filters, os.cpu_count() or 1)

@@ -1,4 +1,4 @@
-"""src/ohmq/runtime/protocols.py."""
+"""Protocols of the two objects that a codec needs: a model, and the runtime of its transforms."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -16,10 +16,13 @@ __all__ = ["CodingModel", "TransformRuntime"]
 
 
 class TransformRuntime(Protocol):
-    """What runs the networks of a model, as `ohmq.runtime.torch_transforms.TorchTransforms` does.
+    """A runtime of a model's transforms, quantizer and post-filter.
+
+    `ohmq.runtime.torch_transforms.TorchTransforms` and `ohmq.runtime.onnx_transforms.OnnxTransforms` are two. T counts
+    patches; (h, w) is the latent of a patch of H x W pixels.
 
     Attributes:
-        filters: what corrects the decoded picture, if anything does.
+        filters: the post-filter; None: none.
     """
 
     filters: PostFilter | None
@@ -30,38 +33,38 @@ class TransformRuntime(Protocol):
 
     @property
     def synthesis_halo(self) -> int:
-        """Latent positions around a window that synthesis needs."""
+        """Latent positions around a window that synthesis and post-filter need."""
 
     def with_filter_kernel(self, kernel: FilterKernel, /) -> "TransformRuntime":
         """Return the same transforms with another kernel of the post-filter."""
 
-    def symbols(self, tiles: NDArray[np.uint8], /) -> NDArray[np.int64]:
-        """(T, image_channels, H, W) to (T, h, w, C)."""
+    def symbols(self, patches: NDArray[np.uint8], /) -> NDArray[np.int64]:
+        """Return the symbols of patches (T, image_channels, H, W), all channels: (T, h, w, C)."""
 
     @property
     def quantizer(self) -> Mapping[str, Array]:
-        """The quantizer's tensors."""
+        """The quantizer's tensors by name."""
 
-    def latent(self, tiles: NDArray[np.uint8], /) -> NDArray[np.float32]:
-        """Of a photo model: (T, image_channels, H, W) to what is quantized, (T, h, w, D)."""
+    def latent(self, patches: NDArray[np.uint8], /) -> NDArray[np.float32]:
+        """Return the latents of patches (T, image_channels, H, W), before quantization: (T, h, w, D)."""
 
     def pixels(self, symbols: NDArray[np.int64], channels: int, /) -> NDArray[np.uint8]:
-        """And back, from the first ``channels`` channels."""
+        """Return the patches that the first channels of symbols (T, h, w, C) decode to: (T, image_channels, H, W)."""
 
-    def picture(self, codewords: NDArray[np.float32], channels: int, /) -> NDArray[np.uint8]:
-        """Of a photo model: the same from the sum of the chosen codewords, (T, h, w, D) to (T, 3, 16 h, 16 w)."""
+    def pixels_from_codewords(self, codewords: NDArray[np.float32], channels: int, /) -> NDArray[np.uint8]:
+        """Return the patches of a photo model from the sums of their codewords, (T, h, w, D): (T, 3, 16 h, 16 w)."""
 
     @property
     def block(self) -> NDArray[np.float32]:
-        """Of a photo model: the filters of the block transform in its synthesis, (D, 3, 16, 16)."""
+        """The filters of the block transform in a photo model's synthesis, (D, 3, 16, 16)."""
 
 
 class CodingModel(Protocol):
-    """A model that codes, as `ohmq.model_files.frozen_model.FrozenModel`."""
+    """A model that codes: `ohmq.model_files.frozen_model.FrozenModel` or `ohmq.model_files.onnx_folder.OnnxModel`."""
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name for messages."""
 
     @property
     def config(self) -> ModelConfig:
@@ -69,12 +72,16 @@ class CodingModel(Protocol):
 
     @property
     def prior(self) -> IntegerContextPrior | IntegerTabulatedPrior | None:
-        """Its integer prior."""
+        """Its integer prior; None: it cannot code."""
 
     @property
     def model_id(self) -> bytes:
-        """4 bytes."""
+        """Bitstream id, 4 bytes, which goes into files."""
+
+    @property
+    def transforms_id(self) -> bytes:
+        """Version of its transforms and post-filter, 4 bytes; empty: not known."""
 
     @property
     def transforms(self) -> TransformRuntime:
-        """What runs its networks."""
+        """The runtime of its transforms."""

@@ -1,4 +1,4 @@
-"""src/ohmq/training/fit.py."""
+"""Lightning's Trainer as this project sets it up: checkpoints, logs, signals and several processes."""
 
 import dataclasses
 import signal
@@ -18,12 +18,19 @@ from ohmq.datasets.arrays import ArrayLoader
 from ohmq.datasets.photos import CropLoader, WholePhotos
 from ohmq.errors import ConfigError
 from ohmq.model_files.checkpoint import CHECKPOINT_FORMAT, read_checkpoint
-from ohmq.models import PhotoConfig
+from ohmq.models import ModelConfig, PhotoConfig
 from ohmq.training.module import TrainingModule
 from ohmq.training.options import TrainOptions, recorded_options
 from ohmq.utils.provenance import command_line
 
-__all__ = ["is_first_process"]
+__all__ = ["DISTILL_STAGE", "ResumeState", "Stage", "fit", "is_first_process"]
+
+DISTILL_STAGE = "quick_analysis"
+"""Name of the stage that trains the distilled analysis transform, as checkpoints and log folders have it."""
+CHANGEABLE_OPTIONS = frozenset(
+    {"description", "num_workers", "devices", "num_nodes", "cpu", "log_interval", "val_every", "precision"}
+)
+"""Options that a resumed run may change."""
 
 
 def is_first_process() -> bool:
@@ -33,44 +40,83 @@ def is_first_process() -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
+    """One stage of a run.
+
+    Attributes:
+        name: as in checkpoints and names of log folders.
+        model: configuration of the model in this stage.
+        epochs: passes over the training images.
+    """
+
     name: str
-    model: Any
+    model: ModelConfig
     epochs: int
-    fall: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class ResumeState:
-    stage: str
-    path: Path | None
+    """The point that a run resumes from.
+
+    Attributes:
+        stage: name of the stage that the checkpoint was written in; "": the run starts at the beginning.
+        path: the checkpoint; None: the run starts at the beginning.
+        seconds: training time so far.
+    """
+
+    stage: str = ""
+    path: Path | None = None
     seconds: float = 0.0
 
     @classmethod
-    def of(cls, path: Path, options: TrainOptions) -> "ResumeState":
+    def read(cls, path: Path, options: TrainOptions) -> "ResumeState":
+        """Read a checkpoint and check that it belongs to a run.
+
+        Args:
+            path: the checkpoint.
+            options: the run that resumes from it.
+
+        Raises:
+            ConfigError: no checkpoint, or one of a run with other options.
+        """
         record = read_checkpoint(path)["ohmq"]
-        wanted, found = options.to_dict(), recorded_options(record["options"])
-        free = {"description", "num_workers", "devices", "num_nodes", "cpu", "log_interval", "val_every", "precision"}
-        # A run may be made longer or shorter on the way; the schedule then follows the new length.
-        free |= {"epochs", "grow_epochs"} if bool(found["grow_epochs"]) == bool(wanted["grow_epochs"]) else set()
-        free |= {"learning_rate", "quick_epochs"} if isinstance(options.model, PhotoConfig) else set()
-        if record["stage"] == "quick_analysis" and found["epochs"] != wanted["epochs"]:
-            raise ConfigError(
-                f"{path} was written after the {found['epochs']} epochs of the first stage: to make these "
-                f"{wanted['epochs']}, name {path.with_name('train.ckpt')} as checkpoint"
-            )
-        fixed = set(wanted) - free
-        changed = [f"{key} was {found.get(key)!r}, now {wanted[key]!r}" for key in sorted(fixed)
-                   if found.get(key) != wanted[key]]  # fmt: skip
-        if changed:
-            raise ConfigError(f"{path} is a checkpoint of another run: {'; '.join(changed)}; start a new output_dir")
+        _check_same_run(path, record["stage"], recorded_options(record["options"]), options)
         return cls(record["stage"], path, record.get("seconds", 0.0))
 
 
-class _Stop(Callback):
-    """Checkpoints on signals; stops after SIGTERM and SIGINT."""
+def _check_same_run(path: Path, stage: str, recorded: dict[str, Any], options: TrainOptions) -> None:
+    """Refuse a checkpoint whose recorded options differ in more than a resumed run may change."""
+    current = options.to_dict()
+    changeable = set(CHANGEABLE_OPTIONS)
+    # A run may be made longer or shorter on the way; the schedule then follows the new length.
+    if bool(recorded["grow_epochs"]) == bool(current["grow_epochs"]):
+        changeable |= {"epochs", "grow_epochs"}
+    if isinstance(options.model, PhotoConfig):
+        changeable |= {"learning_rate", "quick_epochs"}
+    if stage == DISTILL_STAGE and recorded["epochs"] != current["epochs"]:
+        raise ConfigError(
+            f"{path} was written after the {recorded['epochs']} epochs of the first stage: to make these "
+            f"{current['epochs']}, name {path.with_name('train.ckpt')} as checkpoint"
+        )
+    changed = [
+        f"{key} was {recorded.get(key)!r}, now {current[key]!r}"
+        for key in sorted(set(current) - changeable)
+        if recorded.get(key) != current[key]
+    ]
+    if changed:
+        raise ConfigError(f"{path} is a checkpoint of another run: {'; '.join(changed)}; start a new output_dir")
 
-    def __init__(self, path: Path, record: dict[str, Any], started: float) -> None:
-        self.path, self.record, self.started, self.signal = path, record, started, 0
+
+class _Stop(Callback):
+    """Checkpoints on signals; stops training after SIGTERM and SIGINT.
+
+    Args:
+        path: the checkpoint to write.
+        record: provenance, kept in every checkpoint under "ohmq".
+        started_at: start of the run, on the clock of `time.monotonic`.
+    """
+
+    def __init__(self, path: Path, record: dict[str, Any], started_at: float) -> None:
+        self.path, self.record, self.started_at, self.signal = path, record, started_at, 0
         self.handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -81,24 +127,24 @@ class _Stop(Callback):
             self.handlers[number] = signal.signal(number, note)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # What follows training, such as a test, stops on Ctrl-C as any program does.
+        # Work after training, such as a test, stops on Ctrl-C as any program does.
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
         self.handlers = {}
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["ohmq"] = {**self.record, "seconds": round(time.monotonic() - self.started, 1)}
+        checkpoint["ohmq"] = {**self.record, "seconds": round(time.monotonic() - self.started_at, 1)}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not trainer.is_last_batch:  # after the last one, the epoch must be counted first
-            self._act(trainer)
+        if not trainer.is_last_batch:  # after the last batch, the epoch must be counted first
+            self._act_on_signal(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._act(trainer)
+        self._act_on_signal(trainer)
 
-    def _act(self, trainer: Trainer) -> None:
+    def _act_on_signal(self, trainer: Trainer) -> None:
         number, self.signal = self.signal, 0
         if not number:
             return
@@ -108,58 +154,47 @@ class _Stop(Callback):
             raise SystemExit(128 + number)
 
 
-def _several_processes(options: TrainOptions) -> bool:
-    if options.devices == "auto":
-        return options.num_nodes > 1 or (not options.cpu and torch.cuda.device_count() > 1)
-    return options.num_nodes > 1 or options.devices not in (1, "1")
-
-
 def fit(
     module: TrainingModule,
     stage: Stage,
     options: TrainOptions,
+    *,
     loader: ArrayLoader | CropLoader,
     validation: ArrayLoader | CropLoader | WholePhotos,
-    resume: Path | None,
-    started: float,
+    checkpoint: Path | None,
+    started_at: float,
 ) -> None:
+    """Train one stage: ``last.ckpt`` is written each epoch, ``best.ckpt`` where ``val_loss`` is lowest.
+
+    Args:
+        module: the module to train.
+        stage: its name, configuration and epochs. A stage "warm_start" is not validated.
+        options: the run, recorded in checkpoints.
+        loader: training batches; each process takes its share of a batch.
+        validation: validation batches; every process validates on all of them.
+        checkpoint: checkpoint of this stage to resume from; None: start at its beginning.
+        started_at: start of the run on the clock of `time.monotonic`, less the seconds it took before it was resumed.
+
+    Raises:
+        ConfigError: a batch that cannot be shared among the processes.
+        SystemExit: stopped by SIGTERM or SIGINT; a checkpoint is written.
+    """
     folder = options.output_dir
-    record = {
-        "format": CHECKPOINT_FORMAT,
-        "ohmq": __version__,
-        "stage": stage.name,
-        "model": stage.model.to_dict(),
-        "options": options.to_dict(),
-        "description": options.description,
-        "command": command_line(),
-    }
     validates = stage.name != "warm_start"
-    logs, part = f"logs_{stage.name}", 1
-    while (folder / logs).exists():  # a resumed run writes beside the log it had: the logger would delete that
-        part += 1
-        logs = f"logs_{stage.name}_{part}"
-    callbacks: list[Callback] = [
-        _Stop(folder / "last.ckpt", record, started),
-        TQDMProgressBar(refresh_rate=10),
-        # Last: at the end of every epoch; best: the lowest val_loss.
-        ModelCheckpoint(folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True),
-    ]
-    if validates:
-        callbacks.append(
-            ModelCheckpoint(folder, filename="best", monitor="val_loss", mode="min", enable_version_counter=False)
-        )
+    stop = _Stop(folder / "last.ckpt", _checkpoint_record(stage, options), started_at)
+    logs = _new_log_folder(folder, stage)
     trainer = Trainer(
         max_epochs=stage.epochs,
         accelerator="cpu" if options.cpu else "auto",
         devices=options.devices,
         num_nodes=options.num_nodes,
         # Stages leave parameters unused: the running mean, and OHM while it warms up.
-        strategy="ddp_find_unused_parameters_true" if _several_processes(options) else "auto",
+        strategy="ddp_find_unused_parameters_true" if _uses_many_processes(options) else "auto",
         logger=[
             CSVLogger(folder, name="", version=logs, flush_logs_every_n_steps=options.log_interval),
             TensorBoardLogger(folder, name="", version=logs),
         ],
-        callbacks=callbacks,
+        callbacks=[stop, TQDMProgressBar(refresh_rate=10), *_checkpoint_callbacks(folder, validates)],
         log_every_n_steps=options.log_interval,
         check_val_every_n_epoch=options.val_every,
         limit_val_batches=None if validates else 0,
@@ -173,7 +208,46 @@ def fit(
             f"a batch of {loader.batch_size} images over {trainer.world_size} processes; choose a --batch-size (and "
             "a warm-start batch) that is a multiple of them"
         )
-    # Each process takes its share of a batch; every one validates on all images.
     loader.step = lambda: module.global_step
     loader.rank, loader.world_size = trainer.global_rank, trainer.world_size
-    trainer.fit(module, loader, validation if validates else None, ckpt_path=resume, weights_only=True)
+    trainer.fit(module, loader, validation if validates else None, ckpt_path=checkpoint, weights_only=True)
+
+
+def _checkpoint_record(stage: Stage, options: TrainOptions) -> dict[str, Any]:
+    """Collect the provenance that checkpoints of a stage keep."""
+    return {
+        "format": CHECKPOINT_FORMAT,
+        "ohmq": __version__,
+        "stage": stage.name,
+        "model": stage.model.to_dict(),
+        "options": options.to_dict(),
+        "description": options.description,
+        "command": command_line(),
+    }
+
+
+def _new_log_folder(folder: Path, stage: Stage) -> str:
+    """Name a log folder that does not exist yet: the logger deletes the logs of an existing one."""
+    name, number = f"logs_{stage.name}", 1
+    while (folder / name).exists():
+        number += 1
+        name = f"logs_{stage.name}_{number}"
+    return name
+
+
+def _checkpoint_callbacks(folder: Path, validates: bool) -> list[Callback]:
+    """Build the callbacks that write ``last.ckpt`` at the end of every epoch and ``best.ckpt`` by ``val_loss``."""
+    callbacks: list[Callback] = [
+        ModelCheckpoint(folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
+    ]
+    if validates:
+        callbacks.append(
+            ModelCheckpoint(folder, filename="best", monitor="val_loss", mode="min", enable_version_counter=False)
+        )
+    return callbacks
+
+
+def _uses_many_processes(options: TrainOptions) -> bool:
+    if options.devices == "auto":
+        return options.num_nodes > 1 or (not options.cpu and torch.cuda.device_count() > 1)
+    return options.num_nodes > 1 or options.devices not in (1, "1")

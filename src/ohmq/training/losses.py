@@ -8,10 +8,12 @@ __all__ = ["RateDistortion", "rate_distortion_loss"]
 
 
 class RateDistortion(NamedTuple):
-    """A loss and its parts, means over the images of a batch.
+    """Loss, distortion and rate: means over the images of a batch.
 
     Attributes:
-        loss: scalar. distortion: mean squared error in the normalised space. rate_bpp: bits a pixel.
+        loss: scalar.
+        distortion: scalar, mean squared error in the normalised space.
+        rate_bpp: scalar, bits per pixel.
     """
 
     loss: Tensor
@@ -20,16 +22,22 @@ class RateDistortion(NamedTuple):
 
 
 def rate_distortion_loss(reference: Tensor, reconstruction: Tensor, bits: Tensor, lagrangian: Tensor) -> RateDistortion:
-    r"""The published loss, convex in lambda.
+    r"""Compute the published rate–distortion loss, a convex combination of distortion and rate.
 
     $$ \mathrm{loss} = \mathrm{mean}\bigl(\lambda D + (1 - \lambda) R\bigr) $$
 
     Args:
-        reference: normalised images. reconstruction: of the same shape.
-        bits: estimated bits of each image. lagrangian: lambda of each image, in [0, 1].
+        reference: normalised images.
+        reconstruction: normalised reconstructions.
+        bits: estimated bits of each image.
+        lagrangian: lambda of each image, in [0, 1].
 
     Shape:
-        reference: (batch, channels, height, width). bits, lagrangian: (batch,).
+        reference, reconstruction: (batch, channels, height, width).
+        bits, lagrangian: (batch,).
+
+    Returns:
+        The loss and its two terms.
 
     References: Löhdefink et al., One-Hot Max (Ω) Quantization.
     """

@@ -13,9 +13,21 @@ from ohmq.training.options import TrainOptions
 
 __all__ = ["TrainingModule"]
 
+WARM_UP_STEPS = 100
+"""Steps in which the learning rate of the cosine schedule rises to its full value."""
+LEAST_RATE_FACTOR = 0.003
+"""Lower bound of the cosine schedule, relative to the full learning rate."""
+
 
 class TrainingModule(LightningModule):
-    """What all stages share: schedule, seeds for each step, weight averaging, active channels of a batch."""
+    """Base of all stages' modules: schedule, seeds of each step, weight averaging, active channels of a batch.
+
+    Args:
+        options: the run; its model is that of the stage.
+        total_steps: steps of the stage.
+        learning_rate: of the stage.
+        schedule: "constant" or "cosine", see `TrainOptions`.
+    """
 
     def __init__(self, options: TrainOptions, total_steps: int, learning_rate: float, schedule: str) -> None:
         super().__init__()
@@ -24,7 +36,11 @@ class TrainingModule(LightningModule):
         self.averaged: AveragedModel | None = None  # on the instance: a class attribute would hide the module
 
     def keep_average(self, model: CompressionModel) -> None:
-        """Keep a running mean of the weights, if the options ask for it."""
+        """Keep a running mean of the weights, if the options ask for it.
+
+        Args:
+            model: the model being trained.
+        """
         if self.options.ema_decay > 0:
             self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.options.ema_decay))
 
@@ -35,46 +51,66 @@ class TrainingModule(LightningModule):
             self.averaged.update_parameters(self.model)  # type: ignore[arg-type]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        # Random numbers depend on the step alone: a resumed run goes on as if it had not been stopped.
+        # Random numbers depend on the step alone, so that a resumed run equals an uninterrupted one.
         torch.manual_seed(self._step_seed() + self.global_rank)
 
     def _step_seed(self) -> int:
         return (self.options.seed * 1_000_003 + self.global_step) * 4096
 
     def draw_uniform(self, images: int) -> Tensor:
-        """Random numbers in [0, 1) of the images of the whole batch, the same in all processes; shape (images,).
+        """Draw a random number in [0, 1) for each image of the whole batch, the same in all processes.
 
-        Those of this process are ``[self.share]``, so that each image gets what it would in one process.
+        A process uses ``[self.share]`` of them, so that each image gets the same number however many processes train.
+
+        Args:
+            images: images of the whole batch.
+
+        Shape:
+            Returns: (images,), float32.
         """
         torch.manual_seed(self._step_seed())
-        drawn = torch.rand(images)
+        numbers = torch.rand(images)
         if self.global_rank:
-            torch.manual_seed(self._step_seed() + self.global_rank)  # noise of its own
-        return drawn
+            torch.manual_seed(self._step_seed() + self.global_rank)  # different quantization noise in each process
+        return numbers
 
     @property
     def share(self) -> slice:
-        """This process's images of the whole batch."""
+        """This process's share of the images of the whole batch."""
         return slice(self.global_rank, None, self.trainer.world_size)
 
     def draw(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Active channels and lambda of each of this process's images; shapes (batch,)."""
+        """Draw active channels and lambda of each of this process's images.
+
+        Args:
+            batch: images of this process.
+
+        Returns:
+            Numbers of channels, (batch,), int64, and lambdas, (batch,), float32.
+        """
         fraction = self.draw_uniform(batch * self.trainer.world_size)[self.share] ** self.options.fraction_power
         config = self.options.model
-        spread = config.channels_max - config.channels_min
-        active = config.channels_min + torch.ceil(fraction * spread).long()
+        adaptive = config.channels_max - config.channels_min
+        active = config.channels_min + torch.ceil(fraction * adaptive).long()
         low, high = self.options.lambdas
         return active.to(self.device), (low + (high - low) * fraction).to(self.device)
 
     def scheduled(self, optimizer: torch.optim.Optimizer) -> Any:
-        """An optimizer with the learning rate's schedule, stepped every batch."""
+        """Attach the learning rate's schedule to an optimizer; it is stepped every batch.
+
+        Args:
+            optimizer: the optimizer.
+
+        Returns:
+            The value of Lightning's ``configure_optimizers``.
+        """
         if self.schedule == "constant":
             return optimizer
 
         def factor(step: int) -> float:
             progress = min(1.0, step / self.total_steps)
-            fall = 1.0 if progress < 0.5 else 0.5 * (1 + math.cos(math.pi * (2 * progress - 1)))
-            return min(1.0, (step + 1) / 100) * max(fall, 0.003)
+            decay = 1.0 if progress < 0.5 else 0.5 * (1 + math.cos(math.pi * (2 * progress - 1)))
+            return min(1.0, (step + 1) / WARM_UP_STEPS) * max(decay, LEAST_RATE_FACTOR)
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -83,6 +119,6 @@ class TrainingModule(LightningModule):
         if self.options.clip_norm > 0:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             norm = torch.nn.utils.clip_grad_norm_(parameters, self.options.clip_norm)
-            if not torch.isfinite(norm):  # one bad batch must not ruin hours: leave it out, and say so
+            if not torch.isfinite(norm):  # one bad batch must not ruin hours of training: skip it, and say so
                 self.print(f"step {self.global_step}: gradient is not finite; step left out")
                 optimizer.zero_grad(set_to_none=True)

@@ -1,56 +1,65 @@
-"""What a training run is made of, and presets."""
+"""Options of a training run, their validation, and presets."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from ohmq.errors import ConfigError
-from ohmq.models import MnistConfig, ModelConfig, PhotoConfig
+from ohmq.models import MnistConfig, ModelConfig, OpenImagesConfig, PhotoConfig
 
 __all__ = ["PRESETS", "TrainOptions", "preset", "recorded_options"]
 
 
 @dataclass(kw_only=True)
 class TrainOptions:
-    """One training run.
+    """Options of one training run.
 
     Attributes:
         model: the model's configuration.
         lambdas: (lambda_min, lambda_max) of the loss lambda * D + (1 - lambda) * R; lambda grows with the fraction.
-        epochs: passes over the training images with the quantizer in place; 0 where there are quick_epochs alone.
+        epochs: passes over the training images with the quantizer in place; 0 if only quick_epochs are trained.
         batch_size: images of a step, over all devices.
-        learning_rate: Adam's.
+        learning_rate: Adam's learning rate.
         weight_decay: Adam's L2 penalty.
         schedule: "constant" (as published) or "cosine": constant for the first half, then a cosine to zero.
         fraction_power: each image draws fraction = U(0, 1) ** power; 0.5 as published.
-        ema_decay: of the weights that are validated and exported; 0: none.
+        ema_decay: decay of the running mean of the weights that is validated and exported; 0: no mean.
         clip_norm: largest gradient norm; 0: no limit.
         initialisation: "published" (PyTorch's default), "scalar" or "vector" (warm starts; OHM only; an integer or
             unquantized model then starts with variance-preserving weights).
-        warm_start_epochs: passes of the warm start. warm_start_learning_rate, warm_start_batch_size: of it.
-        grow_epochs: the last epochs, in which the alphabet has all its symbols; before, it has initial_symbols. 0: all.
+        warm_start_epochs: passes of the warm start.
+        warm_start_learning_rate: learning rate of the warm start.
+        warm_start_batch_size: images of a warm-start step, over all devices.
+        grow_epochs: the last epochs, in which the alphabet has all its symbols; before, it has initial_symbols. 0: the
+            whole alphabet from the start.
         initial_symbols: alphabet size before growing.
-        data_base_path: where the data are; None: look in the usual places.
+        data_base_path: folder of the data; None: look in the usual places.
         crop_size: side of the random crops of photos, in pixels; MNIST is not cropped.
-        num_train_samples, num_val_samples: use only so many images; None: all.
-        val_every: validate every so many epochs.
+        num_train_samples: number of training images to use; None: all.
+        num_val_samples: number of validation images to use; None: all.
+        val_every: epochs between validations.
         log_interval: steps between log rows.
         num_workers: processes that load images (folders of photos; MNIST stays in memory).
-        devices, num_nodes: as Lightning's Trainer takes them.
+        devices: devices as Lightning's Trainer takes them.
+        num_nodes: machines that train together, as Lightning's Trainer takes them.
         cpu: never use an accelerator.
-        precision: of the photo networks' convolutions while they train: "float32", "bfloat16", or "auto", the latter where
-            the hardware multiplies it. All else, validation and the exported weights are float32.
-        seed: of everything random.
-        output_dir: where logs and checkpoints go.
+        precision: number format of the photo transforms' convolutions in training: "float32", "bfloat16", or "auto",
+            bfloat16 where the hardware multiplies it. All else, validation and the exported weights are float32.
+        seed: seed of all random numbers.
+        output_dir: folder of logs and checkpoints.
         description: free text, kept in the checkpoint.
         test_sets: image folders evaluated after training.
-        start_from: what training starts from in place of the warm start: a photo model (shipped name, model file or
-            checkpoint) of as many channels or fewer, or a checkpoint of an OHM model for digits with refinement, of any
-            number of channels. "": nothing.
-        quick_epochs: of a photo model with OHM, the last passes, in which a quick analysis learns to do for the encoder what
-            the deep one does, and takes its place. 0, or with ``only``: the deep one stays.
-        only: of a photo model, train only the parameters whose names begin with this. "": all.
+        start_from: model that training starts from instead of the warm start: a photo model (shipped name, model file or
+            checkpoint) of as many channels or fewer, or a checkpoint of an OHM model for digits with residual
+            quantization, of any number of channels. "": none.
+        quick_epochs: for a photo model with OHM, the last passes, in which a distilled analysis transform learns to
+            replace the full one in the encoder. 0, or with ``only``: the full one stays.
+        only: for a photo model, train only the parameters whose names begin with this. "": all.
+
+    Raises:
+        ConfigError: values out of range, or that do not fit together.
     """
 
     model: ModelConfig = field(default_factory=MnistConfig)
@@ -89,84 +98,140 @@ class TrainOptions:
     only: str = ""
 
     def __post_init__(self) -> None:
-        if len(self.lambdas) != 2:
-            raise ConfigError(f"lambdas {self.lambdas}: needs two values, lambda_min and lambda_max")
-        if not all(0 <= value <= 1 for value in self.lambdas) or self.lambdas[0] > self.lambdas[1]:
-            raise ConfigError(f"lambda_rd {self.lambdas}: needs 0 <= lambda_min <= lambda_max <= 1")
-        if self.quick_epochs < 0:
-            raise ConfigError(f"quick_epochs is {self.quick_epochs}; it must be at least 0")
-        if self.quick_epochs and not (isinstance(self.model, PhotoConfig) and self.model.quantizer == "ohm"):
-            raise ConfigError("a quick analysis is for photo models with the OHM quantizer; set --quick-epochs 0")
-        if self.epochs < 1 and not (self.epochs == 0 and self.start_from and self.quick_epochs):
-            raise ConfigError(
-                f"epochs is {self.epochs}; it must be at least 1, or 0 where training starts from another model and "
-                "only makes a quick analysis for it"
-            )
-        for name in ("batch_size", "val_every", "log_interval", "num_nodes", "warm_start_batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("learning_rate", "warm_start_learning_rate", "fraction_power"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be greater than 0")
-        if not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"ema_decay is {self.ema_decay}; it must lie in [0, 1)")
-        if self.initialisation not in ("published", "scalar", "vector"):
-            raise ConfigError(f"initialisation is {self.initialisation!r}; choose 'published', 'scalar' or 'vector'")
-        if self.schedule not in ("constant", "cosine"):
-            raise ConfigError(f"schedule is {self.schedule!r}; choose 'constant' or 'cosine'")
-        if self.only and not isinstance(self.model, PhotoConfig):
-            raise ConfigError(f"only is {self.only!r}; it is for photo models")
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise ConfigError(f"precision is {self.precision!r}; choose 'auto', 'float32' or 'bfloat16'")
-        digits = (
-            isinstance(self.model, MnistConfig) and self.model.quantizer == "ohm" and self.model.residual_quantization
-        )
-        if self.start_from and not (digits or isinstance(self.model, PhotoConfig)):
-            raise ConfigError(
-                "training starts from another model for the photo family, and for digits with OHM and refinement; use "
-                "--ckpt to resume a run"
-            )
-        if isinstance(self.model, PhotoConfig):
-            if self.crop_size < 32 or self.crop_size % 16:
-                raise ConfigError(f"crop_size is {self.crop_size}; the photo model needs a multiple of 16 from 32 on")
-            return
-        if self.initialisation == "vector" and self.model.quantizer == "ohm" and not self.model.residual_quantization:
-            raise ConfigError("the vector warm start needs a model with refinement; add --refinement")
-        if self.initialisation == "scalar" and self.model.residual_quantization:
-            raise ConfigError("the scalar warm start needs a model without refinement; choose --initialisation vector")
-        if not 0 <= self.grow_epochs <= self.epochs:
-            raise ConfigError(f"grow_epochs is {self.grow_epochs}; it must lie in 0 to epochs = {self.epochs}")
-        if self.grow_epochs and not (self.model.quantizer == "ohm" and self.model.residual_quantization):
-            raise ConfigError("growing the alphabet needs an OHM model with refinement; set --grow-epochs 0")
-        if self.grow_epochs and not 2 <= self.initial_symbols <= self.model.num_symbols:
-            raise ConfigError(
-                f"initial_symbols is {self.initial_symbols}; it must lie in 2 to num_symbols = {self.model.num_symbols}"
-            )
+        for check in (_check_lambdas, _check_epochs, _check_ranges, _check_choices, _FAMILY_CHECKS[type(self.model)]):
+            check(self)
 
     @property
     def starts_as_codec(self) -> bool:
-        """Whether OHM works already when it is first trained."""
+        """Whether OHM starts from a working codec: after a warm start, or from another model."""
         return self.warm_starts or bool(self.start_from)
 
     @property
     def warm_starts(self) -> bool:
         """Whether a warm start comes first."""
         if isinstance(self.model, PhotoConfig):
-            return False  # its warm start takes no training
+            return False  # photo models are initialised without training
         if self.start_from:
             return False
         return self.model.quantizer == "ohm" and self.initialisation != "published" and self.warm_start_epochs > 0
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, for provenance: everything but local paths."""
+        """Return the options as a JSON-ready dictionary for provenance: all but local paths."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         for name in ("data_base_path", "output_dir", "test_sets"):
             del values[name]
         return {**values, "model": self.model.to_dict(), "lambdas": list(self.lambdas)}
 
 
+def _check_lambdas(options: TrainOptions) -> None:
+    lambdas = options.lambdas
+    if len(lambdas) != 2:
+        raise ConfigError(f"lambdas {lambdas}: needs two values, lambda_min and lambda_max")
+    if not all(0 <= value <= 1 for value in lambdas) or lambdas[0] > lambdas[1]:
+        raise ConfigError(f"lambda_rd {lambdas}: needs 0 <= lambda_min <= lambda_max <= 1")
+
+
+def _check_epochs(options: TrainOptions) -> None:
+    if options.quick_epochs < 0:
+        raise ConfigError(f"quick_epochs is {options.quick_epochs}; it must be at least 0")
+    distills_only = options.epochs == 0 and options.start_from and options.quick_epochs
+    if options.epochs < 1 and not distills_only:
+        raise ConfigError(
+            f"epochs is {options.epochs}; it must be at least 1, or 0 where training starts from another model and "
+            "only distills its analysis transform"
+        )
+
+
+def _check_ranges(options: TrainOptions) -> None:
+    for name in ("batch_size", "val_every", "log_interval", "num_nodes", "warm_start_batch_size"):
+        if getattr(options, name) < 1:
+            raise ConfigError(f"{name} is {getattr(options, name)}; it must be at least 1")
+    for name in ("learning_rate", "warm_start_learning_rate", "fraction_power"):
+        if not getattr(options, name) > 0:
+            raise ConfigError(f"{name} is {getattr(options, name)}; it must be greater than 0")
+    if not 0 <= options.ema_decay < 1:
+        raise ConfigError(f"ema_decay is {options.ema_decay}; it must lie in [0, 1)")
+
+
+def _check_choices(options: TrainOptions) -> None:
+    if options.initialisation not in ("published", "scalar", "vector"):
+        raise ConfigError(f"initialisation is {options.initialisation!r}; choose 'published', 'scalar' or 'vector'")
+    if options.schedule not in ("constant", "cosine"):
+        raise ConfigError(f"schedule is {options.schedule!r}; choose 'constant' or 'cosine'")
+    if options.precision not in ("auto", "float32", "bfloat16"):
+        raise ConfigError(f"precision is {options.precision!r}; choose 'auto', 'float32' or 'bfloat16'")
+
+
+def _check_photo(options: TrainOptions) -> None:
+    """Check the options of a run of the photo family."""
+    if options.quick_epochs and options.model.quantizer != "ohm":
+        raise ConfigError(_DISTILL_NEEDS_OHM)
+    if options.crop_size < 32 or options.crop_size % 16:
+        raise ConfigError(f"crop_size is {options.crop_size}; the photo model needs a multiple of 16 from 32 on")
+
+
+def _check_mnist(options: TrainOptions) -> None:
+    """Check the options of a run of the published network for digits."""
+    if options.start_from and not _quantizes_residuals(options.model):
+        raise ConfigError(_START_FROM_NEEDS)
+    _check_published(options)
+
+
+def _check_openimages(options: TrainOptions) -> None:
+    """Check the options of a run of the published network for photos."""
+    if options.start_from:
+        raise ConfigError(_START_FROM_NEEDS)
+    _check_published(options)
+
+
+def _check_published(options: TrainOptions) -> None:
+    """Check the options that both published networks share: warm starts and growing."""
+    model = options.model
+    if options.quick_epochs:
+        raise ConfigError(_DISTILL_NEEDS_OHM)
+    if options.only:
+        raise ConfigError(f"only is {options.only!r}; it is for photo models")
+    if options.initialisation == "vector" and model.quantizer == "ohm" and not model.residual_quantization:
+        raise ConfigError("the vector warm start needs a model with residual quantization; add --refinement")
+    if options.initialisation == "scalar" and model.residual_quantization:
+        raise ConfigError(
+            "the scalar warm start needs a model without residual quantization; choose --initialisation vector"
+        )
+    if not 0 <= options.grow_epochs <= options.epochs:
+        raise ConfigError(f"grow_epochs is {options.grow_epochs}; it must lie in 0 to epochs = {options.epochs}")
+    if options.grow_epochs and not _quantizes_residuals(model):
+        raise ConfigError(
+            "growing the alphabet needs an OHM model with residual quantization (--refinement); set --grow-epochs 0"
+        )
+    if options.grow_epochs and not 2 <= options.initial_symbols <= model.num_symbols:
+        raise ConfigError(
+            f"initial_symbols is {options.initial_symbols}; it must lie in 2 to num_symbols = {model.num_symbols}"
+        )
+
+
+def _quantizes_residuals(model: ModelConfig) -> bool:
+    return model.quantizer == "ohm" and model.residual_quantization
+
+
+_DISTILL_NEEDS_OHM = "a distilled analysis transform is for photo models with the OHM quantizer; set --quick-epochs 0"
+_START_FROM_NEEDS = (
+    "training starts from another model for the photo family, and for digits with OHM and residual quantization "
+    "(--refinement); use --ckpt to resume a run"
+)
+_FAMILY_CHECKS: dict[type[ModelConfig], Callable[[TrainOptions], None]] = {
+    MnistConfig: _check_mnist,
+    OpenImagesConfig: _check_openimages,
+    PhotoConfig: _check_photo,
+}
+"""The checks of each family, by the type of its configuration."""
+
+
 def recorded_options(values: dict[str, Any]) -> dict[str, Any]:
-    """What `TrainOptions.to_dict` gave, with the defaults of options that the release which wrote it did not have."""
+    """Complete recorded options with the defaults of options that the release which wrote them did not have.
+
+    Args:
+        values: the dictionary that `TrainOptions.to_dict` gave.
+    """
     return TrainOptions().to_dict() | values
 
 
@@ -227,11 +292,14 @@ PRESETS["photo-int"] = {
         num_symbols=256,
     ),
 }
-"""Settings of the shipped models, by name; what they leave out has its default."""
+"""Settings of the shipped models, by name; missing settings have their defaults."""
 
 
 def preset(name: str) -> dict[str, Any]:
-    """The settings of a preset.
+    """Return the settings of a preset, keyword arguments of `TrainOptions`.
+
+    Args:
+        name: key of `PRESETS`.
 
     Raises:
         ConfigError: no such preset.

@@ -94,7 +94,7 @@ def test_the_picture_of_codewords_is_that_of_their_symbols(codec: Codec, crop: I
     for count in (41, 678):
         quick = codec.encoder.refiner.rdoq(latent, count)
         left = quick.choose_without_context()
-        one = codec.transforms.picture((latent - left)[0], count).astype(int)
+        one = codec.transforms.pixels_from_codewords((latent - left)[0], count).astype(int)
         two = codec.transforms.pixels(quick.values()[0], count).astype(int)
         assert np.abs(one - two).max() <= 1
         assert (one != two).mean() < 0.001

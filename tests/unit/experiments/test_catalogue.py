@@ -1,3 +1,5 @@
+"""Experiment files: those of the package are complete, wrong ones are refused."""
+
 from importlib.resources import files
 from math import log2
 from pathlib import Path
@@ -16,15 +18,15 @@ MINIMAL = 'group = "mnist-grid"\ndescription = "mine"\ntest = "mnist"\n[model]\n
 
 
 @pytest.mark.parametrize("name", experiment_names())
-def test_each_file_is_whole_and_explained(name: str) -> None:
+def test_each_file_is_complete_and_explained(name: str) -> None:
     experiment = load_experiment(name)
     assert experiment.name == name
     assert experiment.group in GROUPS
     text = (files("ohmq.experiments") / f"{name}.toml").read_text()
     assert text.startswith("# ")
     values = [line for line in text.splitlines() if "=" in line and not line.startswith("#")]
-    explained = [line for line in values if "  # " in line]
-    assert len(explained) >= len(values) - 4  # group, description and the obvious need no reason
+    commented = [line for line in values if "  # " in line]
+    assert len(commented) >= len(values) - 4  # group, description and the obvious need no reason
     short = experiment.scaled(1)
     assert (short.epochs, short.grow_epochs, short.val_every) == (1, 0, 1)
     assert short.quick_epochs == min(experiment.options.quick_epochs, 1)
@@ -54,13 +56,13 @@ def test_the_published_grid(quantizer: str, low: float, high: float, least: int,
         assert (options.start_from, options.epochs) == ("", 66)
 
 
-def test_the_shipped_models_are_experiments() -> None:
+def test_presets_of_shipped_models_are_experiments() -> None:
     assert load_experiment("mnist-ohm-c0-16-lambda0.95-0.999").options == TrainOptions(**preset("mnist-ohm"))
     assert load_experiment("mnist-int-c0-16-lambda0.95-0.999").options == TrainOptions(**preset("mnist-int"))
     assert load_experiment("photo").options == TrainOptions(**preset("photo"))
 
 
-def test_one_rate_spans_the_range() -> None:
+def test_fixed_rate_experiments_span_the_range_of_rates() -> None:
     fixed = find_experiments(["mnist-fixed-*"])
     rates = []
     for experiment in fixed:
@@ -79,7 +81,7 @@ def test_one_rate_spans_the_range() -> None:
     assert all(e.options.model.channels_min == e.options.model.channels_max for e in variable)
 
 
-def test_photo_runs_are_as_published() -> None:
+def test_openimages_runs_are_as_published() -> None:
     for quantizer, channels in (("ohm", 480), ("integer", 480), ("integer", 960)):
         options = load_experiment(f"openimages-{quantizer[:3]}-c0-{channels}").options
         assert (options.model.quantizer, options.model.channels_max) == (quantizer, channels)
@@ -101,7 +103,7 @@ def test_names_patterns_and_files(tmp_path: Path) -> None:
     assert len(find_experiments(["*"])) == len(experiment_names())
     others = ["mnist-ohm-c0-8-lambda0.95-0.999", "mnist-ohm-c8-16-lambda0.85-0.9"]
     middle = "mnist-ohm-c8-16-lambda0.95-0.999"
-    assert [e.name for e in find_experiments(others)] == [BASE, others[0], middle, others[1]]  # starts come first
+    assert [e.name for e in find_experiments(others)] == [BASE, others[0], middle, others[1]]  # predecessors come first
     (tmp_path / "own.toml").write_text(MINIMAL)
     (own,) = find_experiments([str(tmp_path / "own.toml")])
     assert (own.name, own.options) == ("own", TrainOptions())
@@ -143,11 +145,11 @@ def test_names_patterns_and_files(tmp_path: Path) -> None:
             MINIMAL + "refinement = true\n[train]\ninitialisation = 'vector'\nstart_from = 'mine'\n",
             "start_from is 'mine'",
         ),
-        (MINIMAL + "[train]\nstart_from = 'photo'\n", "for digits with OHM and refinement"),
+        (MINIMAL + "[train]\nstart_from = 'photo'\n", "for digits with OHM and residual quantization"),
         ("model = 3\n", r"\[model\] must be a table"),
     ],
 )
-def test_a_wrong_file_says_what_is_right(tmp_path: Path, text: str, message: str) -> None:
+def test_a_wrong_file_is_refused_with_a_remedy(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "own.toml").write_text(text)
     with pytest.raises(ConfigError, match=message):
         load_experiment(tmp_path / "own.toml")

@@ -1,10 +1,9 @@
-import dataclasses
+"""The published models: parameter counts, and coding against training."""
 
 import pytest
 import torch
 
-from ohmq.errors import ConfigError
-from ohmq.models import MnistConfig, ModelConfig, OpenImagesConfig, build_model, config_from_dict
+from ohmq.models import MnistConfig, ModelConfig, OpenImagesConfig, build_model
 from ohmq.models.priors.factorized import FactorizedPrior
 from ohmq.models.priors.static import StaticPrior
 
@@ -100,32 +99,3 @@ def test_factorized_density_is_a_distribution() -> None:
     values = torch.arange(-6, 8).float().expand(3, -1)
     inner = density.likelihood(values).double()
     torch.testing.assert_close(inner, p[:, 1:-1], atol=1e-5, rtol=1e-3)
-
-
-def test_configuration_round_trip_and_refusals() -> None:
-    for config in every_config():
-        assert config_from_dict(config.to_dict()) == config
-    with pytest.raises(ConfigError, match="unknown keys.*colour"):
-        config_from_dict({"family": "mnist", "colour": 1})
-    with pytest.raises(ConfigError, match="family 'vgg'"):
-        config_from_dict({"family": "vgg"})
-    for changes in (
-        {"quantizer": "best"},
-        {"prior": "none"},
-        {"prior": "context", "quantizer": "integer"},
-        {"channels_min": 9},
-        {"channels_max": 0},
-        {"num_symbols": 1},
-        {"context_group": 0},
-    ):
-        with pytest.raises(ConfigError):
-            dataclasses.replace(MnistConfig(channels_max=8), **changes)
-
-
-def test_cut_points() -> None:
-    assert MnistConfig(channels_max=16).cut_points == tuple(range(1, 17))
-    assert MnistConfig(channels_max=5).cut_points == (1, 2, 3, 4, 5)
-    many = MnistConfig(channels_max=40).cut_points
-    assert len(many) == 16
-    assert many[-1] == 40
-    assert list(many) == sorted(set(many))

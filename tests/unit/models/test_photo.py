@@ -27,7 +27,12 @@ from ohmq.model_files.frozen_model import load_model, save_model
 from ohmq.model_files.integer_prior import integer_prior
 from ohmq.models import PhotoConfig, PhotoIntegerModel, PhotoModel, build_model, config_from_dict
 from ohmq.models.photo import block_filters
-from ohmq.training.photo.initialise import PhotoDesign, design_photo_codec, start_integer_model, start_photo_model
+from ohmq.training.photo.initialise import (
+    PhotoDesign,
+    design_photo_codec,
+    initialise_integer_model,
+    initialise_photo_model,
+)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +83,7 @@ def test_the_start_orders_passes_by_what_they_save(design: PhotoDesign) -> None:
 def test_the_started_model_codes_better_with_more_channels(design: PhotoDesign) -> None:
     model = build_model(design.config)
     assert isinstance(model, PhotoModel)
-    start_photo_model(model, design)
+    initialise_photo_model(model, design)
     image = torch.from_numpy(np.asarray(picture(160, 96, 50)).copy()).permute(2, 0, 1)[None] / 255
     errors, bits = [], []
     with torch.no_grad():
@@ -241,7 +246,7 @@ def test_the_twin_with_integer_rounding_starts_well_and_codes(design: PhotoDesig
     found = design_photo_codec(photos, config)
     twin = build_model(found.config)
     assert isinstance(twin, PhotoIntegerModel)
-    start_integer_model(twin, found, photos)
+    initialise_integer_model(twin, found, photos)
     twin.eval()
     with torch.no_grad():
         output = twin(twin.normalise(photos[:1]), torch.tensor([12]))

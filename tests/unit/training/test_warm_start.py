@@ -1,4 +1,4 @@
-"""Warm starts and growing: what they hand over codes as what it came from."""
+"""Warm starts and models of other sizes code as the models that they are made from."""
 
 import dataclasses
 
@@ -10,7 +10,6 @@ from PIL import Image
 from ohmq.errors import ConfigError
 from ohmq.models import MnistConfig, build_model
 from ohmq.models.quantizers.one_hot_max import OneHotMax
-from ohmq.training.options import TrainOptions
 from ohmq.training.published.grow import grow_symbols, resize_channels
 from ohmq.training.published.warm_start import ScalarBottleneck, VectorBottleneck
 
@@ -35,7 +34,7 @@ def vector_model(images: torch.Tensor, num_symbols: int = 12):  # type: ignore[n
     return model, bottleneck
 
 
-def test_the_vector_start_chooses_the_nearest_codeword(images: torch.Tensor) -> None:
+def test_vector_warm_start_sets_nearest_codewords(images: torch.Tensor) -> None:
     model, bottleneck = vector_model(images, num_symbols=8)
     bottleneck.transfer(model.normalise(images))
     quantizer = model.quantizer
@@ -43,15 +42,15 @@ def test_the_vector_start_chooses_the_nearest_codeword(images: torch.Tensor) -> 
     with torch.no_grad():
         symbols = model.symbols(model.normalise(images)).flatten(0, 2)
         latent = model.analysis_transform(model.normalise(images)).relu().permute(0, 2, 3, 1).reshape(len(symbols), -1)
-        rest = latent - quantizer.output_bias
+        residual = latent - quantizer.output_bias
         for c in range(5):
-            nearest = torch.cdist(rest, quantizer.codewords[c]).argmin(1)
+            nearest = torch.cdist(residual, quantizer.codewords[c]).argmin(1)
             assert (nearest == symbols[:, c]).float().mean() > 0.999
-            rest = rest - quantizer.codewords[c][symbols[:, c]]
-        assert rest.square().sum() < 0.3 * (latent - latent.mean(0)).square().sum()
+            residual = residual - quantizer.codewords[c][symbols[:, c]]
+        assert residual.square().sum() < 0.3 * (latent - latent.mean(0)).square().sum()
 
 
-def test_the_scalar_start_is_a_uniform_quantizer(images: torch.Tensor) -> None:
+def test_scalar_warm_start_sets_a_uniform_quantizer(images: torch.Tensor) -> None:
     torch.manual_seed(2)
     model = build_model(MnistConfig(channels_max=4, num_symbols=32))
     model.initialise_variance_preserving()  # type: ignore[operator]
@@ -60,11 +59,11 @@ def test_the_scalar_start_is_a_uniform_quantizer(images: torch.Tensor) -> None:
     active = torch.full((len(images),), 4)
     with torch.no_grad():
         expected = bottleneck(model.normalise(images), active).reconstruction
-        found = model(model.normalise(images), active)
-    assert (found.reconstruction - expected).square().mean() < 1e-6
+        output = model(model.normalise(images), active)
+    assert (output.reconstruction - expected).square().mean() < 1e-6
     symbols = model.symbols(model.normalise(images)).flatten(0, 2)
     counted = sum(float(np.log2(len(symbols) / np.bincount(column)[column]).sum()) for column in symbols.T.numpy())
-    assert float(found.bits.sum()) == pytest.approx(counted, rel=0.02)
+    assert float(output.bits.sum()) == pytest.approx(counted, rel=0.02)
 
 
 def test_a_grown_model_codes_almost_as_before(images: torch.Tensor) -> None:
@@ -106,7 +105,7 @@ def test_a_model_with_other_channels_codes_as_before(images: torch.Tensor, chann
             assert torch.equal(before.reconstruction, after.reconstruction)
             assert torch.allclose(before.bits, after.bits)
     if channels > 5:
-        # The new channels quantize what is left, at about the bits of their counted symbols.
+        # The new channels quantize the residual, at about the bits of their counted symbols.
         symbols = resized.symbols(normalised).flatten(0, 2)
         counted = sum(float(np.log2(len(symbols) / np.bincount(c)[c]).sum()) for c in symbols.T[5:].numpy())
         with torch.no_grad():
@@ -119,17 +118,8 @@ def test_a_model_with_other_channels_codes_as_before(images: torch.Tensor, chann
         assert float(more) == pytest.approx(counted, rel=0.05)
 
 
-def test_other_channels_of_another_model_are_refused(images: torch.Tensor) -> None:
+def test_resizing_to_another_configuration_is_refused(images: torch.Tensor) -> None:
     model, _ = vector_model(images)
     for changes in ({"num_symbols": 8}, {"context_hidden": 16}, {"context_group": 2}, {"prior": "static"}):
         with pytest.raises(ConfigError, match="another configuration"):
             resize_channels(model, dataclasses.replace(model.config, **changes), images)  # type: ignore[arg-type]
-
-
-def test_what_cannot_start_or_grow_is_refused() -> None:
-    with pytest.raises(ConfigError, match="refinement"):
-        TrainOptions(model=MnistConfig(), grow_epochs=2)
-    with pytest.raises(ConfigError, match="refinement"):
-        TrainOptions(model=MnistConfig(), initialisation="vector")
-    with pytest.raises(ConfigError, match="without refinement"):
-        TrainOptions(model=MnistConfig(residual_quantization=True), initialisation="scalar")

@@ -1,46 +1,60 @@
-"""Training of the photo codec's quick analysis: what the deep one gives, for an encoder that decodes and chooses again."""
+"""Distillation of the photo family's analysis transform: a small one learns the latents of the full one."""
 
 import dataclasses
 
 import torch
 from torch import Tensor
 
-from ohmq.evaluation.results import Curve
 from ohmq.models import PhotoConfig, PhotoModel, build_model
 from ohmq.models.config import GREY_LEVELS
 from ohmq.models.photo import PhotoAnalysis
 from ohmq.training.options import TrainOptions
-from ohmq.training.photo.module import PhotoModule
+from ohmq.training.photo.module import PhotoModule, PhotoTargets
 
-__all__ = ["PATCHES", "DistilledAnalysisModule", "with_distilled_analysis"]
+__all__ = ["DISTILLED_CHANNELS", "DistilledAnalysisModule", "with_distilled_analysis"]
 
-PATCHES = 112
-"""Channels of the quick analysis: as many as leave room for a step of feedback in the encoder's 80 kFLOPs a pixel."""
-BLOCKS = 2
-"""Its residual blocks."""
-PATH = "analysis_transform.path"
+DISTILLED_CHANNELS = 112
+"""Channels of the distilled analysis transform: with these, one refinement pass fits into the encoder's 80 kFLOPs a pixel."""
+DISTILLED_BLOCKS = 2
+"""Residual blocks of the distilled analysis transform."""
+CONVOLUTIONS = "analysis_transform.path"
+"""Prefix of the trained parameters' names: the convolutions beside the block transform."""
 
 
 def with_distilled_analysis(model: PhotoModel) -> PhotoModel:
-    """The model with a quick analysis in place of a deep one, its convolutions not trained yet: they give nothing."""
+    """Replace the full analysis transform of a model with a distilled one that is not trained yet.
+
+    Args:
+        model: a photo model with a full analysis transform.
+
+    Returns:
+        A new model. The last convolutions of its analysis transform are zero, so that the block transform acts alone.
+    """
     config = model.config
     assert isinstance(config, PhotoConfig)
-    quick = build_model(dataclasses.replace(config, distilled_channels=PATCHES, analysis_blocks=(0, BLOCKS)))
-    assert isinstance(quick, PhotoModel)
-    kept = {name: value for name, value in model.state_dict().items() if not name.startswith(PATH)}
-    quick.load_state_dict(quick.state_dict() | kept)
-    return quick
+    distilled_config = dataclasses.replace(
+        config, distilled_channels=DISTILLED_CHANNELS, analysis_blocks=(0, DISTILLED_BLOCKS)
+    )
+    distilled = build_model(distilled_config)
+    assert isinstance(distilled, PhotoModel)
+    kept = {name: value for name, value in model.state_dict().items() if not name.startswith(CONVOLUTIONS)}
+    distilled.load_state_dict(distilled.state_dict() | kept)
+    return distilled
 
 
 class DistilledAnalysisModule(PhotoModule):
-    """Least squares between the latents of both analyses; all but the quick one's convolutions stays as it is.
+    """Knowledge distillation of the analysis transform (Hinton et al., Distilling the knowledge in a neural network, 2015).
 
-    What it lacks, feedback makes good: the encoder sees what its latent decodes to, see `ohmq.encoder.refine`. Validation is
-    without feedback.
+    The loss is the mean squared difference of both latents; all but the convolutions of the distilled analysis transform
+    stays as it is. Analysis by synthesis (`ohmq.encoder.refine`) makes up for the rest of the difference; validation runs
+    without it.
 
     Args:
-        options, model, total_steps, rates_bpp, lambdas, anchor: of `PhotoModule`; the model has a quick analysis.
-        deep: the analysis to learn from.
+        options: the run; its model is ``model.config``.
+        model: a photo model with a distilled analysis transform.
+        total_steps: steps of the stage.
+        targets: rates and lambdas of the channels, for validation.
+        full_analysis: the analysis transform to learn from.
     """
 
     def __init__(
@@ -48,17 +62,20 @@ class DistilledAnalysisModule(PhotoModule):
         options: TrainOptions,
         model: PhotoModel,
         total_steps: int,
-        rates_bpp: Tensor,
-        lambdas: Tensor,
-        anchor: Curve,
-        deep: PhotoAnalysis,
+        targets: PhotoTargets,
+        *,
+        full_analysis: PhotoAnalysis,
     ) -> None:
-        super().__init__(dataclasses.replace(options, only=PATH), model, total_steps, rates_bpp, lambdas, anchor)
-        self.deep = deep.requires_grad_(False)
+        super().__init__(dataclasses.replace(options, only=CONVOLUTIONS), model, total_steps, targets)
+        self.deep = full_analysis.requires_grad_(False)  # the attribute's name is part of checkpoints
         self.deep.low_precision = False
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        """The mean square of a batch of crops in [0, 1], (B, 3, H, W), logged in squared grey levels of their pixels."""
+        """Compute the mean squared difference of the latents; ``train_mse`` is in squared grey levels a pixel value.
+
+        Shape:
+            batch: (batch, 3, H, W), in [0, 1].
+        """
         images = self.model.normalise(batch).contiguous(memory_format=torch.channels_last)
         squares = (self.model.analysis_transform(images) - self.deep(images)).square()
         loss = squares.mean()

@@ -1,4 +1,4 @@
-"""Filters after the synthesis of a photo model, fitted to photos that were decoded with it."""
+"""Fitting of a photo model's classified post-filter, to photos that the model has decoded."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,16 +19,24 @@ from ohmq.utils.provenance import command_line
 
 __all__ = ["PHOTOS", "filter_photos", "fit_filters", "fitted_at"]
 
+Progress = Callable[[int], Any]
+"""Called with the number of photos done since the last call."""
+
 SHARES = (0.028, 0.064, 0.116, 0.269, 0.402, 0.535, 0.678, 0.758, 0.92, 1.0)
-"""Of all channels: sets of filters are fitted at the cut points that are nearest."""
+"""Shares of all channels: a set of filters is fitted at the cut point nearest to each."""
 PHOTOS = 240
-"""Filters are fitted to, if nothing else is said."""
+"""Default number of photos to fit filters to."""
 RIDGE = 1e-3
-"""Added to the squares of the features, times their mean: what keeps the weights of a class with few pixels small."""
+"""Ridge regularisation relative to the mean square of the features: keeps weights of classes with few pixels small."""
+LEAST_ERROR = 1e-3
+"""Lower bound of a photo's mean squared error, in squared grey levels, where photos are weighted by its inverse."""
 
 
 def fitted_at(cut_points: Sequence[int]) -> list[int]:
-    """The numbers of channels that sets of filters are fitted at.
+    """Choose the numbers of channels that sets of filters are fitted at.
+
+    Args:
+        cut_points: numbers of channels that the model can be cut at, ascending.
 
     Example:
         >>> fitted_at((2, 8, 20, 100, 250, 500, 640, 1000))
@@ -39,34 +47,39 @@ def fitted_at(cut_points: Sequence[int]) -> list[int]:
 
 
 def filter_photos(data_base_path: Path, count: int = PHOTOS) -> list[Path]:
-    """Photos to fit filters to: evenly spread ones of those to train on.
+    """List photos to fit filters to, evenly spread over the training photos.
 
     Args:
-        data_base_path: where `ohmq.datasets.photos.photo_folder` finds them. count: how many; fewer if there are no more.
+        data_base_path: folder in which `ohmq.datasets.photos.photo_folder` looks for them.
+        count: number of photos; fewer if the folder has fewer.
 
     Raises:
-        ConfigError: none there.
+        ConfigError: no photos there.
     """
     files = photo_files(photo_folder(data_base_path, "train"), BLOCK)
     return files[:: max(1, len(files) // count)][:count]
 
 
-def fit_filters(
-    frozen: FrozenModel, files: Sequence[Path], progress: Callable[[int], Any] = lambda count: None
-) -> FrozenModel:
-    """A photo model with filters that bring its decoded pictures as near to photos as filters of these classes can.
+def fit_filters(frozen: FrozenModel, files: Sequence[Path], progress: Progress = lambda count: None) -> FrozenModel:
+    """Fit a classified post-filter to a photo model.
 
-    Least squares a class, each photo weighted by one over its mean squared error: what counts is PSNR.
+    A least-squares fit for each class, as in the adaptive loop filter of VVC (Karczewicz et al., VVC in-loop filters,
+    2021). Each photo is weighted by one over its mean squared error, because the mean PSNR counts.
 
     Args:
-        frozen: the model; filters that it has are replaced. files: photos, each at least a block a side.
+        frozen: the model; its filters, if any, are replaced.
+        files: photos, each at least a block wide and high.
         progress: called with the number of photos done since the last call.
 
+    Returns:
+        The model with its filters.
+
     Raises:
-        ConfigError: a model of another family. UnsupportedImageError: a photo that cannot be read.
+        ConfigError: a model of another family.
+        UnsupportedImageError: a photo that cannot be read.
     """
     if not isinstance(frozen.config, PhotoConfig):
-        raise ConfigError(f"{frozen.name} is no photo model: only these have filters after the synthesis")
+        raise ConfigError(f"{frozen.name} is no photo model: only these have a post-filter")
     codec = Codec(frozen)
     counts = fitted_at(frozen.config.cut_points)
     squares = np.zeros((len(counts), CLASSES, FEATURES, FEATURES))
@@ -75,15 +88,15 @@ def fit_filters(
         pixels = read_photo(file)
         height, width = (side // BLOCK * BLOCK for side in pixels.shape[:2])
         photo = Image.fromarray(pixels[:height, :width])
-        # Without feedback: what is missing then has the same shape, and is there in half the time.
-        source = codec.latent(photo, tile=0, effort=0) if codec.config.supports_rdoq else codec.analyse(photo, tile=0)
-        wanted = np.asarray(photo, np.float32).transpose(2, 0, 1)
-        for place, count in enumerate(counts):
-            symbols = codec.decode(codec.encode(source, count))[1].values
+        # Without analysis by synthesis: the errors have the same structure, and coding takes half the time.
+        latent = codec.latent(photo, tile=0, effort=0) if codec.config.supports_rdoq else codec.analyse(photo, tile=0)
+        original = np.asarray(photo, np.float32).transpose(2, 0, 1)
+        for index, count in enumerate(counts):
+            symbols = codec.decode(codec.encode(latent, count))[1].values
             decoded = frozen.transforms.unfiltered(symbols, count)[0]
-            _add(squares[place], products[place], decoded, wanted)
+            _accumulate(squares[index], products[index], decoded, original)
         progress(1)
-    weights = np.stack([_solved(*sums) for sums in zip(squares, products, strict=True)])
+    weights = np.stack([_solve(*sums) for sums in zip(squares, products, strict=True)])
     provenance: dict[str, Any] = {
         "command": command_line(),
         "model": frozen.model_id.hex(),
@@ -93,30 +106,37 @@ def fit_filters(
     return with_post_filter(frozen, PostFilter.rounded(counts, weights), provenance)
 
 
-def _add(
+def _accumulate(
     squares: NDArray[np.float64],
     products: NDArray[np.float64],
     decoded: NDArray[np.float32],
-    wanted: NDArray[np.float32],
+    original: NDArray[np.float32],
 ) -> None:
-    """Add what a photo says to the sums of each class; decoded and wanted (3, H, W)."""
+    """Add a photo to the normal equations of each class.
+
+    Args:
+        squares: sums of feature products, (CLASSES, FEATURES, FEATURES), changed in place.
+        products: sums of features times errors, (CLASSES, FEATURES, 3), changed in place.
+        decoded: unfiltered decoded photo, (3, H, W), in grey levels.
+        original: the photo, (3, H, W), in grey levels.
+    """
     padded = np.pad(decoded, ((0, 0), (REACH, REACH), (REACH, REACH)), mode="reflect")
-    kinds = classify(padded)
-    order, ends = group_by_class(kinds)
-    error = (wanted - decoded).reshape(3, -1)
-    weight = 1 / max(float(np.square(error).mean()), 1e-3)
+    class_map = classify(padded)
+    order, ends = group_by_class(class_map)
+    error = (original - decoded).reshape(3, -1)
+    weight = 1 / max(float(np.square(error).mean()), LEAST_ERROR)
     start = 0
-    for kind, end in enumerate(ends):
+    for index, end in enumerate(ends):
         if end > start:
-            chosen = order[start:end]
-            found = clipped_differences(padded, kinds, chosen)
-            squares[kind] += weight * (found @ found.T)
-            products[kind] += weight * (found @ error[:, chosen].T)
+            pixels = order[start:end]
+            values = clipped_differences(padded, class_map, pixels)
+            squares[index] += weight * (values @ values.T)
+            products[index] += weight * (values @ error[:, pixels].T)
         start = end
 
 
-def _solved(squares: NDArray[np.float64], products: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The filters of each class, (CLASSES, 3, FEATURES)."""
+def _solve(squares: NDArray[np.float64], products: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Solve the normal equations of each class: weights (CLASSES, 3, FEATURES)."""
     scale = np.trace(squares, axis1=1, axis2=2) / FEATURES
     ridge = (RIDGE * (scale + 1))[:, None, None] * np.eye(FEATURES)
     return np.linalg.solve(squares + ridge, products).transpose(0, 2, 1)

@@ -1,5 +1,6 @@
-"""Training of the photo codec."""
+"""Lightning module of the photo family: rate–distortion training of all numbers of channels at once."""
 
+import dataclasses
 import math
 from collections import deque
 from typing import Any
@@ -18,9 +19,9 @@ from ohmq.models.photo import PhotoAnalysis, PhotoSynthesis
 from ohmq.training.module import TrainingModule
 from ohmq.training.options import TrainOptions
 
-__all__ = ["PhotoModule", "rate_distortion"]
+__all__ = ["RATE_FACTORS", "PhotoModule", "PhotoTargets", "rate_distortion"]
 
-RATE_FACTORS = {  # learning rates relative to the networks': what the warm start set well takes small steps
+RATE_FACTORS = {
     "prior.logits": 2.0,
     "prior.features": 1.0,
     "prior.own": 2.0,
@@ -35,27 +36,63 @@ RATE_FACTORS = {  # learning rates relative to the networks': what the warm star
     "analysis_transform.0.block": 0.02,
     "synthesis_transform.1.block": 0.02,
 }
-TYPICAL_DISTORTION, TYPICAL_GROWTH, LEAST_DISTORTION = 0.45, 4.6, 0.01
-"""Of the loss, in bits a pixel: the largest m, what the root of lambda is multiplied by to give m, and epsilon."""
-WATCHED_STEPS, DIVERGED = 40, 3.0
-"""Training stops when the mean loss of so many steps is so many times its least; a resumed run starts to watch anew."""
+"""Learning rates of parameters relative to the others': well initialised parameters take small steps."""
+TYPICAL_DISTORTION = 0.45
+"""Largest m of the loss, in bits per pixel."""
+TYPICAL_GROWTH = 4.6
+"""Ratio of m to the square root of lambda, below that."""
+LEAST_DISTORTION = 0.01
+"""Epsilon of the loss, in bits per pixel."""
+WATCHED_STEPS = 40
+"""Steps whose mean loss is watched for divergence; a resumed run starts to watch anew."""
+DIVERGED = 3.0
+"""Training stops when the watched mean loss exceeds its least value by this factor."""
 VALIDATION_CUTS = 6
+"""Cut points that are validated."""
 ALL_CHANNELS_EVERY = 4
-"""One image in so many trains all channels; the others a prefix whose log rate is drawn uniformly."""
+"""One image in this many trains all channels; the others train a prefix whose log rate is drawn uniformly."""
 
 
-def rate_distortion(rate: Tensor, error: Tensor, value: Tensor) -> Tensor:
-    """What training makes small, see `PhotoModule`: of bits a pixel, squared grey levels and lambda of each image."""
-    typical = (TYPICAL_GROWTH * value.sqrt()).clamp(max=TYPICAL_DISTORTION)
-    distortion = 2 * (typical * (value * error + LEAST_DISTORTION)).sqrt()
-    return (rate + distortion) * (0.15 * value**-0.35)
+def rate_distortion(rate: Tensor, error: Tensor, lambdas: Tensor) -> Tensor:
+    """Compute the loss of each image, see `PhotoModule`.
+
+    Args:
+        rate: bits per pixel.
+        error: mean squared error in squared grey levels (of 255).
+        lambdas: Lagrange multiplier, bits per pixel for one squared grey level.
+
+    Shape:
+        rate, error, lambdas: (batch,), or scalars. Returns the same.
+    """
+    typical = (TYPICAL_GROWTH * lambdas.sqrt()).clamp(max=TYPICAL_DISTORTION)
+    distortion = 2 * (typical * (lambdas * error + LEAST_DISTORTION)).sqrt()
+    return (rate + distortion) * (0.15 * lambdas**-0.35)
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotoTargets:
+    """Rates and lambdas that channels are trained at, and the curve that validation compares with.
+
+    Attributes:
+        rates_bpp: estimated rate of each prefix of the channels, (C,), of the design.
+        lambdas: slope at which each prefix is optimal, (C,), bits per pixel for one squared grey level.
+        anchor: JPEG's curve on the validation photos.
+    """
+
+    rates_bpp: Tensor
+    lambdas: Tensor
+    anchor: Curve
 
 
 def has_bfloat16(cpu: bool) -> bool:
-    """Whether training, on the processor alone or where it would run, gets bfloat16 products in hardware."""
+    """Check whether the hardware multiplies bfloat16.
+
+    Args:
+        cpu: ask about the processor, even where an accelerator is present.
+    """
     if torch.cuda.is_available() and not cpu:
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # not in every torch that we support
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # missing in some supported releases of torch
     return any(getattr(torch.cpu, probe, bool)() for probe in probes)
 
 
@@ -65,14 +102,18 @@ class PhotoModule(TrainingModule):
     $$ \\mathrm{loss} = \\left(R + 2 \\sqrt{m_k (\\lambda_k D + \\epsilon)}\\right) \\cdot 0.15\\, \\lambda_k^{-0.35},
        \\qquad m_k = \\min(0.45, 4.6 \\sqrt{\\lambda_k}) $$
 
-    with R in bits a pixel, D in squared grey levels, and lambda_k the slope at which prefix k is optimal (of the warm start).
-    m is what lambda D usually is in a trained model, where the gradient is that of R + lambda D; smooth pictures, whose D is
-    smaller, weigh more, half-way to the mean PSNR by which codecs are compared.
+    with R in bits per pixel, D in squared grey levels, and lambda_k the slope at which prefix k is optimal (by the design).
+    m is the usual value of lambda D in a trained model; there the gradient is that of R + lambda D. Smooth images, whose D
+    is smaller, weigh more: half-way to the mean PSNR by which codecs are compared.
 
     Args:
-        options: the run. model: what to train. total_steps: of the run.
-        rates_bpp, lambdas: of each prefix, shape (C,).
-        anchor: JPEG's curve on the validation photos.
+        options: the run; its model is ``model.config``.
+        model: the model to train, in place.
+        total_steps: steps of the stage.
+        targets: rates and lambdas of the channels, and the anchor of validation.
+
+    Raises:
+        ConfigError: ``options.only`` leaves no parameter to train.
     """
 
     def __init__(
@@ -80,26 +121,25 @@ class PhotoModule(TrainingModule):
         options: TrainOptions,
         model: PhotoModel | PhotoIntegerModel,
         total_steps: int,
-        rates_bpp: Tensor,
-        lambdas: Tensor,
-        anchor: Curve,
+        targets: PhotoTargets,
     ) -> None:
         super().__init__(options, total_steps, options.learning_rate, options.schedule)
-        self.model, self.anchor = model, anchor
-        self.register_buffer("rates_bpp", rates_bpp)
-        self.register_buffer("lambdas", lambdas)
+        self.model, self.anchor = model, targets.anchor
+        self.register_buffer("rates_bpp", targets.rates_bpp)
+        self.register_buffer("lambdas", targets.lambdas)
         self.rates_bpp: Tensor
         self.lambdas: Tensor
-        self.recent: deque[float] = deque(maxlen=WATCHED_STEPS)
-        self.least = math.inf
+        self.recent_losses: deque[float] = deque(maxlen=WATCHED_STEPS)
+        self.least_loss = math.inf
         self._choose_parameters()
         self.keep_average(model)
         if options.precision == "bfloat16" or (options.precision == "auto" and has_bfloat16(options.cpu)):
-            for part in model.modules():
-                if isinstance(part, PhotoAnalysis | PhotoSynthesis):
-                    part.low_precision = True
+            for layer in model.modules():
+                if isinstance(layer, PhotoAnalysis | PhotoSynthesis):
+                    layer.low_precision = True
 
     def _choose_parameters(self) -> None:
+        """Freeze the temperatures, and all parameters that ``options.only`` leaves out."""
         if isinstance(self.model, PhotoModel):
             self.model.quantizer.log_temperature.requires_grad_(False)
         for name, parameter in self.model.named_parameters():
@@ -113,13 +153,13 @@ class PhotoModule(TrainingModule):
 
     @property
     def final_model(self) -> PhotoModel | PhotoIntegerModel:
-        """What is validated and exported: the averaged weights where there are any."""
+        """The model that is validated and exported: with averaged weights where there are any."""
         module = self.model if self.averaged is None else self.averaged.module
         assert isinstance(module, PhotoModel | PhotoIntegerModel)
         return module
 
     def configure_optimizers(self) -> Any:
-        """Adam with a factor of the learning rate for what the warm start set."""
+        """Build Adam with the learning rates of `RATE_FACTORS`."""
         groups: dict[float, list[torch.nn.Parameter]] = {}
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
@@ -129,7 +169,12 @@ class PhotoModule(TrainingModule):
         return self.scheduled(torch.optim.Adam(parameters, weight_decay=self.options.weight_decay, fused=True))
 
     def draw_channels(self, batch: int) -> Tensor:
-        """How many channels each of this process's images trains: one in `ALL_CHANNELS_EVERY` all, the others spread evenly.
+        """Draw the number of channels that each of this process's images trains.
+
+        One image in `ALL_CHANNELS_EVERY` trains all channels; the others are spread evenly over the log rates.
+
+        Args:
+            batch: images of this process.
 
         Shape:
             Returns: (batch,), int64, in descending order.
@@ -137,37 +182,38 @@ class PhotoModule(TrainingModule):
         config = self.options.model
         low, high = self.rates_bpp[config.cut_points[0] - 1].log(), self.rates_bpp[-1].log()
         images = batch * self.trainer.world_size
-        place = (torch.arange(images, 0, -1) - self.draw_uniform(images)) / images * (1 + 1 / (ALL_CHANNELS_EVERY - 1))
-        wanted = (low + place[self.share].to(low) * (high - low)).exp()
-        return (torch.searchsorted(self.rates_bpp, wanted) + 1).clamp(max=config.channels_max)
+        strata = (torch.arange(images, 0, -1) - self.draw_uniform(images)) / images
+        fractions = strata * (1 + 1 / (ALL_CHANNELS_EVERY - 1))  # of the range of log rates; from 1 on: all channels
+        rates = (low + fractions[self.share].to(low) * (high - low)).exp()
+        return (torch.searchsorted(self.rates_bpp, rates) + 1).clamp(max=config.channels_max)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        """The loss of a batch of crops in [0, 1]."""
+        """Compute the loss of crops (batch, 3, H, W) in [0, 1]."""
         images = self.model.normalise(batch).contiguous(memory_format=torch.channels_last)
         loss, rate, error = self._loss(self.model, images, self.draw_channels(len(images)))
-        self._watch(float(loss.detach()))
+        self._stop_if_diverged(float(loss.detach()))
         self.log("loss", loss, prog_bar=True, logger=False)
         self.log_dict({"train_loss": loss, "train_mse": error, "train_rate_bpp": rate}, on_step=True, sync_dist=True)
         return loss
 
-    def _watch(self, loss: float) -> None:
-        self.recent.append(loss)
-        if len(self.recent) < WATCHED_STEPS:
+    def _stop_if_diverged(self, loss: float) -> None:
+        self.recent_losses.append(loss)
+        if len(self.recent_losses) < WATCHED_STEPS:
             return
-        mean = sum(self.recent) / WATCHED_STEPS
-        self.least = min(self.least, mean)
-        if not mean < DIVERGED * self.least:
+        mean = sum(self.recent_losses) / WATCHED_STEPS
+        self.least_loss = min(self.least_loss, mean)
+        if not mean < DIVERGED * self.least_loss:
             raise ConfigError(
                 f"training diverged at step {self.global_step}: the mean loss of {WATCHED_STEPS} steps rose from "
-                f"{self.least:.3g} to {mean:.3g}; resume from the last checkpoint with a smaller learning rate"
+                f"{self.least_loss:.3g} to {mean:.3g}; resume from the last checkpoint with a smaller learning rate"
             )
 
     def on_train_start(self) -> None:
-        """A resumed run takes the learning rate of its options, not that of the checkpoint."""
+        """Set the learning rate of the options, which a resumed run may have changed since the checkpoint."""
         for optimizer in self.trainer.optimizers:
             for group, factor in zip(optimizer.param_groups, self.factors, strict=True):
-                before = group.get("initial_lr", group["lr"])
-                group["lr"] *= self.learning_rate * factor / before
+                recorded = group.get("initial_lr", group["lr"])
+                group["lr"] *= self.learning_rate * factor / recorded
                 group["initial_lr"] = self.learning_rate * factor
         for config in self.trainer.lr_scheduler_configs:
             config.scheduler.base_lrs = [self.learning_rate * factor for factor in self.factors]
@@ -179,41 +225,41 @@ class PhotoModule(TrainingModule):
         return rate_distortion(rate, error, self.lambdas[active - 1]).mean(), rate.mean(), error.mean()
 
     def validation_cuts(self) -> list[int]:
-        """Numbers of channels that are validated."""
+        """List the numbers of channels that are validated, evenly spread over the cut points."""
         cuts = self.options.model.cut_points
-        places = np.linspace(0, len(cuts) - 1, min(VALIDATION_CUTS, len(cuts))).round().astype(int)
-        return [cuts[place] for place in places]
+        indexes = np.linspace(0, len(cuts) - 1, min(VALIDATION_CUTS, len(cuts))).round().astype(int)
+        return [cuts[index] for index in indexes]
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        """Rate, PSNR and loss of one whole photo at some cuts."""
+        """Log rate, PSNR and loss of one whole photo, (1, 3, H, W), uint8, at `validation_cuts`."""
         model = self.final_model
         images = model.normalise(batch.float() / 255).contiguous(memory_format=torch.channels_last)
-        mean = images.new_zeros(())
+        mean_loss = images.new_zeros(())
         cuts = self.validation_cuts()
         for count in cuts:
             output = model(images, torch.tensor([count]))
             decoded = model.denormalise(output.reconstruction).clamp(0, 1).mul(255).round()
             error = (decoded - batch).square().mean()
             rate = output.bits.sum() / batch[0, 0].numel()
-            mean = mean + rate_distortion(rate, error, self.lambdas[count - 1]) / len(cuts)
+            mean_loss = mean_loss + rate_distortion(rate, error, self.lambdas[count - 1]) / len(cuts)
             values = {f"val_bpp_{count}": rate, f"val_psnr_{count}": 10 * torch.log10(255**2 / error)}
             self.log_dict(values, batch_size=1, sync_dist=True)
             if batch_idx == 0 and count == cuts[len(cuts) // 2]:
-                self._show(torch.cat([batch, decoded.to(torch.uint8)], 3)[0])
-        self.log("val_loss", mean, prog_bar=True, batch_size=1, sync_dist=True)
+                self._log_image(torch.cat([batch, decoded.to(torch.uint8)], 3)[0])
+        self.log("val_loss", mean_loss, prog_bar=True, batch_size=1, sync_dist=True)
 
-    def _show(self, picture: Tensor) -> None:
+    def _log_image(self, image: Tensor) -> None:
         for logger in self.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("original and decoded", picture, self.global_step)
+                logger.experiment.add_image("original and decoded", image, self.global_step)
 
     def on_validation_epoch_end(self) -> None:
-        """BD-rate against JPEG on the validation photos."""
+        """Log the BD-rate against JPEG on the validation photos; NaN where there is none."""
         values = self.trainer.callback_metrics
         cuts = self.validation_cuts()
         try:
             rates, psnr = ([float(values[f"val_{kind}_{count}"]) for count in cuts] for kind in ("bpp", "psnr"))
             difference = bd_rate(self.anchor.rates_bpp, self.anchor.psnr_db, rates, psnr).percent
-        except (ConfigError, KeyError, ValueError):  # a curve too short or not monotone yet
+        except (ConfigError, KeyError, ValueError):  # the curve is too short, or not monotone yet
             difference = math.nan
         self.log("val_bd_rate_jpeg", difference, prog_bar=True, sync_dist=True)

@@ -1,13 +1,13 @@
-"""src/ohmq/training/photo/run.py."""
+"""Training run of the photo family: initialise from data, train all, then distil the analysis transform."""
 
 import dataclasses
 import logging
 import shutil
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import nn
 
 from ohmq.datasets.photos import CropLoader, WholePhotos
 from ohmq.errors import ConfigError
@@ -17,93 +17,159 @@ from ohmq.model_files.freeze import thaw
 from ohmq.model_files.resolve import resolve_model
 from ohmq.models import PhotoConfig, PhotoIntegerModel, PhotoModel, build_model
 from ohmq.models.photo import BLOCK
-from ohmq.training.fit import ResumeState, Stage, fit, is_first_process
+from ohmq.training.fit import DISTILL_STAGE, ResumeState, Stage, fit, is_first_process
 from ohmq.training.options import TrainOptions
 from ohmq.training.photo.distill_analysis import DistilledAnalysisModule, with_distilled_analysis
 from ohmq.training.photo.initialise import (
+    PhotoDesign,
     design_photo_codec,
     extend_photo_model,
-    start_integer_model,
-    start_photo_model,
+    initialise_integer_model,
+    initialise_photo_model,
 )
-from ohmq.training.photo.module import PhotoModule
+from ohmq.training.photo.module import PhotoModule, PhotoTargets
 from ohmq.training.sources import PhotoSource
+
+__all__ = ["DESIGN_CROP", "DESIGN_CROPS", "train_photo"]
 
 logger = logging.getLogger(__name__)
 
-DESIGN_CROPS, DESIGN_CROP = 256, 128
-"""Crops of training photos that the warm start of the photo codec looks at, and their side."""
+DESIGN_CROPS = 256
+"""Crops of training photos that the codec is designed on."""
+DESIGN_CROP = 128
+"""Side of these crops, in pixels."""
 
 
-def train_photo(options: TrainOptions, resume: Path | None, start: Path | None) -> Path:
+def train_photo(options: TrainOptions, *, resume: Path | None, start: Path | None) -> Path:
+    """Train a model of the photo family.
+
+    Args:
+        options: the run; its model is a `PhotoConfig`.
+        resume: checkpoint of the same run to resume from; None: start at the beginning.
+        start: path of the model that ``options.start_from`` names; None: ``start_from`` is a path or a shipped name.
+
+    Returns:
+        The last checkpoint, ``output_dir/last.ckpt``.
+
+    Raises:
+        ConfigError: data that cannot be trained on, a checkpoint of another configuration, or nothing to train.
+    """
     photos = PhotoSource(options)
-    done = ResumeState.of(resume, options) if resume else ResumeState("", None)
-    started = time.monotonic() - done.seconds
-    last, before = options.output_dir / "last.ckpt", options.output_dir / "train.ckpt"
-    quick = Stage("quick_analysis", None, 0 if options.only else options.quick_epochs)
-    if not options.epochs and not quick.epochs:
-        raise ConfigError(f"only is {options.only!r}: no quick analysis is made then, and with 0 epochs nothing else")
-    if done.stage == quick.name and not quick.epochs:
-        raise ConfigError(f"{done.path} has a quick analysis: to go on without one, name {before} as checkpoint")
-    if done.stage == "train" and not options.epochs:
-        raise ConfigError(f"{done.path} was written before the quick analysis: with 0 epochs nothing goes on from it")
-    design_crop = min(DESIGN_CROP, options.crop_size)
-    sample = next(iter(CropLoader(photos.files, DESIGN_CROPS, design_crop, seed=options.seed)))
-    assert isinstance(options.model, PhotoConfig)
-    design = design_photo_codec(sample, options.model)
-    model: PhotoModel | PhotoIntegerModel
-    if options.start_from:
-        model, design = extend_photo_model(thaw(resolve_model(start or options.start_from)), design)
-    else:
-        built = build_model(design.config)
-        if isinstance(built, PhotoIntegerModel):
-            start_integer_model(built, design, sample)
-        else:
-            assert isinstance(built, PhotoModel)
-            start_photo_model(built, design)
-        model = built
-    loader = CropLoader(photos.files, options.batch_size, options.crop_size, seed=options.seed)
-    validation = WholePhotos(photos.held_out, BLOCK)
-    anchor = classic_curve("jpeg", [photo[0].permute(1, 2, 0).numpy() for photo in validation])
-    assert isinstance(model.config, PhotoConfig)
-    if quick.epochs and model.config.distilled_channels:
+    state = ResumeState.read(resume, options) if resume else ResumeState()
+    started_at = time.monotonic() - state.seconds
+    distill_epochs = 0 if options.only else options.quick_epochs
+    _check_stages(options, state, distill_epochs)
+    model, design = _initial_model(options, photos, start)
+    if distill_epochs and _has_distilled_analysis(model):
         if not options.epochs:
             raise ConfigError(
-                f"{options.start_from} has a quick analysis already: with 0 epochs there is nothing to do"
+                f"{options.start_from} has a distilled analysis already: with 0 epochs there is nothing to do"
             )
-        logger.info("this model has a quick analysis already, which is trained as all else")
-        quick = dataclasses.replace(quick, epochs=0)
-
-    def arguments(model: PhotoModel | PhotoIntegerModel, epochs: int) -> dict[str, Any]:
-        for transform in (model.analysis_transform, model.synthesis_transform):
-            transform.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        own, steps = dataclasses.replace(options, model=model.config), epochs * len(loader)
-        found = {"rates_bpp": design.rates_bpp, "lambdas": design.lambdas}
-        return {"options": own, "model": model, "total_steps": steps, "anchor": anchor, **found}
-
-    if options.epochs and done.stage != quick.name:
-        module = PhotoModule(**arguments(model, options.epochs))
-        fit(module, Stage("train", model.config, options.epochs), options, loader, validation, done.path, started)
-        model, done = module.final_model, ResumeState("", None)
-        if quick.epochs and is_first_process():
-            _set_aside(options.output_dir)
-    if not quick.epochs:
-        return last
-    assert isinstance(model, PhotoModel)
-    torch.manual_seed(options.seed)
-    small, deep = with_distilled_analysis(model), model.analysis_transform
-    deep.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    learner = DistilledAnalysisModule(**arguments(small, quick.epochs), deep=deep)
-    stage = dataclasses.replace(quick, model=small.config)
-    own = dataclasses.replace(options, val_every=min(options.val_every, quick.epochs))
-    fit(learner, stage, own, loader, validation, done.path, started)
-    return last
+        logger.info("this model has a distilled analysis already, which is trained with all else")
+        distill_epochs = 0
+    run = _PhotoRun(options, photos, design, started_at)
+    checkpoint = state.path
+    if options.epochs and state.stage != DISTILL_STAGE:
+        model, checkpoint = run.train(model, checkpoint), None
+        if distill_epochs and is_first_process():
+            _keep_full_analysis(options.output_dir)
+    if distill_epochs:
+        assert isinstance(model, PhotoModel)
+        run.distill(model, distill_epochs, checkpoint)
+    return options.output_dir / "last.ckpt"
 
 
-def _set_aside(folder: Path) -> None:
-    """Keep the checkpoints of a photo model with its deep analysis: the next stage writes its own."""
-    for name, kept in (("last.ckpt", "train.ckpt"), ("best.ckpt", "train-best.ckpt")):
+def _check_stages(options: TrainOptions, state: ResumeState, distill_epochs: int) -> None:
+    """Refuse options that leave nothing to train, or a checkpoint of a stage that is not part of the run."""
+    if not options.epochs and not distill_epochs:
+        raise ConfigError(f"only is {options.only!r}: no analysis is distilled then, and with 0 epochs nothing else")
+    if state.stage == DISTILL_STAGE and not distill_epochs:
+        full = options.output_dir / "train.ckpt"
+        raise ConfigError(f"{state.path} has a distilled analysis: to go on without one, name {full} as checkpoint")
+    if state.stage == "train" and not options.epochs:
+        raise ConfigError(
+            f"{state.path} was written before the analysis was distilled: with 0 epochs nothing goes on from it"
+        )
+
+
+def _has_distilled_analysis(model: PhotoModel | PhotoIntegerModel) -> bool:
+    assert isinstance(model.config, PhotoConfig)
+    return model.config.distilled_channels > 0
+
+
+def _initial_model(
+    options: TrainOptions, photos: PhotoSource, start: Path | None
+) -> tuple[PhotoModel | PhotoIntegerModel, PhotoDesign]:
+    """Design the codec on crops of the training photos; then initialise a model, or extend that to start from."""
+    assert isinstance(options.model, PhotoConfig)
+    crop = min(DESIGN_CROP, options.crop_size)
+    sample = next(iter(CropLoader(photos.files, DESIGN_CROPS, crop, seed=options.seed)))
+    design = design_photo_codec(sample, options.model)
+    if options.start_from:
+        return extend_photo_model(thaw(resolve_model(start or options.start_from)), design)
+    model = build_model(design.config)
+    if isinstance(model, PhotoIntegerModel):
+        initialise_integer_model(model, design, sample)
+    else:
+        assert isinstance(model, PhotoModel)
+        initialise_photo_model(model, design)
+    return model, design
+
+
+class _PhotoRun:
+    """The stages of a run, and the images and targets that they share."""
+
+    def __init__(self, options: TrainOptions, photos: PhotoSource, design: PhotoDesign, started_at: float) -> None:
+        self.options, self.started_at = options, started_at
+        self.loader = CropLoader(photos.files, options.batch_size, options.crop_size, seed=options.seed)
+        self.validation = WholePhotos(photos.held_out, BLOCK)
+        anchor = classic_curve("jpeg", [photo[0].permute(1, 2, 0).numpy() for photo in self.validation])
+        self.targets = PhotoTargets(design.rates_bpp, design.lambdas, anchor)
+
+    def train(self, model: PhotoModel | PhotoIntegerModel, checkpoint: Path | None) -> PhotoModel | PhotoIntegerModel:
+        """Train the whole model; returns it with averaged weights where there are any."""
+        _use_channels_last(model.analysis_transform, model.synthesis_transform)
+        options = dataclasses.replace(self.options, model=model.config)
+        module = PhotoModule(options, model, self.options.epochs * len(self.loader), self.targets)
+        self._fit(module, Stage("train", model.config, self.options.epochs), self.options, checkpoint)
+        return module.final_model
+
+    def distill(self, model: PhotoModel, epochs: int, checkpoint: Path | None) -> None:
+        """Replace the model's full analysis transform with a distilled one, and train that."""
+        torch.manual_seed(self.options.seed)
+        distilled = with_distilled_analysis(model)
+        _use_channels_last(model.analysis_transform, distilled.analysis_transform, distilled.synthesis_transform)
+        module = DistilledAnalysisModule(
+            dataclasses.replace(self.options, model=distilled.config),
+            distilled,
+            epochs * len(self.loader),
+            self.targets,
+            full_analysis=model.analysis_transform,
+        )
+        options = dataclasses.replace(self.options, val_every=min(self.options.val_every, epochs))
+        self._fit(module, Stage(DISTILL_STAGE, distilled.config, epochs), options, checkpoint)
+
+    def _fit(self, module: PhotoModule, stage: Stage, options: TrainOptions, checkpoint: Path | None) -> None:
+        fit(
+            module,
+            stage,
+            options,
+            loader=self.loader,
+            validation=self.validation,
+            checkpoint=checkpoint,
+            started_at=self.started_at,
+        )
+
+
+def _use_channels_last(*transforms: nn.Module) -> None:
+    for transform in transforms:
+        transform.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _keep_full_analysis(folder: Path) -> None:
+    """Copy the checkpoints with the full analysis transform: the next stage overwrites them."""
+    for name, copy in (("last.ckpt", "train.ckpt"), ("best.ckpt", "train-best.ckpt")):
         path = folder / name
-        # A run that goes on from the first stage's end finds those of the second here.
+        # A run resumed from train.ckpt finds checkpoints of the distilling stage here: they are not copied.
         if path.exists() and read_checkpoint(path)["ohmq"]["stage"] == "train":
-            shutil.copyfile(path, folder / kept)
+            shutil.copyfile(path, folder / copy)

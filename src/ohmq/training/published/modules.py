@@ -1,4 +1,4 @@
-"""src/ohmq/training/published/modules.py."""
+"""Lightning modules of the published networks: rate–distortion training, and the warm start."""
 
 from typing import Any
 
@@ -24,10 +24,13 @@ class CodecModule(TrainingModule):
     """Rate–distortion training of a compression model.
 
     Args:
-        options: the run. model: what to train. total_steps: of this stage.
+        options: the run; its model is that of the stage.
+        model: the model to train, in place.
+        total_steps: steps of the stage.
 
     Attributes:
-        model: the model being trained. averaged: its running mean (EMA), or None.
+        model: the model being trained.
+        averaged: running mean of its weights (EMA), or None.
     """
 
     def __init__(self, options: TrainOptions, model: CompressionModel, total_steps: int) -> None:
@@ -37,35 +40,39 @@ class CodecModule(TrainingModule):
 
     @property
     def final_model(self) -> CompressionModel:
-        """What is validated and exported: the averaged weights where there are any."""
+        """The model that is validated and exported: with averaged weights where there are any."""
         module = self.model if self.averaged is None else self.averaged.module
         assert isinstance(module, CompressionModel)
         return module
 
+    def finish(self) -> CompressionModel:
+        """Return the trained model, `final_model`."""
+        return self.final_model
+
     def configure_optimizers(self) -> Any:
-        """Adam; after a warm start or another model, OHM's rows and codewords take smaller steps, priors larger ones."""
+        """Build Adam; from a working codec, OHM's rows and codewords take smaller steps, priors larger ones."""
         quantizer, prior = self.model.quantizer, self.model.prior
-        scale = {id(p): 1.0 for p in self.model.parameters()}
+        factors = {id(p): 1.0 for p in self.model.parameters()}
         if self.options.starts_as_codec:
             # All codewords of a position share one gradient: with Adam they would step together, C times too far.
             assert isinstance(quantizer, OneHotMax)
-            scale |= {id(p): 0.1 for p in quantizer.parameters()}
+            factors |= {id(p): 0.1 for p in quantizer.parameters()}
             quantizer.inverse_temperature.requires_grad_(False)
             if prior is not None:
-                scale |= {id(p): 3.0 for p in prior.parameters()}
+                factors |= {id(p): 3.0 for p in prior.parameters()}
             if isinstance(prior, ContextPrior):
-                scale |= {id(p): 1.0 for p in prior.networks.parameters()}
+                factors |= {id(p): 1.0 for p in prior.networks.parameters()}
         groups = [
             {
-                "params": [p for p in self.model.parameters() if scale[id(p)] == factor and p.requires_grad],
+                "params": [p for p in self.model.parameters() if factors[id(p)] == factor and p.requires_grad],
                 "lr": self.learning_rate * factor,
             }
-            for factor in sorted(set(scale.values()))
+            for factor in sorted(set(factors.values()))
         ]
         return self.scheduled(torch.optim.Adam(groups, weight_decay=self.options.weight_decay))
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        """The rate–distortion loss of a batch of images in [0, 1]."""
+        """Compute the rate–distortion loss of images (batch, channels, H, W) in [0, 1]."""
         images = self.model.normalise(batch)
         active, lagrangian = self.draw(len(images))
         output = self.model(images, active)
@@ -76,11 +83,11 @@ class CodecModule(TrainingModule):
         return result.loss
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        """Loss and PSNR at three fractions; ``val_loss`` is the mean loss."""
+        """Log loss, rate and PSNR at `VALIDATION_FRACTIONS`; ``val_loss`` is the mean loss."""
         config, (low, high) = self.options.model, self.options.lambdas
         model = self.final_model
         images = model.normalise(batch)
-        mean = images.new_zeros(())
+        mean_loss = images.new_zeros(())
         for fraction in VALIDATION_FRACTIONS:
             active = torch.full(
                 (len(images),),
@@ -90,17 +97,24 @@ class CodecModule(TrainingModule):
             lagrangian = torch.full((len(images),), low + (high - low) * fraction, device=images.device)
             output = model(images, active)
             result = rate_distortion_loss(images, output.reconstruction, output.bits, lagrangian)
-            mean = mean + result.loss / len(VALIDATION_FRACTIONS)
+            mean_loss = mean_loss + result.loss / len(VALIDATION_FRACTIONS)
             decoded = model.denormalise(output.reconstruction).clamp(0, 1).mul(255).round().div(255)
             psnr = -10 * torch.log10((decoded - batch).square().flatten(1).mean(1)).mean()
             name = f"{fraction:.2f}"
             values = {f"val_loss_{name}": result.loss, f"val_bpp_{name}": result.rate_bpp, f"val_psnr_{name}": psnr}
             self.log_dict(values, batch_size=len(images), sync_dist=True)
-        self.log("val_loss", mean, prog_bar=True, batch_size=len(images), sync_dist=True)
+        self.log("val_loss", mean_loss, prog_bar=True, batch_size=len(images), sync_dist=True)
 
 
 class WarmStartModule(TrainingModule):
-    """Training of the transforms around a scalar or vector quantizer, before OHM takes over."""
+    """Training of the transforms around a scalar or vector quantizer, before OHM takes over.
+
+    Args:
+        options: the run; its model is that of the stage.
+        model: an OHM model with a prior, trained in place.
+        total_steps: steps of the stage.
+        sample: images that set codebooks and counts, (N, channels, H, W), in [0, 1].
+    """
 
     VECTOR_FREE_EPOCHS = 2
     """Epochs without a quantizer before the codebooks are set from the latents."""
@@ -109,14 +123,14 @@ class WarmStartModule(TrainingModule):
         super().__init__(options, total_steps, options.warm_start_learning_rate, "cosine")
         bottleneck = VectorBottleneck if options.initialisation == "vector" else ScalarBottleneck
         self.bottleneck: VectorBottleneck | ScalarBottleneck = bottleneck(model)
-        self.sample = sample  # images that set codebooks and counts, in [0, 1]
+        self.sample = sample
 
     def configure_optimizers(self) -> Any:
-        """Adam on the transforms and the bottleneck, not on OHM and its prior."""
+        """Build Adam on the transforms and the bottleneck, without OHM and its prior."""
         model = self.bottleneck.model
         assert model.prior is not None
-        left_out = {id(p) for part in (model.quantizer, model.prior) for p in part.parameters()}
-        parameters = [p for p in self.bottleneck.parameters() if id(p) not in left_out]
+        untrained = {id(p) for module in (model.quantizer, model.prior) for p in module.parameters()}
+        parameters = [p for p in self.bottleneck.parameters() if id(p) not in untrained]
         return self.scheduled(torch.optim.Adam(parameters, lr=self.learning_rate))
 
     def on_train_epoch_start(self) -> None:
@@ -127,7 +141,7 @@ class WarmStartModule(TrainingModule):
             bottleneck.start(bottleneck.model.normalise(self.sample))
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        """Distortion (vector) or rate–distortion (scalar) of a batch of images in [0, 1]."""
+        """Compute the distortion (vector) or rate–distortion loss (scalar) of images in [0, 1]."""
         images = self.bottleneck.model.normalise(batch)
         active, lagrangian = self.draw(len(images))
         if isinstance(self.bottleneck, VectorBottleneck):
@@ -142,8 +156,8 @@ class WarmStartModule(TrainingModule):
         self.log_dict({"warm_loss": loss, "warm_distortion": distortion})
         return loss
 
-    def transfer(self) -> CompressionModel:
-        """The model, its OHM quantizer and prior set to the bottleneck."""
+    def finish(self) -> CompressionModel:
+        """Set the model's OHM quantizer and prior to the bottleneck, and return the model."""
         torch.manual_seed(self.options.seed)
         model = self.bottleneck.model
         self.bottleneck.eval()

@@ -1,8 +1,10 @@
-"""Warm start: train the transforms around a uniform scalar quantizer, then hand it to OHM.
+"""Warm starts: train the transforms around a simpler quantizer, then set OHM to that quantizer.
 
 A uniform scalar quantizer of C linear combinations of the latent is a special case of OHM: equal steps along one
-direction a channel. It trains about ten times faster (additive noise, no softmax), so the transforms come to OHM
-nearly converged, with channels in order of importance, counted priors and symbols that mean something.
+direction per channel. It trains about ten times faster (additive noise, no softmax; Ballé et al., End-to-end optimized
+image compression, 2017), so OHM starts with nearly converged transforms, channels in order of importance, and priors
+of counted symbols. The same holds for residual vector quantization, whose codebooks are running means (van den Oord et
+al., Neural discrete representation learning, 2017).
 """
 
 import torch
@@ -27,7 +29,8 @@ class ScalarBottleneck(nn.Module):
         model: an OHM model; its transforms are trained in place.
 
     Shape:
-        images: (batch, image_channels, H, W), normalised. active: (batch,).
+        images: (batch, image_channels, H, W), normalised.
+        active: (batch,), int64 in [0, C].
     """
 
     def __init__(self, model: CompressionModel) -> None:
@@ -43,7 +46,15 @@ class ScalarBottleneck(nn.Module):
         self.density = FactorizedPrior(channels)
 
     def forward(self, images: Tensor, active: Tensor) -> ModelOutput:
-        """Reconstruct from the first ``active`` noisy (training) or rounded scalars of each image."""
+        """Reconstruct images from their first ``active`` scalars, with noise in training, else rounded.
+
+        Args:
+            images: normalised images.
+            active: channels of each image.
+
+        Returns:
+            Reconstructions, and estimated bits of each image.
+        """
         scalars = self._scalars(images)
         noisy = scalars + torch.rand_like(scalars) - 0.5 if self.training else scalars.round()
         mask = (torch.arange(noisy.shape[-1], device=active.device) < active[:, None]).to(noisy.dtype)[:, None, None]
@@ -76,23 +87,29 @@ class ScalarBottleneck(nn.Module):
 
 
 class VectorBottleneck(nn.Module):
-    r"""The transforms of an OHM model around residual vector quantization, one small codebook a channel.
+    r"""The transforms of an OHM model around residual vector quantization, one small codebook per channel.
 
-    Channel c quantizes what channels before it left, with the nearest of K codewords. Gradients pass straight through;
-    codebooks are running means. The nearest codeword is a special case of OHM with refinement:
+    Channel c quantizes the residual of the channels before it, with the nearest of K codewords. Gradients pass straight
+    through; codebooks are running means. The nearest codeword is a special case of OHM with residual quantization:
     $a_s = o + \|e_s\|^2 - 2 e_s \cdot r$, with o large enough that every activation is positive, is smallest for the
     codeword nearest to the residual r.
 
     Args:
-        model: an OHM model with refinement; its transforms are trained in place.
-        num_codewords: K, codewords of a channel while warming up.
+        model: an OHM model with residual quantization; its transforms are trained in place.
+        num_codewords: K, codewords of a channel in the warm start, at most the model's alphabet.
         commitment: weight of the squared distance between latent and codewords.
 
     Shape:
-        images: (batch, image_channels, H, W), normalised. active: (batch,).
+        images: (batch, image_channels, H, W), normalised.
+        active: (batch,), int64 in [0, C].
     """
 
     DECAY = 0.98
+    """Decay of the running means, per step."""
+    RARE_SHARE = 0.002
+    """A codeword used by a smaller share of the residuals starts again at one of them."""
+    RESTART_SHARE = 0.01
+    """Share of the residuals that a restarted codeword counts as."""
 
     def __init__(self, model: CompressionModel, num_codewords: int = 32, commitment: float = 2e-4) -> None:
         super().__init__()
@@ -117,7 +134,11 @@ class VectorBottleneck(nn.Module):
 
     @torch.no_grad()
     def start(self, images: Tensor) -> None:
-        """Set the codebooks by k-means on the latents of images; from now on `forward` quantizes."""
+        """Set the codebooks by k-means on the latents of images; from now on `forward` quantizes.
+
+        Args:
+            images: normalised images.
+        """
         rows = self._rows(images)
         self.centre.copy_(rows.mean(0))
         residual = rows - self.centre
@@ -144,14 +165,23 @@ class VectorBottleneck(nn.Module):
         count = torch.bincount(index, minlength=self.num_codewords).to(residual.dtype)
         self.counts[c].lerp_(count, 1 - self.DECAY)
         self.sums[c].lerp_(torch.zeros_like(self.sums[c]).index_add_(0, index, residual), 1 - self.DECAY)
-        dead = self.counts[c] < len(residual) * 0.002
-        if dead.any():  # a codeword that nothing uses starts again at a residual
-            self.sums[c][dead] = _sample(residual, int(dead.sum())) * (len(residual) * 0.01)
-            self.counts[c][dead] = len(residual) * 0.01
+        rare = self.counts[c] < len(residual) * self.RARE_SHARE
+        if rare.any():
+            restart = len(residual) * self.RESTART_SHARE
+            self.sums[c][rare] = _sample(residual, int(rare.sum())) * restart
+            self.counts[c][rare] = restart
         self.codewords[c] = self.sums[c] / self.counts[c][:, None]
 
     def forward(self, images: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstruction from the first ``active`` channels of each image, and the commitment loss."""
+        """Reconstruct images from their first ``active`` channels.
+
+        Args:
+            images: normalised images.
+            active: channels of each image.
+
+        Returns:
+            Reconstructions, and the commitment loss (scalar; 0 before `start`).
+        """
         rows = self._rows(images)
         batch = len(images)
         positions = len(rows) // batch
@@ -166,7 +196,7 @@ class VectorBottleneck(nn.Module):
 
     @torch.no_grad()
     def transfer(self, images: Tensor, sharpness: float = 0.8) -> None:
-        """Set the model's OHM quantizer and prior to these codebooks, grown to all its symbols.
+        """Set the model's OHM quantizer and prior to these codebooks, extended to all symbols of the model.
 
         Args:
             images: normalised images whose residuals and symbols are counted.
@@ -192,15 +222,17 @@ class VectorBottleneck(nn.Module):
 def set_nearest_codewords(
     quantizer: OneHotMax, channel: int, residual: Tensor, start: Tensor | None = None, sharpness: float = 0.8
 ) -> tuple[Tensor, Tensor]:
-    """Set a channel of a quantizer with refinement to the nearest of S codewords, the k-means of what it quantizes.
+    """Set a channel of a quantizer with residual quantization to S codewords, the k-means of its residuals.
 
     Args:
-        quantizer: its output bias is set already. channel: which. residual: latents less the output bias and the
-            codewords of earlier channels, shape (rows, D). start: codewords to begin with, shape (S, D); None: some of the rows.
+        quantizer: the quantizer; its output bias is set already.
+        channel: index of the channel.
+        residual: latents less the output bias and the codewords of earlier channels, (rows, D).
+        start: codewords that k-means starts from, (S, D); None: random rows.
         sharpness: mean of the largest softmax weight, which sets the channel's inverse temperature.
 
     Returns:
-        How often each symbol occurs, shape (S,), and what the channel leaves, shape as residual.
+        Counts of the symbols, (S,), and the residual of the next channel, (rows, D).
     """
     start = _sample(residual, quantizer.num_symbols) if start is None else start
     codewords, index = _lloyd(residual, start, rounds=8)
@@ -218,7 +250,7 @@ def _sample(rows: Tensor, count: int) -> Tensor:
 
 
 def _distances(rows: Tensor, codewords: Tensor) -> Tensor:
-    """Squared distances less the rows' own squares, shape (rows, codewords)."""
+    """Squared distances less the squared norms of the rows, (rows, codewords)."""
     return torch.addmm(codewords.square().sum(1), rows, codewords.T, alpha=-2)
 
 
@@ -227,7 +259,7 @@ def _nearest(rows: Tensor, codewords: Tensor) -> Tensor:
 
 
 def _lloyd(rows: Tensor, codewords: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
-    """k-means: codewords (K, D) and the index of the nearest for each row. A codeword without rows starts again."""
+    """Lloyd's k-means: codewords (K, D), and the nearest for each row. A codeword without rows starts again at one."""
     for _ in range(rounds):
         index = _nearest(rows, codewords)
         count = torch.bincount(index, minlength=len(codewords))[:, None]
@@ -237,7 +269,7 @@ def _lloyd(rows: Tensor, codewords: Tensor, rounds: int) -> tuple[Tensor, Tensor
 
 
 def _temperature(distances: Tensor, sharpness: float) -> float:
-    """The inverse temperature at which the largest softmax weight is ``sharpness`` on average (bisection)."""
+    """Find the inverse temperature at which the largest softmax weight is ``sharpness`` on average, by bisection."""
     low, high = 1e-4, 1e5
     for _ in range(40):
         middle = (low * high) ** 0.5

@@ -1,3 +1,5 @@
+"""MNIST's IDX files: finding, downloading, reading and splitting them; folders of digits."""
+
 import gzip
 import hashlib
 import logging
@@ -35,11 +37,11 @@ def make_mnist(folder: Path, *, gz: bool = False, train: int = 40, test: int = 5
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No MNIST at hand but what a test makes, and no network."""
-    here = tmp_path / "cwd"
-    here.mkdir()
-    monkeypatch.chdir(here)
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide all MNIST files but those that a test makes, and the network."""
+    folder = tmp_path / "cwd"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
     monkeypatch.delenv("OHMQ_DATA", raising=False)
     monkeypatch.setattr(datasets, "MNIST_MIRRORS", ("http://127.0.0.1:9/a/", "http://127.0.0.1:9/b/"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -51,21 +53,21 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("below", ["", "mnist", "MNIST", "MNIST/raw", "mnist/MNIST/raw", "raw"])
 def test_mnist_is_found_in_every_usual_folder(tmp_path: Path, below: str, gz: bool) -> None:
     make_mnist(tmp_path / "base" / below, gz=gz)
-    found = find_mnist(tmp_path / "base", download=False)
-    assert found == tmp_path / "base" / below
-    assert np.array_equal(load_mnist_images(found, train=True), digits(40, 1))
-    assert np.array_equal(load_mnist_images(found, train=False), digits(5, 2))
+    folder = find_mnist(tmp_path / "base", download=False)
+    assert folder == tmp_path / "base" / below
+    assert np.array_equal(load_mnist_images(folder, train=True), digits(40, 1))
+    assert np.array_equal(load_mnist_images(folder, train=False), digits(5, 2))
 
 
-def test_places_are_searched_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_are_searched_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_mnist(Path("data/mnist"))
     assert find_mnist() == Path("data/mnist")
     monkeypatch.setenv("OHMQ_DATA", str(make_mnist(tmp_path / "env")))
     assert find_mnist() == tmp_path / "env"
-    assert find_mnist(str(make_mnist(tmp_path / "given"))) == tmp_path / "given"
+    assert find_mnist(str(make_mnist(tmp_path / "named"))) == tmp_path / "named"
 
 
-def test_a_given_folder_without_mnist_is_named_in_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_named_folder_without_mnist_causes_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make_mnist(Path("data"))
     with caplog.at_level(logging.INFO, "ohmq.datasets.mnist"):
         assert find_mnist(tmp_path / "empty") == Path("data")
@@ -78,18 +80,18 @@ def test_a_given_folder_without_mnist_is_named_in_a_warning(tmp_path: Path, capl
     assert info.getMessage() == "using MNIST from data"
 
 
-def test_half_of_mnist_is_not_mnist(tmp_path: Path) -> None:
+def test_a_folder_without_the_test_file_is_not_used(tmp_path: Path) -> None:
     (make_mnist(tmp_path / "half") / TEST).unlink()
     with pytest.raises(ConfigError):
         find_mnist(tmp_path / "half", download=False)
 
 
-def test_failure_names_every_place_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_names_every_folder_and_mirror_and_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OHMQ_DATA", "/nowhere/env")
     with pytest.raises(ConfigError) as caught:
-        find_mnist(tmp_path / "given")
+        find_mnist(tmp_path / "named")
     message = str(caught.value)
-    for part in (str(tmp_path / "given"), "/nowhere/env", "data", "MNIST/raw", "127.0.0.1:9/a", "127.0.0.1:9/b"):
+    for part in (str(tmp_path / "named"), "/nowhere/env", "data", "MNIST/raw", "127.0.0.1:9/a", "127.0.0.1:9/b"):
         assert part in message
     assert "--data_base_path" in message
     assert "OHMQ_DATA" in message
@@ -102,10 +104,10 @@ def test_download_checks_hashes_and_tries_the_next_mirror(
     import pooch
 
     source = make_mnist(tmp_path / "source", gz=True)
-    asked = []
+    requested = []
 
     def retrieve(url: str, known_hash: str, fname: str, path: Path) -> str:
-        asked.append(url)
+        requested.append(url)
         data = b"wrong" if "/a/" in url else (source / fname).read_bytes()
         if known_hash != f"md5:{hashlib.md5(data).hexdigest()}":
             raise ValueError("hash differs")
@@ -120,7 +122,7 @@ def test_download_checks_hashes_and_tries_the_next_mirror(
         folder = find_mnist()
     assert tmp_path / "cache" in folder.parents
     assert np.array_equal(load_mnist_images(folder, train=False), digits(5, 2))
-    assert len(asked) == 4
+    assert len(requested) == 4
     assert "downloaded" in caplog.text
 
 
@@ -188,7 +190,7 @@ def test_splits_are_disjoint_complete_and_repeatable(tmp_path: Path) -> None:
     train[0] = 0  # writable, as torch.from_numpy wants
 
 
-def test_the_split_stays_as_it_is(tmp_path: Path) -> None:
+def test_the_split_never_changes(tmp_path: Path) -> None:
     """Models and results name a seed: the images it stands for must never change."""
     make_mnist(tmp_path, train=40)
     assert np.array_equal(load_mnist(tmp_path, "validation", seed=0), digits(40, 1)[SPLIT_OF_40])
@@ -238,7 +240,9 @@ def test_png_folder_with_other_images(tmp_path: Path) -> None:
         load_png_folder(tmp_path / "large")
 
 
-def test_published_test_sets_without_their_folders(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_mnist_png_folders_stand_for_splits_of_the_idx_files(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     make_mnist(tmp_path / "base" / "mnist")
     with caplog.at_level(logging.INFO, "ohmq.datasets.mnist"):
         testing = resolve_test_set("data/mnist_png/testing", tmp_path / "base")

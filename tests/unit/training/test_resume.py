@@ -1,0 +1,25 @@
+"""The checkpoint that a run resumes from."""
+
+from pathlib import Path
+
+import pytest
+
+from ohmq.errors import ConfigError
+from ohmq.training.resume import resume_point
+
+
+def test_resume_point(tmp_path: Path) -> None:
+    last = tmp_path / "last.ckpt"
+    assert resume_point(tmp_path, None, False, {}) is None
+    assert resume_point(tmp_path, None, False, {"SLURM_JOB_ID": "77"}) is None
+    last.write_bytes(b"x")
+    assert resume_point(tmp_path, None, False, {"SLURM_JOB_ID": "77"}) == last
+    assert resume_point(tmp_path, None, True, {}) == last
+    assert resume_point(tmp_path, Path("other"), False, {}) == Path("other")
+    for environment in ({}, {"SLURM_JOB_ID": "78"}):
+        with pytest.raises(ConfigError, match="--resume"):
+            resume_point(tmp_path, None, False, environment)
+    array = {"SLURM_JOB_ID": "80", "SLURM_ARRAY_JOB_ID": "79", "SLURM_ARRAY_TASK_ID": "2"}
+    with pytest.raises(ConfigError):
+        resume_point(tmp_path, None, False, array)
+    assert resume_point(tmp_path, None, False, {**array, "SLURM_JOB_ID": "81"}) == last
