@@ -51,12 +51,12 @@ def test_side_by_side(tmp_path: Path, kind: str, parts: list[str]) -> None:
     arguments = [DIGIT, "--model", model, "--bpp", "16", "--rounds", "2", "--step", "4", "3", "5", "-o", out]
     done = run("side_by_side.py", *arguments, "--only", *parts)
     assert (done.returncode, done.stderr) == (0, "")
-    found = json.loads(out.read_text())
-    assert (found["model_id"], found["versions"]["ohmq"]) == (codec.model_id.hex(), ohmq.__version__)
-    assert found["data"] == "digit_3_a.png 28x28"
+    content = json.loads(out.read_text())
+    assert (content["model_id"], content["versions"]["ohmq"]) == (codec.model_id.hex(), ohmq.__version__)
+    assert content["data"] == "digit_3_a.png 28x28"
     assert str(tmp_path) not in out.read_text()
-    rows = found["rows"]
-    assert set(rows[0]) == set(found["definitions"])
+    rows = content["rows"]
+    assert set(rows[0]) == set(content["definitions"])
     assert list(dict.fromkeys(row["part"] for row in rows)) == parts
     for part in parts:
         assert list(dict.fromkeys(row["what"] for row in rows if row["part"] == part)) == PARTS[part]
@@ -82,7 +82,7 @@ def test_the_ohm_layer() -> None:
     assert "peak memory of the step:" in done.stdout
 
 
-def test_a_coder_that_gives_other_bytes_is_told(tmp_path: Path) -> None:
+def test_a_coder_that_gives_other_bytes_is_reported(tmp_path: Path) -> None:
     """The literal coder's bytes are really compared."""
     save_model(make_codec("static").frozen, tmp_path / "small.safetensors")
     program = (

@@ -37,7 +37,7 @@ DIGITS, PHOTOS = ROOT / "examples" / "digits", ROOT / "examples" / "photos"
 
 
 class Result(NamedTuple):
-    """What a command did."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -49,7 +49,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs ``ohmq ARGUMENTS`` in an empty folder."""
+    """A function that runs ``ohmq ARGUMENTS`` in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: object) -> Result:
@@ -119,8 +119,8 @@ def test_wrong_usage_is_exit_code_2(run: Run, model: Path) -> None:
 
 def test_a_file_there_and_back(run: Run, model: Path, tmp_path: Path) -> None:
     assert run("compress", DIGITS / "digit_3_a.png", "-o", "three.ohm", "-m", model).code == 0
-    told = run("decompress", "three.ohm", "-o", "three.png", "-m", model)
-    assert (told.code, told.out) == (0, "three.ohm -> three.png: 28x28\n")
+    result = run("decompress", "three.ohm", "-o", "three.png", "-m", model)
+    assert (result.code, result.out) == (0, "three.ohm -> three.png: 28x28\n")
     codec = load(model)
     expected = codec.decompress(codec.compress(read_image(DIGITS / "digit_3_a.png")))
     assert np.array_equal(read_image("three.png"), expected)
@@ -139,10 +139,10 @@ def test_folders_globs_and_json(run: Run, model: Path, tmp_path: Path) -> None:
         (tmp_path / "coded" / name).stat().st_size for name in ("a.ohm", "deep/b.ohm")
     ]
     assert read_ohm((tmp_path / "coded" / "a.ohm").read_bytes()).num_channels == 3
-    told = run("decompress", "coded/*.ohm", "coded/deep", "-o", "out", "-m", model)
-    assert told.code == 0
+    result = run("decompress", "coded/*.ohm", "coded/deep", "-o", "out", "-m", model)
+    assert result.code == 0
     assert files(tmp_path / "out") == ["a.png", "b.png"]
-    assert told.out.splitlines()[-1] == "2 of 2 files decompressed"
+    assert result.out.splitlines()[-1] == "2 of 2 files decompressed"
     beside = run("compress", "in/deep", "-m", model, "--channels", "2", "--layers", "1", "--fixed-rate")
     assert beside.code == 0
     assert read_ohm((tmp_path / "in/deep/b.ohm").read_bytes()).fixed_rate
@@ -444,17 +444,19 @@ def test_reading_headers_loads_neither_torch_nor_numpy(
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("given", [None, "20"])
-def test_threads_of_products_do_not_spin(monkeypatch: pytest.MonkeyPatch, run: Run, given: str | None) -> None:
-    monkeypatch.setenv("OPENBLAS_THREAD_TIMEOUT", given or "")  # taken back afterwards, whatever is done to it
-    if not given:
+@pytest.mark.parametrize("timeout", [None, "20"])
+def test_threads_of_products_do_not_spin(monkeypatch: pytest.MonkeyPatch, run: Run, timeout: str | None) -> None:
+    monkeypatch.setenv(
+        "OPENBLAS_THREAD_TIMEOUT", timeout or ""
+    )  # restored after the test, even if the command changes it
+    if not timeout:
         del os.environ["OPENBLAS_THREAD_TIMEOUT"]
     assert run("--version").code == 0
-    assert os.environ["OPENBLAS_THREAD_TIMEOUT"] == (given or "4")
+    assert os.environ["OPENBLAS_THREAD_TIMEOUT"] == (timeout or "4")
 
 
 def test_help_and_version_load_nothing_heavy() -> None:
-    """In one process, as each starts one: what is loaded stays in sys.modules."""
+    """All commands run in one process, because starting each takes time; loaded modules stay in sys.modules."""
     lines = [["--help"], ["--version"], *([name, "--help"] for name in cli.list_commands(None))]  # type: ignore[arg-type]
     program = (
         "import sys; from ohmq.cli import main\n"
@@ -511,11 +513,11 @@ def test_targets_are_hit(run: Run, model: Path, tmp_path: Path) -> None:
         (("--bpp", 99), cuts[-1]),
         (("--psnr", 0.1), cuts[0]),
     ):
-        told = run("compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model, "--force", *target)
-        assert told.code == 0
+        result = run("compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model, "--force", *target)
+        assert result.code == 0
         assert Path("a.ohm").read_bytes() == expected
-        assert f"{len(expected):,} bytes, {8 * len(expected) / 784:.3f} bpp" in told.out
-    assert " dB\n" in told.out
+        assert f"{len(expected):,} bytes, {8 * len(expected) / 784:.3f} bpp" in result.out
+    assert " dB\n" in result.out
     done = run("compress", DIGITS / "digit_3_a.png", "-o", "b.ohm", "-m", model, "--json", "--psnr", 0.1)
     (row,) = json.loads(done.out)["results"]
     assert row["psnr_db"] == psnr_db(np.asarray(original), np.asarray(codec.decompress(cuts[0])))
@@ -525,10 +527,10 @@ def test_targets_are_hit(run: Run, model: Path, tmp_path: Path) -> None:
         (("--bpp", 0.001), f"has {sizes[0]} bytes"),
         (("--psnr", 90), "90 dB are out of its reach"),
     ):
-        told = run("compress", DIGITS / "digit_3_a.png", "-o", "c.ohm", "-m", model, *target)
-        assert told.code == 1
-        assert len(told.err.splitlines()) == 1
-        assert "digit_3_a.png" in told.err and words in told.err
+        result = run("compress", DIGITS / "digit_3_a.png", "-o", "c.ohm", "-m", model, *target)
+        assert result.code == 1
+        assert len(result.err.splitlines()) == 1
+        assert "digit_3_a.png" in result.err and words in result.err
     assert files(tmp_path) == ["a.ohm", "b.ohm"]
     for wrong in (("--bpp", 1, "--psnr", 30), ("--bpp", "nan"), ("--psnr", 0), ("--psnr", "inf"), ("--max-bytes", 0)):
         assert run("compress", DIGITS, "-o", "out", "-m", model, *wrong).code == 2
@@ -541,15 +543,15 @@ def test_where_outputs_go(run: Run, model: Path, tmp_path: Path) -> None:
     assert run("compress", "in", "-o", "out.v2", "-m", model).code == 0  # a folder's only file still goes into a folder
     assert files(tmp_path / "out.v2") == ["deep/a.ohm"]
     digit.save("in/deep/a.bmp")
-    told = run("compress", "in", "-o", "both", "-m", model, "--force")
-    assert (told.code, files(tmp_path / "both")) == (1, ["deep/a.ohm"])
-    assert told.err.splitlines()[0].startswith(
+    result = run("compress", "in", "-o", "both", "-m", model, "--force")
+    assert (result.code, files(tmp_path / "both")) == (1, ["deep/a.ohm"])
+    assert result.err.splitlines()[0].startswith(
         "ohmq: in/deep/a.png: its output both/deep/a.ohm is that of in/deep/a.bmp"
     )
     Path("in/deep/a.bmp").unlink()
-    told = run("compress", "in", "-o", "out.v2/deep/a.ohm", "-m", model, "--force")
-    assert told.code == 1
-    assert "out.v2/deep/a.ohm is a file; a folder is needed" in told.err
+    result = run("compress", "in", "-o", "out.v2/deep/a.ohm", "-m", model, "--force")
+    assert result.code == 1
+    assert "out.v2/deep/a.ohm is a file; a folder is needed" in result.err
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -557,14 +559,14 @@ def test_the_summary_and_files_at_once(run: Run, model: Path, tmp_path: Path, pr
     shutil.copytree(DIGITS, "in/deep")
     Path("in/bad.png").write_bytes(b"no image")
     shutil.copy(DIGITS / "digit_3_a.png", "in/first.png")
-    told = run("compress", "in", "-o", "out", "-m", model, "--jobs", processes, "--channels", 3)
+    result = run("compress", "in", "-o", "out", "-m", model, "--jobs", processes, "--channels", 3)
     names = sorted(["first.ohm", *(f"deep/{path.stem}.ohm" for path in DIGITS.glob("*.png"))])
-    assert told.code == 1
+    assert result.code == 1
     assert files(tmp_path / "out") == names
     codec = load(model)
     assert Path("out/first.ohm").read_bytes() == codec.compress(read_image("in/first.png").convert("L"), channels=3)
-    assert "bad.png" in told.err
-    lines = told.out.splitlines()
+    assert "bad.png" in result.err
+    lines = result.out.splitlines()
     assert [line.split(" -> ")[1].split(":")[0] for line in lines[:-1]] == sorted(f"out/{name}" for name in names)
     before = sum(path.stat().st_size for path in Path("in").rglob("*.png") if path.name != "bad.png")
     after = sum(path.stat().st_size for path in Path("out").rglob("*.ohm"))
@@ -613,7 +615,7 @@ def test_ctrl_c_leaves_whole_files(model: Path, tmp_path: Path, processes: int) 
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes in /proc")
-def test_a_process_that_is_killed_is_told(model: Path, tmp_path: Path) -> None:
+def test_a_killed_process_is_reported(model: Path, tmp_path: Path) -> None:
     started = start_compressing(model, tmp_path, 2)
     children = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
     workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
@@ -626,7 +628,7 @@ def test_a_process_that_is_killed_is_told(model: Path, tmp_path: Path) -> None:
 
 
 class TerminatedWhenSent:
-    """Part of a result; the process that sends it gets SIGTERM meanwhile."""
+    """A part of a result whose pickling sends SIGTERM to its process."""
 
     def __reduce__(self) -> tuple[type[int], tuple[()]]:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -638,7 +640,7 @@ def terminated_when_sent(job: Job) -> dict[str, object]:
 
 
 def test_a_process_ends_on_sigterm_outside_a_job() -> None:
-    # The pool catches SystemExit there; a process that stayed would be waited for without end.
+    # The pool catches SystemExit there; the pool would wait for ever for a process that stayed.
     jobs = [Job(Path(str(number)), Path(str(number))) for number in range(4)]
     with pytest.raises(OhmqError, match="a process was killed"):
         run_jobs(jobs, terminated_when_sent, "", quiet=True, processes=2)
@@ -646,7 +648,7 @@ def test_a_process_ends_on_sigterm_outside_a_job() -> None:
 
 
 def terminated_twice(job: Job) -> dict[str, object]:
-    """Writes a file; gets SIGTERM while it does, and again while it removes what it had written."""
+    """Write a file; receive SIGTERM meanwhile, and again while the partial file is removed."""
     remove = Path.unlink
 
     def stop(*arguments: object) -> None:
@@ -662,7 +664,7 @@ def terminated_twice(job: Job) -> dict[str, object]:
     return {}
 
 
-def test_a_second_sigterm_does_not_stop_the_clearing_up(tmp_path: Path) -> None:
+def test_a_second_sigterm_does_not_stop_the_clean_up(tmp_path: Path) -> None:
     jobs = [Job(tmp_path / name, tmp_path, target=tmp_path / "out" / name) for name in ("a", "b")]
     with pytest.raises(OhmqError, match="a process was killed"):
         run_jobs(jobs, terminated_twice, "", quiet=True, processes=2)
@@ -686,7 +688,7 @@ def test_no_process_stays_when_the_first_is_killed(model: Path, tmp_path: Path) 
 
 
 def running(pid: str) -> bool:
-    """Whether a process is there and not merely waiting to be buried."""
+    """Whether a process exists and is no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
@@ -706,9 +708,9 @@ def test_truncate_to_bpp_and_fraction(run: Run, model: Path, tmp_path: Path) -> 
         assert run("truncate", "a.ohm", "-o", "b.ohm", "--force", *target).code == 0
         assert Path("b.ohm").read_bytes() == expected, target
     for target, words in ((("--fraction", 0), "fraction is 0.0"), (("--bpp", 0.01), "bpp"), (("--bpp", "nan"), "nan")):
-        told = run("truncate", "a.ohm", "-o", "c.ohm", *target)
-        assert told.code == 1
-        assert "a.ohm" in told.err and words in told.err
+        result = run("truncate", "a.ohm", "-o", "c.ohm", *target)
+        assert result.code == 1
+        assert "a.ohm" in result.err and words in result.err
     assert files(tmp_path) == ["a.ohm", "b.ohm"]
 
 
@@ -716,9 +718,9 @@ def test_cut_to_a_psnr(run: Run, model: Path, tmp_path: Path) -> None:
     assert run("compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model, "--psnr-table").code == 0
     table = psnr_table(Path("a.ohm").read_bytes())
     assert table is not None
-    told = run("info", "a.ohm")
-    assert "PSNR table 12 bytes" in told.out
-    rows = told.out.splitlines()[-6:]
+    result = run("info", "a.ohm")
+    assert "PSNR table 12 bytes" in result.out
+    rows = result.out.splitlines()[-6:]
     assert [float(row.split()[-1]) for row in rows] == [round(value, 2) for value in table]
     shown = json.loads(run("info", "a.ohm", "--json").out)["results"][0]["layers"]
     assert [row["psnr_db"] for row in shown] == list(table)
@@ -730,9 +732,9 @@ def test_cut_to_a_psnr(run: Run, model: Path, tmp_path: Path) -> None:
         (("plain.ohm", "--psnr", 9), "--psnr-table"),
     ):
         run("compress", DIGITS / "digit_3_a.png", "-o", "plain.ohm", "-m", model, "--force")
-        told = run("truncate", *arguments, "-o", "c.ohm")
-        assert told.code == 1
-        assert words in told.err
+        result = run("truncate", *arguments, "-o", "c.ohm")
+        assert result.code == 1
+        assert words in result.err
     assert not Path("c.ohm").exists()
 
 
@@ -754,17 +756,17 @@ def test_effort(run: Run, model: Path) -> None:
         points = [x["points"] if "points" in x else x["codecs"][0]["points"] for x in (plain, moved)]
         assert points[0][0]["psnr_db"] < points[1][0]["psnr_db"]
     for command in (("evaluate", "a.png", "--channels", 2), ("compare", "a.png")):
-        told = run(*command, "--effort", 1, "-m", model)
-        assert told.code == 1
-        assert "no photo model" in told.err
+        result = run(*command, "--effort", 1, "-m", model)
+        assert result.code == 1
+        assert "no photo model" in result.err
     for arguments, words in (
         (("--effort", 3), "0<=x<=2"),
         (("--effort", 1, "--fixed-rate"), "leave one out"),
         (("--effort", 1, "-m", model), "no photo model"),
     ):
-        told = run("compress", "a.png", "-o", "a.ohm", *arguments)
-        assert told.code == 2
-        assert words in told.err
+        result = run("compress", "a.png", "-o", "a.ohm", *arguments)
+        assert result.code == 2
+        assert words in result.err
     assert not Path("a.ohm").exists()
 
 
@@ -772,14 +774,14 @@ def test_progressive_images(run: Run, model: Path, tmp_path: Path) -> None:
     assert run("compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model).code == 0
     data = Path("a.ohm").read_bytes()
     codec = load(model)
-    told = run("decompress", "a.ohm", "--progressive", "steps", "-m", model)
-    assert (told.code, told.out) == (0, "a.ohm -> steps/a: 28x28, 6 layers\n")
+    result = run("decompress", "a.ohm", "--progressive", "steps", "-m", model)
+    assert (result.code, result.out) == (0, "a.ohm -> steps/a: 28x28, 6 layers\n")
     assert files(tmp_path / "steps") == [f"a/layer_{n:02d}.png" for n in range(1, 7)]
     for number in range(1, 7):
         assert np.array_equal(read_image(f"steps/a/layer_{number:02d}.png"), codec.decompress(data, channels=number))
     Path("part.ohm").write_bytes(data[:-1])
-    told = run("decompress", "part.ohm", "--progressive", "steps", "-m", model)
-    assert (told.code, Path("steps/part").exists()) == (1, False)
+    result = run("decompress", "part.ohm", "--progressive", "steps", "-m", model)
+    assert (result.code, Path("steps/part").exists()) == (1, False)
     more = ("--allow-truncated", "--channels", 3, "--format", "bmp")
     assert run("decompress", "part.ohm", "--progressive", "steps", "-m", model, *more).code == 0
     assert files(tmp_path / "steps" / "part") == ["layer_01.bmp", "layer_02.bmp", "layer_03.bmp"]
@@ -791,8 +793,8 @@ def test_progressive_images(run: Run, model: Path, tmp_path: Path) -> None:
 
 def test_fewer_channels_than_the_first_layer_holds(run: Run, model: Path) -> None:
     assert run("compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model, "--layers", 2).code == 0
-    told = run("decompress", "a.ohm", "-o", "a.png", "-m", model, "--channels", 2)
-    assert (told.code, told.err) == (1, "ohmq: a.ohm: the first layer alone holds 3 channels; raise --channels\n")
+    result = run("decompress", "a.ohm", "-o", "a.png", "-m", model, "--channels", 2)
+    assert (result.code, result.err) == (1, "ohmq: a.ohm: the first layer alone holds 3 channels; raise --channels\n")
 
 
 def test_an_image_is_not_overwritten_by_its_own_file(run: Run, model: Path) -> None:
@@ -811,7 +813,7 @@ def test_an_image_is_not_overwritten_by_its_own_file(run: Run, model: Path) -> N
     assert files(Path()) == ["a.ohm"]
 
 
-def test_numbers_that_are_none_and_names_that_are_too_long(run: Run, model: Path) -> None:
+def test_numbers_that_are_nan_and_names_that_are_too_long(run: Run, model: Path) -> None:
     digit = DIGITS / "digit_3_a.png"
     for command in ("compress", "evaluate"):
         result = run(command, digit, "-m", model, "--fraction", "nan")
@@ -837,7 +839,7 @@ def test_an_infinite_psnr_is_strict_json(run: Run) -> None:
     assert json.loads(result.out)["results"][0]["psnr_db"] is None
 
 
-def test_what_was_measured_survives_a_bd_rate_that_is_refused(run: Run, model: Path) -> None:
+def test_results_survive_a_bd_rate_that_is_refused(run: Run, model: Path) -> None:
     result = run("evaluate", DIGITS, "-m", model, "--channels", 3, "--against", "jpeg", "--against", "webp", "--json")
     assert result.code == 1
     assert [point["channels"] for point in json.loads(result.out)["points"]] == [3]

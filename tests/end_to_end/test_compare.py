@@ -30,7 +30,7 @@ PLOTS = {f"{name}.{kind}" for name in ("psnr", "ms_ssim") for kind in ("png", "s
 
 
 class Result(NamedTuple):
-    """What a command did."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -61,7 +61,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def done(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a comparison of them."""
+    """A folder with a comparison of the three photographs."""
     output = tmp_path_factory.mktemp("done") / "deep" / "comparison"
     with pytest.raises(SystemExit) as stop:
         main(["compare", str(photos), "-o", str(output), "--rates", "3", "--pictures", "2", "--match", "0.9"])
@@ -77,7 +77,7 @@ def digit_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_files_hold_what_was_measured(done: Path, photos: Path) -> None:
+def test_files_hold_the_measures(done: Path, photos: Path) -> None:
     assert {path.name for path in done.iterdir()} == FILES | PLOTS
     content = json.loads((done / "comparison.json").read_text())
     codec = load("photo")
@@ -122,9 +122,9 @@ def test_bd_rates_are_those_of_the_points(done: Path) -> None:
             ([p["file_bpp"] for p in curves[name]["points"]], [p[quality] for p in curves[name]["points"]])
             for name in ("jpeg", "avif")
         )
-        found = curves["avif"]["bd_rate"][quality]
-        assert found["percent"] == pytest.approx(bd_rate(*anchor, *test).percent)
-        assert found["low_db"] < found["high_db"]
+        difference = curves["avif"]["bd_rate"][quality]
+        assert difference["percent"] == pytest.approx(bd_rate(*anchor, *test).percent)
+        assert difference["low_db"] < difference["high_db"]
         assert curves["jpeg"]["bd_rate"][quality]["percent"] == pytest.approx(0, abs=1e-9)
 
 
@@ -136,7 +136,7 @@ def test_plots_are_images(done: Path) -> None:
         assert text.startswith("<?xml")
 
 
-def test_the_page_asks_for_nothing(done: Path) -> None:
+def test_the_page_makes_no_request(done: Path) -> None:
     text = (done / "comparison.html").read_text()
     assert "a &amp; &lt;b&gt;" in text or "a \\u0026 \\u003cb>" in text
     assert "a & <b>.png" not in text
@@ -255,7 +255,7 @@ def test_the_page_in_a_browser(done: Path, photos: Path, tmp_path: Path) -> None
 def test_digits_of_a_grey_model(
     capsys: pytest.CaptureFixture[str], digit_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """MS-SSIM is not defined for 28 pixels a side: no plot, no BD-rate, and it says so."""
+    """MS-SSIM is not defined for 28 pixels a side: there is no plot and no BD-rate, and a message says so."""
     monkeypatch.chdir(tmp_path)
     arguments = (DIGITS, "-m", digit_model, "--limit", 2, "--rates", 4, "-o", "out", "--anchor", "webp")
     result = run(capsys, *arguments)

@@ -1,4 +1,4 @@
-"""A full disk, and several processes that write into one folder: files are whole or not there, and each failure is one line."""
+"""A full disk, and several processes that write into one folder: no partial files, and one line for each failure."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ code=$?
 cp -a disk kept
 exit $code
 """
-"""Runs a command with a file system of 4 pages mounted on the folder disk, and copies what it leaves to the folder kept."""
+"""Script that mounts a file system of 4 pages on the folder disk, runs a command, and copies its files to the folder kept."""
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def on_a_full_disk(folder: Path, arguments: Sequence[object]) -> "subprocess.CompletedProcess[str]":
-    """Run ``ohmq ARGUMENTS`` where the folder disk takes four files of a few bytes."""
+    """Run ``ohmq ARGUMENTS`` where the folder disk has room for four small files."""
     command = ["unshare", "-Urm", "sh", "-c", ON_A_FULL_DISK, "sh", *OHMQ, *map(str, arguments)]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
@@ -64,9 +64,9 @@ def test_compressing_until_the_disk_is_full(model: Path, tmp_path: Path) -> None
     assert f"{total - len(kept)} failed" in done.stdout
 
 
-@pytest.mark.parametrize("what", ["decompress", "progressive", "truncate", "export"])
-def test_other_commands_on_a_full_disk(model: Path, tmp_path: Path, what: str) -> None:
-    """A file that was there stays as it was; of one that does not fit nothing is left."""
+@pytest.mark.parametrize("command", ["decompress", "progressive", "truncate", "export"])
+def test_other_commands_on_a_full_disk(model: Path, tmp_path: Path, command: str) -> None:
+    """Nothing is left of a file that does not fit."""
     image = open_image(DIGITS / "digit_3_a.png").image.convert("L").resize((280, 280))
     data = load(model).compress(image)
     (tmp_path / "a.ohm").write_bytes(data)
@@ -75,17 +75,19 @@ def test_other_commands_on_a_full_disk(model: Path, tmp_path: Path, what: str) -
         "progressive": ["decompress", "a.ohm", "--progressive", "disk", "--format", "bmp", "-m", model],
         "truncate": ["truncate", *["a.ohm", "b.ohm", "c.ohm", "d.ohm", "e.ohm"], "-o", "disk", "--layers", "1"],
         "export": ["export", model, "-o", "disk/m.safetensors"],
-    }[what]
-    if what == "truncate":
+    }[command]
+    if command == "truncate":
         for name in "bcde":
             (tmp_path / f"{name}.ohm").write_bytes(data)
     done = on_a_full_disk(tmp_path, arguments)
     assert done.returncode == 1, done
-    assert len(done.stderr.splitlines()) == (1 if what != "truncate" else done.stderr.count("No space left on device"))
+    assert len(done.stderr.splitlines()) == (
+        1 if command != "truncate" else done.stderr.count("No space left on device")
+    )
     assert "cannot be written: No space left on device; make room or choose another output" in done.stderr
     assert done.stderr.startswith("ohmq: ")
     kept = [path for path in (tmp_path / "kept").rglob("*") if path.is_file()]
-    if what == "truncate":
+    if command == "truncate":
         assert 0 < len(kept) < 5
         for path in kept:
             assert len(read_ohm(path.read_bytes()).layers) == 1
@@ -109,17 +111,17 @@ def test_two_processes_with_the_same_inputs_and_outputs(model: Path, tmp_path: P
         subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    told = [process.communicate(timeout=120) for process in started]
+    outputs = [process.communicate(timeout=120) for process in started]
     codec = load(model)
     expected = {
         path.with_suffix(".ohm").name: codec.compress(open_image(path).image) for path in sorted(DIGITS.glob("*.png"))
     }
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == expected
-    written = [line.split(": ")[0] for out, _ in told for line in out.splitlines() if " -> " in line]
-    errors = [line for _, err in told for line in err.splitlines()]
+    written = [line.split(": ")[0] for out, _ in outputs for line in out.splitlines() if " -> " in line]
+    errors = [line for _, err in outputs for line in err.splitlines()]
     if force:
         assert [process.returncode for process in started] == [0, 0]
         assert (len(written), errors) == (2 * len(expected), [])
-    else:  # each file was written by one of them, and the other said that it was there
+    else:  # Each file was written by one process, and the other reported that it exists.
         assert len(written) == len(set(written)) == len(expected) == len(errors)
         assert all(line.endswith(".ohm exists; add --force to overwrite it") for line in errors)

@@ -33,14 +33,14 @@ MINUTES = 10
 
 
 class Block(NamedTuple):
-    """A fenced block: what it is fenced as, and its text."""
+    """A fenced block: its kind and its text."""
 
     kind: str
     text: str
 
 
 def blocks(page: Path) -> list[Block]:
-    return [Block(*found) for found in FENCE.findall(page.read_text(encoding="utf-8"))]
+    return [Block(*match) for match in FENCE.findall(page.read_text(encoding="utf-8"))]
 
 
 def page_name(page: Path) -> str:
@@ -59,7 +59,7 @@ def tool(name: str) -> ModuleType:
 
 
 class Page(HTMLParser):
-    """What a test needs of a built page."""
+    """A built page: its anchors, the addresses it fetches, its formulas and its text."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -211,7 +211,7 @@ def test_a_formula_that_is_none_stops_the_build() -> None:
 
 
 def script(page: Path, folder: Path, port: int) -> str:
-    """A shell script of a page's examples; a server in the background is waited for, and stopped at the end."""
+    """Write a page's examples as a shell script, which waits for a server in the background and stops it at the end."""
     lines = ["set -euo pipefail", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT"]
     for number, (kind, text) in enumerate(blocks(page)):
         text = text.replace("127.0.0.1:8000", f"127.0.0.1:{port}").replace("--port 8000", f"--port {port}")
@@ -276,15 +276,15 @@ def test_the_quick_tour_is_short() -> None:
 
 
 class Command(NamedTuple):
-    """A command of a page."""
+    """A call in a page."""
 
     page: str
     words: tuple[str, ...]
 
 
 def commands() -> list[Command]:
-    """Every call of ohmq, train.py and compress.py in a fenced block."""
-    found = []
+    """List every call of ohmq, train.py and compress.py in a fenced block."""
+    calls = []
     for page in PAGES:
         for kind, text in blocks(page):
             if kind == "python":
@@ -296,8 +296,8 @@ def commands() -> list[Command]:
                     continue  # a drawing or a table
                 words = words[: next((i for i, word in enumerate(words) if word in ("&", "|", ">", "&&")), None)]
                 if words[:1] == ["ohmq"] or (words[:1] == ["python"] and words[1] in ("train.py", "compress.py")):
-                    found.append(Command(page_name(page), tuple(words[words[0] == "python" :])))
-    return sorted(set(found))
+                    calls.append(Command(page_name(page), tuple(words[words[0] == "python" :])))
+    return sorted(set(calls))
 
 
 def test_there_are_commands_of_every_kind() -> None:
@@ -321,7 +321,7 @@ def test_the_commands_have_options_that_exist(command: Command, monkeypatch: pyt
 
 
 def parse(command: click.Command, words: list[str]) -> None:
-    """Parse words as a command line, subcommands too, and do nothing."""
+    """Parse words as a command line, with subcommands, and run nothing."""
     context = command.make_context(command.name, list(words))
     if isinstance(command, click.Group):
         rest = [*context._protected_args, *context.args]

@@ -1,4 +1,4 @@
-"""What becomes of each kind of image: the table of docs/command-line.md, through the real command line."""
+"""Each kind of image through the real command line: the table of docs/command-line.md."""
 
 import json
 from collections.abc import Callable
@@ -137,11 +137,13 @@ def test_what_becomes_of_each_kind(
     for arguments in (["compress", "in", "-o", "coded", "--json"], ["decompress", "coded", "-o", "out", "--json"]):
         with pytest.raises(SystemExit) as stop:
             main(arguments)
-        told = json.loads(capsys.readouterr().out)
-        assert (stop.value.code, told["failures"]) == (0, [])
-        notes |= {Path(row["input"]).name: tuple(row["notes"]) for row in told["results"] if arguments[0] == "compress"}
+        output = json.loads(capsys.readouterr().out)
+        assert (stop.value.code, output["failures"]) == (0, [])
+        notes |= {
+            Path(row["input"]).name: tuple(row["notes"]) for row in output["results"] if arguments[0] == "compress"
+        }
         if arguments[0] == "decompress":
-            assert all(row["notes"] == [] for row in told["results"])
+            assert all(row["notes"] == [] for row in output["results"])
     assert notes == {kind.name: kind.notes for kind in KINDS}
     for kind in KINDS:
         expected = kind.expected(original)
@@ -172,10 +174,10 @@ def test_flattened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert run("compress", "a.png", "--flatten", "-o", "flat.ohm") == (0, f"  note: {ALPHA}\n")
     assert Path("flat.ohm").read_bytes() == codec.compress(on_white(crop()))
     assert run("compress", "a.png", "-o", "a.ohm") == (0, "")
-    code, told = run("decompress", "a.ohm", "-o", "a.jpg")
+    code, output = run("decompress", "a.ohm", "-o", "a.jpg")
     assert (code, Path("a.jpg").exists()) == (1, False)
-    assert "a.jpg: cannot be written as JPEG, which has no transparency; choose .png, .webp or .tif" in told
-    assert len(told.splitlines()) == 1
+    assert "a.jpg: cannot be written as JPEG, which has no transparency; choose .png, .webp or .tif" in output
+    assert len(output.splitlines()) == 1
     assert run("decompress", "a.ohm", "-o", "flat.png", "--flatten") == (0, "")
     whole = codec.decompress(Path("a.ohm").read_bytes())
     white = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("RGB")
@@ -208,13 +210,13 @@ def test_metadata_there_and_back(
     assert sum(extra["bytes"] for extra in described["extras"]) == coded["extras_bytes"] > len(profile)
     name = f"out.{extension}"
     assert run("decompress", "a.ohm", "-o", name)["notes"] == []
-    with Image.open(name) as found:
-        assert found.size == (64, 80)
-        assert found.info["icc_profile"] == profile
-        assert found.info["xmp"] == xmp
-        assert found.getexif().get(0x0112, 1) == 1
-        assert found.getexif()[0x010F] == "a camera"
-        assert found.getexif().get_ifd(0x8769)[0x829A] == 0.5
+    with Image.open(name) as decoded:
+        assert decoded.size == (64, 80)
+        assert decoded.info["icc_profile"] == profile
+        assert decoded.info["xmp"] == xmp
+        assert decoded.getexif().get(0x0112, 1) == 1
+        assert decoded.getexif()[0x010F] == "a camera"
+        assert decoded.getexif().get_ifd(0x8769)[0x829A] == 0.5
     assert run("decompress", "a.ohm", "-o", "out.bmp")["notes"] == [
         "BMP holds no metadata: dropped exif, icc_profile, xmp"
     ]

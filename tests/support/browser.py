@@ -1,4 +1,4 @@
-"""A headless Chromium, driven over a pipe with the DevTools protocol: no package is needed."""
+"""A headless Chromium, driven over a pipe with the DevTools protocol, without further packages."""
 
 import base64
 import fcntl
@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-"""The browser, if there is one."""
+"""Path of the browser; None if none is installed."""
 
 TIMEOUT_S = 60
+"""Seconds to wait for an answer."""
 
 
 def _pipe() -> list[int]:
-    """A pipe whose ends do not have the low numbers that the browser uses."""
+    """Open a pipe whose descriptors are not the low numbers that the browser uses."""
     ends = os.pipe()
     high = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 20) for end in ends]
     for end in ends:
@@ -31,10 +32,13 @@ class Browser:
     """One page of a browser.
 
     Args:
-        profile: an empty folder. width, height: of the window, in pixels.
+        profile: an empty folder for the profile.
+        width: width of the window, in pixels.
+        height: height of the window, in pixels.
 
     Attributes:
-        requests: addresses asked for. problems: exceptions and log entries of the page.
+        requests: addresses that the page requested.
+        problems: exceptions and log entries of the page.
     """
 
     def __init__(self, profile: Path, width: int = 1100, height: int = 1800) -> None:
@@ -74,7 +78,7 @@ class Browser:
         self._process.wait(TIMEOUT_S)
 
     def send(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Give a command; its result."""
+        """Send a command and wait for its result."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
         if self._session:
@@ -105,7 +109,7 @@ class Browser:
             self.problems.append(json.dumps(event["params"]))
 
     def open(self, page: Path) -> None:
-        """Load a page and wait until it says that it is ready."""
+        """Load a page and wait until it is ready."""
         self.send("Page.navigate", url=page.resolve().as_uri())
         end = time.monotonic() + TIMEOUT_S
         while self.run("document.documentElement?.dataset.ready") != "yes":
@@ -113,16 +117,16 @@ class Browser:
             time.sleep(0.05)
 
     def run(self, script: str) -> Any:
-        """The value of a JavaScript expression; promises are waited for."""
+        """Evaluate a JavaScript expression; a promise is awaited."""
         answer = self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, (script, answer)
         return answer["result"].get("value")
 
     def mouse(self, kind: str, x: float, y: float) -> None:
-        """One mouse event: mouseMoved, mousePressed or mouseReleased, in pixels of the window."""
+        """Send a mouse event (mouseMoved, mousePressed or mouseReleased) at a pixel of the window."""
         button = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
         self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, **button)
 
     def screenshot(self, path: Path) -> None:
-        """The window as PNG."""
+        """Write the window as PNG."""
         path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", format="png")["data"]))

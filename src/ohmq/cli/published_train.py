@@ -144,7 +144,8 @@ def run(argv: list[str] | None = None) -> int:
             digits = resolve_test_set(path, options.data_base_path)
             test_sets.append((digits.name, [(f"{number:05d}", image) for number, image in enumerate(digits.images)]))
         else:
-            test_sets.append((Path(path).resolve().name, read_images([path], grey=False, report=echo_error)[0]))
+            photos, _ = read_images([path], grey=False, report=echo_error)
+            test_sets.append((Path(path).resolve().name, photos))
     checkpoint = train(options, resume=resume_point(options.output_dir, arguments.ckpt, False))
     if not is_first_process():
         return 0

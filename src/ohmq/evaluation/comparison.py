@@ -39,10 +39,10 @@ COMPARE_DEFINITIONS: dict[str, str] = {
     "codec": f"'{MODEL}' or a classic codec through Pillow",
     "setting": "active channels of the model; quality or rate in bits per pixel asked of a classic codec",
     "file_bytes": "all bytes of the file",
-    "file_bpp": "all bytes of the file, bits per pixel; of several images the mean",
-    "psnr_db": f"PSNR of 8-bit pixels (RGB, or grey), dB; an exact copy counts as {EXACT_DB:g}; of several images the mean",
+    "file_bpp": "all bytes of the file, bits per pixel; mean over several images",
+    "psnr_db": f"PSNR of 8-bit pixels (RGB, or grey), dB; an exact copy counts as {EXACT_DB:g}; mean over several images",
     "ms_ssim": f"MS-SSIM of five scales, mean over the channels; none below {MS_SSIM_MIN_SIDE} pixels a side; "
-    "of several images the mean",
+    "mean over several images",
     "ms_ssim_db": f"-10 log10(1 - ms_ssim), of the mean over images; at most {EXACT_DB:g}",
     "encode_s": "seconds from pixels to file, in memory, one thread, model loaded; JPEG: both kinds of file that are tried",
     "decode_s": "seconds from file to pixels, likewise",

@@ -97,7 +97,9 @@ def evaluate_set(
     settings: dict[str, Any] = {}
     if frozen.config.quantizer == "none":
         if options.effort:
-            raise ConfigError(f"{frozen.name} has no quantizer: there is nothing to make an effort for")
+            raise ConfigError(
+                f"{frozen.name} has no quantizer, so its encoder has no refinement passes; leave the effort out"
+            )
         points = [evaluate_unquantized(frozen.model, images, progress=progress)]
     else:
         codec = Codec(frozen)

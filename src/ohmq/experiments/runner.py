@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ohmq.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ohmq.evaluation.report import Images
+    from ohmq.evaluation.report import Evaluation, Images
     from ohmq.evaluation.results import ResultFile
     from ohmq.experiments.catalogue import Experiment
     from ohmq.model_files.frozen_model import FrozenModel
@@ -71,7 +71,7 @@ def run_experiment(
         output_dir: gets ``runs/NAME`` (checkpoints, logs, model file) and ``results/NAME`` (curve).
         machine: options of `TrainOptions` that belong to the machine: devices, data path.
         test_images: returns the images of a test set by its name; see `image_sets`.
-        show_progress: shows the progress of fitting a post-filter and of the evaluation.
+        show_progress: shows the progress of fitting a post-filter and of evaluating.
 
     Returns:
         One line that summarises the outcome; "" in all processes but the first.
@@ -81,6 +81,8 @@ def run_experiment(
         SystemExit: stopped by SIGTERM or SIGINT; a checkpoint is written.
     """
     # Imported here: Lightning takes seconds, and listing experiments does not need it.
+    from ohmq.evaluation.published import published_curve
+    from ohmq.evaluation.report import write_evaluation
     from ohmq.training.fit import is_first_process
     from ohmq.training.run import train
 
@@ -108,42 +110,26 @@ def run_experiment(
         "definitions": DEFINITIONS,
         "options": options.to_dict(),
     }
-    result = _evaluate(
-        frozen,
-        experiment,
-        test_set,
-        record=record,
-        folder=output_dir / "results" / experiment.name,
-        show_progress=show_progress,
-    )
-    return f"trained {options.epochs} epochs in {record['seconds']:.0f} s; {_summary(experiment, result)}"
+    evaluation = _evaluate(frozen, experiment, test_set, record, show_progress)
+    published = [published_curve(experiment.published)] if experiment.published else []
+    write_evaluation(evaluation, output_dir / "results" / experiment.name, per_image=False, published=published)
+    return f"trained {options.epochs} epochs in {record['seconds']:.0f} s; {_summary(experiment, evaluation.result)}"
 
 
 def _evaluate(
     frozen: "FrozenModel",
     experiment: "Experiment",
     test_set: NamedImages,
-    *,
     record: dict[str, Any],
-    folder: Path,
     show_progress: ShowProgress,
-) -> "ResultFile":
-    """Evaluate a model at every number of channels, and write the curve into a folder."""
-    from ohmq.evaluation.published import published_curve
-    from ohmq.evaluation.report import EvaluationOptions, evaluate_set, write_evaluation
+) -> "Evaluation":
+    """Evaluate a model at every number of channels."""
+    from ohmq.evaluation.report import EvaluationOptions, evaluate_set
 
+    options = EvaluationOptions(fixed_rate=experiment.fixed_rate)
+    extra = {"experiment": record}
     with show_progress(len(test_set.images), "evaluate") as progress:
-        evaluation = evaluate_set(
-            frozen,
-            test_set.images,
-            EvaluationOptions(fixed_rate=experiment.fixed_rate),
-            data=test_set.name,
-            extra={"experiment": record},
-            progress=progress,
-        )
-    published = [published_curve(experiment.published)] if experiment.published else []
-    write_evaluation(evaluation, folder, per_image=False, published=published)
-    return evaluation.result
+        return evaluate_set(frozen, test_set.images, options, data=test_set.name, extra=extra, progress=progress)
 
 
 def _start_checkpoint(options: "TrainOptions", output_dir: Path) -> Path | None:
@@ -257,7 +243,7 @@ def image_sets(
     Args:
         data_base_path: folder of MNIST and of ``kodak``; None: ``$OHMQ_DATA``, or the usual places of MNIST.
         folder: images of the test set "photos"; None: the folder ``kodak`` below data_base_path.
-        report: takes a line for each image that cannot be read or loses information.
+        report: called with a line of text for each image that is skipped or loses something when it is read.
 
     Returns:
         A function from the name of a test set ("mnist" or "photos") to its images; it raises a ConfigError where there

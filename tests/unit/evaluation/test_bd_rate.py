@@ -82,8 +82,8 @@ def test_measured_curves_by_an_integral_of_our_own() -> None:
 
 def test_swapping_the_curves_inverts_the_ratio() -> None:
     other = [0.09, 0.21, 0.33, 0.7, 1.2]
-    there, back = bd_rate(RATES, PSNR, other, PSNR).percent, bd_rate(other, PSNR, RATES, PSNR).percent
-    assert (1 + there / 100) * (1 + back / 100) == pytest.approx(1)
+    forward, back = bd_rate(RATES, PSNR, other, PSNR).percent, bd_rate(other, PSNR, RATES, PSNR).percent
+    assert (1 + forward / 100) * (1 + back / 100) == pytest.approx(1)
 
 
 def test_points_in_any_order_and_useless_points() -> None:

@@ -28,11 +28,11 @@ def test_one_thread_and_back() -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 12, 13])
 def test_spread_keeps_both_ends(count: int) -> None:
     values = list(range(12))
-    found = spread(values, count)
-    assert len(found) == min(count, 12) == len(set(found))
-    assert found == sorted(found)
+    chosen = spread(values, count)
+    assert len(chosen) == min(count, 12) == len(set(chosen))
+    assert chosen == sorted(chosen)
     if count > 1:
-        assert (found[0], found[-1]) == (0, 11)
+        assert (chosen[0], chosen[-1]) == (0, 11)
 
 
 def test_grey_models_refuse_colour_images() -> None:

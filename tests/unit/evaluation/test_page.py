@@ -1,4 +1,4 @@
-"""The page of a comparison: what it shows, its bound, names that could break it."""
+"""The page of a comparison: its content, its bound, and names that could break it."""
 
 import base64
 import io

@@ -28,9 +28,9 @@ def rgb(colour: str) -> tuple[int, ...]:
 
 def test_each_curve_has_its_colour(tmp_path: Path) -> None:
     plot_rate_distortion(curves(3), tmp_path / "new" / "x.png", title="Title", dotted={"c1"})
-    found = colours_in(tmp_path / "new" / "x.png")
-    assert {rgb(colour) for colour in COLOURS[:3]} <= found
-    assert not {rgb(colour) for colour in COLOURS[3:6]} & found
+    drawn = colours_in(tmp_path / "new" / "x.png")
+    assert {rgb(colour) for colour in COLOURS[:3]} <= drawn
+    assert not {rgb(colour) for colour in COLOURS[3:6]} & drawn
 
 
 def test_files_of_each_format(tmp_path: Path) -> None:

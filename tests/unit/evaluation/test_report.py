@@ -1,4 +1,4 @@
-"""Evaluating a set of images: what is measured, what is written, what is reported."""
+"""Evaluating a set of images: measures, files, and reports of files that are skipped."""
 
 import csv
 import math
