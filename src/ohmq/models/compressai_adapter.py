@@ -17,10 +17,10 @@ Its interface beside that of ``compressai.entropy_models.EntropyBottleneck`` (Co
 | ``compress(y)``                          | the same: a list with the bytes of each image                              |
 | ``decompress(strings, size)``            | the same: y_hat                                                            |
 | ``loss()``                               | the same; always 0, for there are no quantiles to fit                      |
-| ``quantize``, ``dequantize``, ``*_cdf``  | not there: the alphabet is finite, without offsets and tails               |
+| ``quantize``, ``dequantize``, ``*_cdf``  | absent: the alphabet is finite, without offsets and tails                  |
 
-``CompressionModel.update`` and ``aux_loss`` of CompressAI look for ``EntropyBottleneck`` by its class and so pass this module
-by: call ``update()`` of it yourself before ``compress``.
+``CompressionModel.update`` and ``aux_loss`` of CompressAI find modules by the class ``EntropyBottleneck``, which this module is
+not: call its ``update()`` yourself before ``compress``. The integer tables are part of its state_dict.
 """
 
 from collections.abc import Sequence
