@@ -194,16 +194,15 @@ def coder(codec: Codec, name: str) -> Iterator[list[float]]:
 
         return timed
 
-    assert codec.prior is not None
-    before = codec.prior.kernels
+    before = codec.encoder.kernels
     encoder, decoder = (LiteralEncoder, LiteralDecoder) if name == "literal" else (before.encoder, before.decoder)
     watched_encoder = type("Encoder", (encoder,), {n: watched(getattr(encoder, n)) for n in ("encode", "finish")})
     watched_decoder = type("Decoder", (decoder,), {n: watched(getattr(decoder, n)) for n in ("__init__", "decode")})
-    codec.prior.kernels = before._replace(encoder=watched_encoder, decoder=watched_decoder)
+    codec.encoder.kernels = codec.decoder.kernels = before._replace(encoder=watched_encoder, decoder=watched_decoder)
     try:
         yield spent
     finally:
-        codec.prior.kernels = before
+        codec.encoder.kernels = codec.decoder.kernels = before
 
 
 def entropy(codec: Codec, images: Images, bpp: float, rounds: int) -> list[Row]:

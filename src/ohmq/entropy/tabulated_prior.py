@@ -98,9 +98,6 @@ class IntegerTabulatedPrior:
         checkerboard_groups: leading groups whose channels are coded in three passes over the positions. Default: 0.
         cut_points: channels at which layers usually end; channels between two cut points are coded together.
 
-    Attributes:
-        kernels: loops over symbols, for states that begin without others.
-
     Raises:
         ValueError: tensors that do not fit together, or could overflow.
     """
@@ -116,7 +113,6 @@ class IntegerTabulatedPrior:
         self._segment_ends = sorted({*np.cumsum(group_sizes).tolist(), *cut_points})
         self.group_sizes, self.checkerboard_groups = tuple(group_sizes), checkerboard_groups
         self.alphabets = np.repeat(group_symbols, group_sizes)
-        self.kernels: Kernels = NUMPY
         self.tensors = integer_tensors(tensors)
         self.num_channels, self.num_symbols = self.tensors["logits"].shape
         self.num_checkerboard_channels = sum(self.group_sizes[:checkerboard_groups])
@@ -229,19 +225,19 @@ class IntegerTabulatedPrior:
         """Return the grid of the two coefficients."""
         return CHECKERBOARD_LEVELS if checkerboard else LEVELS
 
-    def begin(self, tiles: int, height: int, width: int, *, kernels: Kernels | None = None) -> "TabulatedPriorState":
+    def begin(self, tiles: int, height: int, width: int, *, kernels: Kernels = NUMPY) -> "TabulatedPriorState":
         """Start coding the symbols of ``tiles`` latents of the same size.
 
         Args:
             tiles: latents, coded channel by channel together.
             height: positions.
             width: positions.
-            kernels: the loops over symbols; None: those of the attribute ``kernels``.
+            kernels: loops over symbols; default: numpy.
 
         Returns:
             The state before the first channel.
         """
-        return TabulatedPriorState(self, tiles, height, width, kernels=kernels or self.kernels)
+        return TabulatedPriorState(self, tiles, height, width, kernels=kernels)
 
     def channel_tables(self, channels: slice) -> NDArray[np.float32]:
         """Return the tables of some channels of a segment; those of the whole segment are kept.

@@ -36,7 +36,7 @@ def test_selected_kernels() -> None:
 @pytest.mark.parametrize("codec_name", ["photo", "static"])
 def test_a_prior_is_given_its_kernels(codec_name: str) -> None:
     prior = make_codec(codec_name).frozen.prior
-    assert prior is not None and prior.kernels is NUMPY
+    assert prior is not None
     assert prior.begin(1, 3, 4).kernels is NUMPY
     assert prior.begin(1, 3, 4, kernels=COMPILED).kernels is COMPILED
 
