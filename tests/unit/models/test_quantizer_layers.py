@@ -250,3 +250,13 @@ def test_layers_stay_on_the_device_of_the_latent(kind: str, prior_kind: str) -> 
     assert {value.device.type for value in result} == {device}
     assert layer.quantizer.symbols(latent).device.type == device
     assert layer.quantizer.dequantize(result.symbols, 5).device.type == device
+
+
+@pytest.mark.parametrize("kind", ["plain", "residual", "directional", "rounding", "identity"])
+def test_an_empty_batch_gives_an_empty_result(kind: str) -> None:
+    layers: dict[str, nn.Module] = {"rounding": IntegerRounding(DIM, SYMBOLS), "identity": Identity(DIM)}
+    layer = layers[kind] if kind in layers else make_quantizer(kind)
+    latent_hat, symbols, bits = layer(torch.empty(0, DIM, 2, 3))
+    assert latent_hat.shape == (0, DIM, 2, 3)
+    assert symbols.shape[:3] == (0, 2, 3)
+    assert bits.shape == (0,)

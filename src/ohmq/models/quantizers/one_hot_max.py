@@ -340,7 +340,7 @@ class OneHotMax(nn.Module):
             symbols[start : start + size, :, :used] = quantized.symbols
             start += size
         latent_hat = images.restore((total + self.output_bias).relu(), 1).view(height, width, batch, dim)
-        symbols = images.restore(symbols, 2).view(-1, height, width, batch)
+        symbols = images.restore(symbols, 2).view(self.num_channels, height, width, batch)
         return QuantizedLatent(
             latent_hat.permute(2, 3, 0, 1), symbols.permute(3, 1, 2, 0).contiguous(), images.restore(bits.sum(0))
         )
