@@ -24,7 +24,7 @@ from ohmq.utils.atomic_write import write_atomically  # noqa: E402
 
 FOLDER = ROOT / "tests" / "golden"
 MODELS = (*CONFIGS, "photo", "neighbours", "filters", "swapped")
-"""Names of the models; "neighbours": photo with neighbour networks; "swapped": integer with another synthesis transform."""
+"""Names of the models; "neighbours": photo with neighbour networks; "swapped": integer with another synthesis."""
 KINDS = {
     "neighbours": ("layers", "tiles", "cut"),
     "filters": ("layers", "cut", "grid"),

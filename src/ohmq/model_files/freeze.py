@@ -32,8 +32,10 @@ Tables = dict[str, NDArray[Any]]
 HALF_ROWS = ("project", "directions")
 """Tensors of the directional quantizer that are kept in half precision, where the configuration says so."""
 NETWORK_BITS = (13, 11, 13)
-"""Bits of the sum of a row's |weights| in the tabulated prior's networks, by layer; smaller steps are rounded away. With the
-inputs that photographs have, sums then seldom need more than the 24 bits of float32."""
+"""Bits of the sum of a row's |weights| in the tabulated prior's networks, by layer; smaller steps are rounded away.
+
+With the inputs that photographs have, sums then seldom need more than the 24 bits of float32.
+"""
 LEAST_ENTRY = 40 / 2**WEIGHT_BITS
 """Entries of the tabulated prior's directions below this are dropped where no earlier channel has a larger one."""
 
@@ -80,8 +82,8 @@ def _weights(model: CompressionModel) -> dict[str, NDArray[Any]]:
 def prior_tables(prior: nn.Module, quantizer: nn.Module) -> Tables:
     """Return the integer tables of a trained prior, names without "prior.".
 
-    The function dispatches on the class of the prior: ``prior_tables.register`` adds a prior class, whose tables must be
-    those of a prior of `docs/file-format.md`.
+    The function dispatches on the class of the prior: ``prior_tables.register`` adds a prior class, whose tables must
+    be those of a prior of `docs/file-format.md`.
 
     Args:
         prior: trained prior.

@@ -1,8 +1,8 @@
 """Frozen models: load, verify, save, and swap the parts that files do not depend on.
 
 One ``.safetensors`` file holds the weights of the transforms and the quantizer, the integer tables of the prior, and
-a JSON header (metadata key "ohmq") with family, configuration, format version, ids and training provenance. Nothing in it can
-execute code. `ohmq.model_files.freeze` makes a frozen model from a trained one.
+a JSON header (metadata key "ohmq") with family, configuration, format version, ids and training provenance. Nothing in
+it can execute code. `ohmq.model_files.freeze` makes a frozen model from a trained one.
 """
 
 import json
@@ -124,8 +124,8 @@ def assemble_model(
 
 def _evaluation_model(name: str, config: ModelConfig, weights: Mapping[str, NDArray[Any]]) -> CompressionModel:
     """Build the network with these weights, float32, in evaluation mode and without its prior."""
-    # The meta device takes no memory, time or random numbers for weights that are replaced. Arithmetic there would import
-    # torch's compiler, which takes longer than torch itself: modules compute their first weights in numpy.
+    # The meta device takes no memory, time or random numbers for weights that are replaced. Arithmetic there would
+    # import torch's compiler, which takes longer than torch itself: modules compute their first weights in numpy.
     with torch.device("meta"):
         model = build_model(config)
     state = {key: torch.from_numpy(np.array(value)) for key, value in weights.items()}
@@ -192,9 +192,9 @@ def with_synthesis(
     provenance: dict[str, Any],
     config: ModelConfig | None = None,
 ) -> FrozenModel:
-    """Return a model with another synthesis transform; it keeps its bitstream id, so it decodes the files of the old one.
+    """Return a model with another synthesis transform; it decodes the files of the old one.
 
-    A post-filter is left out, as it was fitted to the old synthesis transform.
+    The bitstream id is kept. A post-filter is left out, as it was fitted to the old synthesis transform.
 
     Args:
         frozen: the model.
@@ -203,8 +203,8 @@ def with_synthesis(
         config: the new configuration, where the new transform has another size; None: that of the model.
 
     Raises:
-        ModelFileError: tensors that are not finite or do not fit the configuration, or a configuration with which symbols
-            decode in another way.
+        ModelFileError: tensors that are not finite or do not fit the configuration, or a configuration with which
+            symbols decode in another way.
     """
     kept = {key: value for key, value in frozen.tensors.items() if not key.startswith((_SYNTHESIS, "filters."))}
     kept |= _transform_tensors(frozen, _SYNTHESIS, tensors)
@@ -217,7 +217,9 @@ def with_analysis(
     provenance: dict[str, Any],
     config: ModelConfig | None = None,
 ) -> FrozenModel:
-    """Return a model with another analysis transform; it keeps its bitstream id, so both models decode each other's files.
+    """Return a model with another analysis transform; both models decode each other's files.
+
+    The bitstream id is kept, and so is the post-filter.
 
     Args:
         frozen: the model.

@@ -1,8 +1,8 @@
-"""Ids and digests of a model: what decides the symbols of a file, and what decides its pixels; no torch.
+"""Ids and digests of a model: of its bitstream part and of its transforms; no torch.
 
-The *bitstream* part of a model is all that turns the bytes of a file into symbols, and symbols into a latent: the prior's
-tables, the quantizer's codewords and some of the configuration. The *transforms* part is all else: analysis, synthesis,
-post-filter and the tensors that the encoder alone needs. `docs/file-format.md` is normative.
+The *bitstream* part of a model is all that turns the bytes of a file into symbols, and symbols into a latent: the
+prior's tables, the quantizer's codewords and some of the configuration. The *transforms* part is all else: analysis,
+synthesis, post-filter and the tensors that the encoder alone needs. `docs/file-format.md` is normative.
 """
 
 import hashlib

@@ -40,7 +40,7 @@ class OnnxModel:
         config: its configuration.
         prior: the integer prior.
         model_id: bitstream id, 4 bytes.
-        transforms_id: version of the transforms and the post-filter, 4 bytes; empty in folders that older releases wrote.
+        transforms_id: version of the transforms and the post-filter, 4 bytes; empty in folders of older releases.
         transforms: runs its transforms.
     """
 

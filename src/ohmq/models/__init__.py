@@ -82,8 +82,8 @@ _OWN_FAMILIES = frozenset(_BUILDERS)
 def register_family(name: str, config_class: type[Config], model_class: Callable[[Config], "CompressionModel"]) -> None:
     """Make a family of models known, so that it can be built, frozen, exported, loaded and coded.
 
-    Call it where the classes are defined, and import that module before a model file of the family is loaded. A second call
-    with the same name replaces the first.
+    Call it where the classes are defined, and import that module before a model file of the family is loaded. A second
+    call with the same name replaces the first.
 
     Args:
         name: of the family, as model files have it; not that of a family of ohmq.

@@ -1,7 +1,8 @@
 """Model configurations: frozen dataclasses, written into every checkpoint and model file.
 
-A family is a configuration class and a model class under one name, see `ohmq.models.register_family`. What a family can do
-is an attribute of its configuration (`ModelConfig.supports_tiles` and others); the codec asks for that, never for a class.
+A family is a configuration class and a model class under one name, see `ohmq.models.register_family`. The capabilities
+of a family are attributes of its configuration (`ModelConfig.supports_tiles` and others); the codec asks for these,
+never for a class.
 """
 
 import dataclasses
@@ -28,8 +29,10 @@ __all__ = [
 BLOCK = 16
 """Stride of the latent of photographs, in pixels: the side of a block."""
 GREY_LEVELS = 32.0
-"""Unit of the normalised images of photo models, in grey levels of 255; also of their latents, as the block transform is
-orthonormal."""
+"""Unit of the normalised images of photo models, in grey levels of 255; also of their latents.
+
+The block transform is orthonormal.
+"""
 
 DISK_NAMES = {
     "residual_quantization": "refinement",
@@ -37,7 +40,7 @@ DISK_NAMES = {
     "distilled_channels": "analysis_patches",
     "supports_rdoq": "priced",
 }
-"""Names of configuration fields in model files, checkpoints and experiment files, where they differ from the names here.
+"""Names of configuration fields in model files, checkpoints and experiment files, where they differ from those here.
 
 Model ids are hashes over the names on disk, so the names on disk never change.
 """
@@ -52,7 +55,7 @@ UNSTATED: dict[str, Any] = {
 """Values of photo configuration fields that a model file leaves out, because the first models had no such fields."""
 
 GEOMETRY_PROBES = ((1, 1), (100, 300))
-"""Height and width, in pixels, of the images whose patches and latents stand for a family's geometry in its bitstream id."""
+"""Height and width, in pixels, of the images whose patches stand for a family's geometry in `bitstream_fields`."""
 
 QuantizerName = Literal["ohm", "integer", "none"]
 PriorName = Literal["static", "context"]
@@ -94,8 +97,8 @@ def active_channels(fraction: float, channels_min: int, channels_max: int) -> in
 class ModelConfig:
     """Configuration fields and geometry that all families share.
 
-    A family is a subclass that is a frozen dataclass too. It overrides `patch_shape` and `latent_shape` where its stride
-    is not 16, and the capabilities that it has.
+    A family is a subclass that is a frozen dataclass too. It overrides `patch_shape` and `latent_shape` where its
+    stride is not 16, and the capabilities that it has.
 
     Attributes:
         image_channels: 1 (grey) or 3 (RGB).
@@ -247,7 +250,7 @@ class ModelConfig:
         return active_channels(fraction, self.channels_min, self.channels_max)
 
     def layer_ends(self, channels: int, layers: int | None = None) -> tuple[int, ...]:
-        """Return the channels at which layers end: the cut points below ``channels``, thinned to ``layers``, and itself.
+        """Return the channels at which layers end: cut points below ``channels``, thinned to ``layers``, and itself.
 
         Args:
             channels: number of channels that are coded, 1 to channels_max.
@@ -298,8 +301,8 @@ class ModelConfig:
     def bitstream_fields(self) -> dict[str, Any]:
         """Return the part of the configuration that the symbols in a file depend on, JSON-ready.
 
-        Two configurations with the same fields here can decode the same files: their transforms may differ. A family that
-        decodes symbols in a way of its own adds its fields. `docs/file-format.md` lists the keys; they never change.
+        Two configurations with the same fields here can decode the same files: their transforms may differ. A family
+        that decodes symbols in a way of its own adds its fields. `docs/file-format.md` lists the keys; they never change.
         """
         patches = [self.patch_shape(*size) for size in GEOMETRY_PROBES]
         return {
@@ -359,7 +362,7 @@ class PhotoConfig(ModelConfig):
         latent_channels: D, coefficients of the block transform that are kept.
         wide: channels of the convolutions at a quarter of the resolution.
         wider: channels of the convolutions at an eighth of the resolution.
-        distilled_channels: channels that the distilled analysis transform computes from patches of 8x8 pixels, with all its
+        distilled_channels: channels that the distilled analysis transform computes from 8x8 pixels, with all its
             convolutions at an eighth of the resolution; 0: the full analysis transform, with convolutions at a half and
             a quarter.
         analysis_blocks: residual blocks of the analysis transform at a quarter and at an eighth.
@@ -409,6 +412,11 @@ class PhotoConfig(ModelConfig):
             object.__setattr__(self, name, tuple(int(value) for value in getattr(self, name)))
         if self.quantizer == "integer":
             object.__setattr__(self, "supports_rdoq", False)
+        self._check_quantizer()
+        self._check_groups()
+        self._check_transforms()
+
+    def _check_quantizer(self) -> None:
         if self.quantizer == "none":
             raise ConfigError("the photo family has the quantizers 'ohm' and 'integer'")
         if self.quantizer == "ohm" and not (self.prior == "context" and self.residual_quantization):
@@ -416,6 +424,8 @@ class PhotoConfig(ModelConfig):
         if self.quantizer == "integer" and self.channels_max != self.latent_channels:
             raise ConfigError(f"an integer latent has channels_max = latent_channels; found {self.channels_max} and "
                               f"{self.latent_channels}")  # fmt: skip
+
+    def _check_groups(self) -> None:
         if self.groups and (min(self.groups) < 1 or sum(self.groups) != self.channels_max):
             raise ConfigError(f"groups {self.groups} must be positive and sum to channels_max = {self.channels_max}")
         if self.alphabets and len(self.alphabets) != len(self.groups):
@@ -430,6 +440,10 @@ class PhotoConfig(ModelConfig):
             raise ConfigError(
                 f"checkerboard_groups is {self.checkerboard_groups}; there are {len(self.group_sizes)} groups"
             )
+        if not 0 <= self.neighbour_hidden <= 64:
+            raise ConfigError(f"neighbour_hidden is {self.neighbour_hidden}; it must lie in 0 to 64")
+
+    def _check_transforms(self) -> None:
         for name in ("analysis_blocks", "synthesis_blocks"):
             blocks = getattr(self, name)
             if len(blocks) != 2 or min(blocks) < 0:
@@ -440,8 +454,6 @@ class PhotoConfig(ModelConfig):
             raise ConfigError(
                 f"analysis_blocks is {list(self.analysis_blocks)}; an analysis of patches has no blocks at a quarter"
             )
-        if not 0 <= self.neighbour_hidden <= 64:
-            raise ConfigError(f"neighbour_hidden is {self.neighbour_hidden}; it must lie in 0 to 64")
         if not 1 <= self.latent_channels <= 768:
             raise ConfigError(f"latent_channels is {self.latent_channels}; a 16x16 block of 3 colours has 1 to 768")
 
