@@ -2,8 +2,8 @@
 
     python benchmarks/data_loading.py --data PHOTOS [--batches 60] [--steps 8]
 
-PHOTOS has a train folder below it. The loader works in a thread while a step runs: it does not delay training as long as a
-batch takes less time than a step.
+PHOTOS has a train folder below it. The loader works in a thread while a step runs: it does not delay training as long
+as a batch takes less time than a step.
 """
 
 import argparse

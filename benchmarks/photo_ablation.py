@@ -3,8 +3,8 @@
     python benchmarks/photo_ablation.py --data PHOTOS -o results/photo-ablation.json [--steps 400] [--only NAME ...]
 
 PHOTOS has train and validation below it, as for `ohmq train --preset photo`. All variants start from the same untrained
-design, train on the same crops in the same order with the same optimizer, and are measured on whole validation photos with
-estimated rates (-log2 p). A variant that the output file already has is not run again.
+design, train on the same crops in the same order with the same optimizer, and are measured on whole validation photos
+with estimated rates (-log2 p). A variant that the output file already has is not run again.
 """
 
 import argparse

@@ -91,8 +91,8 @@ def run_command(
 ) -> int:
     """Train, export and test experiments: names, patterns, or TOML files of your own.
 
-    Experiments that are done are skipped; an interrupted one goes on from its last checkpoint. One that fails does not stop
-    the others. One that others start from is run before them.
+    Experiments that are done are skipped; an interrupted one goes on from its last checkpoint. One that fails does
+    not stop the others. One that others start from is run before them.
     """
     from ohmq.experiments.catalogue import find_experiments
     from ohmq.experiments.runner import image_sets, run_experiment

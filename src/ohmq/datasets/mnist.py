@@ -56,10 +56,10 @@ def _idx_file(folder: Path, name: str) -> Path | None:
 def find_mnist(data_base_path: Path | str | None = None, *, download: bool = True) -> Path:
     """Find the folder of MNIST's images; download them when no folder has them.
 
-    The search goes below `data_base_path`, below `$OHMQ_DATA` and below `./data`, in this order; in each the folder itself,
-    then `mnist/`, `MNIST/`, `MNIST/raw/`, `mnist/MNIST/raw/` and `raw/`. A folder must have both image files, named as
-    published (`train-images-idx3-ubyte`, `t10k-images-idx3-ubyte`), plain or with `.gz`; labels are not needed. A log
-    line names the folder, as a warning when `data_base_path` holds no MNIST.
+    The search goes below `data_base_path`, below `$OHMQ_DATA` and below `./data`, in this order; in each the folder
+    itself, then `mnist/`, `MNIST/`, `MNIST/raw/`, `mnist/MNIST/raw/` and `raw/`. A folder must have both image files,
+    named as published (`train-images-idx3-ubyte`, `t10k-images-idx3-ubyte`), plain or with `.gz`; labels are not
+    needed. A log line names the folder, as a warning when `data_base_path` holds no MNIST.
 
     Args:
         data_base_path: folder to search first; None: none.
@@ -152,8 +152,8 @@ def load_mnist(data_base_path: Path | str | None, split: Split, seed: int = 0) -
     """Load the images of one split of MNIST.
 
     "test" is the test file. "train" and "validation" divide the training file at random, into 54,000 and 6,000 images.
-    Validation takes the last tenth (rounded down, at least 1) of `numpy.random.RandomState(seed).permutation(N)`, a stream
-    that numpy guarantees to keep. Both splits keep the order of the file.
+    Validation takes the last tenth (rounded down, at least 1) of `numpy.random.RandomState(seed).permutation(N)`, a
+    stream that numpy guarantees to keep. Both splits keep the order of the file.
 
     Args:
         data_base_path: folder to search first, see `find_mnist`; None: the usual places.
@@ -224,9 +224,9 @@ class DigitSet(NamedTuple):
 def resolve_test_set(path: Path | str, data_base_path: Path | str | None = None, seed: int = 0) -> DigitSet:
     """Load the digits that a command line names, such as `data/mnist_png/testing`.
 
-    An existing folder is read. A missing folder `training`, `validation`, `testing` or `test` directly below `mnist_png`
-    stands for that split of the IDX files (see `load_mnist`), and a log line says so. The division into `training` and
-    `validation` is this project's own.
+    An existing folder is read. A missing folder `training`, `validation`, `testing` or `test` directly below
+    `mnist_png` stands for that split of the IDX files (see `load_mnist`), and a log line says so. The division into
+    `training` and `validation` is this project's own.
 
     Args:
         path: folder of digits.

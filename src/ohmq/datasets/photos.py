@@ -119,9 +119,9 @@ class WholePhotos:
 class CropLoader:
     """Batches of random crops, one of each photo an epoch, mirrored half of the time.
 
-    A thread reads the next batch while a step runs. Photos and crops are a function of (seed, step), so that a resumed run
-    sees the same crops as an uninterrupted one. A photo that turns out to be damaged is replaced by the next one, with a
-    warning.
+    A thread reads the next batch while a step runs. Photos and crops are a function of (seed, step), so that a
+    resumed run sees the same crops as an uninterrupted one. A photo that turns out to be damaged is replaced by the
+    next one, with a warning.
 
     Args:
         files: photos, each at least ``crop`` wide and high.

@@ -32,7 +32,7 @@ _FREE_OPTIONS = ("description", "num_workers", "devices", "num_nodes", "cpu", "l
 """Options that change the result of a run by rounding at most."""
 
 ShowProgress = Callable[[int, str], AbstractContextManager[Callable[[int], Any]]]
-"""Called with the number of steps and a label; yields a function that is called with the steps done since its last call."""
+"""Called with the number of steps and a label; yields a function to call with the steps done since its last call."""
 
 
 class NamedImages(NamedTuple):

@@ -51,8 +51,8 @@ class TrainOptions:
         output_dir: folder of logs and checkpoints.
         description: free text, kept in the checkpoint.
         test_sets: image folders evaluated after training.
-        start_from: model that training starts from instead of the warm start: a photo model (shipped name, model file or
-            checkpoint) of as many channels or fewer, or a checkpoint of an OHM model for digits with residual
+        start_from: model that training starts from instead of the warm start: a photo model (shipped name, model file
+            or checkpoint) of as many channels or fewer, or a checkpoint of an OHM model for digits with residual
             quantization, of any number of channels. "": none.
         quick_epochs: for a photo model with OHM, the last passes, in which a distilled analysis transform learns to
             replace the full one in the encoder. 0, or with ``only``: the full one stays.

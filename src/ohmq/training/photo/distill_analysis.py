@@ -14,7 +14,7 @@ from ohmq.training.photo.module import PhotoModule, PhotoTargets
 __all__ = ["DISTILLED_CHANNELS", "DistilledAnalysisModule", "with_distilled_analysis"]
 
 DISTILLED_CHANNELS = 112
-"""Channels of the distilled analysis transform: with these, one refinement pass fits into the encoder's 80 kFLOPs a pixel."""
+"""Channels of the distilled analysis transform; few enough for one refinement pass in 80 kFLOPs a pixel."""
 DISTILLED_BLOCKS = 2
 """Residual blocks of the distilled analysis transform."""
 CONVOLUTIONS = "analysis_transform.path"
@@ -43,11 +43,11 @@ def with_distilled_analysis(model: PhotoModel) -> PhotoModel:
 
 
 class DistilledAnalysisModule(PhotoModule):
-    """Knowledge distillation of the analysis transform (Hinton et al., Distilling the knowledge in a neural network, 2015).
+    """Knowledge distillation of the analysis transform (Hinton et al., 2015).
 
-    The loss is the mean squared difference of both latents; all but the convolutions of the distilled analysis transform
-    stays as it is. Analysis by synthesis (`ohmq.encoder.refine`) makes up for the rest of the difference; validation runs
-    without it.
+    The loss is the mean squared difference of both latents; all but the convolutions of the distilled analysis
+    transform stays as it is. Analysis by synthesis (`ohmq.encoder.refine`) makes up for the rest of the difference;
+    validation runs without it.
 
     Args:
         options: the run; its model is ``model.config``.

@@ -1,9 +1,10 @@
 """Initialisation of photo models: passes over transform coefficients, ordered by rate–distortion slope.
 
-Each channel of the codec starts as one pass over one coefficient of the block transform: a uniform dead-zone quantizer of
-the residual of earlier passes, its codewords the conditional means, its table the counted symbols. Channels are ordered by
-the distortion that they save per bit, as the coding passes of embedded image coders are (Taubman, High performance
-scalable image compression with EBCOT, 2000), so that every prefix is near optimal before the first training step.
+Each channel of the codec starts as one pass over one coefficient of the block transform: a uniform dead-zone
+quantizer of the residual of earlier passes, its codewords the conditional means, its table the counted symbols.
+Channels are ordered by the distortion that they save per bit, as the coding passes of embedded image coders are
+(Taubman, High performance scalable image compression with EBCOT, 2000), so that every prefix is near optimal before
+the first training step.
 """
 
 import dataclasses
@@ -329,15 +330,16 @@ def extend_photo_model(model: PhotoModel, design: PhotoDesign) -> tuple[PhotoMod
 
     Args:
         model: the trained model.
-        design: design for the photos to train on; for more channels, these are the photos that the model was trained on.
+        design: design for the photos to train on; for more channels, these are the photos that the model was trained
+            on.
 
     Returns:
-        The model, and the design with the model's groups, alphabets and cut points. Rates and lambdas of the prefixes stay
-        those of the design.
+        The model, and the design with the model's groups, alphabets and cut points. Rates and lambdas of the prefixes
+        stay those of the design.
 
     Raises:
-        ConfigError: a design of another configuration, of fewer channels or blocks, or of more channels that do not begin
-            with the model's.
+        ConfigError: a design of another configuration, of fewer channels or blocks, or of more channels that do not
+            begin with the model's.
     """
     config, wanted = model.config, design.config
     assert isinstance(config, PhotoConfig)

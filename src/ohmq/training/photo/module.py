@@ -102,9 +102,9 @@ class PhotoModule(TrainingModule):
     $$ \\mathrm{loss} = \\left(R + 2 \\sqrt{m_k (\\lambda_k D + \\epsilon)}\\right) \\cdot 0.15\\, \\lambda_k^{-0.35},
        \\qquad m_k = \\min(0.45, 4.6 \\sqrt{\\lambda_k}) $$
 
-    with R in bits per pixel, D in squared grey levels, and lambda_k the slope at which prefix k is optimal (by the design).
-    m is the usual value of lambda D in a trained model; there the gradient is that of R + lambda D. Smooth images, whose D
-    is smaller, weigh more: half-way to the mean PSNR by which codecs are compared.
+    with R in bits per pixel, D in squared grey levels, and lambda_k the slope at which prefix k is optimal (by the
+    design). m is the usual value of lambda D in a trained model; there the gradient is that of R + lambda D. Smooth
+    images, whose D is smaller, weigh more: half-way to the mean PSNR by which codecs are compared.
 
     Args:
         options: the run; its model is ``model.config``.

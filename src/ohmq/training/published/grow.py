@@ -187,7 +187,7 @@ def _check_resizable(config: ModelConfig, wanted: ModelConfig) -> None:
 
 
 def _add_channels(model: CompressionModel, quantizer: OneHotMax, images: Tensor) -> Tensor:
-    """Set the channels that a model does not have to its residuals; counts of their symbols, (C, S), ones for old ones."""
+    """Set the channels that a model does not have to its residuals; returns counts of their symbols, (C, S)."""
     old = model.quantizer
     assert isinstance(old, OneHotMax)
     latent = model.analysis_transform(model.normalise(images)).relu()

@@ -99,7 +99,8 @@ def _model_of_stage(
     elif isinstance(model.quantizer, OneHotMax) and model.config.num_symbols != stage.model.num_symbols:
         model = grow_symbols(model, stage.model.num_symbols, source.sample())
     for transform in (model.analysis_transform, model.synthesis_transform):
-        transform.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # halves the time of convolutions on a CPU
+        # Halves the time of convolutions on a CPU.
+        transform.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
 
 
