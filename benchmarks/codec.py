@@ -1,11 +1,11 @@
-"""Compress and decompress one picture against a network of the size of a mean-scale hyperprior: ratios in one run.
+"""Compress and decompress one image against a network of the size of a mean-scale hyperprior: ratios in one run.
 
     python benchmarks/codec.py IMAGE [--model photo] [--bpp 0.4] [--rounds 9] [--check FOLDER]
 
-The rival has the field's usual transforms (N = 128, M = 192, four 5x5 convolutions of stride 2 each way, GDN between), random
-weights, and only its forward pass is timed: no hyper-network, no entropy coding. Ours is everything but reading and writing
-files, at the default effort, then at the others. Times alternate; each figure is a median. With --check every picture of a
-folder is coded with 1 and with 2 threads and decoded again: all symbols must be equal.
+The rival has the field's usual transforms (N = 128, M = 192, four 5x5 convolutions of stride 2 each way, GDN between),
+random weights, and only its forward pass is timed: no hyper-network, no entropy coding. Ours is everything but reading
+and writing files, at the default effort, then at the others. Times alternate; each figure is a median. With --check
+every image of a folder is coded with 1 and with 2 threads and decoded again: all symbols must be equal.
 """
 
 import argparse
@@ -31,7 +31,15 @@ from ohmq.model_files.frozen_model import load_model, save_model
 
 
 class GDN(nn.Module):
-    """Generalised divisive normalisation, or its inverse."""
+    """Generalised divisive normalisation, or its inverse.
+
+    Args:
+        channels: channels of input and output.
+        inverse: multiply by the norm in place of dividing by it.
+
+    References: Ballé, Laparra and Simoncelli, Density modeling of images using a generalized normalization
+        transformation.
+    """
 
     def __init__(self, channels: int, inverse: bool = False) -> None:
         super().__init__()
@@ -41,12 +49,20 @@ class GDN(nn.Module):
         self.inverse = inverse
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise a tensor (B, channels, H, W)."""
         norm = self.gamma(x * x)
         return x * norm.sqrt() if self.inverse else x * norm.rsqrt()
 
 
 def rival(n: int = 128, m: int = 192) -> nn.Module:
-    """Analysis and synthesis transform, one after the other."""
+    """Build analysis and synthesis transform, one after the other.
+
+    Args:
+        n: channels of the convolutions.
+        m: channels of the latent.
+
+    References: Minnen, Ballé and Toderici, Joint autoregressive and hierarchical priors for learned image compression.
+    """
     layers: list[nn.Module] = []
     for before, after in ((3, n), (n, n), (n, n), (n, m)):
         layers += [nn.Conv2d(before, after, 5, stride=2, padding=2), GDN(after)]
@@ -61,26 +77,43 @@ def rival(n: int = 128, m: int = 192) -> nn.Module:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long it takes."""
+    """Return the seconds that a call takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def channels_for_rate(codec: Codec, image: Image.Image, bpp: float) -> int:
-    """The most channels, of the cut points, whose file has at most so many bits a pixel."""
+    """Find the last cut point whose file does not exceed a rate.
+
+    Args:
+        codec: the codec.
+        image: RGB image.
+        bpp: limit in bits per pixel.
+
+    Returns:
+        Number of channels; the first cut point if none fits.
+    """
     limit = bpp * image.width * image.height / 8
     fitting = [n for n in codec.cut_points if len(codec.compress(image, channels=n, layers=1)) <= limit]
     return max(fitting, default=codec.cut_points[0])
 
 
 def check(codec: Codec, folder: Path) -> None:
-    """Code and decode all pictures with 1 and 2 threads, with a model that was saved and loaded, and in a batch."""
-    before = torch.get_num_threads()
-    with tempfile.TemporaryDirectory() as place:
-        save_model(codec.frozen, Path(place) / "again.safetensors")
-        again = Codec(load_model(Path(place) / "again.safetensors"), compiled=codec.compiled)
-    plan = [codec.config.layer_ends(codec.num_channels)]
+    """Code and decode all images with 1 and 2 threads, with a model that was saved and loaded, and in a batch.
+
+    Args:
+        codec: the codec.
+        folder: images, searched recursively.
+
+    Raises:
+        AssertionError: symbols or bytes differ.
+    """
+    num_threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as name:
+        save_model(codec.frozen, Path(name) / "again.safetensors")
+        reloaded = Codec(load_model(Path(name) / "again.safetensors"), compiled=codec.compiled)
+    layouts = [codec.config.layer_ends(codec.num_channels)]
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg"))
     for path in files:
         image = Image.open(path).convert("RGB")
@@ -94,26 +127,31 @@ def check(codec: Codec, folder: Path) -> None:
             torch.set_num_threads(threads)
             assert np.array_equal(codec.decode(data)[1].values, symbols.values), path
             assert codec.encode(symbols, codec.num_channels) == data, path
-        torch.set_num_threads(before)
-        assert np.array_equal(again.decode(data)[1].values, symbols.values), path
-        both = np.stack([symbols.values[:, ::-1, ::-1], symbols.values])
-        assert encode_layers(codec.prior, KnownSymbols(both), plan).payloads[0][1] == [
-            x.payload for x in read_ohm(data).layers
-        ], path
-    print(f"{len(files)} pictures: symbols and bytes equal with 1 and 2 threads, after loading again, in a batch")
+        torch.set_num_threads(num_threads)
+        assert np.array_equal(reloaded.decode(data)[1].values, symbols.values), path
+        batch = np.stack([symbols.values[:, ::-1, ::-1], symbols.values])
+        payloads = encode_layers(codec.prior, KnownSymbols(batch), layouts).payloads[0][1]
+        assert payloads == [layer.payload for layer in read_ohm(data).layers], path
+    print(f"{len(files)} images: symbols and bytes equal with 1 and 2 threads, after loading again, in a batch")
 
 
 def flops_per_pixel(codec: Codec) -> tuple[float, float, float]:
-    """Floating-point operations of compressing without feedback, decompressing and a step of feedback, all channels.
+    """Count floating-point operations of compressing, of decompressing and of a refinement pass, for all channels.
 
     Products of the integer prior are included.
+
+    Args:
+        codec: a codec of a photo model, by torch.
+
+    Returns:
+        Operations per pixel: compressing without analysis by synthesis; decompressing; a pass of analysis by synthesis.
     """
     side = 256
-    tile = torch.zeros(1, 3, side, side)
+    patch = torch.zeros(1, 3, side, side)
     counts = []
     for transform, x in (
-        (codec.transforms.model.analysis_transform, tile),
-        (codec.transforms.model.synthesis_transform, codec.transforms.model.analysis_transform(tile)),
+        (codec.transforms.model.analysis_transform, patch),
+        (codec.transforms.model.synthesis_transform, codec.transforms.model.analysis_transform(patch)),
     ):
         with FlopCounterMode(display=False) as counter:
             transform(x)
@@ -125,10 +163,10 @@ def flops_per_pixel(codec: Codec) -> tuple[float, float, float]:
     products = 4 * prior.directions.size
     tables = (networks + products) / 16**2
     filters = codec.transforms.filters
-    after = filters.flops_per_pixel if filters is not None else 0
-    decoded = counts[1] + prior.directions.size * 2 / 16**2 + after
-    back = 2 * codec.transforms.block.size / 16**2 if codec.config.supports_rdoq else 0
-    return counts[0] + products / 16**2 + tables, decoded + tables, decoded + products / 16**2 + back
+    postfilter = filters.flops_per_pixel if filters is not None else 0
+    decoded = counts[1] + prior.directions.size * 2 / 16**2 + postfilter
+    refine = 2 * codec.transforms.block.size / 16**2 if codec.config.supports_rdoq else 0
+    return counts[0] + products / 16**2 + tables, decoded + tables, decoded + products / 16**2 + refine
 
 
 def main() -> None:
@@ -138,8 +176,8 @@ def main() -> None:
     parser.add_argument("--model", default="photo")
     parser.add_argument("--bpp", type=float, nargs="+", default=[0.15, 0.4, 1.0, 10.0])
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--plain", action="store_true", help="nothing compiled by numba, as where it is not installed")
-    parser.add_argument("--check", type=Path, help="folder of pictures")
+    parser.add_argument("--plain", action="store_true", help="do without numba, as where it is not installed")
+    parser.add_argument("--check", type=Path, help="folder of images to code with 1 and 2 threads")
     arguments = parser.parse_args()
     codec = ohmq.load(arguments.model, compiled=not arguments.plain)
     image = Image.open(arguments.image).convert("RGB")
@@ -148,11 +186,11 @@ def main() -> None:
     print(f"{arguments.image.name}, {image.width}x{image.height}, {torch.get_num_threads()} threads, "
           f"{'compiled by numba' if codec.compiled else 'nothing compiled'}, "
           f"medians of {arguments.rounds} alternating rounds")  # fmt: skip
-    encoder, decoder, feedback = (count / 1000 for count in flops_per_pixel(codec))
+    encoder, decoder, refine = (count / 1000 for count in flops_per_pixel(codec))
     default = codec.effort_for(None)
     print(
-        f"compress {encoder + default * feedback:.1f}, decompress {decoder:.1f} kFLOPs a pixel, all channels; "
-        f"of those of compressing, {feedback:.1f} for each effort, which is {default}"
+        f"compress {encoder + default * refine:.1f}, decompress {decoder:.1f} kFLOPs a pixel, all channels; "
+        f"of those of compressing, {refine:.1f} for each effort, which is {default}"
     )
     for bpp in arguments.bpp:
         count = channels_for_rate(codec, image, bpp)
@@ -176,14 +214,16 @@ def main() -> None:
             for _ in range(arguments.rounds + 1):
                 for name, job in work.items():
                     times[name].append(seconds(job))
-        middle = {name: statistics.median(values[1:]) for name, values in times.items()}  # the first warms up
+        median_s = {name: statistics.median(values[1:]) for name, values in times.items()}  # the first warms up
         print(
             f"{8 * len(data) / (image.width * image.height):.3f} bpp, {count} channels: "
-            f"compress {middle['compress'] / middle['rival']:.2f} of the rival's forward pass "
-            f"(entropy coding {middle['encode'] / middle['compress']:.0%} of it, "
-            f"with the choice of symbols {middle['choose and encode'] / middle['compress']:.0%}), "
-            f"decompress {middle['decompress'] / middle['rival']:.2f} ({middle['decode'] / middle['decompress']:.0%})"
-            + "".join(f", {name} {middle[name] / middle['rival']:.2f}" for name in work if name.startswith("effort"))
+            f"compress {median_s['compress'] / median_s['rival']:.2f} of the rival's forward pass "
+            f"(entropy coding {median_s['encode'] / median_s['compress']:.0%} of it, "
+            f"with the choice of symbols {median_s['choose and encode'] / median_s['compress']:.0%}), "
+            f"decompress {median_s['decompress'] / median_s['rival']:.2f} ({median_s['decode'] / median_s['decompress']:.0%})"
+            + "".join(
+                f", {name} {median_s[name] / median_s['rival']:.2f}" for name in work if name.startswith("effort")
+            )
         )
     if arguments.check:
         check(codec, arguments.check)

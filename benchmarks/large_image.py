@@ -1,11 +1,12 @@
-"""Compress and decompress one large picture by the command line: peak memory, and time beside small pictures of as many pixels.
+"""Compress and decompress one large image by the command line: peak memory, and time beside small images.
 
-    python benchmarks/large_image.py PHOTOS [--width 12500] [--height 8000] [--small 512] [--count 4] [-- --fraction 0.3]
+    python benchmarks/large_image.py PHOTOS [--width 12500] [--height 8000] [--small 512] [--count 4]
+        [-- --fraction 0.3]
 
-The large picture is laid out with the photographs of a folder, each scaled to 1250x1000 pixels; every command is a process of
-its own and its peak is that of the operating system (ru_maxrss). The time is also given for a pixel, as a ratio to that of
-pieces of the same picture with `--small` pixels a side, `--count` of them in one process; start-up, which is a process with
-one picture of 16x16 pixels, is taken off both. What follows `--` goes to `ohmq compress`.
+The large image is laid out with the photographs of a folder, each scaled to 1250x1000 pixels; every command is a
+process of its own and its peak is that of the operating system (ru_maxrss). The time is also given for a pixel, as a
+ratio to that of pieces of the same image with `--small` pixels a side, `--count` of them in one process; start-up,
+which is a process with one image of 16x16 pixels, is taken off both. Options after `--` go to `ohmq compress`.
 """
 
 import argparse
@@ -22,10 +23,11 @@ from typing import NamedTuple
 from PIL import Image
 
 PIECE = (1250, 1000)
+"""Width and height of each photograph in the large image, in pixels."""
 
 
 class Run(NamedTuple):
-    """A process: seconds, and peak memory in bytes."""
+    """Time of a process in seconds, and its peak memory in bytes."""
 
     seconds: float
     peak_bytes: int
@@ -39,24 +41,40 @@ def _measure(command: list[str]) -> Run:
 
 
 def run(*arguments: object) -> Run:
-    """``ohmq ARGUMENTS``, below a process of its own: the peak of children is the largest of all there were."""
+    """Run ``ohmq ARGUMENTS`` below a process of its own, as the peak of children is the largest of all of them.
+
+    Args:
+        arguments: words of the command line.
+
+    Returns:
+        Time and peak memory.
+    """
     command = [sys.executable, "-m", "ohmq", *map(str, arguments)]
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_measure, (command,))
 
 
-def make_picture(folder: Path, width: int, height: int) -> Image.Image:
-    """Photographs side by side."""
+def make_image(folder: Path, width: int, height: int) -> Image.Image:
+    """Lay photographs out side by side.
+
+    Args:
+        folder: photographs, searched recursively; they are repeated as needed.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
+
+    Raises:
+        SystemExit: the folder has no photographs.
+    """
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if not files:
         raise SystemExit(f"no photographs in {folder}")
-    picture, number = Image.new("RGB", (width, height)), 0
+    image, number = Image.new("RGB", (width, height)), 0
     for y in range(0, height, PIECE[1]):
         for x in range(0, width, PIECE[0]):
             with Image.open(files[number % len(files)]) as photo:
-                picture.paste(photo.convert("RGB").resize(PIECE, Image.Resampling.LANCZOS), (x, y))
+                image.paste(photo.convert("RGB").resize(PIECE, Image.Resampling.LANCZOS), (x, y))
             number += 1
-    return picture
+    return image
 
 
 def main() -> None:
@@ -74,27 +92,27 @@ def main() -> None:
         folder = Path(name)
         for sub in ("tiny", "small", "large"):
             (folder / sub).mkdir()
-        picture = make_picture(arguments.photos, arguments.width, arguments.height)
-        picture.save(folder / "large" / "a.bmp")
+        image = make_image(arguments.photos, arguments.width, arguments.height)
+        image.save(folder / "large" / "a.bmp")
         side = arguments.small
         for number in range(arguments.count):
             x = number * (arguments.width - side) // max(1, arguments.count - 1)
             y = number * (arguments.height - side) // max(1, arguments.count - 1)
-            picture.crop((x, y, x + side, y + side)).save(folder / "small" / f"{number}.bmp")
-        picture.crop((0, 0, 16, 16)).save(folder / "tiny" / "a.bmp")
-        del picture
+            image.crop((x, y, x + side, y + side)).save(folder / "small" / f"{number}.bmp")
+        image.crop((0, 0, 16, 16)).save(folder / "tiny" / "a.bmp")
+        del image
         pixels = {"small": arguments.count * side**2, "large": arguments.width * arguments.height}
         print(f"{arguments.width}x{arguments.height}, {pixels['large'] / 1e6:.1f} million pixels, {threads} threads")
         for verb, before, after in (("compress", "", ".coded"), ("decompress", ".coded", ".back")):
             extra = arguments.options if verb == "compress" else ["--format", "bmp"]
-            done = {
+            runs = {
                 sub: run(verb, folder / f"{sub}{before}", "-o", folder / f"{sub}{after}", *extra)
                 for sub in ("tiny", "small", "large")
             }
-            each = {sub: (done[sub].seconds - done["tiny"].seconds) / pixels[sub] for sub in pixels}
+            pixel_s = {sub: (runs[sub].seconds - runs["tiny"].seconds) / pixels[sub] for sub in pixels}
             print(
-                f"{verb}: peak {done['large'].peak_bytes / 2**30:.2f} GiB, {done['large'].seconds:.0f} s; a pixel takes "
-                f"{each['large'] / each['small']:.2f} times what it takes in pictures of {side}x{side}",
+                f"{verb}: peak {runs['large'].peak_bytes / 2**30:.2f} GiB, {runs['large'].seconds:.0f} s; a pixel takes "
+                f"{pixel_s['large'] / pixel_s['small']:.2f} times what it takes in images of {side}x{side}",
                 flush=True,
             )
             if verb == "compress":

@@ -20,7 +20,7 @@ class LiteralOhm(nn.Module):
         q = q * (channel < active); z_hat = ReLU(Conv1x1(q)); bits = sum of -log2(p + 1e-8) weighed by q
 
     Args:
-        model: an OHM model without refinement; its weights are copied.
+        model: an OHM model without residual quantization; its weights are copied.
 
     Shape:
         images: (batch, image_channels, H, W). active: (batch,).
@@ -45,7 +45,7 @@ class LiteralOhm(nn.Module):
             self.conv_out.bias.copy_(quantizer.output_bias)
 
     def forward(self, images: Tensor, active: Tensor) -> ModelOutput:
-        """As `CompressionModel.forward`."""
+        """Reconstruct images; arguments as `CompressionModel.forward`."""
         latent = self.analysis_transform(images)
         batch, _, height, width = latent.shape
         shape = (batch, self.symbols, self.channels, height, width)
@@ -53,7 +53,7 @@ class LiteralOhm(nn.Module):
         soft = torch.softmax(scores * self.inverse_temperature[:, None, None], 1)
         hard = torch.zeros_like(soft).scatter_(1, scores.argmax(1, keepdim=True), 1.0)
         one_hot = hard + soft - soft.detach()
-        mask = torch.arange(self.channels) < active[:, None]
+        mask = torch.arange(self.channels, device=active.device) < active[:, None]
         one_hot = one_hot * mask[:, None, :, None, None]
         latent = self.conv_out(one_hot.view(batch, -1, height, width)).relu()
         out = self.prior.network(latent.new_ones(batch, 1, height, width))
@@ -64,17 +64,17 @@ class LiteralOhm(nn.Module):
         return ModelOutput(self.synthesis_transform(latent), bits)
 
     def gradients(self) -> dict[str, Tensor]:
-        """Gradients under the names and in the shapes of the fast model's parameters."""
+        """Return the gradients under the names and in the shapes of the fast model's parameters."""
         channels, symbols = self.channels, self.symbols
         dim = self.conv_out.out_channels
-        found = {name: p.grad for name, p in self.named_parameters() if not name.startswith("conv_")}
-        found["quantizer.inverse_temperature"] = found.pop("inverse_temperature")
+        gradients = {name: p.grad for name, p in self.named_parameters() if not name.startswith("conv_")}
+        gradients["quantizer.inverse_temperature"] = gradients.pop("inverse_temperature")
         weight, bias = self.conv_in.weight.grad, self.conv_in.bias.grad
         assert weight is not None
         assert bias is not None
         assert self.conv_out.weight.grad is not None
-        found["quantizer.weight"] = weight.view(symbols, channels, dim).transpose(0, 1)
-        found["quantizer.bias"] = bias.view(symbols, channels).T
-        found["quantizer.codewords"] = self.conv_out.weight.grad.view(dim, symbols, channels).permute(2, 1, 0)
-        found["quantizer.output_bias"] = self.conv_out.bias.grad if self.conv_out.bias is not None else None
-        return {name: value for name, value in found.items() if value is not None}
+        gradients["quantizer.weight"] = weight.view(symbols, channels, dim).transpose(0, 1)
+        gradients["quantizer.bias"] = bias.view(symbols, channels).T
+        gradients["quantizer.codewords"] = self.conv_out.weight.grad.view(dim, symbols, channels).permute(2, 1, 0)
+        gradients["quantizer.output_bias"] = self.conv_out.bias.grad if self.conv_out.bias is not None else None
+        return {name: value for name, value in gradients.items() if value is not None}

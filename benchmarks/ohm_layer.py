@@ -24,7 +24,7 @@ from ohmq.training.losses import rate_distortion_loss
 
 
 def make_step(kind: str, batch: int, channels: int, symbols: int, all_active: bool) -> Callable[[], float]:
-    """A function that does one training step and gives the loss."""
+    """Return a function that does one training step and returns the loss."""
     torch.manual_seed(0)
     model = build_model(MnistConfig(channels_max=channels, num_symbols=symbols))
     trained = LiteralOhm(model) if kind == "literal" else model
@@ -46,7 +46,13 @@ def make_step(kind: str, batch: int, channels: int, symbols: int, all_active: bo
 
 
 class Steps(NamedTuple):
-    """Seconds of the steps in each round, and the first loss, by kind: "literal" and "fast"."""
+    """Times and losses of training steps, by kind: "literal" and "fast".
+
+    Attributes:
+        name: setting of the comparison.
+        times: seconds of the step in each round.
+        losses: loss of the first step.
+    """
 
     name: str
     times: dict[str, list[float]]
@@ -54,7 +60,7 @@ class Steps(NamedTuple):
 
 
 def compare_steps(batch: int, channels: int, symbols: int, rounds: int) -> Iterator[Steps]:
-    """Training steps of both kinds in turn; first with adaptive fractions, then with all channels."""
+    """Time training steps of both kinds in turn: first with adaptive fractions, then with all channels."""
     for all_active, name in ((False, "adaptive, fraction = sqrt(U)"), (True, "all channels active")):
         steps = {kind: make_step(kind, batch, channels, symbols, all_active) for kind in ("literal", "fast")}
         losses = {kind: step() for kind, step in steps.items()}
@@ -68,13 +74,13 @@ def compare_steps(batch: int, channels: int, symbols: int, rounds: int) -> Itera
 
 
 def peak_kib() -> int:
-    """Peak resident size of this process (Linux); unlike ru_maxrss it does not start at the parent's."""
+    """Return the peak resident size of this process in KiB (Linux); unlike ru_maxrss it does not start at the parent's."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
 
 
 def peak_mib(arguments: argparse.Namespace, kind: str) -> float:
-    """Growth of the peak resident size over three steps, in a process of its own."""
+    """Measure the growth of the peak resident size over three steps, in MiB, in a process of its own."""
     command = [sys.executable, __file__, "--memory-of", kind, "--batch", str(arguments.batch)]
     command += ["--channels", str(arguments.channels), "--symbols", str(arguments.symbols)]
     return float(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))

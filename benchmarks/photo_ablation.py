@@ -1,10 +1,10 @@
-"""What each part of the photo codec brings: short trainings of equal length with one part left out.
+"""Ablation of the photo codec: short trainings of equal length, each without one part.
 
     python benchmarks/photo_ablation.py --data PHOTOS -o results/photo-ablation.json [--steps 400] [--only NAME ...]
 
-PHOTOS has train and validation below it, as for `ohmq train --preset photo`. All variants start from the same design
-(untrained), see the same crops in the same order with the same optimizer, and are measured on whole validation photos with
-estimated rates (-log2 p). A variant that is in the output file already is not run again.
+PHOTOS has train and validation below it, as for `ohmq train --preset photo`. All variants start from the same untrained
+design, train on the same crops in the same order with the same optimizer, and are measured on whole validation photos with
+estimated rates (-log2 p). A variant that the output file already has is not run again.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from ohmq.models import CompressionModel, PhotoConfig, PhotoIntegerModel, PhotoM
 from ohmq.models.photo import BLOCK
 from ohmq.models.priors.tabulated import SelectedTables, TabulatedPrior
 from ohmq.training.options import PRESETS
-from ohmq.training.photo import initialise as photo_start
+from ohmq.training.photo import initialise
 from ohmq.training.photo.initialise import (
     PhotoDesign,
     design_photo_codec,
@@ -40,15 +40,17 @@ from ohmq.training.photo.run import DESIGN_CROP, DESIGN_CROPS
 from ohmq.utils.atomic_write import write_atomically
 from ohmq.utils.provenance import command_line
 
-CROP, BATCH, SEED, WARM_STEPS = 128, 4, 0, 30
+CROP, BATCH, SEED = 128, 4, 0
+WARM_UP_STEPS = 30
+"""Steps in which the learning rate rises to its full value."""
 PHOTOS = 6
-"""Validation photos that are measured."""
+"""Number of validation photos that are measured."""
 FIXED_CHANNELS = 9
-"""Which cut point the model of one bitrate is trained for."""
+"""Index of the cut point that the model of one bitrate is trained for."""
 
 
 class StaticTables(TabulatedPrior):
-    """The same tables everywhere: no context."""
+    """A tabulated prior without context: the same tables at every position."""
 
     def forward(self, group: int, latent: Tensor, own: Tensor, values: Tensor | None) -> SelectedTables:
         return super().forward(group, latent, own, values)._replace(coefficients=None)
@@ -56,14 +58,21 @@ class StaticTables(TabulatedPrior):
 
 @dataclasses.dataclass
 class Variant:
-    """A model to train and the design that orders its channels."""
+    """A model to train.
+
+    Attributes:
+        model: the initialised model.
+        design: the design that orders its channels.
+        channels: number of channels that all images train; None: each image draws one.
+    """
 
     model: CompressionModel
     design: PhotoDesign
-    channels: int | None = None  # always train so many; None: all rates
+    channels: int | None = None
 
 
-def started(design: PhotoDesign, change: Callable[[PhotoModel], None] = lambda model: None) -> Variant:
+def initialised(design: PhotoDesign, change: Callable[[PhotoModel], None] = lambda model: None) -> Variant:
+    """Build the model of a design, then change it."""
     model = build_model(design.config)
     assert isinstance(model, PhotoModel)
     initialise_photo_model(model, design)
@@ -72,7 +81,7 @@ def started(design: PhotoDesign, change: Callable[[PhotoModel], None] = lambda m
 
 
 def full(photos: Tensor) -> Variant:
-    return started(design_photo_codec(photos, PhotoConfig()))
+    return initialised(design_photo_codec(photos, PhotoConfig()))
 
 
 def static_tables(photos: Tensor) -> Variant:
@@ -80,25 +89,25 @@ def static_tables(photos: Tensor) -> Variant:
         assert model.prior is not None
         model.prior.__class__ = StaticTables
 
-    return started(design_photo_codec(photos, PhotoConfig()), change)
+    return initialised(design_photo_codec(photos, PhotoConfig()), change)
 
 
-def no_interlacing(photos: Tensor) -> Variant:
+def no_checkerboard(photos: Tensor) -> Variant:
     design = design_photo_codec(photos, PhotoConfig())
-    return started(dataclasses.replace(design, config=dataclasses.replace(design.config, checkerboard_groups=0)))
+    return initialised(dataclasses.replace(design, config=dataclasses.replace(design.config, checkerboard_groups=0)))
 
 
-def no_price(photos: Tensor) -> Variant:
-    return started(design_photo_codec(photos, PhotoConfig(supports_rdoq=False)))
+def no_rdoq(photos: Tensor) -> Variant:
+    return initialised(design_photo_codec(photos, PhotoConfig(supports_rdoq=False)))
 
 
 def one_pass(photos: Tensor) -> Variant:
-    before = photo_start.PASSES
-    photo_start.PASSES = (before[1],)
+    passes = initialise.PASSES
+    initialise.PASSES = (passes[1],)
     try:
-        return started(design_photo_codec(photos, PhotoConfig(channels_max=320, num_symbols=33)))
+        return initialised(design_photo_codec(photos, PhotoConfig(channels_max=320, num_symbols=33)))
     finally:
-        photo_start.PASSES = before
+        initialise.PASSES = passes
 
 
 def random_start(photos: Tensor) -> Variant:
@@ -112,7 +121,7 @@ def random_start(photos: Tensor) -> Variant:
                 if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
                     layer.reset_parameters()
 
-    return started(design_photo_codec(photos, PhotoConfig()), change)
+    return initialised(design_photo_codec(photos, PhotoConfig()), change)
 
 
 def integer_twin(photos: Tensor) -> Variant:
@@ -125,15 +134,15 @@ def integer_twin(photos: Tensor) -> Variant:
 
 
 def one_rate(photos: Tensor) -> Variant:
-    found = full(photos)
-    return dataclasses.replace(found, channels=found.design.config.cut_points[FIXED_CHANNELS])
+    variant = full(photos)
+    return dataclasses.replace(variant, channels=variant.design.config.cut_points[FIXED_CHANNELS])
 
 
 VARIANTS = {
     "full": full,
     "static tables instead of the context prior": static_tables,
-    "no interlaced channels": no_interlacing,
-    "symbols chosen whatever they cost": no_price,
+    "no interlaced channels": no_checkerboard,
+    "symbols chosen whatever they cost": no_rdoq,
     "one pass a coefficient instead of successive refinement": one_pass,
     "random transforms instead of the warm start": random_start,
     "integer rounding": integer_twin,
@@ -142,7 +151,7 @@ VARIANTS = {
 
 
 def train(variant: Variant, files: list[Path], steps: int, name: str) -> float:
-    """Train a variant; returns seconds."""
+    """Train a variant; returns the seconds it took."""
     model, design = variant.model, variant.design
     for transform in (model.analysis_transform, model.synthesis_transform):
         transform.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -156,8 +165,8 @@ def train(variant: Variant, files: list[Path], steps: int, name: str) -> float:
     optimizer = torch.optim.Adam([{"params": p, "lr": rate * factor} for factor, p in groups.items()])
 
     def factor(step: int) -> float:
-        fall = 1.0 if step < steps / 2 else 0.5 * (1 + math.cos(math.pi * (2 * step / steps - 1)))
-        return min(1.0, (step + 1) / WARM_STEPS) * max(fall, 0.003)
+        decay = 1.0 if step < steps / 2 else 0.5 * (1 + math.cos(math.pi * (2 * step / steps - 1)))
+        return min(1.0, (step + 1) / WARM_UP_STEPS) * max(decay, 0.003)
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     rates, config = design.rates_bpp, design.config
@@ -168,13 +177,15 @@ def train(variant: Variant, files: list[Path], steps: int, name: str) -> float:
         loader.step = lambda: step  # noqa: B023
         for batch in loader:
             torch.manual_seed(step)
-            place = (torch.arange(BATCH, 0, -1) - torch.rand(BATCH)) / BATCH * (4 / 3)
-            active = (torch.searchsorted(rates, (low + place * (high - low)).exp()) + 1).clamp(max=config.channels_max)
+            fractions = (torch.arange(BATCH, 0, -1) - torch.rand(BATCH)) / BATCH * (4 / 3)
+            active = (torch.searchsorted(rates, (low + fractions * (high - low)).exp()) + 1).clamp(
+                max=config.channels_max
+            )
             if variant.channels is not None:
                 active = torch.full_like(active, variant.channels)
             images = model.normalise(batch).contiguous(memory_format=torch.channels_last)
             output = model(images, active)
-            loss = loss_of(output.bits, output.reconstruction, images, design.lambdas[active - 1]).mean()
+            loss = image_losses(output.bits, output.reconstruction, images, design.lambdas[active - 1]).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -188,15 +199,15 @@ def train(variant: Variant, files: list[Path], steps: int, name: str) -> float:
     return time.perf_counter() - start
 
 
-def loss_of(bits: Tensor, decoded: Tensor, images: Tensor, value: Tensor) -> Tensor:
-    """The training loss of each image."""
-    error = (decoded - images).square().flatten(1).mean(1) * photo_start.GREY_LEVELS**2
-    return rate_distortion(bits / (images.shape[2] * images.shape[3]), error, value)
+def image_losses(bits: Tensor, decoded: Tensor, images: Tensor, lambdas: Tensor) -> Tensor:
+    """Compute the training loss of each image."""
+    error = (decoded - images).square().flatten(1).mean(1) * initialise.GREY_LEVELS**2
+    return rate_distortion(bits / (images.shape[2] * images.shape[3]), error, lambdas)
 
 
 @torch.no_grad()
 def measure(variant: Variant, photos: list[Tensor]) -> list[dict[str, float]]:
-    """Mean rate and PSNR of whole photos at the cut points."""
+    """Measure the mean rate and PSNR of whole photos at the cut points."""
     model = variant.model.eval()
     rows = []
     for count in [variant.channels] if variant.channels else variant.design.config.cut_points[1::2]:
@@ -211,6 +222,7 @@ def measure(variant: Variant, photos: list[Tensor]) -> list[dict[str, float]]:
 
 
 def main() -> None:
+    """Train and measure the variants that the output file does not have, then print all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("-o", "--output", type=Path, required=True)
@@ -231,10 +243,10 @@ def main() -> None:
         "variants": {},
     }
     if arguments.output.exists():
-        found = json.loads(arguments.output.read_text())
-        if found["steps"] != arguments.steps:
-            raise ConfigError(f"{arguments.output} holds runs of {found['steps']} steps; choose another output")
-        result = found
+        recorded = json.loads(arguments.output.read_text())
+        if recorded["steps"] != arguments.steps:
+            raise ConfigError(f"{arguments.output} holds runs of {recorded['steps']} steps; choose another output")
+        result = recorded
     jpeg = classic_curve("jpeg", [photo[0].permute(1, 2, 0).numpy() for photo in photos])
     result["jpeg"] = {"bpp": list(jpeg.rates_bpp), "psnr_db": list(jpeg.psnr_db)}
     sample = next(iter(CropLoader(files, DESIGN_CROPS, DESIGN_CROP, seed=SEED)))
@@ -246,19 +258,19 @@ def main() -> None:
         seconds = train(variant, files, arguments.steps, name)
         result["variants"][name] = {"seconds": round(seconds), "rows": measure(variant, photos)}
         write_atomically(arguments.output, (json.dumps(result, indent=1) + "\n").encode(), force=True)
-    table(result)
+    print_table(result)
 
 
-def table(result: dict[str, Any]) -> None:
+def print_table(result: dict[str, Any]) -> None:
     """Print BD-rates against JPEG and against the full model; one bitrate: rate at equal PSNR."""
     variants = result["variants"]
     base = curve(variants["full"]["rows"])
-    for name, found in variants.items():
-        rates, psnr = curve(found["rows"])
+    for name, variant in variants.items():
+        rates, psnr = curve(variant["rows"])
         if len(rates) == 1:
             below = max(i for i in range(len(base[1]) - 1) if base[1][i] <= psnr[0])
-            part = (psnr[0] - base[1][below]) / (base[1][below + 1] - base[1][below])
-            equal = math.exp((1 - part) * math.log(base[0][below]) + part * math.log(base[0][below + 1]))
+            fraction = (psnr[0] - base[1][below]) / (base[1][below + 1] - base[1][below])
+            equal = math.exp((1 - fraction) * math.log(base[0][below]) + fraction * math.log(base[0][below + 1]))
             print(f"{name}: {rates[0]:.4f} bpp, {psnr[0]:.2f} dB; full needs {equal / rates[0] - 1:+.1%} for that")
             continue
         try:
@@ -271,6 +283,7 @@ def table(result: dict[str, Any]) -> None:
 
 
 def curve(rows: list[dict[str, float]]) -> tuple[list[float], list[float]]:
+    """Return rates in bits per pixel and PSNR in dB."""
     return [row["estimated_bpp"] for row in rows], [row["psnr_db"] for row in rows]
 
 

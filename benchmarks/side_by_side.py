@@ -2,12 +2,12 @@
 
     python benchmarks/side_by_side.py [IMAGES] [--only training entropy codecs start-up memory] [-o results/speed.json]
 
-IMAGES are files or a folder; the example photos are taken if there are none. Parts that are compared take turns, round by round;
+IMAGES are files or a folder; the default is the example photos. Parts that are compared take turns, round by round;
 figures are medians over the rounds, with the lowest and highest round beside each ratio.
 
 * training: a step of the fast OHM layer against the literal formulation (`ohm_layer.py`);
-* entropy: symbols a second against a coder that is called once a symbol, with the same tables; bytes and symbols are checked
-  to be equal;
+* entropy: symbols a second against a coder that is called once a symbol, with the same tables; bytes and symbols are
+  checked to be equal;
 * codecs: the model against Pillow's codecs at about the same file size, everything in memory, one thread;
 * start-up: command lines against `python -c pass` and `python -c "import torch"`;
 * memory: peak resident size of command lines and of a training step, each in a process of its own.
@@ -58,7 +58,7 @@ DEFINITIONS = {
     "highest": "the highest ratio of a round",
     "note": "what else was different or checked",
 }
-"""What each column means; written into the result."""
+"""Definitions of the columns, written into the result."""
 
 Array = NDArray[Any]
 Images = Sequence[tuple[str, Image.Image]]
@@ -79,10 +79,22 @@ class Row(NamedTuple):
 
 
 def row(part: str, what: str, against: str, own: Sequence[float], other: Sequence[float], **more: Any) -> Row:
-    """Ratio of two series of rounds."""
-    each = [a / b for a, b in zip(own, other, strict=True)]
+    """Compare two series of rounds.
+
+    Args:
+        part: part of the benchmark.
+        what: thing measured.
+        against: thing that it is compared with.
+        own: values of the thing measured, one a round.
+        other: values of the other, of the same rounds.
+        more: unit and note, see `DEFINITIONS`.
+
+    Returns:
+        The ratio of the medians, with the lowest and the highest ratio of a round.
+    """
+    ratios = [a / b for a, b in zip(own, other, strict=True)]
     value = statistics.median(own)
-    return Row(part, what, against, value, ratio=value / statistics.median(other), lowest=min(each), highest=max(each),
+    return Row(part, what, against, value, ratio=value / statistics.median(other), lowest=min(ratios), highest=max(ratios),
                **more)  # fmt: skip
 
 
@@ -90,33 +102,37 @@ def row(part: str, what: str, against: str, own: Sequence[float], other: Sequenc
 
 
 class LiteralEncoder:
-    """Stands for `ohmq.entropy.SymbolEncoder`: one call a symbol, as research code has it."""
+    """Encoder with the interface of `ohmq.entropy.SymbolEncoder`: one call a symbol, as research code has it."""
 
     def __init__(self) -> None:
-        self._whole = SymbolEncoder()
+        self._symbol_encoder = SymbolEncoder()
 
     def encode(self, symbols: Array, tables: Array, index: Array | None = None, in_order: bool = False) -> None:
-        """Append symbols; arguments and order as the original's."""
+        """Append symbols; arguments and order as of `ohmq.entropy.SymbolEncoder.encode`."""
         symbols = np.asarray(symbols)
         order, models = literal_models(len(symbols), tables, index, in_order)
-        encoder = self._whole._encoder
+        encoder = self._symbol_encoder._encoder
         for position, model in zip(order, models, strict=True):
             encoder.encode(int(symbols[position]), model)
 
     def finish(self) -> bytes:
-        """The shortest byte string, found as the original does."""
-        return self._whole.finish()
+        """Return the shortest byte string, as `ohmq.entropy.SymbolEncoder.finish` does."""
+        return self._symbol_encoder.finish()
 
 
 class LiteralDecoder:
-    """Stands for `ohmq.entropy.SymbolDecoder`: one call a symbol."""
+    """Decoder with the interface of `ohmq.entropy.SymbolDecoder`: one call a symbol.
+
+    Args:
+        data: bytes of `LiteralEncoder.finish`.
+    """
 
     def __init__(self, data: bytes) -> None:
         padded = data + bytes(-len(data) % 4 + 8)
         self._decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
 
     def decode(self, tables: Array, index: Array | None, count: int, in_order: bool = False) -> NDArray[np.int32]:
-        """The next symbols; arguments and order as the original's."""
+        """Decode the next symbols; arguments and order as of `ohmq.entropy.SymbolDecoder.decode`."""
         out = np.empty(count, np.int32)
         order, models = literal_models(count, tables, index, in_order)
         for position, model in zip(order, models, strict=True):
@@ -127,9 +143,18 @@ class LiteralDecoder:
 def literal_models(
     count: int, tables: Array, index: Array | None, in_order: bool
 ) -> tuple[Sequence[int], Iterator[Any]]:
-    """The order in which symbols are coded, and the model of each.
+    """Give the order in which symbols are coded, and the model of each.
 
-    A table that codes several symbols becomes a model once; one that codes a single symbol when that symbol's turn comes.
+    A table that codes several symbols becomes a model once; one that codes a single symbol becomes one in its turn.
+
+    Args:
+        count: number of symbols.
+        tables: frequency tables, (T, S), integers or prepared by `ohmq.entropy.prepare_tables`.
+        index: table of each symbol, (count,); None: table i codes symbol i, or the only one codes all.
+        in_order: code symbols in their order, not table by table.
+
+    Returns:
+        Positions of the symbols in coding order, and their models in the same order.
     """
     probabilities = tables if tables.dtype.kind == "f" else prepare_tables(tables)
 
@@ -148,7 +173,15 @@ def literal_models(
 
 @contextlib.contextmanager
 def coder(codec: Codec, name: str) -> Iterator[list[float]]:
-    """Entropy coding is done by the codec's own coder or the literal one; the seconds in it, tables left out, go to the list."""
+    """Let the codec code with its own coder or the literal one, and measure the time spent in it, without tables.
+
+    Args:
+        codec: the codec; its kernels are replaced within the context.
+        name: "ohmq" or "literal".
+
+    Yields:
+        A list that gets the seconds of each call.
+    """
     spent: list[float] = []
 
     def watched(work: Callable[..., Any]) -> Callable[..., Any]:
@@ -161,24 +194,33 @@ def coder(codec: Codec, name: str) -> Iterator[list[float]]:
 
         return timed
 
-    assert codec.prior is not None
-    before = codec.prior.kernels
+    before = codec.encoder.kernels
     encoder, decoder = (LiteralEncoder, LiteralDecoder) if name == "literal" else (before.encoder, before.decoder)
     watched_encoder = type("Encoder", (encoder,), {n: watched(getattr(encoder, n)) for n in ("encode", "finish")})
     watched_decoder = type("Decoder", (decoder,), {n: watched(getattr(decoder, n)) for n in ("__init__", "decode")})
-    codec.prior.kernels = before._replace(encoder=watched_encoder, decoder=watched_decoder)
+    codec.encoder.kernels = codec.decoder.kernels = before._replace(encoder=watched_encoder, decoder=watched_decoder)
     try:
         yield spent
     finally:
-        codec.prior.kernels = before
+        codec.encoder.kernels = codec.decoder.kernels = before
 
 
 def entropy(codec: Codec, images: Images, bpp: float, rounds: int) -> list[Row]:
-    """Entropy coding of all images, with the tables and without the time that they take."""
+    """Measure entropy coding of all images, with and without the time that the choice of tables takes.
+
+    Args:
+        codec: the codec.
+        images: names and images.
+        bpp: target of the files, in bits per pixel.
+        rounds: rounds to measure; one more warms up.
+
+    Raises:
+        OhmqError: bytes or symbols of the two coders differ.
+    """
     files = [codec.compress(image, bpp=bpp) for _, image in images]
     symbols = [codec.decode(data)[1] for data in files]
     counts = [codec.decode(data)[0].num_channels for data in files]
-    total = sum(math.prod(found.values.shape[:3]) * count for found, count in zip(symbols, counts, strict=True))
+    total = sum(math.prod(item.values.shape[:3]) * count for item, count in zip(symbols, counts, strict=True))
     speeds: dict[tuple[str, str], list[float]] = {}
     for number in range(rounds + 1):  # the first warms up
         for name in ("ohmq", "literal"):
@@ -187,13 +229,13 @@ def entropy(codec: Codec, images: Images, bpp: float, rounds: int) -> list[Row]:
                     start = time.perf_counter()
                     if work == "encode":
                         pairs = zip(symbols, counts, strict=True)
-                        equal = [codec.encode(found, count) for found, count in pairs] == files
+                        equal = [codec.encode(item, count) for item, count in pairs] == files
                     else:
                         decoded = [codec.decode(data)[1].values for data in files]
                     whole = time.perf_counter() - start
                 if work == "decode":
                     triples = zip(decoded, symbols, counts, strict=True)
-                    equal = all(np.array_equal(values, found.values[..., :count]) for values, found, count in triples)
+                    equal = all(np.array_equal(values, item.values[..., :count]) for values, item, count in triples)
                 if not equal:
                     raise OhmqError(f"{name}: {work} does not give what it should: this is a bug")
                 if number:
@@ -219,9 +261,17 @@ def entropy(codec: Codec, images: Images, bpp: float, rounds: int) -> list[Row]:
 
 
 def at_size(name: str, pixels: Array, size: int) -> tuple[str, float]:
-    """The quality of a classic codec whose file is nearest to a size, and the codec's name with one set of options.
+    """Find the quality of a classic codec whose file is nearest to a size, and its best set of options.
 
     Where several sets are tried for the smallest file (JPEG), only the one that gives it is timed.
+
+    Args:
+        name: of `CLASSIC_CODECS`; an entry is added to it for each set of options.
+        pixels: (H, W) or (H, W, 3).
+        size: of the file to match, in bytes.
+
+    Returns:
+        Name of the codec with one set of options, and the quality.
     """
     codec = CLASSIC_CODECS[name]
     target = math.log(size)
@@ -244,12 +294,19 @@ def at_size(name: str, pixels: Array, size: int) -> tuple[str, float]:
 
 
 def codecs(codec: Codec, images: Images, bpp: float, rounds: int) -> list[Row]:
-    """Times of the model and of Pillow's codecs, summed over the images."""
+    """Measure the times of the model and of Pillow's codecs, summed over the images, at about the same file sizes.
+
+    Args:
+        codec: the codec.
+        images: names and images.
+        bpp: target of the model's files, in bits per pixel.
+        rounds: rounds to measure; one more warms up.
+    """
     names = [name for name, design in CLASSIC_CODECS.items() if features.check(design.feature)]
     if codec.grey:
         names.remove("jpeg444")  # without colour it gives the same files
     pixels = [np.asarray(image) for _, image in images]
-    # The settings are known beforehand, here as there: no search for a size is timed.
+    # Settings of all codecs are known before timing starts: no search for a size is timed.
     counts = [codec.decode(codec.compress(image, bpp=bpp))[0].num_channels for _, image in images]
     files = [codec.compress(image, channels=count) for (_, image), count in zip(images, counts, strict=True)]
     chosen = {name: [at_size(name, x, len(data)) for x, data in zip(pixels, files, strict=True)] for name in names}
@@ -263,16 +320,17 @@ def codecs(codec: Codec, images: Images, bpp: float, rounds: int) -> list[Row]:
                 seconds[name, work] = seconds.get((name, work), 0.0) + value
 
             sizes = dict.fromkeys(("ohmq", *names), 0)
-            for place, (_, image) in enumerate(images):
+            for position, (_, image) in enumerate(images):
                 start = time.perf_counter()
-                data = codec.compress(image, channels=counts[place])
+                data = codec.compress(image, channels=counts[position])
                 add("ohmq", "encode", time.perf_counter() - start)
                 start = time.perf_counter()
                 codec.decompress(data)
                 add("ohmq", "decode", time.perf_counter() - start)
                 sizes["ohmq"] += len(data)
                 for name in names:
-                    coded = code_classic(chosen[name][place][0], pixels[place], chosen[name][place][1])
+                    setting, quality = chosen[name][position]
+                    coded = code_classic(setting, pixels[position], quality)
                     add(name, "encode", coded.encode_s)
                     add(name, "decode", coded.decode_s)
                     sizes[name] += len(coded.data)
@@ -292,7 +350,13 @@ PYTHON, TORCH = "python -c pass", 'python -c "import torch"'
 
 
 def command_lines(model: str, image: Image.Image, folder: Path) -> dict[str, list[str]]:
-    """Command lines by name, and the files that they need."""
+    """Make the files that command lines need, and list these by name.
+
+    Args:
+        model: name of a shipped model, or a model file.
+        image: image to compress.
+        folder: folder for the files.
+    """
     image.save(folder / "image.png")
     program = [sys.executable, "-m", "ohmq"]
     file, commands = str(folder / "image.ohm"), {PYTHON: [sys.executable, "-c", "pass"]}
@@ -328,10 +392,10 @@ def command_lines(model: str, image: Image.Image, folder: Path) -> dict[str, lis
 
 
 def run(command: Sequence[str]) -> str:
-    """What a command prints.
+    """Run a command and return its output.
 
     Raises:
-        OhmqError: it failed.
+        OhmqError: the command failed.
     """
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -340,7 +404,13 @@ def run(command: Sequence[str]) -> str:
 
 
 def start_up(model: str, image: Image.Image, rounds: int) -> list[Row]:
-    """Seconds of whole processes; the image is a small one."""
+    """Measure the seconds of whole processes.
+
+    Args:
+        model: name of a shipped model, or a model file.
+        image: a small image.
+        rounds: rounds to measure; one more warms up.
+    """
     with tempfile.TemporaryDirectory() as folder:
         commands = command_lines(model, image, Path(folder))
         times: dict[str, list[float]] = {name: [] for name in commands}
@@ -365,11 +435,17 @@ sys.stderr.write(done.stderr)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))
 sys.exit(done.returncode)
 """
-"""Prints the peak resident size of a command in MiB. A small process starts it: Linux counts the starter's size as well."""
+"""Program that prints the peak resident size of a command in MiB. It is small, as Linux counts its own size too."""
 
 
 def memory(model: str, image: Image.Image, step: Sequence[int]) -> list[Row]:
-    """Peak resident size of compressing and decompressing one image, and of a training step."""
+    """Measure the peak resident size of compressing and decompressing one image, and of a training step.
+
+    Args:
+        model: name of a shipped model, or a model file.
+        image: image to compress.
+        step: batch size, channels C and symbols S of the training step.
+    """
     with tempfile.TemporaryDirectory() as folder:
         commands = command_lines(model, image, Path(folder))
         names = (PYTHON, TORCH, "ohmq info FILE", "ohmq compress IMAGE", "ohmq decompress FILE")
@@ -391,7 +467,15 @@ def memory(model: str, image: Image.Image, step: Sequence[int]) -> list[Row]:
 
 
 def training(step: Sequence[int], rounds: int) -> list[Row]:
-    """A training step of the fast layer and of the literal formulation."""
+    """Measure a training step of the fast layer and of the literal formulation.
+
+    Args:
+        step: batch size, channels C and symbols S.
+        rounds: rounds to measure.
+
+    Raises:
+        OhmqError: the losses differ.
+    """
     note = f"mnist, batch {step[0]}, C {step[1]}, S {step[2]}"
     rows = []
     for name, times, losses in compare_steps(*step, rounds=rounds):
@@ -405,7 +489,7 @@ def training(step: Sequence[int], rounds: int) -> list[Row]:
 
 
 def show(rows: Sequence[Row]) -> None:
-    """A plain table."""
+    """Print rows as a plain table."""
     cells = [("what", "against", "value", "ratio", "lowest", "highest", "")]
     for r in rows:
         value = f"{r.value:,.0f}" if r.value >= 1000 else f"{r.value:.4g}"
@@ -422,7 +506,17 @@ def show(rows: Sequence[Row]) -> None:
 
 
 def to_json(codec: Codec, data: str, settings: Mapping[str, Any], rows: Sequence[Row]) -> bytes:
-    """The result, with all that is needed to read and repeat it."""
+    """Serialise the result with everything that is needed to read and repeat it.
+
+    Args:
+        codec: the codec that was measured.
+        data: names and sizes of the images.
+        settings: options of the run.
+        rows: ratios.
+
+    Returns:
+        JSON in UTF-8.
+    """
     content = {
         "format": RESULT_FORMAT,
         "command": command_line(),
@@ -438,10 +532,17 @@ def to_json(codec: Codec, data: str, settings: Mapping[str, Any], rows: Sequence
 
 
 def read(paths: Sequence[Path], codec: Codec) -> Images:
-    """Pictures as the model codes them.
+    """Read images as the model codes them.
+
+    Args:
+        paths: files or folders.
+        codec: the codec, whose colours count.
+
+    Returns:
+        Names and images.
 
     Raises:
-        ConfigError: none there.
+        ConfigError: no .png or .jpg files.
     """
     files = [
         file
@@ -454,16 +555,23 @@ def read(paths: Sequence[Path], codec: Codec) -> Images:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark."""
+    """Run the benchmark.
+
+    Args:
+        arguments: words of the command line; None: those of this process.
+
+    Returns:
+        The exit code.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("images", type=Path, nargs="*", default=[EXAMPLES])
     parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
     parser.add_argument("--model", default="photo")
-    parser.add_argument("--bpp", type=float, default=0.4, help="of the model's files: the largest below")
+    parser.add_argument("--bpp", type=float, default=0.4, help="target of the model's files (default: 0.4)")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--step", type=int, nargs=3, default=(512, 16, 256), metavar=("BATCH", "C", "S"))
     parser.add_argument("-o", "--output", type=Path, help="also write JSON")
-    parser.add_argument("--force", action="store_true", help="overwrite it")
+    parser.add_argument("--force", action="store_true", help="overwrite the JSON file")
     options = parser.parse_args(arguments)
     try:
         if options.output:
@@ -485,9 +593,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for part in PARTS:
             if part in options.only:
                 print(f"{part}:")
-                found = work[part]()
-                show(found)
-                rows += found
+                part_rows = work[part]()
+                show(part_rows)
+                rows += part_rows
         if options.output:
             settings = {"bpp": options.bpp, "rounds": options.rounds, "threads": torch.get_num_threads()}
             write_atomically(options.output, to_json(codec, data, settings, rows), force=options.force)

@@ -1,8 +1,8 @@
-"""Fetch an .ohm file and show its picture while it arrives: better with every layer.
+"""Fetch an .ohm file and show its image while it arrives: better with every layer.
 
     python examples/fetch.py 'http://127.0.0.1:8000/coffee.ohm?bpp=0.4' -o latest.png
 
-The output file is replaced as a whole, so that a viewer which watches it never sees half a picture.
+The output file is replaced as a whole, so that a viewer which watches it never sees half an image.
 """
 
 import argparse
@@ -18,40 +18,57 @@ import ohmq
 from ohmq.utils.atomic_write import write_atomically
 
 
-class Counted:
-    """A source of bytes that counts them."""
+class CountingStream:
+    """Stream that counts the bytes read from it.
+
+    Args:
+        stream: the stream to read from.
+
+    Attributes:
+        count: bytes read so far.
+    """
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.stream, self.count = stream, 0
 
     def read(self, size: int, /) -> bytes:
-        """As of the stream."""
+        """Read at most ``size`` bytes."""
         data = self.stream.read(size)
         self.count += len(data)
         return data
 
 
 def fetch(url: str, output: Path, model: str) -> None:
-    """Write each picture to output and say a line about it."""
+    """Write the image after each layer, and print a line about it.
+
+    Args:
+        url: address of an .ohm file.
+        output: PNG file; it is replaced by each image.
+        model: name of a shipped model, or a model file.
+
+    Raises:
+        OSError: the address cannot be read, or the output cannot be written.
+        OhmqError: no such model, or a file that it cannot decode.
+    """
     codec = ohmq.load(model)
     with urllib.request.urlopen(url, timeout=60) as response:
         size = int(response.headers["Content-Length"])
-        source, start = Counted(response), time.perf_counter()
-        for number, picture in enumerate(codec.decompress_progressive(source, allow_truncated=True), start=1):
+        source, start = CountingStream(response), time.perf_counter()
+        for number, image in enumerate(codec.decompress_progressive(source, allow_truncated=True), start=1):
             png = io.BytesIO()
-            picture.save(png, "PNG")
+            image.save(png, "PNG")
             write_atomically(output, png.getvalue(), force=True)
             seconds = time.perf_counter() - start
             print(f"layer {number:2d}: {source.count} of {size} bytes, {seconds:.2f} s, {output}", flush=True)
     if source.count < size:
-        print("the connection ended early: the picture is the best of what arrived", file=sys.stderr)
+        print("the connection ended early: the image is the best of what arrived", file=sys.stderr)
 
 
 def main() -> None:
     """Fetch one file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("url")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="picture to write, as PNG")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="image to write, as PNG")
     parser.add_argument("-m", "--model", default="photo", help="shipped model's name or model file (default: photo)")
     arguments = parser.parse_args()
     try:

@@ -6,7 +6,7 @@
     GET /coffee.ohm?bpp=0.2            its largest cut of at most 0.2 bits per pixel
     GET /coffee.ohm?max_bytes=6000     its largest cut of at most 6000 bytes
 
-Nothing but the standard library and ohmq.bitstream.format, which needs no more either.
+It needs the standard library and ohmq.bitstream, which needs no more either.
 """
 
 import argparse
@@ -22,10 +22,11 @@ from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.errors import BitstreamError
 
 LIMITS = {"bpp": float, "max_bytes": int}
+"""Types of the limits that a query may give: bits per pixel, or bytes."""
 
 
 class Answer(NamedTuple):
-    """What a client gets."""
+    """HTTP answer: status, content type, body."""
 
     status: HTTPStatus
     kind: str
@@ -37,10 +38,14 @@ def _refusal(status: HTTPStatus, text: str) -> Answer:
 
 
 def answer(folder: Path, target: str) -> Answer:
-    """The answer to a request.
+    """Answer a request for a file or its largest cut within a limit.
 
     Args:
-        folder: where the .ohm files are. target: path and query, such as /coffee.ohm?bpp=0.2
+        folder: folder of .ohm files.
+        target: path and query, such as /coffee.ohm?bpp=0.2
+
+    Returns:
+        The file or its cut, or one line of text that says what is wrong.
     """
     parts = urlsplit(target)
     name = unquote(parts.path).removeprefix("/")
@@ -62,17 +67,18 @@ def answer(folder: Path, target: str) -> Answer:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers GET requests for the files of a folder.
+    """Handler of GET requests for the files of a folder.
 
     Attributes:
-        folder: the files. bytes_per_second: of a slow line that is imitated; 0: as fast as possible.
+        folder: folder of .ohm files.
+        bytes_per_second: rate of the slow line that is imitated; 0: as fast as possible.
     """
 
     folder = Path()
     bytes_per_second = 0
 
     def do_GET(self) -> None:
-        """Send the answer."""
+        """Send the answer to a request."""
         status, kind, body = answer(self.folder, self.path)
         self.send_response(status)
         self.send_header("Content-Type", kind)
@@ -82,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(piece)
 
     def pieces(self, body: bytes) -> Iterator[bytes]:
-        """The body, in as many pieces as it is to be sent in."""
+        """Yield the body in the pieces that are sent at a time: a tenth of a second of a slow line each."""
         if not self.bytes_per_second:
             yield body
             return

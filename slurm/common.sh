@@ -1,10 +1,10 @@
-# What every job shares; sourced by the scripts beside this file.
+# Functions of all jobs; sourced by the scripts beside this file.
 #
 # Under Slurm a job runs its command with srun; without Slurm by plain bash, where an array becomes a loop.
 #   OHMQ_DRY_RUN=1   print each command and run none
 #   OHMQ_PYTHON      the Python to use (default: .venv/bin/python of this repository if it is there, else python)
 #   OHMQ_DATA        where the data are: mnist/ (else downloaded), openimages/train, openimages/validation, kodak/
-# What follows the script's own arguments on its command line is added to the command: a later option wins.
+# Further arguments of a script are added to its command, where a later option wins.
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -13,7 +13,7 @@ if [[ -z ${OHMQ_PYTHON:-} ]]; then
   if [[ -x $ROOT/.venv/bin/python ]]; then OHMQ_PYTHON=$ROOT/.venv/bin/python; fi
 fi
 
-# run COMMAND...: with Python, by srun where there is a Slurm job; or print it.
+# run COMMAND...: run it with Python, under Slurm by srun; or print it.
 run() {
   local launch=()
   if [[ -n ${SLURM_JOB_ID:-} ]]; then launch=(srun --unbuffered); fi
@@ -27,7 +27,7 @@ run() {
   fi
 }
 
-# tasks LAST: the number of this array task; without an array all numbers from 0 to LAST.
+# tasks LAST: print the number of this array task, or without an array all numbers from 0 to LAST.
 tasks() {
   if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then echo "$SLURM_ARRAY_TASK_ID"; else seq 0 "$1"; fi
 }

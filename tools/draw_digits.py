@@ -1,4 +1,4 @@
-"""Draws examples/digits: handwritten-looking digits, 28x28, white on black. Own drawings, CC0.
+"""Draw examples/digits: handwritten-looking digits, 28x28, white on black. Own drawings, CC0.
 
     python tools/draw_digits.py
 
@@ -12,7 +12,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-SCALE, SIDE, BOX, PEN = 8, 28, 20, 2.3
+SCALE = 8
+"""Factor by which digits are drawn larger."""
+SIDE = 28
+"""Pixels of an image, each side."""
+BOX = 20
+"""Pixels of the box that holds a digit, each side."""
+PEN = 2.3
+"""Mean width of the pen, in pixels."""
 
 STROKES: dict[int, list[list[list[tuple[float, float]]]]] = {
     0: [
@@ -62,7 +69,15 @@ STROKES: dict[int, list[list[list[tuple[float, float]]]]] = {
 
 
 def spline(points: np.ndarray, steps: int = 24) -> np.ndarray:
-    """Catmull-Rom through all points, (n, 2) -> (m, 2)."""
+    """Draw a Catmull-Rom spline through points.
+
+    Args:
+        points: shape (n, 2).
+        steps: points of the curve for each two points.
+
+    Returns:
+        Points of the curve, shape ((n - 1) * steps, 2).
+    """
     padded = np.concatenate([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])
     t = np.linspace(0, 1, steps)[:, None]
     parts = []
@@ -72,15 +87,23 @@ def spline(points: np.ndarray, steps: int = 24) -> np.ndarray:
 
 
 def draw(strokes: list[list[tuple[float, float]]], rng: np.random.Generator) -> Image.Image:
-    """One digit."""
+    """Draw one digit.
+
+    Args:
+        strokes: points of each pen stroke, in units of the digit's height.
+        rng: random numbers that slant and shake the strokes.
+
+    Returns:
+        A grey image of 28x28 pixels.
+    """
     slant, pen = rng.normal(0.08, 0.08), PEN * SCALE * rng.uniform(0.85, 1.2)
     curves = []
     for stroke in strokes:
         points = np.array(stroke) + rng.normal(0, 0.015, (len(stroke), 2))
         points[:, 0] += slant * (0.5 - points[:, 1])
         curves.append(spline(points))
-    everything = np.concatenate(curves)
-    low, size = everything.min(0), np.ptp(everything, 0).max()
+    points = np.concatenate(curves)
+    low, size = points.min(0), np.ptp(points, 0).max()
     inner = BOX * SCALE - pen
     canvas = Image.new("L", (SIDE * SCALE, SIDE * SCALE))
     pencil = ImageDraw.Draw(canvas)
@@ -95,7 +118,7 @@ def draw(strokes: list[list[tuple[float, float]]], rng: np.random.Generator) -> 
 
 
 def main() -> None:
-    """Draw them all."""
+    """Draw all digits."""
     folder = Path(__file__).parents[1] / "examples" / "digits"
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(28)

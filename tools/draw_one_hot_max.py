@@ -16,13 +16,16 @@ matplotlib.use("svg")
 from matplotlib import pyplot as plt
 
 TARGET = Path(__file__).parents[1] / "docs" / "images" / "one-hot-max.svg"
+"""The figure."""
 CENTRES = (-2.1, -0.8, 0.0, 0.7, 2.0)
+"""Values of the latent at which the activation of each symbol is zero."""
 SHARPNESS = (2.0, 12.0)
+"""Inverse temperatures of the softmax that are drawn."""
 COLOURS = ("#4477aa", "#228833", "#997700", "#ee6677", "#aa3377")
 
 
 def main() -> None:
-    """Draw it."""
+    """Draw the figure and write it as SVG."""
     quantizer = DirectionalOneHotMax(1, len(CENTRES), 1)
     with torch.no_grad():
         quantizer.centres.copy_(torch.tensor([CENTRES]))
@@ -33,14 +36,14 @@ def main() -> None:
             quantizer.log_temperature.fill_(math.log(sharpness))
             distance = (z - quantizer.centres[0]).abs()
             soft.append(torch.softmax(-sharpness * distance, -1).numpy())
-        symbols = quantizer.choose(z, slice(0, 1)).symbols[:, 0].numpy()
+        symbols = quantizer.nearest(z, slice(0, 1))[:, 0].numpy()
     x, distance = z[:, 0].numpy(), distance.numpy()
     plt.rcParams.update({"font.size": 9, "svg.hashsalt": "ohmq", "axes.spines.top": False, "axes.spines.right": False})
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 2.8), layout="constrained")
     for s, colour in enumerate(COLOURS):
         left.plot(x, distance[:, s], color=colour, lw=1)
-        won = np.where(symbols == s, distance[:, s], np.nan)
-        left.plot(x, won, color=colour, lw=3, label=f"s = {s}")
+        nearest = np.where(symbols == s, distance[:, s], np.nan)
+        left.plot(x, nearest, color=colour, lw=3, label=f"s = {s}")
         right.plot(x, soft[0][:, s], color=colour, lw=1, ls="--")
         right.plot(x, soft[1][:, s], color=colour, lw=1.8)
         for axis in (left, right):

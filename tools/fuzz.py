@@ -1,12 +1,12 @@
-"""Damage .ohm files and read them: every outcome but a picture must be a `BitstreamError` (or a model that does not match).
+"""Damage .ohm files and read them: every outcome but an image must be a `BitstreamError` or a `ModelMismatchError`.
 
     python tools/fuzz.py --count 100000 --seed 1 [--keep FOLDER]
 
-The files of tests/golden, and digits coded with the shipped grey models, are changed by bit flips, cuts, splices and noise;
-two thirds get right checksums again, so that what is changed reaches the parsers and decoders behind. Each goes through
-the container, ``ohmq info``, cutting, and decoding: whole, as a truncated download, layer by layer, and by the first layer
-alone. What a cut keeps must decode to the same symbols. Files that are found are kept in FOLDER. The same seed gives the
-same files.
+The files of tests/golden, and digits coded with the shipped grey models, are changed by bit flips, cuts, splices and noise.
+Two thirds get right checksums again, so that the changes reach the parsers and decoders behind the checks. Each file goes
+through the container, ``ohmq info``, truncation, and decoding: whole, as a truncated download, layer by layer, and the first
+layer alone. A truncated file must decode to the same symbols. Files that cause other errors are kept in FOLDER. The same seed
+gives the same files.
 """
 
 import argparse
@@ -41,30 +41,22 @@ from ohmq.utils.atomic_write import write_atomically
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
 MAX_PIXELS = 1 << 13
-"""Larger pictures are refused: decoding must not take long."""
+"""Limit on width x height; decoding a larger image would take long."""
 NUMBERS = (
-    0,
-    1,
-    2,
-    127,
-    128,
-    255,
-    256,
-    16383,
-    16384,
-    65535,
-    65536,
-    65537,
-    2**31 - 1,
-    2**31,
-    2**32 - 1,
-    2**32,
-    2**35 - 1,
+    *(0, 1, 2, 127, 128, 255, 256, 16383, 16384, 65535, 65536, 65537),
+    *(2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**35 - 1),
 )
+"""Values of fields at the limits of ranges and types."""
 
 
 class Seed(NamedTuple):
-    """A valid file and the codec that reads it."""
+    """Valid file, and the codec that reads it.
+
+    Attributes:
+        name: of the file.
+        data: its bytes.
+        codec: its codec.
+    """
 
     name: str
     data: bytes
@@ -72,7 +64,16 @@ class Seed(NamedTuple):
 
 
 class Fields(NamedTuple):
-    """A header taken apart; putting it together makes the checksums right, whatever the fields are."""
+    """Fields of a header; `build_file` computes right checksums for any fields.
+
+    Attributes:
+        version: of the format.
+        flags: 8 bits.
+        model_id: 4 bytes.
+        width: in pixels.
+        height: in pixels.
+        layers: (channels, payload) of each.
+    """
 
     version: int
     flags: int
@@ -83,7 +84,13 @@ class Fields(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """An outcome that must not be."""
+    """Forbidden outcome.
+
+    Attributes:
+        operation: name of the operation.
+        data: the file.
+        report: traceback.
+    """
 
     operation: str
     data: bytes
@@ -91,21 +98,25 @@ class Finding(NamedTuple):
 
 
 def seeds(shipped: bool = True) -> list[Seed]:
-    """Files of every kind, small pictures all."""
+    """Return files of every kind, all of small images.
+
+    Args:
+        shipped: also files of the shipped grey models. Default: True.
+    """
     codecs = {path.stem: Codec(load_model(path)) for path in sorted(GOLDEN.glob("*.safetensors"))}
-    found = [
+    files = [
         Seed(path.stem, path.read_bytes(), codecs[path.stem.split("_")[0]]) for path in sorted(GOLDEN.glob("*.ohm"))
     ]
     if shipped:
         digit = open_image(ROOT / "examples" / "digits" / "digit_3_a.png").image
         for name in ("mnist-ohm", "mnist-int"):
             codec = ohmq.load(name)
-            found.append(Seed(name, codec.compress(digit), codec))
-    return found
+            files.append(Seed(name, codec.compress(digit), codec))
+    return files
 
 
 def varint(value: int, extra: int = 0) -> bytes:
-    """A number as the format has it; with extra bytes it is not in its shortest form."""
+    """Encode a number; with extra bytes it is not in its shortest form."""
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)
@@ -117,19 +128,25 @@ def varint(value: int, extra: int = 0) -> bytes:
     return bytes(out)
 
 
-def take_apart(data: bytes) -> Fields | None:
-    """The fields of a file that has nothing but the basic header; None for others."""
+def parse_fields(data: bytes) -> Fields | None:
+    """Return the fields of a file that has only the basic header; None for other files."""
     header = read_header(data)
     layers, start = [], header.header_bytes
     for layer in header.layers:
         layers.append((layer.channels, data[start : start + layer.length]))
         start += layer.length
     fields = Fields(data[4], data[5], data[6:10], header.width, header.height, tuple(layers))
-    return fields if put_together(fields) == data else None
+    return fields if build_file(fields) == data else None
 
 
-def put_together(fields: Fields, lengths: Sequence[int] | None = None, extra: int = 0) -> bytes:
-    """A file with right checksums. lengths: what the header says of the payloads. extra: bytes too many a number."""
+def build_file(fields: Fields, lengths: Sequence[int] | None = None, extra: int = 0) -> bytes:
+    """Build a file with right checksums.
+
+    Args:
+        fields: of the header.
+        lengths: payload bytes that the header says; None: the right ones.
+        extra: superfluous bytes of the first number. Default: 0.
+    """
     header = bytearray(b"\x93OHM" + bytes([fields.version, fields.flags]) + fields.model_id)
     header += varint(fields.width, extra) + varint(fields.height) + varint(len(fields.layers))
     for number, (channels, payload) in enumerate(fields.layers):
@@ -139,8 +156,8 @@ def put_together(fields: Fields, lengths: Sequence[int] | None = None, extra: in
     return bytes(header) + b"".join(payload for _, payload in fields.layers)
 
 
-def payload_places(header: HeaderInfo) -> Iterator[tuple[int, int, int]]:
-    """Start, end and CRC-32 of each payload."""
+def payload_ranges(header: HeaderInfo) -> Iterator[tuple[int, int, int]]:
+    """Yield start, end and CRC-32 of each payload."""
     start = header.header_bytes
     for layer in header.layers:
         yield start, start + layer.length, layer.crc32
@@ -148,28 +165,29 @@ def payload_places(header: HeaderInfo) -> Iterator[tuple[int, int, int]]:
 
 
 class Mutator:
-    """Changes valid files.
+    """Generator of damaged files.
 
     Args:
-        files: to change, and to take parts of. seed: of the random numbers.
+        files: valid files, to change and to splice.
+        seed: of the random numbers.
     """
 
     def __init__(self, files: Sequence[bytes], seed: int) -> None:
         self.files, self.random = files, random.Random(seed)
-        self.fields = [found for found in map(take_apart, files) if found]
+        self.fields = [fields for fields in map(parse_fields, files) if fields]
 
     def change(self, data: bytes) -> bytes:
-        """The file changed in one way, sometimes in two."""
+        """Change a file in one way, sometimes in two."""
         ways = (self.noise, self.cut, self.splice, self.header_noise, self.fields_noise, self.payload_noise)
         try:
             for _ in range(self.random.choice((1, 1, 1, 2))):
                 data = self.random.choices(ways, (2, 1, 1, 2, 3, 3))[0](data)
-        except BitstreamError:  # the first change left no header to take apart
+        except BitstreamError:  # the first change left no valid header
             pass
         return data
 
     def noise(self, data: bytes) -> bytes:
-        """Bits and bytes, anywhere; checksums stay as they are."""
+        """Change bits and bytes anywhere; checksums stay as they are."""
         pick, out = self.random, bytearray(data)
         for _ in range(pick.choice((1, 1, 2, 8))):
             place = pick.randrange(len(out) + 1)
@@ -186,27 +204,27 @@ class Mutator:
         return bytes(out)
 
     def cut(self, data: bytes) -> bytes:
-        """An early end, or a piece that is missing."""
+        """Cut the end off, or remove a piece."""
         start = self.random.randrange(len(data) + 1)
         end = len(data) if self.random.random() < 0.7 else self.random.randrange(start, len(data) + 1)
         return data[:start] + data[end:]
 
     def splice(self, data: bytes) -> bytes:
-        """The beginning of one file and the end of another."""
+        """Join the beginning of one file and the end of another."""
         other = self.random.choice(self.files)
         return data[: self.random.randrange(len(data) + 1)] + other[self.random.randrange(len(other) + 1) :]
 
     def header_noise(self, data: bytes) -> bytes:
-        """Any bytes of the header, under a right checksum."""
+        """Change any bytes of the header, under a right checksum."""
         size = read_header(data).header_bytes
         header = self.noise(data[4 : size - 4])
         header = data[:4] + header
         return header + struct.pack(">I", zlib.crc32(header)) + data[size:]
 
     def fields_noise(self, data: bytes) -> bytes:
-        """Fields of the header, layers in another order, numbers not in their shortest form; checksums are right."""
+        """Change fields, the order of layers or the form of numbers, under right checksums."""
         pick = self.random
-        fields = take_apart(data) or pick.choice(self.fields)
+        fields = parse_fields(data) or pick.choice(self.fields)
         layers = list(fields.layers)
         kind = pick.randrange(9)
         if kind == 0:
@@ -232,13 +250,13 @@ class Mutator:
         lengths = [len(payload) for _, payload in layers]
         if kind == 8 and lengths:
             lengths[pick.randrange(len(lengths))] = pick.choice((pick.randrange(200), *NUMBERS))
-        return put_together(fields, lengths, extra=int(pick.random() < 0.03))
+        return build_file(fields, lengths, extra=int(pick.random() < 0.03))
 
     def payload_noise(self, data: bytes) -> bytes:
-        """Payloads changed, of the same length, under right checksums: what reaches the entropy decoder."""
+        """Change payloads of the same length under right checksums, to reach the entropy decoder."""
         pick, header = self.random, read_header(data)
         out, start = bytearray(data), header.header_bytes
-        for begin, end, crc in payload_places(header):
+        for begin, end, crc in payload_ranges(header):
             if begin == end or end > len(data) or pick.random() < 0.3:
                 continue
             payload = bytearray(data[begin:end])
@@ -259,7 +277,7 @@ class Mutator:
 
 
 class Checks:
-    """What is done to each file.
+    """Operations on each file.
 
     Args:
         folder: for the file that ``ohmq info`` reads.
@@ -269,7 +287,7 @@ class Checks:
         self.file = folder / "fuzz.ohm"
 
     def operations(self, data: bytes, codec: Codec) -> dict[str, Callable[[], str]]:
-        """Each tells its outcome in a word or raises."""
+        """Return the operations by name; each returns its outcome in words or raises."""
         return {
             "container": lambda: self.container(data),
             "info": lambda: self.info(data),
@@ -281,7 +299,7 @@ class Checks:
 
     def container(self, data: bytes) -> str:
         file = read_ohm(data)
-        assert write_ohm(file) == data, "a file that reads is not what writing it gives"
+        assert write_ohm(file) == data, "writing the file that was read gives other bytes"
         return "read"
 
     def info(self, data: bytes) -> str:
@@ -301,8 +319,8 @@ class Checks:
 
     def decode(self, data: bytes, codec: Codec) -> str:
         file, symbols = codec.decode(data, max_pixels=MAX_PIXELS)
-        picture = codec.synthesise(symbols, file.num_channels)
-        assert picture.size == (symbols.width, symbols.height), "another size"
+        image = codec.synthesise(symbols, file.num_channels)
+        assert image.size == (symbols.width, symbols.height), "another size"
         first = codec.decode(truncate_ohm(data, num_layers=1), max_pixels=MAX_PIXELS)[1].values
         assert np.array_equal(first, symbols.values[..., : first.shape[-1]]), "the first layer decodes to other symbols"
         return "decoded"
@@ -314,17 +332,23 @@ class Checks:
     def progressive(self, data: bytes, codec: Codec) -> str:
         pieces = (data[start : start + 50] for start in range(0, len(data), 50))
         count = sum(1 for _ in codec.decompress_progressive(pieces, max_pixels=MAX_PIXELS))
-        assert count == len(read_header(data).layers), "not a picture for each layer"
+        assert count == len(read_header(data).layers), "not an image for each layer"
         return "decoded"
 
 
 def fuzz(
     count: int, seed: int, *, files: Sequence[Seed] | None = None, progress: Callable[[int], None] = lambda done: None
 ) -> tuple[Counter[tuple[str, str]], list[Finding], float]:
-    """Change and read so many files.
+    """Change and read files.
+
+    Args:
+        count: number of damaged files.
+        seed: of the random numbers.
+        files: valid files; None: `seeds`.
+        progress: called with the number of files done.
 
     Returns:
-        How often each operation had each outcome; what must not be; the seconds that the slowest file took.
+        Count of each (operation, outcome); forbidden outcomes; seconds of the slowest file.
     """
     files = seeds() if files is None else files
     mutator = Mutator([file.data for file in files], seed)
@@ -334,10 +358,10 @@ def fuzz(
     with tempfile.TemporaryDirectory() as folder:
         checks = Checks(Path(folder))
         for number in range(count):
-            chosen = mutator.random.choice(files)
-            data = mutator.change(chosen.data)
+            seed_file = mutator.random.choice(files)
+            data = mutator.change(seed_file.data)
             clock = time.perf_counter()
-            for operation, work in checks.operations(data, chosen.codec).items():
+            for operation, work in checks.operations(data, seed_file.codec).items():
                 try:
                     outcome = work()
                 except (BitstreamError, ModelMismatchError) as error:
@@ -352,7 +376,7 @@ def fuzz(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run; the exit code is 1 if anything was found."""
+    """Run the command line; the exit code is 1 if there is a finding."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)

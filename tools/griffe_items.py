@@ -1,6 +1,6 @@
-"""Reads the docstrings' short forms for the documentation.
+"""Short forms of docstrings, read for the documentation.
 
-Arguments, attributes and errors may share a line (``width, height: in pixels. name: of the picture``), a continuation
+Arguments, attributes and errors may share a line (``width, height: in pixels. name: of the image``), a continuation
 line needs no indentation, references may take two lines, and examples stand under ``Example:``.
 """
 
@@ -18,19 +18,23 @@ EXAMPLE = re.compile(r"^Example:$", re.MULTILINE)
 
 
 def normalise(text: str, names: set[str]) -> str:
-    """A docstring in the form that Griffe reads: an item for each name, beginning a line, its continuation indented.
+    """Bring a docstring into the form that Griffe reads: one item a line, its continuation indented.
 
     Brackets that follow brackets are indices, never links.
 
     Args:
-        text: the docstring. names: what an item within a line can be named.
+        text: the docstring.
+        names: arguments or attributes that an item within a line can begin with.
+
+    Returns:
+        The docstring with one item a line.
     """
     known = "|".join(map(re.escape, sorted(names))) or "(?!)"
     within = re.compile(rf"(?<=[.;?)`]) (?=(?:{known})(?:, \w+)*: )")
 
-    def section(found: re.Match[str]) -> str:
+    def section(match: re.Match[str]) -> str:
         items: list[list[str]] = []
-        for line in found[2].splitlines():
+        for line in match[2].splitlines():
             for part in within.sub("\n    ", line).split("\n"):
                 if ITEM.match(part) or not items:
                     items.append([part])
@@ -41,22 +45,22 @@ def normalise(text: str, names: set[str]) -> str:
             shared = ITEM.match(first)
             for name in shared[1].split(", ") if shared else [""]:
                 lines += [f"    {name}: {first[shared.end() :]}" if shared else first, *rest]
-        return found[1] + "\n".join(lines).replace("][", "]\\[") + "\n"
+        return match[1] + "\n".join(lines).replace("][", "]\\[") + "\n"
 
-    text = RAISES.sub(lambda found: ERROR_WITHIN.sub("\n    ", found[0]), SECTION.sub(section, text))
-    text = REFERENCES.sub(lambda found: " ".join(found[0].split()), text)
+    text = RAISES.sub(lambda match: ERROR_WITHIN.sub("\n    ", match[0]), SECTION.sub(section, text))
+    text = REFERENCES.sub(lambda match: " ".join(match[0].split()), text)
     return EXAMPLE.sub("Examples:", text)
 
 
 class ShortItems(griffe.Extension):
-    """Applies `normalise` to every docstring."""
+    """Extension of Griffe that applies `normalise` to every docstring."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
-        """The package itself is no member of anything."""
+        """Take the package itself, which is no member of an object."""
         self.on_object(obj=pkg)
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
-        """A module, class, function or attribute."""
+        """Normalise the docstring of a module, class, function or attribute."""
         if not obj.docstring:
             return
         names: set[str] = set()

@@ -19,70 +19,94 @@ from ohmq.bitstream.truncate import truncate_ohm  # noqa: E402
 from ohmq.codec import Codec  # noqa: E402
 from ohmq.imaging.files import save_image  # noqa: E402
 from ohmq.loading import load  # noqa: E402
-from ohmq.model_files.frozen_model import save_model  # noqa: E402
+from ohmq.model_files.frozen_model import load_model, save_model, with_synthesis  # noqa: E402
 from ohmq.utils.atomic_write import write_atomically  # noqa: E402
 
 FOLDER = ROOT / "tests" / "golden"
+MODELS = (*CONFIGS, "photo", "neighbours", "filters", "swapped")
+"""Names of the models; "neighbours": photo with neighbour networks; "swapped": integer with another synthesis transform."""
+KINDS = {
+    "neighbours": ("layers", "tiles", "cut"),
+    "filters": ("layers", "cut", "grid"),
+    "swapped": ("layers",),
+}
+"""Kinds of files of models that do not have all of them."""
+
+
+def make_model(name: str, path: Path) -> None:
+    """Write a model file.
+
+    Args:
+        name: one of `MODELS`.
+        path: of the file.
+    """
+    if name != "swapped":
+        save_model(make_codec("photo" if name == "neighbours" else name).frozen, path)
+        return
+    parent = load_model(FOLDER / "integer.safetensors")
+    state = {key: value.numpy() for key, value in parent.model.synthesis_transform.state_dict().items()}
+    state["4.bias"] = state["4.bias"] + np.float32(0.2)  # brighter
+    save_model(with_synthesis(parent, state, {"made": "brighter"}), path)
 
 
 def extra_files(codec: Codec, image: Image.Image) -> dict[str, bytes]:
-    """Files with a soft mask, with a hard one, and with a hard one and all metadata."""
-    picture = image.copy()
-    picture.putalpha(Image.radial_gradient("L").resize(image.size))
-    files = {"alpha": codec.compress(picture, layers=2)}
-    hard = picture.getchannel("A").point(lambda value: 255 * (value < 150))
-    picture.putalpha(hard)
+    """Return files with a soft mask, and with a hard one and all metadata, by kind."""
+    masked = image.copy()
+    masked.putalpha(Image.radial_gradient("L").resize(image.size))
+    files = {"alpha": codec.compress(masked, layers=2)}
+    masked.putalpha(masked.getchannel("A").point(lambda value: 255 * (value < 150)))
     exif = Image.Exif()
     exif[0x010E] = "a picture"
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    profile[24:36] = bytes(12)  # when it was made: now
-    picture.info = {"exif": exif.tobytes(), "xmp": "<x:xmpmeta>ö</x:xmpmeta>".encode()}
+    profile[24:36] = bytes(12)  # the date of creation: now
+    masked.info = {"exif": exif.tobytes(), "xmp": "<x:xmpmeta>ö</x:xmpmeta>".encode()}
     if not codec.grey:
-        picture.info["icc_profile"] = bytes(profile)
-    return {**files, "metadata": codec.compress(picture, layers=2, keep_metadata=True)}
+        masked.info["icc_profile"] = bytes(profile)
+    return {**files, "metadata": codec.compress(masked, layers=2, keep_metadata=True)}
+
+
+def golden_images(codec: Codec) -> tuple[Image.Image, Image.Image]:
+    """Return an image, and one whose sides are not multiples of a patch or block."""
+    if not codec.grey:
+        return photo_picture(50, 70, 1), photo_picture(33, 17, 2)
+    digit = Image.open(ROOT / "examples" / "digits" / "digit_3_a.png").convert("L")
+    wide = Image.new("L", (45, 31), 20)
+    wide.paste(digit, (9, 2))
+    return digit, wide
+
+
+def golden_files(name: str, codec: Codec) -> dict[str, bytes]:
+    """Return the files of a model, by kind."""
+    image, wide = golden_images(codec)
+    files = {
+        "layers": codec.compress(image),
+        "one": codec.compress(image, layers=1),
+        "fixed": codec.compress(image, layers=2, fixed_rate=True),
+        "tiles": codec.compress(wide, layers=2),
+    }
+    files["cut"] = truncate_ohm(files["layers"], num_layers=2)
+    if name in ("context", "photo"):
+        files |= extra_files(codec, image)
+    if name == "context":
+        files["table"] = codec.compress(image, layers=3, psnr_table=True)
+    if name in ("photo", "filters"):  # the latent of one image in tiles
+        files["grid"] = codec.compress(image, tile=3)
+    if name == "photo":
+        files["gridfixed"] = codec.compress(image, tile=2, layers=2, fixed_rate=True)
+    return {kind: files[kind] for kind in KINDS.get(name, files)}
 
 
 def main() -> None:
-    """Write models, files, and what they decode to."""
-    for name in (
-        *CONFIGS,
-        "photo",
-        "neighbours",
-        "filters",
-    ):  # "neighbours": photo, with networks of neighbours' symbols
+    """Write models, files, their symbols and their decoded images."""
+    for name in MODELS:
         model = FOLDER / f"{name}.safetensors"
-        codec = load(model) if model.exists() else make_codec("photo" if name == "neighbours" else name)
         if not model.exists():
-            save_model(codec.frozen, model)
-        digits = ROOT / "examples" / "digits"
-        image = Image.open(digits / "digit_3_a.png").convert("L")
-        wide = Image.new("L", (45, 31), 20)
-        wide.paste(image, (9, 2))
-        if name in ("photo", "neighbours", "filters"):  # whole pictures, whose sides are not multiples of a block
-            image, wide = photo_picture(50, 70, 1), photo_picture(33, 17, 2)
-        files = {
-            "layers": codec.compress(image),
-            "one": codec.compress(image, layers=1),
-            "fixed": codec.compress(image, layers=2, fixed_rate=True),
-            "tiles": codec.compress(wide, layers=2),
-        }
-        files["cut"] = truncate_ohm(files["layers"], num_layers=2)
-        if name in ("context", "photo"):
-            files |= extra_files(codec, image)
-        if name == "context":
-            files["table"] = codec.compress(image, layers=3, psnr_table=True)
-        if name == "photo":  # the latent of one picture in tiles
-            files["grid"] = codec.compress(image, tile=3)
-            files["gridfixed"] = codec.compress(image, tile=2, layers=2, fixed_rate=True)
-        if name == "filters":
-            files["grid"] = codec.compress(image, tile=3)
-            files = {kind: files[kind] for kind in ("layers", "cut", "grid")}
-        if name == "neighbours":
-            files = {kind: files[kind] for kind in ("layers", "tiles", "cut")}
-        for kind, data in files.items():
+            make_model(name, model)
+        codec = load(model)
+        for kind, data in golden_files(name, codec).items():
             target = FOLDER / f"{name}_{kind}.ohm"
             if target.exists():
-                print(f"{target.name} is there already")
+                print(f"{target.name} exists already")
                 continue
             write_atomically(target, data)
             symbols = codec.decode(data)[1].values

@@ -1,4 +1,4 @@
-"""Maths in the documentation becomes MathML while it is built: pages need no script and no network for it."""
+"""Conversion of the documentation's maths to MathML while it is built: pages need no script and no network for it."""
 
 import html
 import re
@@ -13,10 +13,17 @@ _converter = LatexToMathML()
 
 
 def to_mathml(latex: str, *, display: bool) -> str:
-    r"""A formula as MathML; displayed ones begin a line at each ``\quad``, as browsers break none.
+    r"""Convert a formula to MathML; displayed ones begin a line at each ``\quad``, as browsers do not break lines.
+
+    Args:
+        latex: the formula, without delimiters.
+        display: whether the formula stands in a paragraph of its own.
+
+    Returns:
+        A ``<math>`` element.
 
     Raises:
-        LatexError: something that is not LaTeX maths.
+        LatexError: the formula is not LaTeX maths.
     """
     parts = QUAD.split(latex.strip())
     if display and len(parts) > 1:
@@ -25,14 +32,25 @@ def to_mathml(latex: str, *, display: bool) -> str:
 
 
 def on_page_content(content: str, *, page: Any, **_: Any) -> str:
-    """Replace what `pymdownx.arithmatex` marked; a formula that cannot be converted stops the build."""
+    """Replace the formulas that `pymdownx.arithmatex` marked.
 
-    def convert(found: re.Match[str]) -> str:
-        latex = html.unescape(found[3])
+    Args:
+        content: HTML of a page.
+        page: the page, for messages.
+
+    Returns:
+        The HTML with MathML in place of LaTeX.
+
+    Raises:
+        PluginError: a formula that cannot be converted; it stops the build.
+    """
+
+    def convert(match: re.Match[str]) -> str:
+        latex = html.unescape(match[3])
         try:
-            maths = to_mathml(latex, display=found[2] == "[")
+            maths = to_mathml(latex, display=match[2] == "[")
         except LatexError as error:
             raise PluginError(f"{page.file.src_uri}: formula {latex!r}: {error}") from error
-        return f'<{found[1]} class="maths">{maths}</{found[1]}>'
+        return f'<{match[1]} class="maths">{maths}</{match[1]}>'
 
     return MATHS.sub(convert, content)

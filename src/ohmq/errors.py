@@ -12,7 +12,7 @@ OhmqError
 │   └── ChecksumError         it was damaged
 ├── UnsupportedImageError     an image that cannot be read or coded
 ├── UnreachableTargetError    a size or quality that no file of an image can have
-├── OutputExistsError         an output file is there already
+├── OutputExistsError         an output file exists already
 └── OutputWriteError          an output file cannot be written: disk full, no permission
 ```
 

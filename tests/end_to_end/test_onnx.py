@@ -40,28 +40,28 @@ def test_the_same_symbols_and_pixels(name: str, tmp_path: Path) -> None:
     assert (other.model_id, other.cut_points) == (codec.model_id, codec.cut_points)
     sizes = [(50, 70), (17, 1), (33, 64)] if photo else [(28, 28), (45, 31)]
     for height, width in sizes:
-        picture = photo_picture(height, width, 3)
-        picture = picture if photo else picture.convert("L")
-        data = codec.compress(picture)
+        image = photo_picture(height, width, 3)
+        image = image if photo else image.convert("L")
+        data = codec.compress(image)
         assert other.decode(data)[1].values.tobytes() == codec.decode(data)[1].values.tobytes()
-        symbols = codec.analyse(picture)
+        symbols = codec.analyse(image)
         for channels in (1, codec.num_channels // 2, codec.num_channels):
             one, two = (np.asarray(c.synthesise(symbols, channels), int) for c in (codec, other))
             assert np.abs(one - two).max() <= 1
         # Symbols that the other runtime chooses differ where a number lies on a threshold at most.
-        assert (other.analyse(picture).values != symbols.values).mean() < 0.001
-        file = other.compress(picture)
+        assert (other.analyse(image).values != symbols.values).mean() < 0.001
+        file = other.compress(image)
         assert len(file) == pytest.approx(len(data), rel=0.01, abs=5)
         assert codec.decompress(file).size == (width, height)
     if photo:
-        picture = photo_picture(90, 75, 5)
-        latent = codec.latent(picture, effort=0).values
+        image = photo_picture(90, 75, 5)
+        latent = codec.latent(image, effort=0).values
         one, two = (c.transforms.pixels_from_codewords(latent, 9).astype(int) for c in (codec, other))
         assert np.abs(one - two).max() <= 1
-        one, two = (c.compress(picture, channels=9, effort=1) for c in (codec, other))
+        one, two = (c.compress(image, channels=9, effort=1) for c in (codec, other))
         assert len(one) == pytest.approx(len(two), rel=0.02, abs=5)
-        assert codec.decompress(two).size == picture.size
-        data = codec.compress(picture, tile=2)
+        assert codec.decompress(two).size == image.size
+        data = codec.compress(image, tile=2)
         one, two = (np.asarray(c.decompress(data), int) for c in (codec, other))
         assert np.abs(one - two).max() <= 1
 
@@ -147,8 +147,8 @@ def test_decoding_where_torch_is_not_installed(python_without_torch: Path, tmp_p
     codec = load("photo")
     export_onnx(codec.frozen, tmp_path / "model")  # type: ignore[arg-type]
     with Image.open(ROOT / "examples" / "photos" / "chelsea.png") as opened:
-        picture = opened.convert("RGB").crop((60, 20, 220, 150))
-    data = codec.compress(picture, bpp=0.8)
+        image = opened.convert("RGB").crop((60, 20, 220, 150))
+    data = codec.compress(image, bpp=0.8)
     (tmp_path / "p.ohm").write_bytes(data)
 
     def python(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -23,6 +23,7 @@ from ohmq.model_files.frozen_model import save_model
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PATIENCE_S = 60
+"""Seconds to wait for the image of the first layer."""
 
 
 def example(name: str) -> ModuleType:
@@ -50,22 +51,22 @@ def model(codec: Codec, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(codec: Codec, tmp_path: Path, digits: list[Image.Image]) -> Path:
-    """A folder with one file of six layers, and other things."""
-    made = tmp_path / "files"
-    made.mkdir()
-    picture = Image.new("L", (84, 56))
+    """A folder with one file of six layers, a damaged file and a text file."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    image = Image.new("L", (84, 56))
     for number, digit in enumerate(digits[:6]):
-        picture.paste(digit, (number % 3 * 28, number // 3 * 28))
-    (made / "a b.ohm").write_bytes(codec.compress(picture))
-    (made / "damaged.ohm").write_bytes(b"\x93OHM" + bytes(30))
-    (made / "secret.txt").write_text("secret")
+        image.paste(digit, (number % 3 * 28, number // 3 * 28))
+    (folder / "a b.ohm").write_bytes(codec.compress(image))
+    (folder / "damaged.ohm").write_bytes(b"\x93OHM" + bytes(30))
+    (folder / "secret.txt").write_text("secret")
     (tmp_path / "outside.ohm").write_bytes(b"outside")
-    return made
+    return folder
 
 
 @contextmanager
 def running(handler: type[Any]) -> Iterator[str]:
-    """The address of a server."""
+    """Run a server and give its address."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -109,7 +110,7 @@ def test_each_request_gets_the_largest_cut_within_it(folder: Path) -> None:
         ("/damaged.ohm?bpp=1", HTTPStatus.INTERNAL_SERVER_ERROR, "damaged.ohm: "),
     ],
 )
-def test_what_cannot_be_had_is_refused_in_one_line(folder: Path, target: str, status: HTTPStatus, text: str) -> None:
+def test_impossible_requests_are_refused_in_one_line(folder: Path, target: str, status: HTTPStatus, text: str) -> None:
     answer = serve.answer(folder, target)
     assert answer.status == status
     if status != HTTPStatus.OK:
@@ -118,7 +119,7 @@ def test_what_cannot_be_had_is_refused_in_one_line(folder: Path, target: str, st
         assert text in line and line.count("\n") == 1 and line.endswith("\n")
 
 
-def test_a_client_shows_a_picture_before_the_rest_is_sent(
+def test_a_client_shows_an_image_before_the_rest_is_sent(
     folder: Path,
     tmp_path: Path,
     codec: Codec,
@@ -132,7 +133,7 @@ def test_a_client_shows_a_picture_before_the_rest_is_sent(
     shown = []
 
     class Waiting(serve.Handler):  # type: ignore[name-defined,misc]
-        """Sends the first layer, and the rest when its picture is there."""
+        """Handler that sends the first layer, and the rest once its image was written."""
 
         def pieces(self, body: bytes) -> Iterator[bytes]:
             first = header.header_bytes + header.layers[0].length
@@ -140,26 +141,26 @@ def test_a_client_shows_a_picture_before_the_rest_is_sent(
             end = time.monotonic() + PATIENCE_S
             while not output.exists() and time.monotonic() < end:
                 time.sleep(0.01)
-            with Image.open(output) as picture:
-                shown.append(picture.convert("L").tobytes())
+            with Image.open(output) as image:
+                shown.append(image.convert("L").tobytes())
             yield body[first:]
 
         def log_message(self, *_: object) -> None:
-            """Nothing."""
+            """Log nothing."""
 
     Waiting.folder = folder
     with running(Waiting) as address:
         run_fetch(monkeypatch, f"{address}/a%20b.ohm", "-o", output, "-m", model)
     first = codec.decompress(truncate_ohm(data, num_layers=1))
     assert shown == [first.tobytes()]
-    with Image.open(output) as picture:
-        assert picture.tobytes() == codec.decompress(data).tobytes() != first.tobytes()
+    with Image.open(output) as image:
+        assert image.tobytes() == codec.decompress(data).tobytes() != first.tobytes()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == [f"layer  {n}" for n in range(1, 7)]
     assert f"{len(data)} of {len(data)} bytes" in lines[-1]
 
 
-def test_a_connection_that_breaks_leaves_the_best_picture(
+def test_a_connection_that_breaks_leaves_the_best_image(
     folder: Path,
     tmp_path: Path,
     codec: Codec,
@@ -171,13 +172,13 @@ def test_a_connection_that_breaks_leaves_the_best_picture(
     kept = len(truncate_ohm(data, num_layers=3))
 
     class Breaking(serve.Handler):  # type: ignore[name-defined,misc]
-        """Ends inside a layer."""
+        """Handler that ends inside a layer."""
 
         def pieces(self, body: bytes) -> Iterator[bytes]:
             yield body[: kept + 40]
 
         def log_message(self, *_: object) -> None:
-            """Nothing."""
+            """Log nothing."""
 
     Breaking.folder = folder
     with running(Breaking) as address:
@@ -185,19 +186,19 @@ def test_a_connection_that_breaks_leaves_the_best_picture(
     captured = capsys.readouterr()
     layers = len(captured.out.splitlines())
     assert 1 <= layers < 6
-    assert captured.err == "the connection ended early: the picture is the best of what arrived\n"
-    with Image.open(tmp_path / "latest.png") as picture:
-        assert picture.tobytes() == codec.decompress(truncate_ohm(data, num_layers=layers)).tobytes()
+    assert captured.err == "the connection ended early: the image is the best of what arrived\n"
+    with Image.open(tmp_path / "latest.png") as image:
+        assert image.tobytes() == codec.decompress(truncate_ohm(data, num_layers=layers)).tobytes()
 
 
-def test_a_client_says_what_went_wrong(
+def test_a_client_reports_errors_in_one_line(
     folder: Path, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Quiet(serve.Handler):  # type: ignore[name-defined,misc]
-        """Says nothing."""
+        """Handler without a log."""
 
         def log_message(self, *_: object) -> None:
-            """Nothing."""
+            """Log nothing."""
 
     Quiet.folder = folder
     output = tmp_path / "latest.png"

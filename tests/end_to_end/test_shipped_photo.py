@@ -1,4 +1,4 @@
-"""The shipped photo model on real photographs."""
+"""The pretrained photo model on real photographs."""
 
 import math
 from pathlib import Path
@@ -30,25 +30,25 @@ def photo(name: str) -> Image.Image:
         return image.convert("RGB").crop((20, 20, 276, 212))
 
 
-def test_symbols_are_decoded_in_whatever_way_they_were_encoded(codec: Codec, tmp_path: Path) -> None:
+def test_symbols_decode_alike_however_they_were_encoded(codec: Codec, tmp_path: Path) -> None:
     save_model(codec.frozen, tmp_path / "again.safetensors")
-    again = Codec(load_model(tmp_path / "again.safetensors"))
+    reloaded = Codec(load_model(tmp_path / "again.safetensors"))
     symbols = [codec.analyse(photo(name)) for name in ("chelsea.png", "coffee.png")]
-    plan = codec.config.layer_ends(codec.num_channels)
-    together = encode_layers(codec.prior, KnownSymbols(np.stack([s.values for s in symbols])), [plan]).payloads[0]
-    before = torch.get_num_threads()
+    layout = codec.config.layer_ends(codec.num_channels)
+    together = encode_layers(codec.prior, KnownSymbols(np.stack([s.values for s in symbols])), [layout]).payloads[0]
+    num_threads = torch.get_num_threads()
     try:
-        for index, found in enumerate(symbols):
-            data = codec.encode(found, codec.num_channels)
+        for index, item in enumerate(symbols):
+            data = codec.encode(item, codec.num_channels)
             for threads in (1, 2):
                 torch.set_num_threads(threads)
-                for reader in (codec, again):
+                for reader in (codec, reloaded):
                     file, decoded = reader.decode(data)
-                    assert np.array_equal(decoded.values, found.values)
-                assert again.encode(found, codec.num_channels) == data
+                    assert np.array_equal(decoded.values, item.values)
+                assert reloaded.encode(item, codec.num_channels) == data
             assert [layer.payload for layer in file.layers] == together[index]
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(num_threads)
 
 
 def test_a_photo_beats_jpeg_at_its_size(codec: Codec, tmp_path: Path) -> None:
@@ -62,8 +62,8 @@ def test_a_photo_beats_jpeg_at_its_size(codec: Codec, tmp_path: Path) -> None:
                 break
             quality -= 1
         with Image.open(tmp_path / "p.jpg") as jpeg:
-            theirs = psnr_db(image, jpeg.convert("RGB"))
-        assert psnr_db(image, codec.decompress(data)) > theirs + 0.5
+            jpeg_db = psnr_db(image, jpeg.convert("RGB"))
+        assert psnr_db(image, codec.decompress(data)) > jpeg_db + 0.5
 
 
 def psnr_db(first: Image.Image, second: Image.Image) -> float:
@@ -72,7 +72,7 @@ def psnr_db(first: Image.Image, second: Image.Image) -> float:
 
 
 @pytest.mark.parametrize(("size", "mode"), [((1, 1), "RGB"), ((5000, 3), "RGB"), ((3, 500), "L"), ((40, 30), "L")])
-def test_odd_pictures(codec: Codec, size: tuple[int, int], mode: str) -> None:
+def test_odd_images(codec: Codec, size: tuple[int, int], mode: str) -> None:
     rng = np.random.default_rng(1)
     smooth = np.cumsum(rng.integers(-2, 3, (1, size[0])), 1) + 128 + np.arange(size[1])[:, None]
     image = Image.fromarray(smooth.clip(0, 255).astype(np.uint8)).convert(mode)
@@ -81,7 +81,7 @@ def test_odd_pictures(codec: Codec, size: tuple[int, int], mode: str) -> None:
     assert psnr_db(image.convert("RGB"), decoded) > 27
 
 
-def test_the_shipped_model_codes_in_float32_and_as_in_float64(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pretrained_model_codes_in_float32_as_in_float64(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen: list[type] = []
     choose = Affine.exact_type
 
@@ -90,10 +90,10 @@ def test_the_shipped_model_codes_in_float32_and_as_in_float64(codec: Codec, monk
         return chosen[-1]
 
     symbols = codec.analyse(photo("coffee.png")).values[None]
-    plan = [codec.config.layer_ends(codec.num_channels)]
+    layouts = [codec.config.layer_ends(codec.num_channels)]
     with monkeypatch.context() as patch:
         patch.setattr(Affine, "exact_type", watched)
-        narrow = encode_layers(codec.prior, KnownSymbols(symbols), plan).payloads
+        narrow = encode_layers(codec.prior, KnownSymbols(symbols), layouts).payloads
     assert chosen.count(np.float32) >= 0.9 * len(chosen)
     monkeypatch.setattr(exact_affine, "FLOAT32_INTEGERS", 0)
     prior, config = codec.prior, codec.config
@@ -103,4 +103,4 @@ def test_the_shipped_model_codes_in_float32_and_as_in_float64(codec: Codec, monk
         prior.tensors, prior.group_sizes, config.group_symbols, prior.checkerboard_groups, config.cut_points
     )
     assert wide.latent_type is np.float64
-    assert encode_layers(wide, KnownSymbols(symbols), plan).payloads == narrow
+    assert encode_layers(wide, KnownSymbols(symbols), layouts).payloads == narrow

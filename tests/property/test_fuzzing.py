@@ -1,4 +1,4 @@
-"""A short run of tools/fuzz.py; and that it would find what is wrong."""
+"""A short run of tools/fuzz.py, and a check that it finds errors."""
 
 import importlib.util
 import sys
@@ -14,7 +14,7 @@ from ohmq.errors import BitstreamError
 
 @pytest.fixture(scope="module")
 def fuzz() -> ModuleType:
-    """The tool as a module."""
+    """Load the tool as a module."""
     spec = importlib.util.spec_from_file_location("fuzz", Path(__file__).parents[2] / "tools" / "fuzz.py")
     assert spec is not None
     assert spec.loader is not None
@@ -26,17 +26,17 @@ def fuzz() -> ModuleType:
 
 def test_nothing_but_bitstream_errors(fuzz: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = fuzz.main(["--count", "800", "--seed", "20", "--keep", str(tmp_path / "found")])
-    told = capsys.readouterr().out
-    assert code == 0, told
+    output = capsys.readouterr().out
+    assert code == 0, output
     assert not (tmp_path / "found").exists()
-    seen = {tuple(line.rsplit(maxsplit=1)[0].split(maxsplit=1)) for line in told.splitlines()[:-1]}
+    outcomes = {tuple(line.rsplit(maxsplit=1)[0].split(maxsplit=1)) for line in output.splitlines()[:-1]}
     for operation in ("container", "truncate", "decode", "progressive"):
         for error in ("BitstreamError", "ChecksumError", "NotOhmFileError", "TruncatedFileError"):
-            assert (operation, error) in seen
-        assert (operation, "UnsupportedVersionError") in seen
-    assert ("decode", "ModelMismatchError") in seen
+            assert (operation, error) in outcomes
+        assert (operation, "UnsupportedVersionError") in outcomes
+    assert ("decode", "ModelMismatchError") in outcomes
     for good in (("container", "read"), ("info", "shown"), ("truncate", "cut"), ("decode", "decoded")):
-        assert good in seen  # damage under right checksums goes all the way
+        assert good in outcomes  # damage under right checksums reaches the decoder
 
 
 def test_the_same_seed_gives_the_same_files(fuzz: ModuleType) -> None:
@@ -50,14 +50,14 @@ def test_the_same_seed_gives_the_same_files(fuzz: ModuleType) -> None:
 
 
 def test_parts_fit_together(fuzz: ModuleType) -> None:
-    """Damage under right checksums: what the mutator builds reads unless the damage itself is wrong."""
+    """Files with recomputed checksums read, unless the damage itself is an error."""
     files = [seed.data for seed in fuzz.seeds(shipped=False)]
-    basic = [data for data in files if fuzz.take_apart(data)]
+    basic = [data for data in files if fuzz.parse_fields(data)]
     assert len(basic) >= 20
     for data in basic:
-        assert fuzz.put_together(fuzz.take_apart(data)) == data
+        assert fuzz.build_file(fuzz.parse_fields(data)) == data
         with pytest.raises(BitstreamError, match="shortest form"):
-            read_ohm(fuzz.put_together(fuzz.take_apart(data), extra=1))
+            read_ohm(fuzz.build_file(fuzz.parse_fields(data), extra=1))
     mutator = fuzz.Mutator(files, 5)
     for data in basic:
         changed = [mutator.payload_noise(data) for _ in range(5)]
@@ -81,8 +81,8 @@ def test_it_finds_other_errors(
 
     monkeypatch.setattr(Codec, "synthesise", broken)
     assert fuzz.main(["--count", "40", "--seed", "1", "--keep", str(tmp_path)]) == 1
-    told = capsys.readouterr().out
-    assert f"WRONG: {error.__name__}" in told
+    output = capsys.readouterr().out
+    assert f"WRONG: {error.__name__}" in output
     kept = sorted(tmp_path.glob("seed1-*.ohm"))
     assert kept
-    assert read_header(kept[0].read_bytes()).layers  # it got as far as a picture
+    assert read_header(kept[0].read_bytes()).layers  # the file reached synthesis

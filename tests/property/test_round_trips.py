@@ -1,4 +1,4 @@
-"""What holds for every input: round trips, cuts, and that damage is always noticed."""
+"""Properties of every input: round trips, truncation, and that damage is always noticed."""
 
 import struct
 import zlib
@@ -45,17 +45,17 @@ files = st.builds(
 
 @few
 @given(files)
-def test_every_file_reads_back_and_cuts(file: OhmFile) -> None:
+def test_every_file_reads_back_and_truncates(file: OhmFile) -> None:
     data = write_ohm(file)
     assert read_ohm(data) == file
-    found = reference_file(data)
-    assert (found["width"], found["height"], found["flags"] & 3) == (
+    reference = reference_file(data)
+    assert (reference["width"], reference["height"], reference["flags"] & 3) == (
         file.width,
         file.height,
         file.fixed_rate + 2 * file.grey,
     )
-    assert found["layers"] == [(layer.channels, layer.payload) for layer in file.layers]
-    assert found["extras"] == [(extra.type, extra.body) for extra in file.extras]
+    assert reference["layers"] == [(layer.channels, layer.payload) for layer in file.layers]
+    assert reference["extras"] == [(extra.type, extra.body) for extra in file.extras]
     for count in range(1, len(file.layers) + 1):
         cut = truncate_ohm(data, num_layers=count)
         assert read_ohm(cut).layers == file.layers[:count]
@@ -78,7 +78,7 @@ def test_every_damage_is_noticed(file: OhmFile, draw: st.DataObject) -> None:
 
 @few
 @given(files, st.binary(min_size=1, max_size=30), st.integers(0, 40))
-def test_headers_that_lie_under_a_right_checksum(file: OhmFile, noise: bytes, place: int) -> None:
+def test_forged_headers_with_a_right_checksum(file: OhmFile, noise: bytes, place: int) -> None:
     data = write_ohm(file)
     header = bytearray(data[: read_header(data).header_bytes - 4])
     place = min(place, len(header))
@@ -86,15 +86,15 @@ def test_headers_that_lie_under_a_right_checksum(file: OhmFile, noise: bytes, pl
     bodies = b"".join([*(x.body for x in file.extras), *(x.payload for x in file.layers)])
     forged = bytes(header) + struct.pack(">I", zlib.crc32(header)) + bodies
     try:
-        found = read_ohm(forged)
+        parsed = read_ohm(forged)
     except BitstreamError:
         return
-    assert write_ohm(found) == forged  # one way to write a file: what is read is what was written
+    assert write_ohm(parsed) == forged  # a file has one encoding
 
 
 @st.composite
 def masks(draw: st.DrawFn) -> np.ndarray:
-    """Masks of one level, of two, of hard edges, of any noise."""
+    """Draw masks of one level, of two, of hard edges, of noise."""
     shape = draw(st.integers(1, 70)), draw(st.integers(1, 70))
     levels = draw(st.lists(st.sampled_from([0, 255, *range(256)]), min_size=1, max_size=4))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -105,7 +105,7 @@ def masks(draw: st.DrawFn) -> np.ndarray:
 
 @few
 @given(masks())
-def test_every_mask_comes_back_exactly_here_and_by_the_format_page(mask: np.ndarray) -> None:
+def test_every_mask_round_trips_here_and_by_the_format_page(mask: np.ndarray) -> None:
     height, width = mask.shape
     data = encode_mask(Image.fromarray(mask))
     assert np.array_equal(np.asarray(decode_mask(data, width, height)), mask)
@@ -115,8 +115,8 @@ def test_every_mask_comes_back_exactly_here_and_by_the_format_page(mask: np.ndar
 
 @few
 @given(masks(), st.data())
-def test_masks_that_lie_under_right_checksums(mask: np.ndarray, draw: st.DataObject) -> None:
-    """Any change inside a chunk, its checksum made right again: another mask of that size, or refused."""
+def test_forged_masks_with_right_checksums(mask: np.ndarray, draw: st.DataObject) -> None:
+    """A change inside a chunk, with a corrected checksum, gives another mask of the same size or is refused."""
     height, width = mask.shape
     data = bytearray(encode_mask(Image.fromarray(mask)))
     place = draw.draw(st.integers(8, len(data) - 1))
@@ -129,16 +129,16 @@ def test_masks_that_lie_under_right_checksums(mask: np.ndarray, draw: st.DataObj
         data[end : end + 4] = struct.pack(">I", zlib.crc32(data[position + 4 : end]))
         position = end + 4
     try:
-        found = decode_mask(bytes(data), width, height)
+        decoded = decode_mask(bytes(data), width, height)
     except BitstreamError:
         return
-    assert (found.mode, found.size) == ("L", (width, height))
-    assert reference_mask(bytes(data), width, height) == np.asarray(found).tolist()
+    assert (decoded.mode, decoded.size) == ("L", (width, height))
+    assert reference_mask(bytes(data), width, height) == np.asarray(decoded).tolist()
 
 
 @st.composite
 def coded_symbols(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tables, an index and symbols, often of very unequal probabilities."""
+    """Draw tables, an index and symbols, often of very unequal probabilities."""
     size, count = draw(st.integers(2, 40)), draw(st.integers(0, 60))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     sharpness = draw(st.sampled_from([0.02, 0.3, 5.0]))
@@ -170,7 +170,7 @@ def test_every_symbol_decodes_here_and_by_the_format_page(
 
 @few
 @given(st.lists(st.tuples(st.integers(2, 70000), st.integers(0, 2**40)), max_size=600))
-def test_fixed_rate(pairs: list[tuple[int, int]]) -> None:
+def test_fixed_rate_round_trips(pairs: list[tuple[int, int]]) -> None:
     sizes = np.array([size for size, _ in pairs], np.int64)
     symbols = np.array([value % size for size, value in pairs], np.int64)
     data = encode_fixed_rate(symbols, sizes)
@@ -180,9 +180,7 @@ def test_fixed_rate(pairs: list[tuple[int, int]]) -> None:
 
 @settings(few, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 6), st.booleans(), st.integers(0, 2**32))
-def test_every_picture(
-    context_codec: Codec, width: int, height: int, channels: int, fixed_rate: bool, seed: int
-) -> None:
+def test_every_image(context_codec: Codec, width: int, height: int, channels: int, fixed_rate: bool, seed: int) -> None:
     image = np.random.default_rng(seed).integers(0, 256, (height, width), np.uint8)
     symbols = context_codec.analyse(image)
     data = context_codec.encode(symbols, channels, fixed_rate=fixed_rate)

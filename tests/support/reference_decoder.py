@@ -1,4 +1,4 @@
-"""A second decoder of .ohm files, written from docs/file-format.md alone, in plain Python integers."""
+"""A second decoder of .ohm files, written from docs/file-format.md alone, with Python integers."""
 
 import zlib
 from typing import Any
@@ -7,7 +7,7 @@ TOTAL = 1 << 24
 
 
 class ReferenceRangeDecoder:
-    """The range decoder of the format page."""
+    """Range decoder of the format page."""
 
     def __init__(self, payload: bytes) -> None:
         self.payload = payload
@@ -16,9 +16,9 @@ class ReferenceRangeDecoder:
         self.point = (self._word() << 32) | self._word()
 
     def _word(self) -> int:
-        part = self.payload[self.used : self.used + 4]
+        word = self.payload[self.used : self.used + 4]
         self.used += 4
-        return int.from_bytes(part + bytes(4 - len(part)), "big")
+        return int.from_bytes(word + bytes(4 - len(word)), "big")
 
     def symbol(self, frequencies: list[int]) -> int:
         scale = self.range >> 24
@@ -39,28 +39,28 @@ class ReferenceRangeDecoder:
 
 
 def tile_payloads(payload: bytes, count: int) -> list[bytes]:
-    """The payloads of the tiles of a layer."""
-    place, lengths = 0, []
+    """Return the payloads of the tiles of a layer."""
+    position, lengths = 0, []
     for _ in range(count):
         value = shift = 0
         while True:
-            byte = payload[place]
-            place += 1
+            byte = payload[position]
+            position += 1
             value += (byte % 128) << shift
             shift += 7
             if byte < 128:
                 break
         lengths.append(value)
-    found = []
+    payloads = []
     for length in lengths:
-        found.append(payload[place : place + length])
-        place += length
-    assert place == len(payload)
-    return found
+        payloads.append(payload[position : position + length])
+        position += length
+    assert position == len(payload)
+    return payloads
 
 
 def tile_places(height: int, width: int, side: int) -> list[tuple[slice, slice]]:
-    """Rows and columns of the latent that each tile holds."""
+    """Return the rows and columns of the latent that each tile holds."""
     down, across = -(-height // side), -(-width // side)
     places = []
     for number in range(down * across):
@@ -70,7 +70,7 @@ def tile_places(height: int, width: int, side: int) -> list[tuple[slice, slice]]
 
 
 def context_frequencies(logits: list[int], exp2: list[int]) -> list[int]:
-    """Frequencies from integer logits, as the format page says."""
+    """Compute frequencies from integer logits, as the format page says."""
     top = max(logits)
     weights = [exp2[(top - x) & 1023] >> min((top - x) >> 10, 62) for x in logits]
     total = sum(weights)
@@ -80,7 +80,7 @@ def context_frequencies(logits: list[int], exp2: list[int]) -> list[int]:
 
 
 def context_coefficients(around: list[int], layers: list[tuple[list[list[int]], list[int]]]) -> list[int]:
-    """The integer network of the format page: 9 * D inputs to coefficients."""
+    """Run the integer network of the format page: 9 * D inputs to coefficients."""
     x = around
     for number, (weight, bias) in enumerate(layers):
         x = [sum(w * v for w, v in zip(row, x, strict=True)) + b for row, b in zip(weight, bias, strict=True)]
@@ -89,14 +89,14 @@ def context_coefficients(around: list[int], layers: list[tuple[list[list[int]], 
 
 
 def reference_file(data: bytes) -> dict[str, Any]:
-    """The parts of a whole file: fields by name, layers as (channels, payload), extras as (type, body)."""
-    place = 0
+    """Parse a whole file: fields by name, layers as (channels, payload), extras as (type, body)."""
+    position = 0
 
     def take(count: int) -> bytes:
-        nonlocal place
-        place += count
-        assert place <= len(data)
-        return data[place - count : place]
+        nonlocal position
+        position += count
+        assert position <= len(data)
+        return data[position - count : position]
 
     def varint() -> int:
         value, shift = 0, 0
@@ -117,9 +117,9 @@ def reference_file(data: bytes) -> dict[str, Any]:
     layers = index(varint())
     file["tile"] = varint() if flags & 8 else 0
     extras = index(varint()) if flags & 4 else []
-    assert int.from_bytes(take(4), "big") == zlib.crc32(data[: place - 4])
+    assert int.from_bytes(take(4), "big") == zlib.crc32(data[: position - 4])
     bodies = [take(length) for _, length, _ in extras + layers]
-    assert place == len(data)
+    assert position == len(data)
     assert [zlib.crc32(body) for body in bodies] == [check for _, _, check in extras + layers]
     file["extras"] = [(kind, body) for (kind, _, _), body in zip(extras, bodies, strict=False)]
     file["layers"] = [(count, body) for (count, _, _), body in zip(layers, bodies[len(extras) :], strict=True)]
@@ -127,18 +127,18 @@ def reference_file(data: bytes) -> dict[str, Any]:
 
 
 def reference_mask(png: bytes, width: int, height: int) -> list[list[int]]:
-    """The rows of the mask in a PNG stream of grey, 1 or 8 bits."""
-    place, bits, packed = 8, 0, b""
-    while place < len(png):
-        length, name = int.from_bytes(png[place : place + 4], "big"), png[place + 4 : place + 8]
-        body = png[place + 8 : place + 8 + length]
+    """Return the rows of the mask in a grey PNG stream of 1 or 8 bits."""
+    position, bits, packed = 8, 0, b""
+    while position < len(png):
+        length, name = int.from_bytes(png[position : position + 4], "big"), png[position + 4 : position + 8]
+        body = png[position + 8 : position + 8 + length]
         assert name in (b"IHDR", b"IDAT", b"IEND")
         if name == b"IHDR":
             assert (int.from_bytes(body[:4], "big"), int.from_bytes(body[4:8], "big")) == (width, height)
             assert body[8] in (1, 8) and body[9:] == bytes(4)
             bits = body[8]
         packed += body if name == b"IDAT" else b""
-        place += 12 + length
+        position += 12 + length
     raw, size = zlib.decompress(packed), (width * bits + 7) // 8
     assert len(raw) == (size + 1) * height
     above, rows = [0] * size, []

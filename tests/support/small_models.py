@@ -24,7 +24,7 @@ CONFIGS = {
 
 
 def make_model(name: str) -> CompressionModel:
-    """A model with random weights; its context networks and priors are far from flat."""
+    """Make a model with random weights whose context networks and priors are far from flat."""
     torch.manual_seed(7)
     model = build_model(CONFIGS[name])
     with torch.no_grad():
@@ -39,14 +39,14 @@ def make_model(name: str) -> CompressionModel:
 
 
 def make_codec(name: str) -> Codec:
-    """A codec of it, or of the small photo model, or of that with filters ("filters")."""
+    """Make the codec of a model of `CONFIGS`, of the small photo model ("photo"), or of that with a post-filter ("filters")."""
     if name == "filters":
         return Codec(with_post_filter(freeze(make_photo_model(), name), random_filters(), {}))
     return Codec(freeze(make_photo_model() if name == "photo" else make_model(name), name))
 
 
 def random_filters(size: float = 0.01) -> PostFilter:
-    """Filters for 4 and for 12 channels."""
+    """Make a post-filter of random weights for 4 and for 12 channels."""
     weight = np.random.default_rng(5).normal(0, size, (2, CLASSES, 3, FEATURES))
     return PostFilter.rounded([4, 12], weight)
 
@@ -58,7 +58,7 @@ PHOTO = PhotoConfig(
 
 
 def photo_picture(height: int, width: int, seed: int = 0) -> Image.Image:
-    """Smooth shapes and some noise."""
+    """Make an image of smooth shapes and some noise."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width] / 40
     waves = [np.sin(a * x + b * y + c) for a, b, c in rng.uniform(-3, 3, (3, 3))]
@@ -67,14 +67,14 @@ def photo_picture(height: int, width: int, seed: int = 0) -> Image.Image:
 
 
 def photo_design() -> PhotoDesign:
-    """A start with interlaced groups and others, and alphabets of different sizes."""
+    """Design a codec with checkerboard groups and others, and alphabets of different sizes."""
     photos = [torch.from_numpy(np.asarray(photo_picture(128, 128, seed)).copy()) for seed in range(8)]
-    found = design_photo_codec(torch.stack(photos).permute(0, 3, 1, 2) / 255, PHOTO)
-    return dataclasses.replace(found, config=dataclasses.replace(found.config, checkerboard_groups=2))
+    design = design_photo_codec(torch.stack(photos).permute(0, 3, 1, 2) / 255, PHOTO)
+    return dataclasses.replace(design, config=dataclasses.replace(design.config, checkerboard_groups=2))
 
 
 def make_photo_model() -> PhotoModel:
-    """A started model whose context networks and convolutions are far from zero."""
+    """Make an initialised photo model whose context networks and convolutions are far from zero."""
     design = photo_design()
     torch.manual_seed(3)
     built = build_model(design.config)

@@ -168,16 +168,12 @@ class IntegerContextPrior:
             0, 1, 2 "network.g.l.weight" (out, in) and "network.g.l.bias" (out,).
         group_sizes: channels of each group.
 
-    Attributes:
-        kernels: loops over symbols, for states that begin without others.
-
     Raises:
         ValueError: tensors that do not fit together, or could overflow.
     """
 
     def __init__(self, tensors: Mapping[str, Array], group_sizes: Sequence[int]) -> None:
         self.group_sizes = tuple(group_sizes)
-        self.kernels: Kernels = NUMPY
         self.tensors = integer_tensors(tensors)
         self.is_context = "logits" in self.tensors
         shape = self.tensors["logits" if self.is_context else "frequencies"].shape
@@ -219,19 +215,19 @@ class IntegerContextPrior:
         """Say whether layers with these ends keep together the channels that are coded together: here each is alone."""
         return True
 
-    def begin(self, tiles: int, height: int, width: int, *, kernels: Kernels | None = None) -> "ContextPriorState":
+    def begin(self, tiles: int, height: int, width: int, *, kernels: Kernels = NUMPY) -> "ContextPriorState":
         """Start coding the symbols of ``tiles`` latents of the same size.
 
         Args:
             tiles: latents, coded channel by channel together.
             height: positions.
             width: positions.
-            kernels: the loops over symbols; None: those of the attribute ``kernels``.
+            kernels: loops over symbols; default: numpy.
 
         Returns:
             The state before the first channel.
         """
-        return ContextPriorState(self, tiles, height, width, kernels=kernels or self.kernels)
+        return ContextPriorState(self, tiles, height, width, kernels=kernels)
 
 
 class ContextPriorState:

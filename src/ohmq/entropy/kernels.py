@@ -112,7 +112,7 @@ def floor_in_place(x: Array, lower: float) -> Array:
 
 
 def own_coefficients(weights: Array, own: Array, shape: tuple[int, ...]) -> Array:
-    """Compute what the channels' own projections add to the two coefficients that choose tables.
+    """Compute the share of the channels' own projections in the two coefficients that choose tables.
 
     A channel has four features at each position, each rounded down and clipped: its magnitude, the mean magnitude of
     its four neighbours, its value, and the mean value of its neighbours.
@@ -151,7 +151,7 @@ def _neighbour_mean(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def neighbour_coefficients(networks: NeighbourNetworks, values: Array, neighbours: Neighbours) -> Array:
-    """Compute what neighbour values add to the two coefficients that choose tables.
+    """Compute the share of neighbour values in the two coefficients that choose tables.
 
     A channel has these features at a position, each rounded down and clipped: a constant; of its neighbours' values the
     mean, the mean magnitude and the mean deviation from the mean; and the H hidden units of a small network.
@@ -228,7 +228,9 @@ def build_indexes(own: Array, network: Array, levels: Levels) -> NDArray[np.int3
 
 
 def rdoq_symbols(projected: Array, centres: Array, bit_cost: Array, bits: Array, index: Array) -> NDArray[np.integer]:
-    """Choose the symbols with the least rate-distortion cost, |projected - centre| + bit_cost * bits; first of equal ones.
+    """Choose the symbols with the least rate-distortion cost, |projected - centre| + bit_cost * bits.
+
+    The first of equal ones is chosen.
 
     Args:
         projected: the latent in the channels' directions, float32, (channels, m).

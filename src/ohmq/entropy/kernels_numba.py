@@ -69,7 +69,7 @@ class CompiledDecoder:
     """Compiled range decoder: the same symbols as `ohmq.entropy.SymbolDecoder`.
 
     Args:
-        data: what `finish` of an encoder returned.
+        data: the result of `finish` of an encoder.
     """
 
     def __init__(self, data: bytes) -> None:

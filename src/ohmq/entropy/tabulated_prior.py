@@ -4,7 +4,7 @@ The arithmetic is normative; `docs/file-format.md` describes it. Integers are ca
 product is needed: in float32 where no sum can need more than 24 bits, else in float64, where none needs more than 53.
 Both are exact in any order, on any machine, and so give the same.
 
-The context of a channel is what channel-conditional groups decoded before it (Minnen & Singh, Channel-wise
+The context of a channel is the latent of earlier channel-conditional groups (Minnen & Singh, Channel-wise
 Autoregressive Entropy Models, 2020). Channels of checkerboard groups are coded in three passes over the positions, and
 the second and third pass also see the symbols of earlier passes at four neighbours (He et al., Checkerboard Context
 Model, 2021, has two passes):
@@ -98,9 +98,6 @@ class IntegerTabulatedPrior:
         checkerboard_groups: leading groups whose channels are coded in three passes over the positions. Default: 0.
         cut_points: channels at which layers usually end; channels between two cut points are coded together.
 
-    Attributes:
-        kernels: loops over symbols, for states that begin without others.
-
     Raises:
         ValueError: tensors that do not fit together, or could overflow.
     """
@@ -116,7 +113,6 @@ class IntegerTabulatedPrior:
         self._segment_ends = sorted({*np.cumsum(group_sizes).tolist(), *cut_points})
         self.group_sizes, self.checkerboard_groups = tuple(group_sizes), checkerboard_groups
         self.alphabets = np.repeat(group_symbols, group_sizes)
-        self.kernels: Kernels = NUMPY
         self.tensors = integer_tensors(tensors)
         self.num_channels, self.num_symbols = self.tensors["logits"].shape
         self.num_checkerboard_channels = sum(self.group_sizes[:checkerboard_groups])
@@ -229,19 +225,19 @@ class IntegerTabulatedPrior:
         """Return the grid of the two coefficients."""
         return CHECKERBOARD_LEVELS if checkerboard else LEVELS
 
-    def begin(self, tiles: int, height: int, width: int, *, kernels: Kernels | None = None) -> "TabulatedPriorState":
+    def begin(self, tiles: int, height: int, width: int, *, kernels: Kernels = NUMPY) -> "TabulatedPriorState":
         """Start coding the symbols of ``tiles`` latents of the same size.
 
         Args:
             tiles: latents, coded channel by channel together.
             height: positions.
             width: positions.
-            kernels: the loops over symbols; None: those of the attribute ``kernels``.
+            kernels: loops over symbols; default: numpy.
 
         Returns:
             The state before the first channel.
         """
-        return TabulatedPriorState(self, tiles, height, width, kernels=kernels or self.kernels)
+        return TabulatedPriorState(self, tiles, height, width, kernels=kernels)
 
     def channel_tables(self, channels: slice) -> NDArray[np.float32]:
         """Return the tables of some channels of a segment; those of the whole segment are kept.
@@ -474,7 +470,7 @@ class TabulatedPriorState:
         return out.reshape(-1, 2, self.rows)
 
     def _neighbour_coefficients(self, number: int, part: slice) -> NDArray[Any]:
-        """Return what earlier passes add, for some channels of the run and the rows of a pass; (channels, 2, m)."""
+        """Return the share of earlier passes, for some channels of the run and the rows of a pass; (channels, 2, m)."""
         prior = self.prior
         selected = slice(self.channel + part.start, self.channel + part.stop), number - 1
         networks = NeighbourNetworks(

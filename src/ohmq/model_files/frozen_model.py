@@ -28,6 +28,8 @@ from ohmq.postfilter.filters import PostFilter
 from ohmq.runtime.torch_transforms import TorchTransforms
 from ohmq.utils.atomic_write import write_atomically
 
+Tensors = dict[str, NDArray[Any]]
+
 __all__ = [
     "MODEL_FORMAT",
     "SWAPPED_FORMAT",
@@ -36,6 +38,7 @@ __all__ = [
     "check_finite",
     "load_model",
     "save_model",
+    "with_analysis",
     "with_post_filter",
     "with_post_filter_of",
     "with_synthesis",
@@ -45,7 +48,7 @@ MODEL_FORMAT = 1
 """Format of a model file whose id is the hash of all that it holds, as freezing gives it."""
 SWAPPED_FORMAT = 2
 """Format of a model file that keeps the id of another one, whose files it decodes, and has two digests."""
-_SYNTHESIS = "synthesis_transform."
+_ANALYSIS, _SYNTHESIS = "analysis_transform.", "synthesis_transform."
 _DECODING_TENSORS = (_SYNTHESIS, "quantizer.values", "quantizer.directions", "quantizer.output_bias")
 """Beginnings of the names of tensors that the image before the post-filter depends on."""
 
@@ -143,7 +146,7 @@ def check_finite(name: str, tensors: Mapping[str, NDArray[Any]]) -> None:
             raise ModelFileError(f"{name}: {key} holds values that are not finite; the training diverged")
 
 
-def _below(prefix: str, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def _below(prefix: str, tensors: Mapping[str, NDArray[Any]]) -> Tensors:
     """Return the tensors whose names have a prefix, without the prefix."""
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
@@ -203,27 +206,52 @@ def with_synthesis(
         ModelFileError: tensors that are not finite or do not fit the configuration, or a configuration with which symbols
             decode in another way.
     """
-    config = config or frozen.config
-    if config.bitstream_fields() != frozen.config.bitstream_fields():
-        raise ModelFileError(f"{frozen.name}: the new configuration decodes symbols in another way")
     kept = {key: value for key, value in frozen.tensors.items() if not key.startswith((_SYNTHESIS, "filters."))}
-    new = {f"{_SYNTHESIS}{key}": np.asarray(value) for key, value in tensors.items()}
-    if config.half_precision:
+    kept |= _transform_tensors(frozen, _SYNTHESIS, tensors)
+    return _swapped(frozen, config or frozen.config, kept, {"synthesis": provenance})
+
+
+def with_analysis(
+    frozen: FrozenModel,
+    tensors: Mapping[str, NDArray[Any]],
+    provenance: dict[str, Any],
+    config: ModelConfig | None = None,
+) -> FrozenModel:
+    """Return a model with another analysis transform; it keeps its bitstream id, so both models decode each other's files.
+
+    Args:
+        frozen: the model.
+        tensors: the state of the new analysis transform as arrays, names without "analysis_transform.".
+        provenance: of the analysis transform, JSON-ready.
+        config: the new configuration, where the new transform has another size; None: that of the model.
+
+    Raises:
+        ModelFileError: as `with_synthesis`.
+    """
+    kept = {key: value for key, value in frozen.tensors.items() if not key.startswith(_ANALYSIS)}
+    kept |= _transform_tensors(frozen, _ANALYSIS, tensors)
+    return _swapped(frozen, config or frozen.config, kept, {"analysis": provenance})
+
+
+def _transform_tensors(frozen: FrozenModel, prefix: str, tensors: Mapping[str, NDArray[Any]]) -> Tensors:
+    """Return the tensors of a new transform as a model file has them."""
+    new = {f"{prefix}{key}": np.asarray(value) for key, value in tensors.items()}
+    if frozen.config.half_precision:
         new = {key: value.astype(np.float16) for key, value in new.items()}
     check_finite(frozen.name, new)
-    return _swapped(frozen, config, kept | new, {"synthesis": provenance}, dropped=("filters",))
+    return new
 
 
 def _swapped(
-    frozen: FrozenModel,
-    config: ModelConfig,
-    tensors: Mapping[str, NDArray[Any]],
-    provenance: dict[str, Any],
-    dropped: tuple[str, ...] = (),
+    frozen: FrozenModel, config: ModelConfig, tensors: Mapping[str, NDArray[Any]], provenance: dict[str, Any]
 ) -> FrozenModel:
     """Build a model with other transforms and the bitstream id of its parent."""
-    kept = {key: value for key, value in frozen.provenance.items() if key not in dropped}
-    return assemble_model(frozen.name, config, tensors, kept | provenance, frozen.model_id)
+    if config.bitstream_fields() != frozen.config.bitstream_fields():
+        raise ModelFileError(f"{frozen.name}: the new configuration decodes symbols in another way")
+    inherited = dict(frozen.provenance)
+    if not _below("filters.", tensors):
+        inherited.pop("filters", None)
+    return assemble_model(frozen.name, config, tensors, inherited | provenance, frozen.model_id)
 
 
 def save_model(frozen: FrozenModel, path: Path, *, force: bool = False) -> None:

@@ -1,6 +1,5 @@
 """A compression model: analysis transform, quantizer, prior, synthesis transform."""
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -24,29 +23,48 @@ Prior = StaticPrior | ContextPrior | TabulatedPrior | FactorizedPrior
 def published_bottleneck(
     config: ModelConfig, latent_channels: int, prior_hidden: int = 32
 ) -> tuple[Quantizer, Prior | None]:
-    """The quantizer and the prior that a configuration names, with fresh weights.
+    """Build the quantizer and the prior that a configuration names, with fresh weights.
 
     Args:
-        config: the configuration. latent_channels: D. prior_hidden: width of the static prior's network.
+        config: the configuration.
+        latent_channels: D, channels of the latent.
+        prior_hidden: width of the static prior's network.
+
+    Returns:
+        The quantizer, and the prior or None.
     """
     channels, symbols = config.channels_max, config.num_symbols
     if config.quantizer == "integer":
         return IntegerRounding(channels, symbols), FactorizedPrior(channels)
     if config.quantizer == "none":
         return Identity(channels), None
-    quantizer = OneHotMax(channels, symbols, latent_channels)
+    quantizer = OneHotMax(
+        channels,
+        symbols,
+        latent_channels,
+        group_sizes=config.group_sizes,
+        residual_quantization=config.residual_quantization,
+    )
     if config.prior == "static":
         return quantizer, StaticPrior(channels, symbols, prior_hidden)
-    sizes = (config.group_sizes, config.context_hidden, config.context_features, prior_hidden)
-    return quantizer, ContextPrior(channels, symbols, latent_channels, *sizes)
+    prior = ContextPrior(
+        channels,
+        symbols,
+        latent_channels,
+        config.group_sizes,
+        hidden_channels=config.context_hidden,
+        num_features=config.context_features,
+        static_hidden_channels=prior_hidden,
+    )
+    return quantizer, prior
 
 
 class ModelOutput(NamedTuple):
-    """What a forward pass gives.
+    """Reconstruction and rate of a forward pass.
 
     Attributes:
         reconstruction: normalised images, shape as the input.
-        bits: estimated bits of each image, shape (batch,).
+        bits: estimated bits of each image, (batch,).
     """
 
     reconstruction: Tensor
@@ -64,16 +82,18 @@ class CompressionModel(nn.Module):
                                                     |
                                                   prior: the bits of the symbols
 
-    A family gives the two transforms and the constants below.
+    A family defines the two transforms and the constants below.
 
     Args:
         config: the configuration.
         analysis_transform: (batch, image_channels, H, W) -> (batch, D, h, w).
-        synthesis_transform: the way back.
-        quantizer, prior: what lies between; `published_bottleneck` makes them.
+        synthesis_transform: (batch, D, h, w) -> (batch, image_channels, H, W).
+        quantizer: layer between the two; see `published_bottleneck`.
+        prior: prior of the quantizer's symbols; None: the fixed-length code.
 
     Attributes:
-        mean, std: of the normalisation x -> (x - mean) / std, x in [0, 1].
+        mean: mean of the normalisation x -> (x - mean) / std, x in [0, 1].
+        std: its divisor.
 
     Shape:
         images: (batch, image_channels, H, W), normalised. active: (batch,), int64, active channels of each image.
@@ -100,85 +120,56 @@ class CompressionModel(nn.Module):
         self.prior: Prior | None = prior
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Images in [0, 1] to the model's space."""
+        """Normalise images in [0, 1], (batch, image_channels, H, W)."""
         return (images - _per_channel(self.mean, images)) / _per_channel(self.std, images)
 
     def denormalise(self, images: Tensor) -> Tensor:
-        """The inverse of `normalise`, not clamped."""
+        """Invert `normalise`; the result is not clamped."""
         return images * _per_channel(self.std, images) + _per_channel(self.mean, images)
 
     def forward(self, images: Tensor, active: Tensor) -> ModelOutput:
-        """Reconstruct images from the first ``active`` channels of each; shapes in the class."""
-        latent = self.analysis_transform(images)
-        if isinstance(self.quantizer, OneHotMax):
-            latent, bits = self._one_hot_max(latent, active)
-        else:
-            mask = torch.arange(latent.shape[1], device=latent.device)[None] < active[:, None]
-            latent = self.quantizer(latent) * mask[..., None, None]
-            bits = latent.new_zeros(latent.shape[0])
-            if isinstance(self.prior, FactorizedPrior):
-                bits = (self.prior.bits(latent) * mask[..., None, None]).flatten(1).sum(1)
-        return ModelOutput(self.synthesis_transform(latent), bits)
+        """Reconstruct images from the first channels of each.
 
-    def _one_hot_max(self, latent: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
-        quantizer = self.quantizer
-        prior = self.prior
-        assert isinstance(quantizer, OneHotMax)
-        assert isinstance(prior, StaticPrior | ContextPrior)
-        batch, dim, height, width = latent.shape
-        # Images with many active channels first: then each channel works on a leading block of them.
-        active, order = active.sort(descending=True, stable=True)
-        rows = latent[order].relu().permute(2, 3, 0, 1).reshape(height * width, batch, dim)
-        context = prior if isinstance(prior, ContextPrior) else None
-        table = (
-            prior.static.logits(height, width) if isinstance(prior, ContextPrior) else prior.code_lengths(height, width)
-        )
-        total, bits = torch.zeros_like(rows), rows.new_zeros(height * width, batch)
-        start = 0
-        for group, size in enumerate(self.config.group_sizes):
-            used = int((active > start).sum())
-            if used == 0:
-                break
-            channels = range(start, start + size)
-            lengths, coefficients, features = table[:, start : start + size], None, None
-            if context is not None and group == 0:
-                lengths = lengths * (-1 / math.log(2))
-            elif context is not None:
-                coefficients = context.coefficients(group, total[:, :used], height, width)
-                features = context.features[start : start + size]
-            source = rows[:, :used] - total[:, :used] if self.config.residual_quantization else rows[:, :used]
-            part = quantizer.quantize_group(source, active[:used], channels, lengths, coefficients, features)
-            total = total + nn.functional.pad(part.latent, (0, 0, 0, batch - used))
-            bits = bits + nn.functional.pad(part.bits, (0, batch - used))
-            start += size
-        back = torch.empty_like(order).scatter_(0, order, torch.arange(batch, device=order.device))
-        latent = (total + quantizer.output_bias).relu()[:, back].view(height, width, batch, dim).permute(2, 3, 0, 1)
-        return latent, bits.sum(0)[back]
+        Args:
+            images: normalised images, (batch, image_channels, H, W).
+            active: active channels of each image, (batch,), int64, in any order.
+
+        Returns:
+            Reconstructions and bits.
+        """
+        quantized = self.quantizer(self.analysis_transform(images), active, self.prior)
+        return ModelOutput(self.synthesis_transform(quantized.latent_hat), quantized.bits)
 
     @torch.no_grad()
     def symbols(self, images: Tensor) -> Tensor:
-        """Symbols of normalised images, all channels.
+        """Return the symbols of images, all channels, chosen without RDOQ.
 
-        Shape:
-            Returns: (batch, h, w, C), int64.
+        Args:
+            images: normalised images, (batch, image_channels, H, W).
+
+        Returns:
+            Symbols, (batch, h, w, C), int64.
+
+        Raises:
+            ValueError: a model without a quantizer.
         """
-        if isinstance(self.quantizer, Identity):
-            raise ValueError("a model without a quantizer has no symbols")
-        latent = self.analysis_transform(images)
-        if isinstance(self.quantizer, OneHotMax):
-            return self.quantizer.symbols(latent, self.config.group_sizes if self.config.residual_quantization else ())
-        assert isinstance(self.quantizer, IntegerRounding)
-        return self.quantizer.symbols(latent)
+        return self.quantizer.symbols(self.analysis_transform(images))
 
     @torch.no_grad()
     def reconstruct(self, symbols: Tensor, num_active: int) -> Tensor:
-        """Images in [0, 1] from the first ``num_active`` channels of the symbols.
+        """Reconstruct images from the first ``num_active`` channels of their symbols.
 
-        Shape:
-            symbols: (batch, h, w, at least num_active). Returns: (batch, image_channels, H, W).
+        Args:
+            symbols: (batch, h, w, at least num_active), int64.
+            num_active: active channels, 0 to C.
+
+        Returns:
+            Images in [0, 1], (batch, image_channels, H, W).
+
+        Raises:
+            ValueError: num_active outside [0, C], or a model without a quantizer.
         """
-        if isinstance(self.quantizer, Identity):
-            raise ValueError("a model without a quantizer has no symbols")
-        assert isinstance(self.quantizer, OneHotMax | IntegerRounding)
-        latent = self.quantizer.dequantize(symbols, num_active)
+        return self._decode(self.quantizer.dequantize(symbols, num_active))
+
+    def _decode(self, latent: Tensor) -> Tensor:
         return self.denormalise(self.synthesis_transform(latent)).clamp(0, 1)

@@ -45,9 +45,9 @@ class MnistModel(CompressionModel):
         super().__init__(config, analysis, synthesis, *published_bottleneck(config, dim))
 
     def initialise_variance_preserving(self) -> None:
-        """Keep the variance from layer to layer (ReLU gain), so that training leaves the constant picture at once.
+        """Keep the variance from layer to layer (ReLU gain), so that training leaves the constant image at once.
 
-        PyTorch's default answers a constant for hundreds of steps; a transposed convolution's fan in is
+        With PyTorch's default the output stays constant for hundreds of steps; a transposed convolution's fan in is
         in_channels * k^2 / stride^2.
         """
         for layer in [*self.analysis_transform, *self.synthesis_transform]:  # type: ignore[misc]

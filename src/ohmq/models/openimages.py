@@ -8,8 +8,8 @@ from ohmq.models.priors.static import StaticPrior
 
 __all__ = ["ChannelNorm", "OpenImagesModel"]
 
-STRIDE = 16
 WIDTHS = (60, 120, 240, 480)
+"""Channels of the convolutions, from the full resolution to an eighth."""
 
 
 class ChannelNorm(nn.Module):
@@ -18,10 +18,11 @@ class ChannelNorm(nn.Module):
     $$ y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta $$
 
     Args:
-        channels: how many. epsilon: added to the (unbiased) variance.
+        channels: channels to normalise.
+        epsilon: added to the (unbiased) variance.
 
     Shape:
-        (batch, channels, H, W), before and after.
+        x: (batch, channels, H, W), before and after.
 
     References: as in HiFiC (arXiv:2006.09965).
     """
@@ -33,20 +34,24 @@ class ChannelNorm(nn.Module):
         self.beta = nn.Parameter(nn.init.zeros_(Tensor(1, channels, 1, 1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Same shape."""
+        """Return the output, of the shape of x."""
         centred = x - x.mean(1, keepdim=True)
         return self.gamma * centred * (x.var(1, keepdim=True) + self.epsilon).rsqrt() + self.beta
 
 
 class Residual(nn.Module):
-    """x + the inner modules' answer."""
+    """Residual connection: x plus the output of the inner modules.
+
+    Args:
+        modules: inner modules, in sequence.
+    """
 
     def __init__(self, *modules: nn.Module) -> None:
         super().__init__()
         self.inner = nn.Sequential(*modules)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Same shape."""
+        """Return the output, of the shape of x."""
         out: Tensor = x + self.inner(x)
         return out
 
@@ -56,7 +61,7 @@ def _reflected(before: int, after: int, kernel: int, stride: int = 1) -> nn.Sequ
 
 
 class _Reflect(nn.Module):
-    """Reflection padding; where the picture is smaller than the padding, the edge is repeated."""
+    """Reflection padding; where the image is smaller than the padding, the edge is repeated."""
 
     def __init__(self, pixels: int) -> None:
         super().__init__()
@@ -75,7 +80,7 @@ class OpenImagesModel(CompressionModel):
         x + 8 residual blocks -> four ConvT k3 s2: 480, 240, 120, 60 -> Conv k7, 3
 
     Channel normalisation after every convolution but the last, ReLU after all but the latent's; reflection padding. The
-    static prior sees a constant picture, and so is the same at every position.
+    static prior sees a constant image, and so is the same at every position.
 
     Args:
         config: the configuration.

@@ -108,7 +108,7 @@ class TorchTransforms:
         """
         assert isinstance(self.model, PhotoModel)
         with torch.inference_mode():
-            decoded = self.model.picture(torch.from_numpy(codewords)).mul(255)
+            decoded = self.model.reconstruct_codewords(torch.from_numpy(codewords)).mul(255)
         return self._finished(decoded.numpy(), channels)
 
     def _finished(self, decoded: NDArray[np.float32], channels: int) -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ohmq.errors import ConfigError
-from ohmq.models import MnistConfig, ModelConfig, OpenImagesConfig, PhotoConfig
+from ohmq.models import MnistConfig, ModelConfig, PhotoConfig
 
 __all__ = ["PRESETS", "TrainOptions", "preset", "recorded_options"]
 
@@ -98,7 +98,8 @@ class TrainOptions:
     only: str = ""
 
     def __post_init__(self) -> None:
-        for check in (_check_lambdas, _check_epochs, _check_ranges, _check_choices, _FAMILY_CHECKS[type(self.model)]):
+        check_family = _FAMILY_CHECKS.get(self.model.family, _check_openimages)
+        for check in (_check_lambdas, _check_epochs, _check_ranges, _check_choices, check_family):
             check(self)
 
     @property
@@ -178,7 +179,7 @@ def _check_mnist(options: TrainOptions) -> None:
 
 
 def _check_openimages(options: TrainOptions) -> None:
-    """Check the options of a run of the published network for photos."""
+    """Check the options of a run of the published network for photos, or of another registered family."""
     if options.start_from:
         raise ConfigError(_START_FROM_NEEDS)
     _check_published(options)
@@ -218,12 +219,8 @@ _START_FROM_NEEDS = (
     "training starts from another model for the photo family, and for digits with OHM and residual quantization "
     "(--refinement); use --ckpt to resume a run"
 )
-_FAMILY_CHECKS: dict[type[ModelConfig], Callable[[TrainOptions], None]] = {
-    MnistConfig: _check_mnist,
-    OpenImagesConfig: _check_openimages,
-    PhotoConfig: _check_photo,
-}
-"""The checks of each family, by the type of its configuration."""
+_FAMILY_CHECKS: dict[str, Callable[[TrainOptions], None]] = {"mnist": _check_mnist, "photo": _check_photo}
+"""The checks of families that differ from those of `_check_openimages`."""
 
 
 def recorded_options(values: dict[str, Any]) -> dict[str, Any]:

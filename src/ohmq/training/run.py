@@ -6,7 +6,6 @@ from typing import Protocol
 import torch
 from lightning.pytorch import seed_everything
 
-from ohmq.models import MnistConfig, ModelConfig, OpenImagesConfig, PhotoConfig
 from ohmq.training.options import TrainOptions
 from ohmq.training.photo.run import train_photo
 from ohmq.training.published.run import train_published
@@ -21,12 +20,8 @@ class _Runner(Protocol):
         """Train and return the last checkpoint."""
 
 
-RUNNERS: dict[type[ModelConfig], _Runner] = {
-    MnistConfig: train_published,
-    OpenImagesConfig: train_published,
-    PhotoConfig: train_photo,
-}
-"""The runner of each family, by the type of its configuration."""
+RUNNERS: dict[str, _Runner] = {"mnist": train_published, "openimages": train_published, "photo": train_photo}
+"""The runner of each family; other registered families are trained as the published networks are."""
 
 
 def train(options: TrainOptions, *, resume: Path | None = None, start: Path | None = None) -> Path:
@@ -49,4 +44,4 @@ def train(options: TrainOptions, *, resume: Path | None = None, start: Path | No
     # them as zero. Threads that torch started before this line keep them.
     torch.set_flush_denormal(True)
     options.output_dir.mkdir(parents=True, exist_ok=True)
-    return RUNNERS[type(options.model)](options, resume=resume, start=start)
+    return RUNNERS.get(options.model.family, train_published)(options, resume=resume, start=start)

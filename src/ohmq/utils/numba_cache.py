@@ -24,14 +24,14 @@ _compiling = threading.RLock()
 
 
 class CompiledFunction:
-    """A function that numba compiles for fixed signatures, at the first call or by `compile`.
+    """Function that numba compiles for fixed signatures, at the first call or by `compile`.
 
     The machine code is kept on disk and runs without the interpreter's lock. Other signatures are refused: processes
-    that add different signatures to the cache at the same time would mix them up. A file lock keeps apart the
-    processes, also on machines of several kinds, that compile the same signatures.
+    that add different signatures to the cache at the same time would mix them up. A file lock lets only one process at
+    a time compile, also where machines of several kinds share the cache.
 
     Args:
-        function: what to compile.
+        function: written for numba.
         signatures: numba signatures, such as "void(float32[:,::1])".
     """
 

@@ -1,3 +1,5 @@
+"""The context prior in integers, and layers coded with it."""
+
 import numpy as np
 import pytest
 import torch
@@ -11,24 +13,24 @@ from ohmq.errors import BitstreamError
 from ohmq.evaluation.verify import verify_layers
 
 
-def random_symbols(codec: Codec, pictures: int, tiles: int, seed: int = 0) -> np.ndarray:
+def random_symbols(codec: Codec, images: int, tiles: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    shape = (pictures, tiles, 3, 3, codec.num_channels)
+    shape = (images, tiles, 3, 3, codec.num_channels)
     return rng.integers(0, codec.config.num_symbols, shape)
 
 
-def test_layers_round_trip_in_every_division(codec: Codec) -> None:
+def test_layers_round_trip_in_every_layout(codec: Codec) -> None:
     symbols = random_symbols(codec, 3, 2)
     last = codec.num_channels
     plans = [(last,), tuple(range(1, last + 1)), (2, last), (1,)]
     encoded = encode_layers(codec.prior, KnownSymbols(symbols), plans, measure=True)
     assert (verify_layers(codec.prior, symbols, plans, encoded.payloads) > 0).all()
     for plan, payloads in zip(plans, encoded.payloads, strict=True):
-        for picture in range(3):
-            decoded = decode_layers(codec.prior, payloads[picture], plan, symbols.shape[1:4])
-            assert np.array_equal(decoded, symbols[picture, ..., : plan[-1]])
-            size = 8 * sum(map(len, payloads[picture]))
-            assert 0 <= size - encoded.ideal_bits[picture, : plan[-1]].sum() + 7.2 * len(plan) <= 15.3 * len(plan)
+        for image in range(3):
+            decoded = decode_layers(codec.prior, payloads[image], plan, symbols.shape[1:4])
+            assert np.array_equal(decoded, symbols[image, ..., : plan[-1]])
+            size = 8 * sum(map(len, payloads[image]))
+            assert 0 <= size - encoded.ideal_bits[image, : plan[-1]].sum() + 7.2 * len(plan) <= 15.3 * len(plan)
 
 
 def test_batches_threads_and_chunks_give_the_same_bytes(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,9 +41,7 @@ def test_batches_threads_and_chunks_give_the_same_bytes(codec: Codec, monkeypatc
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            alone = [
-                encode_layers(codec.prior, KnownSymbols(picture[None]), plan).payloads[0][0] for picture in symbols
-            ]
+            alone = [encode_layers(codec.prior, KnownSymbols(image[None]), plan).payloads[0][0] for image in symbols]
             assert alone == together
     finally:
         torch.set_num_threads(before)
@@ -68,10 +68,10 @@ def test_integer_context_prior_follows_the_trained_one() -> None:
     symbols = codec.transforms.model.symbols(images).numpy()[:, None]
     ideal = encode_layers(codec.prior, KnownSymbols(symbols), [(6,)], measure=True).ideal_bits.sum(1)
     assert np.abs(ideal - bits).max() < 1.0
-    assert np.ptp(bits) > 5  # pictures differ, so the agreement says something
+    assert np.ptp(bits) > 5  # images differ, so the agreement is meaningful
 
 
-def test_a_second_implementation_decodes_a_context_coded_picture(context_codec: Codec) -> None:
+def test_a_second_implementation_decodes_a_context_coded_image(context_codec: Codec) -> None:
     """Plain Python integers, from the format page alone: tables, networks and range decoder."""
     prior, symbols = context_codec.prior, random_symbols(context_codec, 1, 2, seed=5)
     payload = encode_layers(prior, KnownSymbols(symbols), [(6,)]).payloads[0][0][0]

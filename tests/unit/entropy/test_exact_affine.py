@@ -18,7 +18,7 @@ from ohmq.models.quantizers.directional import DirectionalOneHotMax
 
 
 def by_hand(weight: NDArray[np.int64], bias: NDArray[np.int64], x: NDArray[np.int64]) -> list[list[int]]:
-    """floor((W x + b) / 2^12) with Python's integers, one list for each row x."""
+    """Return floor((W x + b) / 2^12) with Python's integers, one list for each row x."""
     return [
         [sum(a * b for a, b in zip(w, row, strict=True)) + c >> 12 for w, c in zip(weight.tolist(), bias.tolist(), strict=True)]
         for row in x.tolist()
@@ -31,9 +31,7 @@ def by_hand(weight: NDArray[np.int64], bias: NDArray[np.int64], x: NDArray[np.in
     reach=st.integers(1, 20),
     inputs=st.integers(1, 300),
 )
-def test_products_are_exact_in_whatever_type_they_choose(
-    seed: int, dropped: list[int], reach: int, inputs: int
-) -> None:
+def test_products_are_exact_in_the_type_they_choose(seed: int, dropped: list[int], reach: int, inputs: int) -> None:
     rng = np.random.default_rng(seed)
     zeros = np.array(dropped)  # bits at the end of each row's weights
     weight = rng.integers(-(2**14), 2**14, (5, inputs)) >> zeros[:, None] << zeros[:, None]
@@ -61,7 +59,7 @@ def test_float32_is_chosen_to_its_last_bit_and_not_beyond() -> None:
     assert affine(x, x[0]).tolist() == [[(2**24 + 1) / 2**12, (2**24 + 1) / 2**9]]
 
 
-def test_a_library_of_fewer_bits_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_multiplies_in_fewer_bits_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert exact_affine.float32_products_are_exact()
     with monkeypatch.context() as patch, np.errstate(over="ignore", invalid="ignore"):
         patch.setattr(exact_affine, "np", SimpleNamespace(random=np.random, float32=np.float16))

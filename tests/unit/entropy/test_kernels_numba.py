@@ -1,11 +1,5 @@
-"""What numba compiles gives the same as what numpy computes, and it is optional."""
+"""Compiled kernels give the same as those in numpy."""
 
-import os
-import pickle
-import subprocess
-import sys
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,22 +7,20 @@ import pytest
 from numpy.typing import NDArray
 from support.small_models import make_codec, photo_picture, random_filters
 
-from ohmq import load
-from ohmq.cli.jobs import Job, compiled_for
 from ohmq.codec import Codec
-from ohmq.encoder.rdoq import Rdoq
 from ohmq.entropy import kernels_numba as kernels
-from ohmq.entropy.context_prior import IntegerContextPrior, neighbour_rows
+from ohmq.entropy.context_prior import neighbour_rows
 from ohmq.entropy.kernels import LARGEST_NEIGHBOUR, NUMPY, NeighbourNetworks, Neighbours
 from ohmq.entropy.kernels_numba import COMPILED
-from ohmq.entropy.select_kernels import select_kernels
-from ohmq.entropy.tabulated_prior import CHECKERBOARD_LEVELS, LEVELS, IntegerTabulatedPrior
-from ohmq.errors import ConfigError
+from ohmq.entropy.tabulated_prior import CHECKERBOARD_LEVELS, LEVELS
 from ohmq.postfilter.select_kernel import select_kernel
-from ohmq.utils import numba_cache
 
 Array = NDArray[Any]
+
+
 FLOATS = (np.float32, np.float64)
+
+
 SHAPES = ((1, 1, 1), (1, 1, 7), (1, 5, 1), (2, 6, 9), (3, 2, 2))
 
 
@@ -37,7 +29,7 @@ def equal(one: Array, other: Array) -> bool:
 
 
 @pytest.mark.parametrize("kind", FLOATS)
-def test_rounding_down(kind: type) -> None:
+def test_floor_in_place(kind: type) -> None:
     x = np.random.default_rng(0).normal(0, 900, (70, 13)).astype(kind)
     for least in (-np.inf, 0):
         one, other = x.copy(), x.copy()
@@ -84,7 +76,7 @@ def test_neighbours(kind: type, hidden_units: int, shape: tuple[int, int, int]) 
     assert equal(one, COMPILED.neighbour_coefficients(networks, values, neighbours))
 
 
-def test_looking_up_and_choosing() -> None:
+def test_look_up_and_rdoq() -> None:
     rng = np.random.default_rng(3)
     values, symbols = rng.normal(0, 1, (4, 9)).astype(np.float32), rng.integers(0, 9, (4, 50)).astype(np.int32)
     outs = np.empty((2, 4, 51), np.float32)
@@ -97,7 +89,7 @@ def test_looking_up_and_choosing() -> None:
         np.sort(rng.normal(0, 2, (4, 9))).astype(np.float32),
     )
     bits, price = rng.uniform(0, 9, (9, 12)).astype(np.float32), rng.uniform(0, 1, 4).astype(np.float32)
-    bits[4:6, :3], centres[:, 4:6] = bits[4, 0], centres[:, 4:5]  # equal ones: the first
+    bits[4:6, :3], centres[:, 4:6] = bits[4, 0], centres[:, 4:5]  # ties go to the first
     for index in (rng.integers(0, 12, (4, 50)), np.arange(4)[:, None]):
         chosen = NUMPY.rdoq_symbols(projected, centres, price, bits, index.astype(np.int32))
         assert equal(chosen, COMPILED.rdoq_symbols(projected, centres, price, bits, index.astype(np.int32)))
@@ -109,7 +101,7 @@ def test_looking_up_and_choosing() -> None:
 
 
 def test_a_carry_goes_through_all_words() -> None:
-    """Against Python's integers, from states that coding reaches once in 2^64 times."""
+    """Compare with Python's integers, from states that coding reaches once in 2^64 times."""
     tables = np.array([[2**24 - 8, 7]], np.float32)  # frequencies less 1
     for words in ([7, 2**32 - 1, 2**32 - 1], [5, 9], [2**32 - 2, 2**32 - 1]):
         for low, width in ((2**64 - 2**20, 2**33), (2**64 - 1, 2**32), (2**63, 2**64 - 1)):
@@ -130,197 +122,21 @@ def test_files_are_the_same(name: str) -> None:
     assert (plain.compiled, fast.compiled) == (False, True)
     grey = plain.grey
     for size in ((16, 16), (100, 72)):
-        picture = photo_picture(*size, 4).convert("L" if grey else "RGB")
-        # With feedback, what filters round differently could move a symbol: else it is there, as it is the default.
+        image = photo_picture(*size, 4).convert("L" if grey else "RGB")
+        # Filters round differently, which could change a symbol when the latent is refined; other models use the default.
         options: dict[str, Any] = {"effort": 0} if name == "filters" else {}
-        data = plain.compress(picture, **options)
-        assert fast.compress(picture, **options) == data
+        data = plain.compress(image, **options)
+        assert fast.compress(image, **options) == data
         assert equal(plain.decode(data)[1].values, fast.decode(data)[1].values)
         one, other = (np.asarray(codec.decompress(data)).astype(int) for codec in (plain, fast))
         assert np.abs(one - other).max() <= (1 if name == "filters" else 0)
         assert (one != other).mean() < 0.01
 
 
-def test_filters() -> None:
+def test_post_filter() -> None:
     filters = random_filters()
-    picture = np.random.default_rng(6).uniform(0, 255, (3, 200, 230)).astype(np.float32)
-    found = filters.with_kernel(select_kernel(True)).apply(picture, 9)
-    assert np.abs(found - picture).max() > 1
-    assert found == pytest.approx(filters.apply(picture, 9), abs=1e-3)
-    assert equal(found, filters.with_kernel(select_kernel(True)).apply(picture, 9, threads=2))
-
-
-def test_it_is_used_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    frozen = make_codec("photo").frozen
-    assert Codec(frozen).compiled
-    assert load("photo", compiled=False).compiled is False
-    monkeypatch.setattr(numba_cache, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: None)))
-    assert not Codec(frozen).compiled
-
-
-def test_selected_kernels() -> None:
-    assert select_kernels(False) is NUMPY
-    assert select_kernels() is select_kernels(True) is COMPILED
-
-
-@pytest.mark.parametrize("codec_name", ["photo", "static"])
-def test_a_prior_is_given_its_kernels(codec_name: str) -> None:
-    prior = make_codec(codec_name).frozen.prior
-    assert prior is not None and prior.kernels is NUMPY
-    assert prior.begin(1, 3, 4).kernels is NUMPY
-    assert prior.begin(1, 3, 4, kernels=COMPILED).kernels is COMPILED
-
-
-def test_importing_compiles_nothing() -> None:
-    script = "import sys, ohmq.entropy.kernels_numba, ohmq.postfilter.kernels_numba; print('numba' in sys.modules)"
-    assert run(script) == "False"
-
-
-WITHOUT = """
-import builtins, sys, warnings
-there = builtins.__import__
-def without(name, *arguments, **more):
-    if name == "numba":
-        raise {error}
-    return there(name, *arguments, **more)
-builtins.__import__ = without
-import ohmq
-from ohmq.errors import ConfigError
-with warnings.catch_warnings(record=True) as found:
-    warnings.simplefilter("always")
-    print(ohmq.load("photo").compiled, [str(warning.message) for warning in found])
-try:
-    ohmq.load("photo", compiled=True)
-except ConfigError as error:
-    print(error)
-"""
-
-
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        ('ImportError("Numba needs NumPy 2.4 or less")', "numba cannot be used: Numba needs NumPy 2.4 or less"),
-        ('OSError("Could not find/load shared object file")', "numba cannot be used: Could not find/load shared object file"),
-        ('ModuleNotFoundError("No module", name="numba")', "numba is not installed; it comes with: pip install 'ohmq[compiled]'"),
-    ],
-)  # fmt: skip
-def test_where_it_cannot_be_imported(error: str, message: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT.format(error=error)], capture_output=True, text=True, check=True
-    )
-    auto, asked = done.stdout.splitlines()
-    assert auto.startswith("False [") and f"{message}; coding goes on without it, slower" in auto
-    assert asked.startswith(message)
-
-
-def test_where_it_may_not_compile() -> None:
-    script = "from ohmq.entropy.select_kernels import select_kernels; select_kernels(True)"
-    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
-    assert done.returncode == 1
-    assert done.stderr.endswith("ConfigError: numba compiles nothing: NUMBA_DISABLE_JIT is set\n")
-
-
-def run(script: str, **environment: str) -> str:
-    """What Python prints, or the last line of its error."""
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, **environment}
-    )
-    return (done.stdout if done.returncode == 0 else done.stderr.splitlines()[-1]).strip()
-
-
-KEEPING = """
-from ohmq.utils.numba_cache import compiled
-@compiled("int64(int64)")
-def doubled(x):
-    return 2 * x
-print(doubled(21), doubled.cache_hits)
-try:
-    doubled("x")
-except TypeError:
-    print("nothing else is compiled")
-"""
-
-
-@pytest.fixture
-def script(tmp_path: Path) -> str:
-    """One that imports a module with a compiled function, which is kept in a folder of its own."""
-    (tmp_path / "keeping.py").write_text(KEEPING)
-    return f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import keeping"
-
-
-def test_what_was_compiled_is_used_again(script: str, tmp_path: Path) -> None:
-    kept = str(tmp_path / "kept")
-    hits = [run(script, NUMBA_CACHE_DIR=kept).splitlines() for _ in range(2)]
-    assert [first for first, _ in hits] == ["42 0", "42 1"]
-    assert {last for _, last in hits} == {"nothing else is compiled"}
-
-
-def test_what_was_kept_is_damaged(script: str, tmp_path: Path) -> None:
-    kept = tmp_path / "kept"
-    run(script, NUMBA_CACHE_DIR=str(kept))
-    (index,) = kept.rglob("*.nbi")
-    index.write_bytes(b"")
-    message = run(script, NUMBA_CACHE_DIR=str(kept))
-    assert "ConfigError: what numba compiles cannot be kept" in message
-    assert message.endswith("NUMBA_CACHE_DIR names a folder for it")
-
-
-def test_nowhere_to_keep_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    def njit(function: Any, *, nogil: bool, cache: bool) -> Any:
-        raise RuntimeError("cannot cache function: no locator available")
-
-    monkeypatch.setattr("numba.njit", njit)
-    with pytest.raises(ConfigError, match="no locator available.*NUMBA_CACHE_DIR"):
-        numba_cache.compiled("int64(int64)")(abs).compile()
-
-
-@pytest.mark.parametrize("name", ["static", "filters"])
-def test_a_codec_goes_to_another_process(name: str) -> None:
-    codec = make_codec(name)
-    picture = photo_picture(48, 40, 1).convert("L" if codec.grey else "RGB")
-    again = pickle.loads(pickle.dumps(codec))
-    assert again.compiled
-    assert again.compress(picture) == codec.compress(picture)
-
-
-def test_many_files_are_worth_it(tmp_path: Path) -> None:
-    jobs = [Job(tmp_path, tmp_path)] * 12
-    assert [compiled_for(None, jobs[:count], 1) for count in (1, 5, 6)] == [False, False, None]
-    assert [compiled_for(None, jobs[:count], 2) for count in (10, 11)] == [False, None]
-    assert [compiled_for(wanted, jobs[:1], 1) for wanted in (True, False)] == [True, False]
-
-
-@pytest.mark.parametrize("codec_name", ["photo", "static"])
-def test_crafted_tensors_are_refused(codec_name: str) -> None:
-    """They would be read beyond their ends, as compiled functions check no bounds."""
-    prior = make_codec(codec_name).prior
-    assert prior is not None
-
-    def altered(**tensors: Array) -> None:
-        changed = {**prior.tensors, **{name.replace("_", "."): value for name, value in tensors.items()}}
-        if isinstance(prior, IntegerContextPrior):
-            IntegerContextPrior(changed, prior.group_sizes)
-        else:
-            IntegerTabulatedPrior(changed, prior.group_sizes, [9] * len(prior.group_sizes), prior.checkerboard_groups)
-
-    if codec_name == "static":
-        with pytest.raises(ValueError, match="frequencies is int64"):
-            altered(frequencies=prior.tensors["frequencies"].astype(np.int64))
-        return
-    altered()
-    for name in ("own", "places", "neighbour_bias"):
-        with pytest.raises(ValueError, match="is float32; expected int16 or int32"):
-            altered(**{name: np.full(prior.tensors[name.replace("_", ".")].shape, np.nan, np.float32)})
-    for name in ("own", "values", "directions", "features"):
-        with pytest.raises(ValueError, match=f"{name} has shape"):
-            altered(**{name: prior.tensors[name][:-1]})
-    with pytest.raises(ValueError, match="values has shape"):
-        altered(values=prior.tensors["values"][:, :1])
-    with pytest.raises(ValueError, match="exp2 has shape"):
-        altered(exp2=prior.tensors["exp2"][:-1])
-    quantizer = dict(make_codec("photo").transforms.quantizer)
-    quantizer["centres"] = quantizer["centres"][:4]
-    assert isinstance(prior, IntegerTabulatedPrior)
-    with pytest.raises(ValueError, match="the quantizer's centres has shape"):
-        Rdoq(prior, quantizer, np.zeros((1, 1, 2, 2, 12), np.float32), 24)
+    image = np.random.default_rng(6).uniform(0, 255, (3, 200, 230)).astype(np.float32)
+    filtered = filters.with_kernel(select_kernel(True)).apply(image, 9)
+    assert np.abs(filtered - image).max() > 1
+    assert filtered == pytest.approx(filters.apply(image, 9), abs=1e-3)
+    assert equal(filtered, filters.with_kernel(select_kernel(True)).apply(image, 9, threads=2))

@@ -1,12 +1,11 @@
+"""The range coder, on constriction and compiled."""
+
 import numpy as np
 import pytest
 from support.reference_decoder import ReferenceRangeDecoder
 
 from ohmq.entropy import (
     PRECISION_BITS,
-    decode_fixed_rate,
-    encode_fixed_rate,
-    fixed_rate_bytes,
     frequencies_from_weights,
     optimal_bits,
     quantize_probabilities,
@@ -15,12 +14,14 @@ from ohmq.entropy.kernels import NUMPY, Kernels
 from ohmq.entropy.kernels_numba import COMPILED
 from ohmq.errors import BitstreamError
 
-both = pytest.mark.parametrize("kernels", [NUMPY, COMPILED], ids=["constriction", "compiled"])
+both_coders = pytest.mark.parametrize("kernels", [NUMPY, COMPILED], ids=["constriction", "compiled"])
+
+
 TOTAL = 1 << PRECISION_BITS
 
 
 def random_case(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, bool]:
-    """Symbols, tables, an index and whether they are in order: one table for all, one for each, a few that are chosen from."""
+    """Make symbols, tables, an index and ``in_order``: one table for all symbols, one for each, or a few with an index."""
     rng = np.random.default_rng(seed)
     count, size = int(rng.integers(1, 200)), int(rng.integers(2, 300))
     number = (1, count, 5)[seed % 3]
@@ -31,8 +32,8 @@ def random_case(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, b
     return symbols, quantize_probabilities(p), index, seed % 6 == 5
 
 
-@both
-def test_round_trips_decode_and_cost_what_they_should(kernels: Kernels) -> None:
+@both_coders
+def test_round_trips_and_their_cost(kernels: Kernels) -> None:
     overhead = []
     for seed in range(300):
         symbols, tables, index, in_order = random_case(seed)
@@ -45,7 +46,7 @@ def test_round_trips_decode_and_cost_what_they_should(kernels: Kernels) -> None:
     assert np.mean(overhead) < 4
 
 
-@both
+@both_coders
 def test_a_decoder_written_from_the_format_page_reads_the_same_symbols(kernels: Kernels) -> None:
     for seed in range(60):
         symbols, tables, index, in_order = random_case(seed)
@@ -59,8 +60,8 @@ def test_a_decoder_written_from_the_format_page_reads_the_same_symbols(kernels: 
         assert [decoder.symbol(tables[rows[i]].tolist()) for i in order] == symbols[order].tolist()
 
 
-@both
-def test_the_bytes_never_change(kernels: Kernels) -> None:
+@both_coders
+def test_the_bytes_are_fixed(kernels: Kernels) -> None:
     tables = frequencies_from_weights(np.array([[1, 5, 1000, 77, 0], [3, 3, 3, 3, 3]]))
     encoder = kernels.encoder()
     encoder.encode(np.array([2, 2, 1, 4, 0, 3, 2]), tables[:1])
@@ -71,7 +72,7 @@ def test_the_bytes_never_change(kernels: Kernels) -> None:
 GOLDEN = "03efe9201e66881e7637"
 
 
-@both
+@both_coders
 def test_encoding_in_parts_is_encoding_at_once(kernels: Kernels) -> None:
     symbols, tables, *_ = random_case(1)
     whole, parts = kernels.encoder(), kernels.encoder()
@@ -81,19 +82,19 @@ def test_encoding_in_parts_is_encoding_at_once(kernels: Kernels) -> None:
     assert whole.finish() == parts.finish()
 
 
-@both
+@both_coders
 def test_nothing_takes_no_bytes(kernels: Kernels) -> None:
     assert kernels.encoder().finish() == b""
     encoder = kernels.encoder()
     encoder.encode(np.array([], np.int64), np.array([[TOTAL // 2, TOTAL // 2]]))
     assert encoder.finish() == b""
     tables = np.array([[TOTAL // 2, TOTAL // 2]])
-    for several in (tables, np.repeat(tables, 3, 0)):
-        encoder.encode(np.array([], np.int64), several)
-        assert kernels.decoder(b"").decode(several, None, 0).size == 0
+    for tables_of_each in (tables, np.repeat(tables, 3, 0)):
+        encoder.encode(np.array([], np.int64), tables_of_each)
+        assert kernels.decoder(b"").decode(tables_of_each, None, 0).size == 0
 
 
-@both
+@both_coders
 def test_certain_symbols_take_at_most_a_byte(kernels: Kernels) -> None:
     tables = frequencies_from_weights(np.array([[2**20, 0, 0]]))
     encoder = kernels.encoder()
@@ -103,26 +104,26 @@ def test_certain_symbols_take_at_most_a_byte(kernels: Kernels) -> None:
     assert not kernels.decoder(data).decode(tables, None, 1000).any()
 
 
-@both
+@both_coders
 def test_symbols_outside_the_alphabet_are_refused(kernels: Kernels) -> None:
     tables = np.array([[TOTAL - 1, 1]])
     for bad in (-1, 2):
         with pytest.raises(ValueError, match=r"\[0, 2\)"):
             kernels.encoder().encode(np.array([bad]), tables)
-    several, symbols = np.repeat(tables, 2, 0), np.array([0, 0, 0])
+    tables_of_each, symbols = np.repeat(tables, 2, 0), np.array([0, 0, 0])
     with pytest.raises(ValueError, match="2 tables for 3"):
-        kernels.encoder().encode(symbols, several)
+        kernels.encoder().encode(symbols, tables_of_each)
     with pytest.raises(ValueError, match="an index of 2 entries of int64 for 3"):
-        kernels.encoder().encode(symbols, several, np.array([0, 1]))
+        kernels.encoder().encode(symbols, tables_of_each, np.array([0, 1]))
     with pytest.raises(ValueError, match=r"the index lies in \[0, 2\]; expected \[0, 2\)"):
-        kernels.decoder(b"x").decode(several, np.array([0, 1, 2]), 3, True)
+        kernels.decoder(b"x").decode(tables_of_each, np.array([0, 1, 2]), 3, True)
     with pytest.raises(ValueError, match="of float64 for 3"):
-        kernels.encoder().encode(symbols, several, np.array([0.0, np.nan, 1.0]))
+        kernels.encoder().encode(symbols, tables_of_each, np.array([0.0, np.nan, 1.0]))
     with pytest.raises(TypeError, match="must be integers"):
         kernels.encoder().encode(np.array([0.5]), tables)
 
 
-@both
+@both_coders
 def test_bytes_that_no_encoder_writes_are_refused(kernels: Kernels) -> None:
     """The interval that symbols leave is a little smaller than what words can hold: behind it lies nothing."""
     tables = np.array([[TOTAL - 3, 1, 2]])
@@ -148,38 +149,3 @@ def test_random_bytes_decode_to_the_same_or_are_refused() -> None:
         else:
             assert min(found[0]) >= 0 and max(found[0]) < tables.shape[1]
     assert 5 < refused < 295
-
-
-def test_frequencies() -> None:
-    rng = np.random.default_rng(1)
-    for size in (2, 3, 256, 5000):
-        weights = rng.integers(0, 2**30 // size, (20, size))
-        frequencies = frequencies_from_weights(weights)
-        assert (frequencies >= 1).all()
-        assert (frequencies.sum(-1) == TOTAL).all()
-        assert (frequencies.argmax(-1) == weights.argmax(-1)).all()
-    p = rng.dirichlet(np.ones(40), 3)
-    assert np.abs(quantize_probabilities(p) / TOTAL - p).max() < 1e-5
-    for bad in ([[0, 0]], [[-1, 2]], [[2**30, 1]]):
-        with pytest.raises(ValueError):
-            frequencies_from_weights(np.array(bad))
-    for bad_p in ([[np.nan, 1.0]], [[0.0, 0.0]], [[1.0]]):
-        with pytest.raises(ValueError):
-            quantize_probabilities(np.array(bad_p))
-
-
-def test_fixed_rate() -> None:
-    rng = np.random.default_rng(2)
-    for count in (0, 1, 9, 255, 256, 257, 1000):
-        sizes = rng.integers(2, 300, count)
-        symbols = rng.integers(0, sizes) if count else np.array([], int)
-        data = encode_fixed_rate(symbols, sizes)
-        assert len(data) == fixed_rate_bytes(sizes)
-        assert np.array_equal(decode_fixed_rate(data, sizes), symbols)
-    assert fixed_rate_bytes(np.full(144, 256)) == 144
-    assert fixed_rate_bytes(np.full(256, 3)) == 51  # ceil(256 * log2(3) / 8)
-    with pytest.raises(ValueError):
-        encode_fixed_rate(np.array([3]), np.array([3]))
-    for bad in (b"", b"\x00\x00", b"\x09"):
-        with pytest.raises(BitstreamError):
-            decode_fixed_rate(bad, np.array([3, 3]))

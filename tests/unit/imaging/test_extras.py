@@ -28,7 +28,7 @@ START, END = b"\x89PNG\r\n\x1a\n", chunk(b"IEND")
 PIXELS = zlib.compress(bytes(50))
 
 
-def test_a_mask_takes_few_bytes_and_one_bit_a_pixel_where_that_suffices() -> None:
+def test_masks_of_two_levels_take_one_bit_a_pixel() -> None:
     mask = np.zeros((300, 400), np.uint8)
     mask[40:200, 50:333] = 255
     data = encode_mask(Image.fromarray(mask))
@@ -41,7 +41,7 @@ def test_a_mask_takes_few_bytes_and_one_bit_a_pixel_where_that_suffices() -> Non
     assert np.array_equal(np.asarray(decode_mask(data, 400, 300)), mask)
 
 
-def test_masks_of_others_are_read_too() -> None:
+def test_masks_of_other_encoders_are_read() -> None:
     pixels = zlib.compress(bytes(50))
     parts = [chunk(b"IDAT", pixels[n : n + 1]) for n in range(len(pixels))]
     found = decode_mask(START + header() + chunk(b"IDAT") + b"".join(parts) + chunk(b"IDAT") + END, 9, 5)
@@ -119,19 +119,19 @@ def test_bombs_are_refused_before_they_unpack() -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
-def test_a_picture_is_split_and_joined(mode: str) -> None:
+def test_an_image_is_split_and_joined(mode: str) -> None:
     rng = np.random.default_rng(5)
     pixels = rng.integers(0, 256, (7, 9, len(mode)), np.uint8)
-    picture = Image.fromarray(pixels[..., 0] if mode == "L" else pixels)
-    assert picture.mode == mode
-    picture.info = {"exif": b"Exif\0\0" + EXIF, "icc_profile": ICC, "xmp": XMP, "dpi": (72, 72)}
-    colours, extras = split_extras(picture)
+    image = Image.fromarray(pixels[..., 0] if mode == "L" else pixels)
+    assert image.mode == mode
+    image.info = {"exif": b"Exif\0\0" + EXIF, "icc_profile": ICC, "xmp": XMP, "dpi": (72, 72)}
+    colours, extras = split_extras(image)
     assert colours.mode == mode.removesuffix("A")
     kinds = [ExtraType.EXIF, ExtraType.ICC, ExtraType.XMP]
     assert [extra.type for extra in extras] == ([ExtraType.ALPHA] if mode.endswith("A") else []) + kinds
     assert [extra.body for extra in extras[-3:]] == [EXIF, ICC, XMP]
     joined = decode_extras((*extras, Extra(99, b"not for us")), 9, 7).onto(colours.copy())
-    assert (joined.mode, joined.tobytes()) == (mode, picture.tobytes())
+    assert (joined.mode, joined.tobytes()) == (mode, image.tobytes())
     assert {name: joined.info[name] for name in ("exif", "icc_profile", "xmp")} == {
         "exif": b"Exif\0\0" + EXIF,
         "icc_profile": ICC,

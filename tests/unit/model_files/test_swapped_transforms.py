@@ -10,13 +10,20 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from support.small_models import random_filters
+from support.small_models import photo_picture, random_filters
 
 from ohmq.codec import Codec
 from ohmq.errors import ModelFileError
 from ohmq.loading import load
 from ohmq.model_files.export_onnx import export_onnx
-from ohmq.model_files.frozen_model import FrozenModel, load_model, save_model, with_post_filter, with_synthesis
+from ohmq.model_files.frozen_model import (
+    FrozenModel,
+    load_model,
+    save_model,
+    with_analysis,
+    with_post_filter,
+    with_synthesis,
+)
 from ohmq.model_files.identity import bitstream_digest
 from ohmq.models import PhotoConfig, build_model
 from ohmq.models.config import config_from_dict
@@ -85,6 +92,24 @@ def test_a_synthesis_of_another_size_needs_its_own_configuration() -> None:
     state[next(iter(state))][:] = np.nan
     with pytest.raises(ModelFileError, match="not finite"):
         with_synthesis(old, state, {}, config)
+
+
+def test_models_with_other_analyses_read_each_others_files() -> None:
+    old = golden_model("filters")
+    assert isinstance(old.config, PhotoConfig)
+    config = dataclasses.replace(old.config, distilled_channels=8, analysis_blocks=(0, 1))
+    torch.manual_seed(0)
+    state = {key: value.numpy() + 0.01 for key, value in build_model(config).analysis_transform.state_dict().items()}
+    new = with_analysis(old, state, {"made": "here"}, config)
+    assert new.model_id == old.model_id
+    assert new.filters is not None  # the images that it corrects are the same
+    image = photo_picture(40, 50, 2)
+    codecs = Codec(old), Codec(new)
+    files = [codec.compress(image) for codec in codecs]
+    assert files[0] != files[1]
+    for data in files:
+        one, two = (codec.decompress(data) for codec in codecs)
+        assert one.tobytes() == two.tobytes()
 
 
 def test_unchanged_models_are_written_as_before(tmp_path: Path) -> None:

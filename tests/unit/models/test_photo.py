@@ -1,4 +1,4 @@
-"""The photo model: its start, its prior in integers, its codec."""
+"""The photo model: its initialisation, its integer prior, its codec."""
 
 import copy
 import dataclasses
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from support.reference_decoder import ReferenceRangeDecoder, context_frequencies, tile_payloads, tile_places
 from support.small_models import PHOTO as SMALL
 from support.small_models import make_codec, make_photo_model, photo_design
-from support.small_models import photo_picture as picture
+from support.small_models import photo_picture as make_image
 
 from ohmq.bitstream.reader import read_ohm
 from ohmq.codec import Codec
@@ -84,7 +84,7 @@ def test_the_started_model_codes_better_with_more_channels(design: PhotoDesign) 
     model = build_model(design.config)
     assert isinstance(model, PhotoModel)
     initialise_photo_model(model, design)
-    image = torch.from_numpy(np.asarray(picture(160, 96, 50)).copy()).permute(2, 0, 1)[None] / 255
+    image = torch.from_numpy(np.asarray(make_image(160, 96, 50)).copy()).permute(2, 0, 1)[None] / 255
     errors, bits = [], []
     with torch.no_grad():
         for count in (2, 6, 12, 24):
@@ -98,20 +98,23 @@ def test_the_started_model_codes_better_with_more_channels(design: PhotoDesign) 
 
 def test_coding_reconstructs_what_training_saw(model: PhotoModel) -> None:
     model = copy.deepcopy(model)
-    model.quantizer.bit_price.zero_()  # with a price: see test_priced.py
-    image = torch.from_numpy(np.asarray(picture(64, 80, 7)).copy()).permute(2, 0, 1)[None] / 255
+    model.quantizer.bit_price.zero_()  # RDOQ is tested in encoder/test_rdoq.py
+    image = torch.from_numpy(np.asarray(make_image(64, 80, 7)).copy()).permute(2, 0, 1)[None] / 255
     images = model.normalise(image)
     symbols = model.symbols(images)
     for count in (1, 5, 24):
         with torch.no_grad():
             seen = model.denormalise(model(images, torch.tensor([count])).reconstruction).clamp(0, 1)
         assert torch.allclose(model.reconstruct(symbols, count), seen, atol=2e-4)
-    with pytest.raises(ValueError, match="descending"):
-        model(images.expand(2, -1, -1, -1), torch.tensor([1, 2]))
+    with torch.no_grad():  # images may stand in any order of active channels
+        ascending = model(images.expand(3, -1, -1, -1), torch.tensor([1, 24, 5]))
+        descending = model(images.expand(3, -1, -1, -1), torch.tensor([24, 5, 1]))
+    assert torch.equal(ascending.reconstruction[[1, 2, 0]], descending.reconstruction)
+    assert torch.equal(ascending.bits[[1, 2, 0]], descending.bits)
 
 
 def test_images_of_a_batch_may_use_different_channels(model: PhotoModel) -> None:
-    images = torch.stack([torch.from_numpy(np.asarray(picture(64, 64, seed)).copy()) for seed in range(5)])
+    images = torch.stack([torch.from_numpy(np.asarray(make_image(64, 64, seed)).copy()) for seed in range(5)])
     images = model.normalise(images.permute(0, 3, 1, 2) / 255)
     active = torch.tensor([24, 11, 5, 5, 1])
     with torch.no_grad():
@@ -125,7 +128,7 @@ def test_images_of_a_batch_may_use_different_channels(model: PhotoModel) -> None
 def test_every_parameter_gets_a_gradient(model: PhotoModel) -> None:
     trained = build_model(model.config)
     trained.load_state_dict(model.state_dict())
-    image = torch.from_numpy(np.asarray(picture(64, 64, 8)).copy()).permute(2, 0, 1)[None] / 255
+    image = torch.from_numpy(np.asarray(make_image(64, 64, 8)).copy()).permute(2, 0, 1)[None] / 255
     images = trained.normalise(image)
     output = trained(images, torch.tensor([24]))
     (output.bits.sum() + 100 * (output.reconstruction - images).square().mean()).backward()
@@ -147,7 +150,7 @@ def test_every_parameter_gets_a_gradient(model: PhotoModel) -> None:
 
 
 def test_files_round_trip_at_every_cut(codec: Codec) -> None:
-    image = picture(70, 90, 4)
+    image = make_image(70, 90, 4)
     symbols = codec.analyse(image)
     assert symbols.values.shape == (1, 5, 6, 24)
     data = codec.encode(symbols, 24)
@@ -167,16 +170,16 @@ def test_files_round_trip_at_every_cut(codec: Codec) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (17, 15), (500, 3)])
-def test_odd_sizes_and_grey_pictures(codec: Codec, size: tuple[int, int]) -> None:
-    image = picture(size[1], size[0]).convert("L")
+def test_odd_sizes_and_grey_images(codec: Codec, size: tuple[int, int]) -> None:
+    image = make_image(size[1], size[0]).convert("L")
     decoded = codec.decompress(codec.compress(image, fraction=0.5))
     assert (decoded.size, decoded.mode) == (size, "RGB")
 
 
 def test_the_integer_prior_follows_the_trained_one(codec: Codec, model: PhotoModel) -> None:
     model = copy.deepcopy(model)
-    model.quantizer.bit_price.zero_()  # with a price: see test_priced.py
-    image = picture(128, 128, 12)
+    model.quantizer.bit_price.zero_()  # RDOQ is tested in encoder/test_rdoq.py
+    image = make_image(128, 128, 12)
     symbols = codec.analyse(image)
     ideal = encode_layers(codec.prior, KnownSymbols(symbols.values[None]), [(24,)], measure=True).ideal_bits.sum()
     images = model.normalise(torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None] / 255)
@@ -184,17 +187,17 @@ def test_the_integer_prior_follows_the_trained_one(codec: Codec, model: PhotoMod
         bits = float(model(images, torch.tensor([24])).bits)
         flat = float(model(images * 0, torch.tensor([24])).bits)
     assert ideal == pytest.approx(bits, rel=0.01)
-    assert abs(flat - bits) > 0.1 * bits  # pictures differ, so the agreement says something
+    assert abs(flat - bits) > 0.1 * bits  # images differ, so the agreement says something
 
 
 def test_threads_and_layers_do_not_change_a_byte(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
-    symbols = codec.analyse(picture(64, 64, 9))
+    symbols = codec.analyse(make_image(64, 64, 9))
     expected = codec.encode(symbols, 24)
     assert np.array_equal(codec.decode(codec.encode(symbols, 24, layers=1))[1].values, symbols.values)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3 - min(before, 2))
-        assert np.array_equal(codec.analyse(picture(64, 64, 9)).values, symbols.values)
+        assert np.array_equal(codec.analyse(make_image(64, 64, 9)).values, symbols.values)
         assert codec.encode(symbols, 24) == expected
     finally:
         torch.set_num_threads(before)
@@ -206,7 +209,7 @@ def test_threads_and_layers_do_not_change_a_byte(codec: Codec, monkeypatch: pyte
 def test_tables_are_kept_once_whatever_the_size_and_the_layers(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     prior = codec.prior
     assert isinstance(prior, IntegerTabulatedPrior)
-    monkeypatch.setattr(frozen_choice, "RUN_SYMBOLS", 24)  # small pictures are coded in runs of several lengths
+    monkeypatch.setattr(frozen_choice, "RUN_SYMBOLS", 24)  # small images are coded in runs of several lengths
     for width in (16, 64, 112):
         symbols = codec.analyse(np.full((48, width, 3), 90, np.uint8))
         for layers in (1, 3):
@@ -218,8 +221,8 @@ def test_tables_are_kept_once_whatever_the_size_and_the_layers(codec: Codec, mon
     )
 
 
-def test_pictures_coded_together_give_the_bytes_of_each_alone(codec: Codec) -> None:
-    symbols = np.stack([codec.analyse(picture(48, 64, seed)).values for seed in range(3)])
+def test_images_coded_together_give_the_bytes_of_each_alone(codec: Codec) -> None:
+    symbols = np.stack([codec.analyse(make_image(48, 64, seed)).values for seed in range(3)])
     cuts = codec.cut_points
     for plans in ([cuts, cuts[2:4]], [(24,), (3, 9, 24), (5,)]):
         check_plans(codec, symbols, plans)
@@ -241,7 +244,7 @@ def test_the_twin_with_integer_rounding_starts_well_and_codes(design: PhotoDesig
         quantizer="integer", prior="static", residual_quantization=False, channels_max=12, latent_channels=12, num_symbols=64,
         wide=8, wider=12,
     )  # fmt: skip
-    photos = torch.stack([torch.from_numpy(np.asarray(picture(128, 128, seed)).copy()) for seed in range(8)])
+    photos = torch.stack([torch.from_numpy(np.asarray(make_image(128, 128, seed)).copy()) for seed in range(8)])
     photos = photos.permute(0, 3, 1, 2) / 255
     found = design_photo_codec(photos, config)
     twin = build_model(found.config)
@@ -254,12 +257,12 @@ def test_the_twin_with_integer_rounding_starts_well_and_codes(design: PhotoDesig
     codec = Codec(freeze(twin, "twin"))
     save_model(codec.frozen, tmp_path / "twin.safetensors")
     codec = Codec(load_model(tmp_path / "twin.safetensors"))
-    data = codec.compress(picture(50, 60, 3))
-    assert np.array_equal(codec.decode(data)[1].values, codec.analyse(picture(50, 60, 3)).values)
+    data = codec.compress(make_image(50, 60, 3))
+    assert np.array_equal(codec.decode(data)[1].values, codec.analyse(make_image(50, 60, 3)).values)
     errors = []
     for count in codec.cut_points[::3]:
         decoded = np.asarray(codec.decompress(data, channels=count)).astype(float)
-        errors.append(np.square(decoded - np.asarray(picture(50, 60, 3))).mean())
+        errors.append(np.square(decoded - np.asarray(make_image(50, 60, 3))).mean())
     assert errors == sorted(errors, reverse=True)
     with pytest.raises(ConfigError, match="no photo model with OHM"):
         thaw(codec.frozen)
@@ -272,7 +275,7 @@ def test_a_reloaded_model_codes_the_same(codec: Codec, tmp_path: Path) -> None:
     save_model(codec.frozen, tmp_path / "photo.safetensors")
     again = Codec(load_model(tmp_path / "photo.safetensors"))
     assert again.model_id == codec.model_id
-    image = picture(48, 48, 1)
+    image = make_image(48, 48, 1)
     data = codec.compress(image)
     assert again.compress(image) == data
     assert np.array_equal(again.decompress(data), codec.decompress(data))
@@ -293,7 +296,7 @@ def test_large_weights_survive_the_file(tmp_path: Path) -> None:
 
 def test_training_goes_on_from_a_model_file(codec: Codec, model: PhotoModel) -> None:
     thawed = thaw(codec.frozen)
-    image = model.normalise(torch.from_numpy(np.asarray(picture(64, 96, 5)).copy()).permute(2, 0, 1)[None] / 255)
+    image = model.normalise(torch.from_numpy(np.asarray(make_image(64, 96, 5)).copy()).permute(2, 0, 1)[None] / 255)
     expected, found = model(image, torch.tensor([24])), thawed(image, torch.tensor([24]))
     assert found.bits.item() == pytest.approx(expected.bits.item(), rel=0.01)
     assert (
@@ -307,18 +310,18 @@ def test_training_goes_on_from_a_model_file(codec: Codec, model: PhotoModel) -> 
 
 
 def encode_bits(codec: Codec) -> float:
-    symbols = codec.analyse(picture(64, 64, 3)).values[None]
+    symbols = codec.analyse(make_image(64, 64, 3)).values[None]
     return float(encode_layers(codec.prior, KnownSymbols(symbols), [(24,)], measure=True).ideal_bits.sum())
 
 
-def test_a_second_implementation_decodes_a_picture(codec: Codec) -> None:
-    symbols = codec.analyse(picture(48, 32, 2)).values[0]
+def test_a_second_implementation_decodes_an_image(codec: Codec) -> None:
+    symbols = codec.analyse(make_image(48, 32, 2)).values[0]
     payload = encode_layers(codec.prior, KnownSymbols(symbols[None, None]), [(codec.num_channels,)]).payloads[0][0][0]
     assert len(check_by_the_page(codec, symbols, payload)) > 20  # the context did choose
 
 
-def test_a_second_implementation_decodes_a_picture_in_tiles(codec: Codec) -> None:
-    symbols = codec.analyse(picture(48, 64, 2), tile=3)
+def test_a_second_implementation_decodes_an_image_in_tiles(codec: Codec) -> None:
+    symbols = codec.analyse(make_image(48, 64, 2), tile=3)
     payload = read_ohm(codec.encode(symbols, codec.num_channels, layers=1)).layers[0].payload
     places = tile_places(3, 4, 3)
     parts = tile_payloads(payload, len(places))
@@ -388,8 +391,8 @@ def check_by_the_page(codec: Codec, symbols: NDArray[np.integer], payload: bytes
                         cut(sum(around) >> 2, -256, 256),
                     ]
                     raw[i, j][c] = [(x[2 * c + k], product(tensors["own"][channel + c][k], phi)) for k in (0, 1)]
-        interlaced = group < config.checkerboard_groups
-        passes = {(i, j): ((0, 2), (2, 1))[i % 2][j % 2] if interlaced else 0 for i, j in places}
+        checkerboard = group < config.checkerboard_groups
+        passes = {(i, j): ((0, 2), (2, 1))[i % 2][j % 2] if checkerboard else 0 for i, j in places}
         seen: dict[int, dict[tuple[int, int], int]] = {c: {} for c in range(channel, channel + size)}
         bounds = sorted({channel, channel + size, *(n for n in config.cuts if channel < n < channel + size)})
         order = [(number, c) for a, b in itertools.pairwise(bounds) for number in range(3) for c in range(a, b)]
@@ -400,7 +403,7 @@ def check_by_the_page(codec: Codec, symbols: NDArray[np.integer], payload: bytes
                 first, second = (
                     (x + ((o + a) >> 12) + 32) >> 6 for (x, o), a in zip(raw[i, j][c - channel], added, strict=True)
                 )
-                first, second = cut(first, -8, 7), cut(second, -16, 15) if interlaced else cut(second, -4, 3)
+                first, second = cut(first, -8, 7), cut(second, -16, 15) if checkerboard else cut(second, -4, 3)
                 chosen.add((first, second))
                 alphabet = config.alphabets[group]
                 logits = [
@@ -409,7 +412,7 @@ def check_by_the_page(codec: Codec, symbols: NDArray[np.integer], payload: bytes
                 ]
                 symbol = decoder.symbol(context_frequencies(logits, tensors["exp2"]))
                 assert symbol == symbols[i, j, c], (i, j, c)
-                if interlaced:
+                if checkerboard:
                     seen[c][i, j] = tensors["places"][c][symbol]
         for c in range(channel, channel + size):
             for i, j in places:

@@ -89,10 +89,10 @@ def test_hard_and_soft_backward_share_the_gradient_of_the_choice() -> None:
 def test_every_alphabet_size_gives_its_own_symbols() -> None:
     for symbols in (2, 3, 5, 17, 256):
         quantizer = OneHotMax(4, symbols, 6)
-        found = quantizer.symbols(torch.randn(50, 6, 3, 3))
-        assert found.shape == (50, 3, 3, 4)
-        assert found.min() >= 0
-        assert found.max() < symbols
+        chosen = quantizer.symbols(torch.randn(50, 6, 3, 3))
+        assert chosen.shape == (50, 3, 3, 4)
+        assert chosen.min() >= 0
+        assert chosen.max() < symbols
 
 
 def test_dequantize_adds_the_codewords_of_active_channels() -> None:
@@ -118,7 +118,7 @@ def test_scalar_start_rounds() -> None:
     assert quantizer.dequantize(symbols[None, None, None] + 8, 2).flatten().tolist() == [0.0, 3.0]
 
 
-def test_refinement_quantizes_what_is_left() -> None:
+def test_residual_quantization_sees_the_rest() -> None:
     quantizer = OneHotMax(2, 8, 1)
     line = torch.ones(2, 1)
     quantizer.initialise_scalar(line, torch.zeros(2), torch.tensor([[1.0], [0.1]]), torch.zeros(1))
@@ -153,23 +153,27 @@ def test_scalar_channels_equal_the_literal_formulation(
     centres, values = quantizer.centres[used, :size], quantizer.values[used, :size]
     distance = (projected[..., None] - centres).abs()
     tables = logits + torch.einsum("...ck,csk->...cs", u, features) if context else logits
-    price = torch.rand(2, 3, 4, 4, dtype=torch.float64) * 0.5 if use_rdoq else None
+    rdoq_weight = torch.rand(2, 3, 4, 4, dtype=torch.float64) * 0.5 if use_rdoq else None
     nearest = distance.argmin(-1)
-    if price is not None:
-        distance = distance - price[..., None] * torch.log_softmax(tables, -1).detach() / math.log(2)
+    if rdoq_weight is not None:
+        distance = distance - rdoq_weight[..., None] * torch.log_softmax(tables, -1).detach() / math.log(2)
         assert (distance.argmin(-1) != nearest).any()
     soft = torch.softmax(-distance * quantizer.log_temperature[used].exp()[:, None], -1)
     assignment = (symbols_to_one_hot(distance.argmin(-1), size) - soft).detach() + soft
     wanted = (assignment * values).sum(-1), -(assignment * torch.log_softmax(tables, -1)).sum(-1) / math.log(2)
-    found = quantizer.quantize(projected, used, logits, *((u, features) if context else (None, None)), price)
+    context_tables = (u, features) if context else (None, None)
+    choice = quantizer.quantize(projected, used, logits, *context_tables, rdoq_weight=rdoq_weight)
+    assert torch.equal(choice.symbols, distance.argmin(-1))
     if not use_rdoq:
-        assert torch.allclose(quantizer.nearest_values(projected, used, size), found.values)
+        assert torch.allclose(quantizer.nearest_values(projected, used, size), choice.values)
+        assert torch.equal(quantizer.nearest(projected, used, size), choice.symbols)
+    quantized = choice.values, choice.bits
     weights = [torch.randn_like(projected) for _ in wanted]
     gradients = []
-    for output in (wanted, found):
+    for output in (wanted, quantized):
         total = sum((part * weight).sum() for part, weight in zip(output, weights, strict=True))
         gradients.append(torch.autograd.grad(total, inputs))
-    for ours, theirs in zip((*found, *gradients[1]), (*wanted, *gradients[0]), strict=True):
+    for ours, theirs in zip((*quantized, *gradients[1]), (*wanted, *gradients[0]), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-12)
 
 
@@ -183,19 +187,19 @@ def test_integer_rounding() -> None:
     assert (quantizer.minimum, quantizer.maximum) == (-3, 4)
     latent = torch.tensor([[-9.0, -1.4], [0.6, 9.0]]).view(1, 2, 1, 2)
     quantizer.eval()
-    assert quantizer(latent).flatten().tolist() == [-3.0, -1.0, 1.0, 4.0]
+    assert quantizer(latent).latent_hat.flatten().tolist() == [-3.0, -1.0, 1.0, 4.0]
     symbols = quantizer.symbols(latent)
-    torch.testing.assert_close(quantizer.dequantize(symbols, 2), quantizer(latent))
+    torch.testing.assert_close(quantizer.dequantize(symbols, 2), quantizer(latent).latent_hat)
     assert quantizer.dequantize(symbols, 1)[0, 1].abs().sum() == 0
     quantizer.train()
-    noise = quantizer(torch.zeros(1, 2, 50, 50))
+    noise = quantizer(torch.zeros(1, 2, 50, 50)).latent_hat
     assert noise.abs().max() <= 0.5
     assert noise.std() == pytest.approx(math.sqrt(1 / 12), rel=0.1)
 
 
 def test_identity_passes() -> None:
     latent = torch.randn(1, 2, 3, 3)
-    assert Identity(2)(latent) is latent
+    assert Identity(2)(latent).latent_hat is latent
 
 
 def test_active_channels() -> None:

@@ -1,4 +1,4 @@
-"""Output files are whole or not there."""
+"""Output files are complete or absent."""
 
 import errno
 import multiprocessing
@@ -59,9 +59,7 @@ def test_a_file_that_appears_meanwhile_is_kept(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES])
 @pytest.mark.parametrize("step", ["open", "link", "replace"])
-def test_what_cannot_be_written_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, number: int
-) -> None:
+def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, number: int) -> None:
     before, target = tmp_path / "before", tmp_path / "target"
     before.write_bytes(b"old")
     if step == "replace":
@@ -82,9 +80,7 @@ def test_what_cannot_be_written_leaves_nothing(
     )
 
 
-def test_whoever_is_stopped_when_the_file_is_just_made_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make = Path.open
 
     def stopped(self: Path, mode: str) -> None:
@@ -98,7 +94,7 @@ def test_whoever_is_stopped_when_the_file_is_just_made_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_of_which_only_a_part_fits(tmp_path: Path) -> None:
+def test_a_file_that_does_not_fit(tmp_path: Path) -> None:
     """As on a disk that is full after 64 KiB: a limit on the size of files, in a process of its own."""
     resource = pytest.importorskip("resource")
 

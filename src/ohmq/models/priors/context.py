@@ -1,6 +1,7 @@
-"""src/ohmq/models/priors/context.py."""
+"""The context prior of one-hot max symbols: tables that depend on the channels decoded before."""
 
 import functools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,12 +11,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ohmq.models.priors.static import StaticPrior
+from ohmq.models.priors.tables import GroupContext, GroupTables, TableFunction, check_prior_alphabet
 
-__all__ = ["ContextPrior"]
+__all__ = ["ContextPrior", "context_network", "neighbours"]
 
 
-def _context_network(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Three linear layers with ReLU between; answers zero at the start."""
+def context_network(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Build three linear layers with ReLU between, whose output is zero at the start.
+
+    Args:
+        inputs: features of the input.
+        hidden: width of the two hidden layers.
+        outputs: features of the output.
+
+    Returns:
+        The network, (..., inputs) -> (..., outputs).
+    """
     last = nn.Linear(hidden, outputs)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
@@ -23,10 +34,10 @@ def _context_network(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 class ContextPrior(nn.Module):
-    r"""Prior of OHM symbols given all that is decoded already.
+    r"""Prior of OHM symbols given the channels decoded before.
 
-    Channels are coded in groups. The tables of a group depend on the codewords of all earlier groups at all
-    positions, so any prefix of the channels is enough to decode it:
+    Channels are coded in channel-conditional groups. The tables of a group depend on the codewords of all earlier groups
+    at all positions, so any prefix of the channels is enough to decode it:
 
     $$ \log p_{c,s}(x) = \ell_{c,s} + \sum_k u_{c,k}(x)\,f_{c,s,k} + \mathrm{const}, \qquad
        u = \mathrm{CNN}_g\bigl(\textstyle\sum_{c' < g} e_{c', s_{c'}}\bigr) $$
@@ -35,9 +46,12 @@ class ContextPrior(nn.Module):
     neighbourhood of a position (zero beyond the border).
 
     Args:
-        num_channels: C. num_symbols: S. latent_channels: D, dimension of the codewords.
-        group_sizes: channels of each group, sum C.
-        hidden_channels: width of the networks. num_features: K.
+        num_channels: C, quantization channels.
+        num_symbols: S, alphabet size of each channel.
+        latent_channels: D, dimension of the codewords.
+        group_sizes: channels of each channel-conditional group, sum C.
+        hidden_channels: width of the context networks.
+        num_features: K, features of each symbol.
         static_hidden_channels: width of the static prior's network.
 
     Shape:
@@ -45,6 +59,9 @@ class ContextPrior(nn.Module):
 
     Raises:
         ValueError: group_sizes does not sum to C.
+
+    References: Minnen and Singh, Channel-wise autoregressive entropy models (arXiv:2007.08739), for coding in groups of
+        channels.
     """
 
     def __init__(
@@ -64,17 +81,23 @@ class ContextPrior(nn.Module):
         self.group_sizes, self.num_features = tuple(group_sizes), num_features
         self.static = StaticPrior(num_channels, num_symbols, static_hidden_channels)
         self.networks = nn.ModuleList(
-            _context_network(9 * latent_channels, hidden_channels, num_features * size) for size in self.group_sizes[1:]
+            context_network(9 * latent_channels, hidden_channels, num_features * size) for size in self.group_sizes[1:]
         )
         self.features = nn.Parameter(self.symbol_features(np.ones(num_channels, np.float32)))
         self.register_buffer("input_scale", torch.ones(()))
         self.input_scale: Tensor
 
     def symbol_features(self, spread: NDArray[np.float32]) -> Tensor:
-        """Features to start from: value, square, magnitude, zero, sign and one, in units of each channel's spread.
+        """Return the features to start from: value, square, magnitude, zero, sign and one, in units of each channel's spread.
 
-        Shape:
-            spread: (C,), standard deviation of the symbols. Returns: (C, S, K).
+        Args:
+            spread: standard deviation of each channel's symbols, (C,).
+
+        Returns:
+            Features, (C, S, K).
+
+        Raises:
+            ValueError: more features than are defined.
         """
         level = (np.arange(self.num_symbols) - self.num_symbols // 2).astype(np.float32)
         scaled = (level / spread[:, None].clip(0.3)).clip(-4, 4)
@@ -96,7 +119,8 @@ class ContextPrior(nn.Module):
         """Start as the static prior of counted symbols.
 
         Args:
-            counts: shape (C, S). latent_scale: standard deviation of the sum of all codewords.
+            counts: number of times that each symbol occurred, (C, S).
+            latent_scale: standard deviation of the sum of all codewords.
         """
         self.static.initialise_from_counts(counts)
         level = torch.arange(self.num_symbols) - self.num_symbols // 2
@@ -105,8 +129,36 @@ class ContextPrior(nn.Module):
         self.features.copy_(self.symbol_features(spread.cpu().numpy()))
         self.input_scale.fill_(1 / max(latent_scale, 1e-6))
 
+    def begin(self, height: int, width: int, num_symbols: int) -> TableFunction:
+        """Prepare the tables for latents of one size; see `ohmq.models.priors.tables.TablePrior`."""
+        check_prior_alphabet(self.num_symbols, num_symbols)
+        logits = self.static.logits(height, width)
+
+        def tables(context: GroupContext) -> GroupTables:
+            channels = context.channels
+            part = logits[:, channels]
+            if context.group == 0:
+                return GroupTables(part, code_lengths=part * (-1 / math.log(2)))
+            batch, dim = len(context.codewords), context.codewords.shape[-1]
+            partial = context.codewords.permute(1, 2, 0, 3).reshape(height * width, batch, dim)
+            coefficients = self.coefficients(context.group, partial, height, width)
+            coefficients = coefficients.view(height, width, *coefficients.shape[1:]).permute(2, 0, 1, 3, 4)
+            return GroupTables(part, coefficients[..., : channels.stop - channels.start, :], self.features[channels])
+
+        return tables
+
     def coefficients(self, group: int, partial: Tensor, height: int, width: int) -> Tensor:
-        """Weights of the features for a group (>= 1), from the codewords decoded before it; shape in the class."""
+        """Return the weights of the features for a group, from the codewords decoded before it.
+
+        Args:
+            group: number of the group, at least 1.
+            partial: sum of the codewords of earlier groups, (h * w, batch, D).
+            height: h of the latent.
+            width: w of the latent.
+
+        Returns:
+            Coefficients, (h * w, batch, channels of the group, K).
+        """
         positions, batch, dim = partial.shape
         padded = torch.cat([partial * self.input_scale, partial.new_zeros(1, batch, dim)])
         index = neighbours(height, width).to(partial.device)
@@ -118,10 +170,14 @@ class ContextPrior(nn.Module):
 
 @functools.cache
 def neighbours(height: int, width: int) -> Tensor:
-    """The 3x3 neighbourhood of each position in raster order; ``height * width`` stands for beyond the border.
+    """Return the 3x3 neighbourhood of each position in raster order; ``height * width`` stands for beyond the border.
 
-    Shape:
-        Returns: (height * width, 9), int64.
+    Args:
+        height: h of the latent.
+        width: w of the latent.
+
+    Returns:
+        Indices of positions, (height * width, 9), int64.
 
     Example:
         >>> neighbours(1, 2)

@@ -1,9 +1,10 @@
-"""Priors: the probabilities of symbols that entropy coding needs.
+"""The factorized prior of integer latents: a learned density for each channel.
 
 In training a prior is a differentiable module. For coding it is frozen to integers (`ohmq.entropy.context_prior`), so that
 nothing between the bits and the symbols is floating point.
 """
 
+import copy
 import itertools
 import math
 from collections.abc import Sequence
@@ -12,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["FactorizedPrior"]
+from ohmq.models.priors.tables import GroupContext, GroupTables, TableFunction
+
+__all__ = ["LIKELIHOOD_FLOOR", "FactorizedPrior"]
 
 LIKELIHOOD_FLOOR = 1e-8
 """Added to a probability before its logarithm, as published."""
@@ -25,13 +28,20 @@ class FactorizedPrior(nn.Module):
        f_k(x) = g_k(H_k x + b_k),\ g_k(x) = x + \tanh(a_k) \tanh(x) $$
 
     Args:
-        num_channels: C. filters: widths of the hidden layers. init_scale: initial spread.
+        num_channels: C, channels of the latent.
+        filters: widths of the hidden layers.
+        init_scale: initial spread of the density.
+
+    Attributes:
+        group_sizes: None, the density depends on no decoded channel.
 
     Shape:
         bits(latent): (batch, C, h, w) -> same shape, bits of each element.
 
     References: Ballé et al. (arXiv:1802.01436), section 6.1.
     """
+
+    group_sizes: tuple[int, ...] | None = None
 
     def __init__(self, num_channels: int, filters: Sequence[int] = (3, 3, 3), init_scale: float = 10.0) -> None:
         super().__init__()
@@ -53,10 +63,13 @@ class FactorizedPrior(nn.Module):
         return x
 
     def likelihood(self, values: Tensor) -> Tensor:
-        """Probability of the unit interval around each value.
+        """Return the probability of the unit interval around each value.
 
-        Shape:
-            values: (C, n). Returns: (C, n).
+        Args:
+            values: values of each channel, (C, n).
+
+        Returns:
+            Probabilities, (C, n).
         """
         lower = self._cumulative_logits(values[:, None] - 0.5)
         upper = self._cumulative_logits(values[:, None] + 0.5)
@@ -64,21 +77,43 @@ class FactorizedPrior(nn.Module):
         return (torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower)).abs()[:, 0]
 
     def bits(self, latent: Tensor) -> Tensor:
-        """Ideal code length of each element, -log2(p + 1e-8); shape in the class."""
+        """Return the ideal code length of each element, -log2(p + 1e-8).
+
+        Args:
+            latent: noisy or rounded values, (batch, C, h, w).
+
+        Returns:
+            Bits of each element, shape as the latent.
+        """
         channels = latent.movedim(1, 0)
         p = self.likelihood(channels.reshape(self.num_channels, -1))
         return -torch.log2(p + LIKELIHOOD_FLOOR).view(channels.shape).movedim(0, 1)
 
+    def begin(self, height: int, width: int, num_symbols: int) -> TableFunction:
+        """Prepare tables in which symbol s stands for the integer s - S // 2; see `ohmq.models.priors.tables.TablePrior`."""
+        levels = torch.arange(num_symbols, device=self.biases[0].device) - num_symbols // 2
+        values = levels.to(self.biases[0].dtype).expand(self.num_channels, -1)
+        logits = torch.log(self.likelihood(values) + LIKELIHOOD_FLOOR)[None]
+
+        def tables(context: GroupContext) -> GroupTables:
+            return GroupTables(logits[:, context.channels])
+
+        return tables
+
     @torch.no_grad()
     def probabilities(self, minimum: int, num_symbols: int) -> Tensor:
-        """Probabilities of the integers from ``minimum`` on, the tails added to the outermost.
+        """Return the probabilities of the integers from ``minimum`` on, the tails added to the outermost.
 
-        Shape:
-            Returns: (C, num_symbols), float64, rows sum to 1.
+        Args:
+            minimum: the first integer.
+            num_symbols: number of integers.
+
+        Returns:
+            Probabilities, (C, num_symbols), float64, rows sum to 1.
         """
-        edges = (torch.arange(num_symbols - 1) + minimum + 0.5).expand(self.num_channels, 1, -1)
-        double = FactorizedPrior(self.num_channels, [m.shape[1] for m in self.matrices][:-1]).double()
-        double.load_state_dict(self.state_dict())
+        double = copy.deepcopy(self).double()
+        edges = torch.arange(num_symbols - 1, device=double.biases[0].device) + minimum + 0.5
+        edges = edges.expand(self.num_channels, 1, -1)
         logits = double._cumulative_logits(edges.double())[:, 0]
         cumulative = torch.sigmoid(logits)
         zero, one = cumulative.new_zeros(self.num_channels, 1), cumulative.new_ones(self.num_channels, 1)

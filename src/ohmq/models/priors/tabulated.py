@@ -1,4 +1,4 @@
-"""src/ohmq/models/priors/tabulated.py."""
+"""The tabulated context prior of scalar one-hot max symbols: at each position it chooses one of a channel's tables."""
 
 import functools
 from collections.abc import Sequence
@@ -11,18 +11,27 @@ from torch.nn import functional
 
 from ohmq.entropy.kernels import LEVEL_BITS, SPATIAL_LIMIT
 from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
-from ohmq.models.priors.context import _context_network
+from ohmq.models.priors.context import context_network
+from ohmq.models.priors.tables import GroupContext, GroupTables, TableFunction, check_prior_alphabet
 
-__all__ = ["SelectedTables", "TabulatedPrior"]
+__all__ = [
+    "NeighbourNetworks",
+    "SelectedTables",
+    "TabulatedPrior",
+    "four_neighbour_mean",
+    "gather_3x3",
+    "passes",
+    "shifted",
+]
 
 
 class SelectedTables(NamedTuple):
-    """What `TabulatedPrior` gives for a group of channels: ``logits + coefficients · features``.
+    """Tables that `TabulatedPrior` selects for a group of channels: ``logits + coefficients · features``.
 
     Attributes:
-        logits: natural logarithms but for a constant, shape (channels, S).
-        coefficients: on the grid, shape (B, h, w, channels, 2); None: the same table everywhere.
-        features: shape (channels, S, 2).
+        logits: natural logarithms up to a constant, (channels, S).
+        coefficients: on the grid, (B, h, w, channels, 2); None: the same table everywhere.
+        features: features of the symbols, (channels, S, 2).
     """
 
     logits: Tensor
@@ -31,13 +40,16 @@ class SelectedTables(NamedTuple):
 
 
 class NeighbourNetworks(nn.Module):
-    """A network of one hidden layer for each interlaced channel and for its second and third pass; see `TabulatedPrior`.
+    """Networks of one hidden layer, one for each checkerboard channel and for its second and third pass.
+
+    `TabulatedPrior` adds their outputs to its coefficients.
 
     Args:
-        num_channels: I, interlaced channels. hidden: units of each.
+        num_channels: I, checkerboard channels.
+        hidden: hidden units of each network.
 
     Shape:
-        forward(values, channels): symbols' values in steps (B, h, w, channels), and which of the I they are ->
+        forward(values, channels): values of the symbols in steps (B, h, w, channels), and the channels among the I ->
             (B, h, w, channels, 2).
     """
 
@@ -49,12 +61,12 @@ class NeighbourNetworks(nn.Module):
         nn.init.uniform_(self.weight, -0.5, 0.5)
 
     def forward(self, values: Tensor, channels: slice) -> Tensor:
-        """What is added to the two coefficients."""
+        """Return the terms added to the two coefficients; shapes in the class."""
         batch, height, width, count = values.shape
         which = passes(height, width).to(values.device).flatten()
         values = values.clamp(-SPATIAL_LIMIT, SPATIAL_LIMIT)
         added = values.new_zeros(count, 2, batch, height * width)
-        for number, offsets in enumerate((DIAGONAL, DIRECT)):  # all of them belong to earlier passes
+        for number, offsets in enumerate((DIAGONAL, DIRECT)):  # all these neighbours belong to earlier passes
             rows = (which == number + 1).nonzero()[:, 0]
             around = shifted(values, offsets).view(4, batch, height * width, count)[:, :, rows]
             hidden = self.weight[channels, number] @ around.permute(3, 0, 1, 2).reshape(count, 4, -1)
@@ -65,10 +77,10 @@ class NeighbourNetworks(nn.Module):
 
 
 class TabulatedPrior(nn.Module):
-    r"""Prior of scalar OHM symbols that chooses one of a channel's tables, given all that is decoded already.
+    r"""Tabulated context prior of scalar OHM symbols: it chooses one of a channel's tables, given the decoded symbols.
 
-    Channels are coded in groups; at each position two coefficients, rounded to a grid of 16 by 8 (16 by 32 for interlaced
-    channels), choose the table:
+    Channels are coded in channel-conditional groups; at each position two coefficients, rounded to a grid of 16 by 8 (16 by
+    32 for checkerboard channels), choose the table:
 
     $$ \log p_{c,s} = \ell_{c,s} + u_{c,1} f_{c,s,1} + u_{c,2} f_{c,s,2} + \mathrm{const}, \qquad
        u_c = \mathrm{round}_{1/4}\bigl(\mathrm{CNN}_g(y)_c + A_c\,\varphi_c(y)\bigr) $$
@@ -77,23 +89,31 @@ class TabulatedPrior(nn.Module):
     projection to a few channels. The features phi are the channel's own coefficient in y: its magnitude and value, here
     and as a mean over the four neighbours, clipped. A table for each choice is frozen, so coding looks tables up.
 
-    The channels of the first ``checkerboard_groups`` groups are coded in three passes over the positions (`passes`); in the
-    second and third, four features of the channel's own symbols at neighbours of earlier passes are added: one, their
-    mean, mean magnitude and mean absolute deviation; and what a small network of the channel makes of these four symbols:
+    The channels of the first ``checkerboard_groups`` groups have a three-pass checkerboard context (`passes`). In the second
+    and third pass, four features of the channel's own symbols at neighbours of earlier passes are added: one, their mean,
+    mean magnitude and mean absolute deviation; and the output of a small network of the channel on these four symbols:
 
     $$ \sum_h o_{c,h}\,\min(8, \mathrm{ReLU}(\textstyle\sum_n w_{c,h,n} v_{c,n} + b_{c,h})) $$
 
     Args:
-        num_channels: C. num_symbols: S. latent_channels: D. group_sizes: channels of each group, sum C.
-        projection: channels that a network sees of each neighbour. hidden_channels: its width.
-        alphabets: symbols of each group's channels, at most num_symbols; None: all. checkerboard_groups: as above.
-        neighbour_hidden: hidden units of an interlaced channel's own network; 0: it has none.
+        num_channels: C, quantization channels.
+        num_symbols: S, largest alphabet size.
+        latent_channels: D, dimension of the codewords.
+        group_sizes: channels of each group, sum C.
+        projection: channels that a network sees of each neighbour.
+        hidden_channels: width of a group's network.
+        alphabets: alphabet size of each group's channels, at most num_symbols; None: num_symbols for all.
+        checkerboard_groups: number of leading groups with a checkerboard context.
+        neighbour_hidden: hidden units of a checkerboard channel's own network; 0: it has none.
 
     Shape:
         forward(group, latent, own, values): (B, h, w, D), (B, h, w, channels) twice -> `SelectedTables`.
 
     Raises:
         ValueError: group_sizes does not sum to C.
+
+    References: He et al., Checkerboard context model for efficient learned image compression (CVPR 2021); Minnen and Singh,
+        Channel-wise autoregressive entropy models (arXiv:2007.08739).
     """
 
     def __init__(
@@ -112,6 +132,7 @@ class TabulatedPrior(nn.Module):
         super().__init__()
         if sum(group_sizes) != num_channels or min(group_sizes) < 1:
             raise ValueError(f"group_sizes {list(group_sizes)} must be positive and sum to {num_channels} channels")
+        self.num_channels, self.num_symbols = num_channels, num_symbols
         self.group_sizes = tuple(group_sizes)
         self.alphabets = tuple(alphabets or (num_symbols,) * len(self.group_sizes))
         self.checkerboard_groups = checkerboard_groups
@@ -124,24 +145,41 @@ class TabulatedPrior(nn.Module):
         self.logits = nn.Parameter(torch.zeros(num_channels, num_symbols))
         self.features = nn.Parameter(torch.tensor(features))
         self.own = nn.Parameter(torch.zeros(num_channels, 2, 4))
-        interlaced = sum(self.group_sizes[:checkerboard_groups])
-        self.spatial = nn.Parameter(torch.zeros(interlaced, 2, 2, 4))
-        self.neighbours = NeighbourNetworks(interlaced, neighbour_hidden) if neighbour_hidden else None
+        checkerboard_channels = sum(self.group_sizes[:checkerboard_groups])
+        self.spatial = nn.Parameter(torch.zeros(checkerboard_channels, 2, 2, 4))
+        self.neighbours = NeighbourNetworks(checkerboard_channels, neighbour_hidden) if neighbour_hidden else None
         self.register_buffer("own_scale", torch.ones(num_channels))
         self.register_buffer("input_scale", torch.ones(()))
         self.own_scale: Tensor
         self.input_scale: Tensor
         self.projections = nn.ModuleList(nn.Linear(latent_channels, projection) for _ in self.group_sizes[1:])
         self.networks = nn.ModuleList(
-            _context_network(9 * projection, hidden_channels, 2 * size) for size in self.group_sizes[1:]
+            context_network(9 * projection, hidden_channels, 2 * size) for size in self.group_sizes[1:]
         )
 
+    def begin(self, height: int, width: int, num_symbols: int) -> TableFunction:
+        """Prepare the tables; see `ohmq.models.priors.tables.TablePrior`."""
+        check_prior_alphabet(self.num_symbols, num_symbols)
+
+        def tables(context: GroupContext) -> GroupTables:
+            values = context.values() if context.group < self.checkerboard_groups else None
+            logits, coefficients, features = self(context.group, context.codewords, context.own(), values)
+            return GroupTables(logits[None], coefficients, None if coefficients is None else features)
+
+        return tables
+
     def forward(self, group: int, latent: Tensor, own: Tensor, values: Tensor | None) -> SelectedTables:
-        """The tables of a group's symbols.
+        """Select the tables of a group's symbols.
 
         Args:
-            group: which. latent: the sum of earlier codewords. own: w · latent for the group's channels. values: of an
-                interlaced group's own codewords, of which a channel sees what is decoded before; else None.
+            group: number of the group.
+            latent: sum of the codewords of earlier groups, (B, h, w, D).
+            own: w · latent for the group's channels, (B, h, w, channels).
+            values: values of the group's own codewords, (B, h, w, channels), if it has a checkerboard context; a channel uses
+                those of neighbours in earlier passes only. Else None.
+
+        Returns:
+            The tables.
         """
         start = sum(self.group_sizes[:group])
         channels = slice(start, start + own.shape[-1])
@@ -163,7 +201,11 @@ class TabulatedPrior(nn.Module):
         return SelectedTables(logits, u + ((u * 2**LEVEL_BITS).round() / 2**LEVEL_BITS - u).detach(), features)
 
     def coefficients(self, group: int, latent: Tensor, own: Tensor) -> Tensor:
-        """The two coefficients of each channel before rounding, shape (B, h, w, channels, 2)."""
+        """Return the two coefficients of each channel before rounding; arguments as `forward`.
+
+        Returns:
+            Coefficients, (B, h, w, channels, 2).
+        """
         start = sum(self.group_sizes[:group])
         channels = slice(start, start + own.shape[-1])
         seen = self.projections[group - 1](latent * self.input_scale)
@@ -184,21 +226,25 @@ class TabulatedPrior(nn.Module):
 
     @staticmethod
     def spatial_coefficients(values: Tensor, weights: Tensor) -> Tensor:
-        """What the symbols of earlier passes add to the two coefficients of interlaced channels.
+        """Return the terms that symbols of earlier passes add to the two coefficients of checkerboard channels.
 
-        Shape:
-            values: (B, h, w, C), in steps. weights: (C, pass 1 or 2, coefficient, feature). Returns: (B, h, w, C, 2).
+        Args:
+            values: values of the symbols in steps, (B, h, w, C).
+            weights: (C, pass 1 or 2, coefficient, feature).
+
+        Returns:
+            Terms, (B, h, w, C, 2).
         """
         which = passes(values.shape[1], values.shape[2]).to(values.device)[..., None]
         out = torch.zeros(*values.shape, 2, dtype=values.dtype, device=values.device)
         for number, offsets in ((1, DIAGONAL), (2, DIRECT)):
             known = which < number
-            there = shifted(known.to(values.dtype), offsets)[:, None]
+            in_bounds = shifted(known.to(values.dtype), offsets)[:, None]
             around = shifted(values * known, offsets)
-            count = there.sum(0).clamp_min(1)
+            count = in_bounds.sum(0).clamp_min(1)
             mean = around.sum(0) / count
             magnitude = around.abs().sum(0) / count
-            deviation = ((around - mean).abs() * there).sum(0) / count
+            deviation = ((around - mean).abs() * in_bounds).sum(0) / count
             phi = torch.stack([torch.ones_like(mean), mean, magnitude, deviation], -1).clamp(
                 -SPATIAL_LIMIT, SPATIAL_LIMIT
             )
@@ -208,15 +254,19 @@ class TabulatedPrior(nn.Module):
 
 
 DIAGONAL, DIRECT = ((-1, -1), (-1, 1), (1, -1), (1, 1)), ((-1, 0), (1, 0), (0, -1), (0, 1))
-"""Neighbours that the second and the third pass of an interlaced channel see."""
+"""Offsets (row, column) of the neighbours that the second and the third pass of a checkerboard channel see."""
 
 
 @functools.cache
 def passes(height: int, width: int) -> Tensor:
-    """The pass over the positions in which an interlaced channel is coded at each position.
+    """Return the pass in which a checkerboard channel is coded at each position.
 
-    Shape:
-        Returns: (height, width), int64: 0 in even rows and columns, 1 in odd rows and columns, 2 elsewhere.
+    Args:
+        height: h of the latent.
+        width: w of the latent.
+
+    Returns:
+        (height, width), int64: 0 in even rows and columns, 1 in odd rows and columns, 2 elsewhere.
 
     Example:
         >>> passes(2, 3)
@@ -228,10 +278,14 @@ def passes(height: int, width: int) -> Tensor:
 
 
 def shifted(x: Tensor, offsets: Sequence[tuple[int, int]]) -> Tensor:
-    """The neighbours at some offsets, zero beyond the border.
+    """Return the neighbours at some offsets, zero beyond the border.
 
-    Shape:
-        x: (..., h, w, C). Returns: (offsets, ..., h, w, C).
+    Args:
+        x: values on a grid, (..., h, w, C).
+        offsets: (row, column) of each neighbour, each -1 to 1.
+
+    Returns:
+        (offsets, ..., h, w, C).
     """
     height, width = x.shape[-3:-1]
     padded = functional.pad(x, (0, 0, 1, 1, 1, 1))
@@ -239,10 +293,13 @@ def shifted(x: Tensor, offsets: Sequence[tuple[int, int]]) -> Tensor:
 
 
 def gather_3x3(x: Tensor) -> Tensor:
-    """The 3x3 neighbourhood of each position in raster order, zero beyond the border.
+    """Return the 3x3 neighbourhood of each position in raster order, zero beyond the border.
 
-    Shape:
-        x: (B, h, w, P). Returns: (B, h, w, 9 P).
+    Args:
+        x: values on a grid, (B, h, w, P).
+
+    Returns:
+        (B, h, w, 9 P).
     """
     height, width = x.shape[1:3]
     padded = functional.pad(x, (0, 0, 1, 1, 1, 1))
@@ -250,6 +307,13 @@ def gather_3x3(x: Tensor) -> Tensor:
 
 
 def four_neighbour_mean(x: Tensor) -> Tensor:
-    """Mean of the left, right, upper and lower neighbour, zero beyond the border; shape (B, h, w, C)."""
+    """Return the mean of the left, right, upper and lower neighbour, zero beyond the border.
+
+    Args:
+        x: values on a grid, (B, h, w, C).
+
+    Returns:
+        Means, shape as x.
+    """
     padded = functional.pad(x, (0, 0, 1, 1, 1, 1))
     return (padded[:, :-2, 1:-1] + padded[:, 2:, 1:-1] + padded[:, 1:-1, :-2] + padded[:, 1:-1, 2:]) / 4

@@ -1,4 +1,4 @@
-"""src/ohmq/models/quantizers/one_hot_max.py."""
+"""The one-hot max (OHM, Ω) quantizer: a layer that never stores its activations."""
 
 import math
 from collections.abc import Sequence
@@ -6,6 +6,15 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from ohmq.models.priors.tables import GroupContext, TablePrior, begin_prior
+from ohmq.models.quantizers.quantized_latent import (
+    QuantizedLatent,
+    check_active_channels,
+    check_alphabet,
+    groups_of,
+    images_by_active,
+)
 
 __all__ = ["OneHotMax", "QuantizedGroup", "one_hot_to_symbols", "symbols_to_one_hot"]
 
@@ -15,12 +24,12 @@ LOG_2 = math.log(2)
 
 
 class QuantizedGroup(NamedTuple):
-    """What quantizing some channels gives.
+    """Codewords, bits and symbols of a run of quantized channels.
 
     Attributes:
-        latent: their sum of codewords, shape (positions, images, D).
-        bits: ideal code length of their symbols, shape (positions, images), in bits.
-        symbols: the symbols chosen, shape (channels, positions, images), int64; 0 where a channel is not active.
+        latent: sum of their codewords, (positions, images, D).
+        bits: ideal code length of their symbols, (positions, images), in bits.
+        symbols: their symbols, (channels, positions, images), int64; 0 where a channel is not active.
     """
 
     latent: Tensor
@@ -29,10 +38,14 @@ class QuantizedGroup(NamedTuple):
 
 
 def symbols_to_one_hot(symbols: Tensor, num_symbols: int) -> Tensor:
-    """Symbols as one-hot vectors; the inverse of `one_hot_to_symbols`.
+    """Return symbols as one-hot vectors; the inverse of `one_hot_to_symbols`.
 
-    Shape:
-        symbols: (..., C), int64 in [0, S). Returns: (..., C, S), float32.
+    Args:
+        symbols: (..., C), int64 in [0, S).
+        num_symbols: S, alphabet size.
+
+    Returns:
+        One-hot vectors, (..., C, S), float32.
 
     Example:
         >>> symbols_to_one_hot(torch.tensor([2, 0]), 3)
@@ -43,10 +56,13 @@ def symbols_to_one_hot(symbols: Tensor, num_symbols: int) -> Tensor:
 
 
 def one_hot_to_symbols(one_hot: Tensor) -> Tensor:
-    """One-hot vectors as symbols; the inverse of `symbols_to_one_hot`.
+    """Return one-hot vectors as symbols; the inverse of `symbols_to_one_hot`.
 
-    Shape:
-        one_hot: (..., C, S). Returns: (..., C), int64.
+    Args:
+        one_hot: (..., C, S).
+
+    Returns:
+        Symbols, (..., C), int64.
     """
     return one_hot.argmax(-1)
 
@@ -56,7 +72,7 @@ def _with_ones(x: Tensor) -> Tensor:
 
 
 def _one_hot_places(positions: int, count: int, table: Tensor) -> Tensor:
-    """Which row of the table each row of a (positions * count) block uses, one-hot: so that a product looks it up."""
+    """Return the row of the table that each row of a (positions * count) block uses, one-hot: a product then looks it up."""
     if table.shape[0] == 1:
         return table.new_ones(positions * count, 1)
     return torch.eye(positions, dtype=table.dtype, device=table.device).repeat_interleave(count, 0)
@@ -67,10 +83,10 @@ def _code_lengths(logits: Tensor) -> Tensor:
 
 
 class _OneHotMaxFunction(torch.autograd.Function):
-    """Quantize, sum codewords and count bits, block by block, without ever storing an activation.
+    """Quantize, sum codewords and count bits, block by block, without storing activations.
 
-    The backward pass computes the activations of a block again and does everything that needs them while the block
-    is in cache. With ``soft`` the softmax itself is the assignment (an exactly differentiable function, for tests).
+    The backward pass computes the activations of a block again, and finishes with them while the block is in cache. With
+    ``soft`` the softmax itself is the assignment (an exactly differentiable function, for tests).
 
     Inputs: latent (P, M, D), weight (C, S, D + 1; last column the bias), tau (C,), codewords (C, S, D),
     table (P or 1, C, S; bits, or natural-log logits with a context), coefficients (P, M, C, K) and features (C, S, K)
@@ -211,30 +227,49 @@ class OneHotMax(nn.Module):
        \partial\,\Omega \approx \partial\,\mathrm{softmax}_s(-\tau_c |a_s|), \quad
        \hat z = \mathrm{ReLU}(\beta + \textstyle\sum_{c < n} e_{c, s^*_c}) $$
 
+    Channels are ordered: the first n of them are enough for a valid latent at a lower rate. Each image of a batch may have
+    its own n.
+
     Args:
         num_channels: C, quantization channels.
         num_symbols: S >= 2, alphabet size. Fixed-length cost: log2(S) bits per symbol.
         latent_channels: D, channels of the latent before and after.
         learn_inverse_temperature: whether tau is trained (as published) or stays fixed.
+        group_sizes: channels of each channel-conditional group, sum C; None: those of the prior, else one group.
+        residual_quantization: whether the activations of a group see the latent minus the codewords of earlier groups,
+            instead of the whole latent (as published). Decoding is the same.
 
     Shape:
         latent: (batch, D, height, width). symbols: (batch, height, width, C), int64 in [0, S).
 
     Raises:
-        ValueError: num_symbols < 2, num_channels < 1, or a number of active channels outside [0, C].
+        ValueError: num_symbols < 2, num_channels < 1, groups that do not sum to C, or a number of active channels outside
+            [0, C].
 
     References: Löhdefink et al., One-Hot Max (Ω) Quantization.
+
+    Example:
+        >>> latent = torch.randn(2, 8, 3, 3)
+        >>> latent_hat, symbols, bits = OneHotMax(num_channels=4, num_symbols=16, latent_channels=8)(latent)
+        >>> latent_hat.shape, symbols.shape, bits.tolist()
+        (torch.Size([2, 8, 3, 3]), torch.Size([2, 3, 3, 4]), [144.0, 144.0])
     """
 
     def __init__(
-        self, num_channels: int, num_symbols: int, latent_channels: int, *, learn_inverse_temperature: bool = True
+        self,
+        num_channels: int,
+        num_symbols: int,
+        latent_channels: int,
+        *,
+        learn_inverse_temperature: bool = True,
+        group_sizes: Sequence[int] | None = None,
+        residual_quantization: bool = False,
     ) -> None:
         super().__init__()
-        if num_symbols < 2:
-            raise ValueError(f"num_symbols is {num_symbols}; an alphabet has at least 2 symbols")
-        if num_channels < 1:
-            raise ValueError(f"num_channels is {num_channels}; at least 1 is needed")
+        check_alphabet(num_channels, num_symbols)
         self.num_channels, self.num_symbols, self.latent_channels = num_channels, num_symbols, latent_channels
+        self.group_sizes = None if group_sizes is None else groups_of(num_channels, tuple(group_sizes), None)
+        self.residual_quantization = residual_quantization
         # As two 1x1 convolutions would start (PyTorch's default): uniform within 1 / sqrt(fan in).
         bound_in = 1 / math.sqrt(latent_channels)
         bound_out = 1 / math.sqrt(num_channels * num_symbols)
@@ -250,6 +285,84 @@ class OneHotMax(nn.Module):
         )
         self.output_bias = nn.Parameter(torch.empty(latent_channels).uniform_(-bound_out, bound_out))
 
+    def forward(
+        self,
+        latent: Tensor,
+        active: int | Tensor | None = None,
+        prior: TablePrior | None = None,
+        *,
+        soft: bool = False,
+    ) -> QuantizedLatent:
+        """Quantize a latent; gradients follow the softmax.
+
+        Args:
+            latent: (batch, D, h, w).
+            active: active channels: one number for all images, or (batch,) in any order; None: all C.
+            prior: a prior whose tables give the bits of the symbols, such as `StaticPrior` or `ContextPrior`; None: each symbol
+                costs log2(S) bits.
+            soft: assign softly, as the gradient does (exactly differentiable; for tests and analysis). Symbols are then 0.
+
+        Returns:
+            Quantized latent (batch, D, h, w), symbols (batch, h, w, C) and bits (batch,).
+
+        Raises:
+            ValueError: active channels outside [0, C], or a prior with other groups or another alphabet.
+        """
+        batch, dim, height, width = latent.shape
+        groups = groups_of(self.num_channels, self.group_sizes, None if prior is None else prior.group_sizes)
+        images = images_by_active(active, latent, self.num_channels)
+        # Positions first, and images with many active channels first: each channel works on a leading block of images.
+        rows = images.sort(latent).relu().permute(2, 3, 0, 1).reshape(height * width, batch, dim)
+        tables_of = begin_prior(prior, latent, self.num_symbols)
+        total, bits = torch.zeros_like(rows), rows.new_zeros(height * width, batch)
+        symbols = rows.new_zeros((self.num_channels, height * width, batch), dtype=torch.int64)
+        start = 0
+        for group, size in enumerate(groups):
+            used = int((images.active > start).sum())
+            if used == 0:
+                break
+            channels = range(start, start + size)
+            codewords = total[:, :used].view(height, width, used, dim)
+            tables = tables_of(self._group_context(group, channels, codewords, rows[:, :used]))
+            coefficients, table = tables.coefficients, tables.logits
+            if table.shape[-1] != self.num_symbols:
+                raise ValueError(f"the prior has {table.shape[-1]} symbols for a group of {self.num_symbols}")
+            if coefficients is None:
+                table = tables.bits()
+            else:
+                coefficients = coefficients.permute(1, 2, 0, 3, 4).flatten(0, 1)
+            source = rows[:, :used] - total[:, :used] if self.residual_quantization else rows[:, :used]
+            quantized = self.quantize_group(
+                source, images.active[:used], channels, table, coefficients, tables.features, soft=soft
+            )
+            total = total + nn.functional.pad(quantized.latent, (0, 0, 0, batch - used))
+            bits = bits + nn.functional.pad(quantized.bits, (0, batch - used))
+            symbols[start : start + size, :, :used] = quantized.symbols
+            start += size
+        latent_hat = images.restore((total + self.output_bias).relu(), 1).view(height, width, batch, dim)
+        symbols = images.restore(symbols, 2).view(-1, height, width, batch)
+        return QuantizedLatent(
+            latent_hat.permute(2, 3, 0, 1), symbols.permute(3, 1, 2, 0).contiguous(), images.restore(bits.sum(0))
+        )
+
+    def _group_context(self, group: int, channels: range, codewords: Tensor, rows: Tensor) -> GroupContext:
+        """Return the decoded data of a group; codewords (h, w, images, D), rows of the latent (positions, images, D)."""
+        part = slice(channels.start, channels.stop)
+        height, width, images, _ = codewords.shape
+
+        def own() -> Tensor:
+            """Project on the mean of a channel's rows: where they are tied, as at a scalar start, on the row itself."""
+            return codewords.permute(2, 0, 1, 3) @ self.weight[part].mean(1).T
+
+        def values() -> Tensor:
+            with torch.no_grad():
+                source = rows - codewords.flatten(0, 1) if self.residual_quantization else rows
+                levels = torch.stack([self._nearest(source.flatten(0, 1), c) for c in channels], -1)
+                levels = levels.to(codewords.dtype) - self.num_symbols // 2
+            return levels.view(height, width, images, -1).permute(2, 0, 1, 3)
+
+        return GroupContext(group, part, codewords.permute(2, 0, 1, 3), own, values)
+
     def initialise_scalar(self, directions: Tensor, offsets: Tensor, codeword_directions: Tensor, bias: Tensor) -> None:
         """Start as a uniform scalar quantizer of step 1: symbol s of channel c stands for s - S // 2.
 
@@ -257,10 +370,15 @@ class OneHotMax(nn.Module):
         ``codeword_directions[c]``. The inverse temperature becomes 6 a step: sharp enough that the softmax
         hardly reaches beyond the two nearest symbols.
 
-        Shape:
-            directions, codeword_directions: (C, D). offsets: (C,). bias: (D,).
+        Args:
+            directions: direction of each channel in the latent, (C, D).
+            offsets: added to each channel's quantized value, (C,).
+            codeword_directions: codeword of one step of each channel, (C, D).
+            bias: output bias, (D,).
         """
-        levels = torch.arange(self.num_symbols, dtype=directions.dtype) - self.num_symbols // 2
+        levels = (
+            torch.arange(self.num_symbols, dtype=directions.dtype, device=directions.device) - self.num_symbols // 2
+        )
         with torch.no_grad():
             self.weight.copy_(directions[:, None, :].expand_as(self.weight))
             self.bias.copy_(offsets[:, None] - levels)
@@ -279,15 +397,15 @@ class OneHotMax(nn.Module):
         *,
         soft: bool = False,
     ) -> QuantizedGroup:
-        """Quantize a run of channels: the fast training path.
+        """Quantize a run of channels, the inner step of `forward`.
 
         Args:
-            latent: ReLU(z), positions first, shape (P, M, D) for P positions of M images.
-            active: number of active channels of each image, shape (M,), in descending order.
-            channels: which channels, a range of step 1.
-            table: shape (P or 1, len(channels), S): code lengths in bits without a context, natural-log logits with.
-            coefficients: context coefficients, shape (P, M, len(channels), K), or None.
-            features: features of the symbols, shape (len(channels), S, K), or None.
+            latent: ReLU(z), or its residual after earlier groups; positions first, (P, M, D) for P positions of M images.
+            active: active channels of each image, (M,), in descending order.
+            channels: the channels, a range of step 1.
+            table: (P or 1, len(channels), S): code lengths in bits without a context, natural-log logits with one.
+            coefficients: context coefficients, (P, M, len(channels), K), or None.
+            features: features of the symbols, (len(channels), S, K), or None.
             soft: assign softly, as the gradient does (exactly differentiable; for tests and analysis).
 
         Returns:
@@ -309,29 +427,36 @@ class OneHotMax(nn.Module):
         )
         return QuantizedGroup(*result)
 
+    def _nearest(self, rows: Tensor, channel: int) -> Tensor:
+        """Return the symbols of a channel whose activations are nearest to zero; rows (n, D) to (n,)."""
+        return torch.addmm(self.bias[channel], rows, self.weight[channel].T).abs_().argmin(-1)
+
     @torch.no_grad()
-    def symbols(self, latent: Tensor, refine_groups: Sequence[int] = ()) -> Tensor:
-        """The symbols of a latent, one a channel and position.
+    def symbols(self, latent: Tensor, residual_groups: Sequence[int] | None = None) -> Tensor:
+        """Return the symbols of a latent, all channels: the coding path, without gradients.
 
         Args:
-            latent: shape (batch, D, h, w).
-            refine_groups: channels of each group where a group sees what earlier ones left; empty: all see all of it.
+            latent: (batch, D, h, w).
+            residual_groups: channels of each group of residual quantization; empty: every channel sees the whole latent;
+                None: as the layer was made.
 
-        Shape:
-            Returns: (batch, h, w, C), int64 in [0, S).
+        Returns:
+            Symbols, (batch, h, w, C), int64 in [0, S).
         """
         batch, dim, height, width = latent.shape
         rows = latent.relu().permute(0, 2, 3, 1).reshape(-1, dim)
-        out = torch.empty(rows.shape[0], self.num_channels, dtype=torch.int64)
+        out = torch.empty(rows.shape[0], self.num_channels, dtype=torch.int64, device=latent.device)
         block_rows = max(64, BLOCK_ELEMENTS // self.num_symbols)
-        groups = tuple(refine_groups) or (self.num_channels,)
+        if residual_groups is None:
+            residual_groups = self.group_sizes or () if self.residual_quantization else ()
+        groups = tuple(residual_groups) or (self.num_channels,)
         for block in range(0, rows.shape[0], block_rows):
             part = slice(block, block + block_rows)
             residual, first = rows[part], 0
             for size in groups:
                 channels = range(first, first + size)
                 for c in channels:
-                    out[part, c] = torch.addmm(self.bias[c], residual, self.weight[c].T).abs_().argmin(-1)
+                    out[part, c] = self._nearest(residual, c)
                 first += size
                 if first < self.num_channels:
                     for c in channels:
@@ -340,24 +465,23 @@ class OneHotMax(nn.Module):
 
     @torch.no_grad()
     def dequantize(self, symbols: Tensor, num_active: int) -> Tensor:
-        """The latent that the first ``num_active`` channels of the symbols stand for.
+        """Return the latent of the first ``num_active`` channels of the symbols.
 
-        Shape:
-            symbols: (batch, h, w, at least num_active), int64. Returns: (batch, D, h, w).
+        Args:
+            symbols: (batch, h, w, at least num_active), int64.
+            num_active: active channels, 0 to C.
+
+        Returns:
+            Quantized latent, (batch, D, h, w).
 
         Raises:
             ValueError: num_active outside [0, C].
         """
-        _check_active(num_active, self.num_channels)
+        check_active_channels(num_active, self.num_channels)
         batch, height, width, _ = symbols.shape
-        offsets = torch.arange(num_active) * self.num_symbols
+        offsets = torch.arange(num_active, device=symbols.device) * self.num_symbols
         index = symbols[..., :num_active].reshape(batch * height * width, num_active) + offsets
         total = self.output_bias.expand(index.shape[0], -1)
         if num_active:
             total = total + nn.functional.embedding_bag(index, self.codewords.flatten(0, 1), mode="sum")
         return total.relu().view(batch, height, width, -1).permute(0, 3, 1, 2)
-
-
-def _check_active(num_active: int, num_channels: int) -> None:
-    if not 0 <= num_active <= num_channels:
-        raise ValueError(f"active channels: {num_active}; this quantizer has {num_channels}")

@@ -275,7 +275,7 @@ def initialise_integer_model(model: PhotoIntegerModel, design: PhotoDesign, phot
     for step in range(DENSITY_STEPS):
         batch = latent[step * DENSITY_BATCH % len(latent) :][:DENSITY_BATCH]
         optimizer.zero_grad()
-        model.prior.bits(model.quantizer(batch)).mean().backward()
+        model.prior.bits(model.quantizer(batch).latent_hat).mean().backward()
         optimizer.step()
     optimizer.zero_grad()
 

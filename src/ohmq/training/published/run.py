@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ohmq.model_files.checkpoint import model_of_checkpoint
-from ohmq.models import CompressionModel, MnistConfig, MnistModel, ModelConfig, OpenImagesConfig, build_model
+from ohmq.models import CompressionModel, MnistModel, build_model
 from ohmq.models.quantizers.one_hot_max import OneHotMax
 from ohmq.training.fit import ResumeState, Stage, fit, is_first_process
 from ohmq.training.options import TrainOptions
@@ -22,11 +22,8 @@ __all__ = ["plan_stages", "train_published"]
 
 logger = logging.getLogger(__name__)
 
-SOURCES: dict[type[ModelConfig], Callable[[TrainOptions], DigitSource | PhotoSource]] = {
-    MnistConfig: DigitSource,
-    OpenImagesConfig: PhotoSource,
-}
-"""The training images of each family, by the type of its configuration."""
+SOURCES: dict[str, Callable[[TrainOptions], DigitSource | PhotoSource]] = {"mnist": DigitSource}
+"""The training images of each family; other families are trained on photos."""
 GROWN_RATE_FACTOR = 0.3
 """Learning rate of the stage after growing the alphabet, relative to that of the options."""
 
@@ -35,7 +32,7 @@ def train_published(options: TrainOptions, *, resume: Path | None, start: Path |
     """Train a published network.
 
     Args:
-        options: the run; its model is an `MnistConfig` or an `OpenImagesConfig`.
+        options: the run; its model is of any family but photo.
         resume: checkpoint of the same run to resume from; None: start at the beginning.
         start: path of the checkpoint that ``options.start_from`` names; None: ``start_from`` is the path.
 
@@ -45,7 +42,7 @@ def train_published(options: TrainOptions, *, resume: Path | None, start: Path |
     Raises:
         ConfigError: data that cannot be trained on, or a checkpoint of another configuration.
     """
-    source = SOURCES[type(options.model)](options)
+    source = SOURCES.get(options.model.family, PhotoSource)(options)
     if source.count < options.batch_size:
         logger.warning("only %d training images: the batch size becomes that", source.count)
     state = ResumeState.read(resume, options) if resume else ResumeState()

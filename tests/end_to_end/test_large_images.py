@@ -1,4 +1,4 @@
-"""Pictures in tiles through the real command line; a small one stands for a large one."""
+"""Images in tiles through the real command line; a small image stands for a large one."""
 
 import json
 import os
@@ -21,7 +21,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs ``ohmq ARGUMENTS`` in a folder with a picture: exit code, standard output, standard error."""
+    """Run ``ohmq ARGUMENTS`` in a folder with an image: exit code, standard output, standard error."""
     monkeypatch.chdir(tmp_path)
     with Image.open(PHOTO) as image:
         image.convert("RGB").crop((100, 60, 181, 125)).save("a.png")
@@ -41,7 +41,7 @@ def pixels(path: str | Path) -> np.ndarray:
         return np.asarray(image, int)
 
 
-def test_there_and_back(run: Run) -> None:
+def test_tiled_files_decode_like_whole_ones(run: Run) -> None:
     assert run("compress", "a.png", "-o", "one.ohm")[0] == 0
     assert run("compress", "a.png", "-o", "tiled.ohm", "--tile", "4")[0] == 0
     assert run("compress", "a.png", "-o", "whole.ohm", "--tile", "0")[0] == 0
@@ -55,7 +55,7 @@ def test_there_and_back(run: Run) -> None:
     for name in ("one", "tiled"):
         assert run("truncate", f"{name}.ohm", "-o", f"{name}_cut.ohm", "--layers", "5")[0] == 0
         assert run("decompress", f"{name}.ohm", f"{name}_cut.ohm", "-o", "back")[0] == 0
-    for kind in ("", "_cut"):  # the context, and with it what a bit costs, ends at the border of a tile
+    for kind in ("", "_cut"):  # contexts end at the border of a tile, so RDOQ chooses other symbols there
         errors = [np.square(pixels(f"back/{name}{kind}.png") - pixels("a.png")).mean() for name in ("tiled", "one")]
         assert errors[0] == pytest.approx(errors[1], rel=0.05)
     assert run("decompress", "tiled_cut.ohm", "--progressive", "steps")[0] == 0
@@ -66,7 +66,7 @@ def test_there_and_back(run: Run) -> None:
     assert pixels("part.png").shape == (65, 81, 3)
 
 
-def test_targets(run: Run) -> None:
+def test_tiled_files_meet_targets(run: Run) -> None:
     done = json.loads(run("compress", "a.png", "-o", "b.ohm", "--tile", "2", "--max-bytes", "700", "--json")[1])
     assert done["results"][0]["bytes"] == Path("b.ohm").stat().st_size <= 700
     done = json.loads(run("compress", "a.png", "-o", "p.ohm", "--tile", "2", "--psnr", "27", "--json")[1])
@@ -76,7 +76,7 @@ def test_targets(run: Run) -> None:
     assert 10 * np.log10(255**2 / error) == pytest.approx(done["results"][0]["psnr_db"])
 
 
-def test_what_cannot_be(run: Run) -> None:
+def test_impossible_tiles_are_refused(run: Run) -> None:
     assert run("compress", "a.png", "-o", "x.ohm", "--tile", "257")[0] == 2
     code, _, err = run("compress", "a.png", "-o", "x.ohm", "--tile", "3", "-m", "mnist-ohm")
     assert code == 2
@@ -89,26 +89,26 @@ def test_what_cannot_be(run: Run) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
-def test_ctrl_c_in_the_middle_of_a_picture_leaves_nothing(tmp_path: Path) -> None:
+def test_ctrl_c_in_the_middle_of_an_image_leaves_nothing(tmp_path: Path) -> None:
     import pty
 
     with Image.open(PHOTO) as image:
         image.convert("RGB").crop((0, 0, 400, 300)).save(tmp_path / "a.png")
-    ours, theirs = pty.openpty()
+    parent_side, child_side = pty.openpty()
     command = [sys.executable, "-m", "ohmq", "compress", "a.png", "-o", "out/a.ohm", "--tile", "1"]
     started = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=theirs, text=True, start_new_session=True
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=child_side, text=True, start_new_session=True
     )
-    os.close(theirs)
+    os.close(child_side)
     shown = b""
     while b"entropy coding" not in shown:  # the progress bar of the phase
-        shown += os.read(ours, 1000)
+        shown += os.read(parent_side, 1000)
     os.killpg(started.pid, signal.SIGINT)
     assert started.stdout is not None
     while True:
         try:
-            piece = os.read(ours, 1000)
-        except OSError:  # what a closed pseudo-terminal gives
+            piece = os.read(parent_side, 1000)
+        except OSError:  # the other side of the pseudo-terminal is closed
             break
         if not piece:
             break
@@ -116,6 +116,6 @@ def test_ctrl_c_in_the_middle_of_a_picture_leaves_nothing(tmp_path: Path) -> Non
     assert started.wait(60) == 130
     assert started.stdout.read() == ""
     started.stdout.close()
-    os.close(ours)
+    os.close(parent_side)
     assert b"stopped" in shown
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a.png"]

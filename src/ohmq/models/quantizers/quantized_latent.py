@@ -1,0 +1,148 @@
+"""The result that every quantizer layer returns, and the number of active channels of each image."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "ActiveImages",
+    "QuantizedLatent",
+    "active_mask",
+    "active_per_image",
+    "check_active_channels",
+    "check_alphabet",
+    "groups_of",
+    "images_by_active",
+]
+
+
+class QuantizedLatent(NamedTuple):
+    """A quantized latent, its symbols and its rate.
+
+    Attributes:
+        latent_hat: quantized latent, (batch, D, h, w); gradients pass.
+        symbols: symbols in [0, S), (batch, h, w, C), int64; 0 in channels that are not active.
+        bits: ideal code length of each image's active symbols, (batch,), in bits; gradients pass.
+    """
+
+    latent_hat: Tensor
+    symbols: Tensor
+    bits: Tensor
+
+
+class ActiveImages(NamedTuple):
+    """A batch in descending order of active channels.
+
+    With this order, channel c works on a leading block of the batch.
+
+    Attributes:
+        active: active channels of each image, (batch,), int64, descending.
+        order: image that stands at each place of this order, (batch,); None: the batch was in this order already.
+    """
+
+    active: Tensor
+    order: Tensor | None
+
+    def sort(self, x: Tensor, dim: int = 0) -> Tensor:
+        """Bring the images along an axis of a tensor into this order."""
+        return x if self.order is None else x.index_select(dim, self.order)
+
+    def restore(self, x: Tensor, dim: int = 0) -> Tensor:
+        """Bring the images along an axis of a tensor back into the order of the batch; the inverse of `sort`."""
+        return x if self.order is None else x.index_select(dim, self.order.argsort())
+
+
+def active_per_image(active: int | Tensor | None, latent: Tensor, num_channels: int) -> Tensor:
+    """Return the number of active channels of each image of a batch.
+
+    Args:
+        active: one number for all images, or a tensor (batch,) of integers, or None for all channels.
+        latent: (batch, ...), for the size of the batch and the device.
+        num_channels: C, all channels.
+
+    Returns:
+        (batch,), int64.
+
+    Raises:
+        ValueError: another shape, or a number outside [0, C].
+    """
+    batch = latent.shape[0]
+    if active is None:
+        active = num_channels
+    if isinstance(active, int):
+        check_active_channels(active, num_channels)
+        return torch.full((batch,), active, device=latent.device)
+    if active.shape != (batch,):
+        raise ValueError(f"active channels of shape {tuple(active.shape)}; expected ({batch},), one number an image")
+    if batch:
+        check_active_channels(int(active.min()), num_channels)
+        check_active_channels(int(active.max()), num_channels)
+    return active.to(latent.device, torch.int64)
+
+
+def images_by_active(active: int | Tensor | None, latent: Tensor, num_channels: int) -> ActiveImages:
+    """Order the images of a batch by their active channels, most first; arguments as `active_per_image`."""
+    each = active_per_image(active, latent, num_channels)
+    if not (each.diff() > 0).any():
+        return ActiveImages(each, None)
+    return ActiveImages(*each.sort(descending=True, stable=True))
+
+
+def active_mask(active: Tensor, channels: range) -> Tensor:
+    """Return which channels of a run are active in each image.
+
+    Args:
+        active: active channels of each image, (batch,), int64.
+        channels: the run of channels.
+
+    Returns:
+        (batch, channels), bool.
+    """
+    return torch.arange(channels.start, channels.stop, device=active.device) < active[:, None]
+
+
+def check_active_channels(num_active: int, num_channels: int) -> None:
+    """Check a number of active channels.
+
+    Raises:
+        ValueError: num_active outside [0, num_channels].
+    """
+    if not 0 <= num_active <= num_channels:
+        raise ValueError(f"active channels: {num_active}; this quantizer has {num_channels}")
+
+
+def check_alphabet(num_channels: int, num_symbols: int) -> None:
+    """Check the size of a quantizer.
+
+    Raises:
+        ValueError: num_symbols < 2 or num_channels < 1.
+    """
+    if num_symbols < 2:
+        raise ValueError(f"num_symbols is {num_symbols}; an alphabet has at least 2 symbols")
+    if num_channels < 1:
+        raise ValueError(f"num_channels is {num_channels}; at least 1 is needed")
+
+
+def groups_of(
+    num_channels: int, own_groups: tuple[int, ...] | None, prior_groups: tuple[int, ...] | None
+) -> tuple[int, ...]:
+    """Return the channel-conditional groups that a quantizer and its prior agree on.
+
+    Args:
+        num_channels: C, all channels.
+        own_groups: channels of each group of the quantizer; None: it has no choice of its own.
+        prior_groups: channels of each group of the prior; None: it takes any.
+
+    Returns:
+        Channels of each group, sum C.
+
+    Raises:
+        ValueError: the two differ, or do not sum to C.
+    """
+    if own_groups is not None and prior_groups is not None and own_groups != prior_groups:
+        raise ValueError(f"the quantizer has groups of {own_groups} channels and its prior of {prior_groups}")
+    groups = own_groups or prior_groups or (num_channels,)
+    if sum(groups) != num_channels or min(groups) < 1:
+        raise ValueError(f"group_sizes {list(groups)} must be positive and sum to {num_channels} channels")
+    return groups
