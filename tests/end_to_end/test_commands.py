@@ -761,7 +761,7 @@ def test_effort(run: Run, model: Path) -> None:
         assert "no photo model" in result.err
     for arguments, words in (
         (("--effort", 3), "0<=x<=2"),
-        (("--effort", 1, "--fixed-rate"), "leave one out"),
+        (("--effort", 1, "--fixed-rate"), "leave it out"),
         (("--effort", 1, "-m", model), "no photo model"),
     ):
         result = run("compress", "a.png", "-o", "a.ohm", *arguments)

@@ -206,42 +206,52 @@ def check_kodak_sizes(shapes: Sequence[tuple[int, int]]) -> None:
 def _write(comparison: "Comparison", page_images: "Sequence[PageImage]", output_dir: Path, force: bool) -> None:
     """Write plots, tables, the page and the JSON file."""
     from ohmq.evaluation.page import comparison_page
-    from ohmq.evaluation.plots import plot_rate_distortion
-    from ohmq.evaluation.results import Curve
     from ohmq.evaluation.tables import write_rows_csv
     from ohmq.utils.atomic_write import write_atomically
 
-    limit = comparison.highest_rate()
+    _write_plots(comparison, output_dir, force)
+    points = [point for codec in comparison.codecs for point in codec.points]
+    write_rows_csv(output_dir / "points.csv", points, force=force)
+    rows = [row for codec in comparison.codecs for value_rows in codec.rows for row in value_rows]
+    write_rows_csv(output_dir / "images.csv", rows, force=force)
+    write_atomically(output_dir / "comparison.json", comparison.to_json().encode(), force=force)
+    page = comparison_page(comparison, page_images)
+    write_atomically(output_dir / "comparison.html", page, force=force)
 
-    def within(curve: Curve) -> Curve | None:
-        points = [(r, q) for r, q in zip(curve.rates_bpp, curve.psnr_db, strict=True) if r <= limit]
-        if not points:
-            return None
-        rates, quality = zip(*points, strict=True)
-        return Curve(curve.name, curve.label, rates, quality, curve.rate, curve.source)
 
-    title = f"{comparison.data}, {len(comparison.sizes)} images"
-    measured = [codec.curve() for codec in comparison.codecs]
-    plots = [("psnr", "PSNR in dB", [*measured, *comparison.references])]
+def _write_plots(comparison: "Comparison", output_dir: Path, force: bool) -> None:
+    """Draw PSNR and, if it was measured on every image, MS-SSIM over the rate."""
+    from ohmq.evaluation.plots import plot_rate_distortion
+
+    plots = [("psnr", "PSNR in dB", [*(codec.curve() for codec in comparison.codecs), *comparison.references])]
     if not any(math.isnan(point.ms_ssim) for codec in comparison.codecs for point in codec.points):
         label = "MS-SSIM in dB, −10 log₁₀(1 − MS-SSIM)"
         plots.append(("ms_ssim", label, [codec.curve("ms_ssim_db") for codec in comparison.codecs]))
     else:
         for name in SIMILARITY_FILES:  # These would be files of an earlier comparison.
             (output_dir / name).unlink(missing_ok=True)
+    limit_bpp = comparison.highest_rate()
     for name, label, curves in plots:
-        cropped = [curve for curve in map(within, curves) if curve]
-        dotted = {curve.name for curve in cropped} & {curve.name for curve in comparison.references}
+        cropped = [curve for curve in (_up_to_rate(curve, limit_bpp) for curve in curves) if curve]
         for extension in ("png", "svg"):
-            path = output_dir / f"{name}.{extension}"
-            x_label = "rate of the whole file in bits per pixel"
-            plot_rate_distortion(cropped, path, title=title, x_label=x_label, y_label=label, dotted=dotted, force=force)
-    write_rows_csv(output_dir / "points.csv", [p for codec in comparison.codecs for p in codec.points], force=force)
-    rows = [row for codec in comparison.codecs for value_rows in codec.rows for row in value_rows]
-    write_rows_csv(output_dir / "images.csv", rows, force=force)
-    write_atomically(output_dir / "comparison.json", comparison.to_json().encode(), force=force)
-    page = comparison_page(comparison, page_images)
-    write_atomically(output_dir / "comparison.html", page, force=force)
+            plot_rate_distortion(
+                cropped,
+                output_dir / f"{name}.{extension}",
+                title=f"{comparison.data}, {len(comparison.sizes)} images",
+                x_label="rate of the whole file in bits per pixel",
+                y_label=label,
+                dotted={curve.name for curve in cropped} & {curve.name for curve in comparison.references},
+                force=force,
+            )
+
+
+def _up_to_rate(curve: "Curve", limit_bpp: float) -> "Curve | None":
+    """Keep the points of a curve up to a rate; None if there are none."""
+    points = [(r, q) for r, q in zip(curve.rates_bpp, curve.psnr_db, strict=True) if r <= limit_bpp]
+    if not points:
+        return None
+    rates_bpp, psnr_db = zip(*points, strict=True)
+    return replace(curve, rates_bpp=rates_bpp, psnr_db=psnr_db)
 
 
 def _print(comparison: "Comparison") -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Decompress:
     """Decompression of the file of a job. It is picklable; each process that gets it loads the model itself."""
 
@@ -142,15 +142,15 @@ def command(
     if runtime == "onnx" and model is None:
         raise click.UsageError("--runtime onnx needs --model: a folder that ohmq export --onnx wrote")
     work = _Decompress(
-        model,
-        runtime,
-        channels,
-        progressive is not None,
-        allow_truncated,
-        flatten,
-        max_pixels,
-        force,
-        compiled_for(compiled, jobs, processes),
+        model=model,
+        runtime=runtime,
+        channels=channels,
+        progressive=progressive is not None,
+        allow_truncated=allow_truncated,
+        flatten=flatten,
+        max_pixels=max_pixels,
+        force=force,
+        compiled=compiled_for(compiled, jobs, processes),
     )
     _ = work.chosen_codec  # A wrong model is reported once, not for each file.
 

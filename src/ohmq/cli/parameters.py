@@ -76,7 +76,7 @@ def command(
         assert shown is not None
         symbols = str(config.num_symbols) if config.quantizer == "ohm" else "any"
         values = (shown.encoder, shown.decoder, shown.quantizer, shown.prior, shown.temperatures, shown.total)
-        head = (str(config.to_dict()["family"]), config.quantizer, str(config.channels_max), symbols)
+        head = (config.family, config.quantizer, str(config.channels_max), symbols)
         table.append((*head, *(f"{value:,}" for value in values)))  # type: ignore[arg-type]
     widths = [max(len(row[column]) for row in table) for column in range(len(titles))]
     for row in table:

@@ -89,9 +89,8 @@ def suited_images(codec: Codec, images: Images) -> Images:
         return images
     for name, pixels in images:
         if (pixels != pixels[..., :1]).any():
-            family = codec.config.to_dict()["family"]
             raise ConfigError(
-                f"{codec.name} (family {family}) codes grey images and {name} is in colour; compare with a model of "
+                f"{codec.name} (family {codec.config.family}) codes grey images and {name} is in colour; compare with a model of "
                 "colour images, such as --model photo, or give grey images"
             )
     return [(name, np.ascontiguousarray(pixels[..., 0])) for name, pixels in images]
@@ -130,27 +129,55 @@ def compare_codecs(
     if not images or not channels or min(channels) < 1:
         raise ValueError(f"{len(images)} images at {list(channels)} channels; expected at least one of each")
     check_classic(classic)
-    results = []
     with one_thread():
-        evaluate_images(codec, images[:1], channels[:1], similarity=False, effort=effort)
-        table = []
-        for name, pixels in images:
-            rows = evaluate_images(codec, [(name, pixels)], channels, effort=effort)
-            table.append([_model_row(rows[n][0], n, pixels) for n in channels])
-            progress(1)
-        settings = f"{codec.config.to_dict()['family']} family, id {codec.model_id.hex()}"
-        settings += f", effort {codec.effort_for(effort)}" if codec.config.supports_rdoq else ""
-        results.append(_result(MODEL, f"ohmq {codec.name}", settings, channels, table, images))
+        results = [_measure_model(codec, images, channels, effort, progress)]
         for name in classic:
-            classic_codec = CLASSIC_CODECS[name]
-            qualities = spread(classic_codec.qualities, rates)
-            code_named_image(name, *images[0], qualities[0])
-            table = []
-            for image, pixels in images:
-                table.append([_classic_row(name, image, pixels, quality) for quality in qualities])
-                progress(1)
-            results.append(_result(name, classic_codec.label, classic_codec.settings, qualities, table, images))
+            qualities = spread(CLASSIC_CODECS[name].qualities, rates)
+            results.append(_measure_classic(name, images, qualities, progress))
     return tuple(results)
+
+
+def _measure_model(
+    codec: Codec, images: Images, channels: Sequence[int], effort: int | None, progress: Callable[[int], Any]
+) -> CodecResult:
+    """Measure the model; the first image is coded once more before, without being counted."""
+    evaluate_images(codec, images[:1], channels[:1], similarity=False, effort=effort)
+    image_rows = []
+    for name, pixels in images:
+        rows = evaluate_images(codec, [(name, pixels)], channels, effort=effort)
+        image_rows.append([_model_row(rows[count][0], count, pixels) for count in channels])
+        progress(1)
+    settings = f"{codec.config.family} family, id {codec.model_id.hex()}"
+    settings += f", effort {codec.effort_for(effort)}" if codec.config.supports_rdoq else ""
+    value_rows = tuple(zip(*image_rows, strict=True))
+    return CodecResult(
+        name=MODEL,
+        label=f"ohmq {codec.name}",
+        settings=settings,
+        values=tuple(channels),
+        rows=value_rows,
+        points=tuple(_mean_point(rows, images) for rows in value_rows),
+    )
+
+
+def _measure_classic(
+    name: str, images: Images, qualities: Sequence[float], progress: Callable[[int], Any]
+) -> CodecResult:
+    """Measure a classic codec; the first image is coded once more before, without being counted."""
+    code_named_image(name, *images[0], qualities[0])
+    image_rows = []
+    for image, pixels in images:
+        image_rows.append([_classic_row(name, image, pixels, quality) for quality in qualities])
+        progress(1)
+    value_rows = tuple(zip(*image_rows, strict=True))
+    return CodecResult(
+        name=name,
+        label=CLASSIC_CODECS[name].label,
+        settings=CLASSIC_CODECS[name].settings,
+        values=tuple(qualities),
+        rows=value_rows,
+        points=tuple(_mean_point(rows, images) for rows in value_rows),
+    )
 
 
 def _model_row(row: Any, channels: int, pixels: Pixels) -> CodedRow:
@@ -212,35 +239,28 @@ def measure_file(pixels: Pixels, decoded: Pixels, num_bytes: int) -> FileMeasure
     return FileMeasures(bpp, min(psnr_db(pixels, decoded), EXACT_DB), float(ms_ssim(*planes)[0]))
 
 
-def _result(
-    name: str, label: str, settings: str, values: Sequence[float], table: Sequence[Sequence[CodedRow]], images: Images
-) -> CodecResult:
+def _mean_point(rows: Sequence[CodedRow], images: Images) -> CodedPoint:
+    """Summarise one setting over all images: means of rate and quality, medians of the times for a million pixels."""
     mpixels = [pixels.shape[0] * pixels.shape[1] / 1e6 for _, pixels in images]
-    rows = tuple(zip(*table, strict=True))  # by value
-    points = []
-    for value_rows in rows:
-        bpp, psnr, similarity = (
-            math.fsum(getattr(row, column) for row in value_rows) / len(value_rows)
-            for column in ("file_bpp", "psnr_db", "ms_ssim")
-        )
-        encode, decode = (
-            statistics.median(getattr(row, column) / size for row, size in zip(value_rows, mpixels, strict=True))
-            for column in ("encode_s", "decode_s")
-        )
-        points.append(
-            CodedPoint(
-                name,
-                value_rows[0].setting,
-                bpp,
-                psnr,
-                similarity,
-                _similarity_db(similarity),
-                float(encode),
-                float(decode),
-            )
-        )
-    return CodecResult(name, label, settings, tuple(values), rows, tuple(points))
+    bpp, psnr, similarity = (
+        math.fsum(getattr(row, column) for row in rows) / len(rows) for column in ("file_bpp", "psnr_db", "ms_ssim")
+    )
+    encode, decode = (
+        statistics.median(getattr(row, column) / size for row, size in zip(rows, mpixels, strict=True))
+        for column in ("encode_s", "decode_s")
+    )
+    return CodedPoint(
+        codec=rows[0].codec,
+        setting=rows[0].setting,
+        file_bpp=bpp,
+        psnr_db=psnr,
+        ms_ssim=similarity,
+        ms_ssim_db=_similarity_db(similarity),
+        encode_s_per_mpixel=float(encode),
+        decode_s_per_mpixel=float(decode),
+    )
 
 
 def _similarity_db(similarity: float) -> float:
+    """Convert an MS-SSIM to dB; NaN stays NaN."""
     return similarity if math.isnan(similarity) else -10 * math.log10(max(1 - similarity, 10 ** (-EXACT_DB / 10)))

@@ -103,15 +103,15 @@ def _run(path: Path) -> Run:
         model = options["model"]
         planned = record.get("epochs_of_the_file", options["epochs"])
         return Run(
-            path,
-            result,
-            model["family"],
-            model["quantizer"],
-            model["channels_min"],
-            model["channels_max"],
-            tuple(options["lambdas"]),
-            bool(record.get("fixed_rate", False)),
-            "" if options["epochs"] == planned else f" ({options['epochs']} epochs)",
+            path=path,
+            result=result,
+            family=model["family"],
+            quantizer=model["quantizer"],
+            channels_min=model["channels_min"],
+            channels_max=model["channels_max"],
+            lambdas=tuple(options["lambdas"]),
+            fixed_rate=bool(record.get("fixed_rate", False)),
+            note="" if options["epochs"] == planned else f" ({options['epochs']} epochs)",
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} does not say how its model was trained ({type(error).__name__}: {error})") from error

@@ -11,7 +11,10 @@ from ohmq.models.config import FAMILIES, ModelConfig, PhotoConfig
 from ohmq.models.openimages import ChannelNorm
 from ohmq.models.priors.static import StaticPrior
 
-__all__ = ["PUBLISHED_CHANNELS", "Counts", "Parts", "count_parameters", "variants"]
+__all__ = ["PUBLISHED_CHANNELS", "PUBLISHED_FAMILIES", "Counts", "Parts", "count_parameters", "variants"]
+
+PUBLISHED_FAMILIES = ("mnist", "openimages")
+"""Families of the published networks."""
 
 PUBLISHED_CHANNELS = {"mnist": (8, 16, 32), "openimages": (480,), "photo": (PhotoConfig().channels_max,)}
 """Numbers of channels C of the published runs, by family; for the photo codec its default."""
@@ -102,7 +105,7 @@ def count_parameters(config: ModelConfig) -> Counts:
         _count(part) for part in (model.analysis_transform, model.synthesis_transform, model.quantizer)
     )
     ours = Parts(encoder, decoder, quantizer, prior, temperatures, _count(model))
-    if isinstance(config, PhotoConfig):
+    if config.family not in PUBLISHED_FAMILIES:
         return Counts(ours, None)
     last, first = _last_layer(model.analysis_transform), _first_layer(model.synthesis_transform)
     moved = Parts(encoder - last, decoder - first, quantizer + last + first, prior, temperatures, ours.total)
