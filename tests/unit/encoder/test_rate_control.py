@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import ohmq
+from ohmq import loading
 from ohmq.bitstream.psnr_table import psnr_table
 from ohmq.bitstream.reader import read_header, read_ohm
 from ohmq.bitstream.truncate import truncate_ohm
@@ -275,7 +276,14 @@ def test_losses_are_warnings(photo_codec: Codec) -> None:
     assert np.asarray(photo_codec.decompress(data)).mean() > 200
 
 
-def test_the_codec_of_a_file(photo_codec: Codec, context_codec: Codec, crop: Image.Image, digit: Image.Image) -> None:
+def test_the_codec_of_a_file(
+    photo_codec: Codec,
+    context_codec: Codec,
+    crop: Image.Image,
+    digit: Image.Image,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loading, "_REGISTRY", loading.ModelRegistry())  # other tests register models
     data = photo_codec.compress(crop, channels=6)
     assert load_for(data).model_id == photo_codec.model_id
     assert load_for(data[:200]) is load_for(data)
