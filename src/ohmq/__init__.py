@@ -4,7 +4,7 @@ Example:
     >>> import ohmq
     >>> codec = ohmq.load("mnist-ohm")                    # doctest: +SKIP
     >>> data = codec.compress(image, fraction=0.5)        # doctest: +SKIP
-    >>> picture = codec.decompress(data)                  # doctest: +SKIP
+    >>> image = codec.decompress(data)                    # doctest: +SKIP
 """
 
 import importlib

@@ -35,7 +35,7 @@ class OhmImageFile(ImageFile.ImageFile):
     ``size`` and ``mode`` ("L", "LA", "RGB" or "RGBA") come from the header. ``info`` has "model_id" (8 hexadecimal digits),
     "channels", "layers", "fixed_rate" and "tile" (0: one piece), and "exif", "icc_profile" and "xmp" if the file has them.
     A file that ends early is an `OSError` when its pixels are loaded, or, with ``ImageFile.LOAD_TRUNCATED_IMAGES``, the
-    picture of its whole layers.
+    image of its whole layers.
     """
 
     format = FORMAT
@@ -77,7 +77,7 @@ class OhmImageFile(ImageFile.ImageFile):
         return self.fp.read()
 
     def load(self) -> Any:
-        """Decode the picture, the first time.
+        """Decode the image, the first time.
 
         Raises:
             OSError: a damaged file, or one whose model is not at hand.
@@ -85,14 +85,14 @@ class OhmImageFile(ImageFile.ImageFile):
         if self._pending:
             data = self._whole()
             try:
-                picture = load_for(data).decompress(
+                decoded = load_for(data).decompress(
                     data, allow_truncated=ImageFile.LOAD_TRUNCATED_IMAGES, max_pixels=MAX_SIDE**2
                 )
             except TruncatedFileError as error:
                 raise OSError(f"image file is truncated: {error}") from error
             except OhmqError as error:
                 raise OSError(str(error)) from error
-            self.im, self.readonly, self._pending = picture.im, 0, False
+            self.im, self.readonly, self._pending = decoded.im, 0, False
             if self._exclusive_fp and self.fp is not None:
                 self.fp.close()
             self.fp = None

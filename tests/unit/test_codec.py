@@ -35,7 +35,7 @@ def test_round_trip(codec: Codec, digit: Image.Image) -> None:
 
 
 @pytest.mark.parametrize("fixed_rate", [False, True])
-def test_every_cut_is_the_picture_of_fewer_channels(codec: Codec, digit: Image.Image, fixed_rate: bool) -> None:
+def test_every_cut_is_the_image_of_fewer_channels(codec: Codec, digit: Image.Image, fixed_rate: bool) -> None:
     whole = codec.compress(digit, fixed_rate=fixed_rate)
     for number, channels in enumerate(codec.cut_points, start=1):
         cut = truncate_ohm(whole, num_layers=number)

@@ -1,4 +1,4 @@
-"""Large pictures in tiles, tried on small ones: small windows, small tiles."""
+"""Large images in tiles, tried on small ones: small windows, small tiles."""
 
 import copy
 import io
@@ -79,7 +79,7 @@ def test_the_last_tiles_may_be_one_position_wide(codec: Codec) -> None:
 
 
 def test_every_tile_is_coded_on_its_own(codec: Codec) -> None:
-    """A tile's payload is that of a picture that is nothing but the tile."""
+    """A tile's payload is that of an image that consists of the tile alone."""
     symbols = codec.analyse(photo_picture(96, 96, 2), tile=4)
     file = read_ohm(codec.encode(symbols, codec.num_channels))
     for number, place in enumerate(windows(6, 6, 4)):
@@ -97,11 +97,11 @@ def test_cutting_and_growing(codec: Codec, fixed_rate: bool) -> None:
     data = codec.compress(image, tile=2, fixed_rate=fixed_rate)
     grown = list(codec.decompress_progressive(io.BytesIO(data)))
     assert len(grown) == len(codec.cut_points)
-    for number, (channels, picture) in enumerate(zip(codec.cut_points, grown, strict=True), start=1):
+    for number, (channels, decoded) in enumerate(zip(codec.cut_points, grown, strict=True), start=1):
         cut = truncate_ohm(data, num_layers=number)
         assert cut == codec.compress(image, channels=channels, tile=2, fixed_rate=fixed_rate)
-        assert np.array_equal(codec.decompress(cut), picture)
-        assert np.array_equal(codec.decompress(data, channels=channels), picture)
+        assert np.array_equal(codec.decompress(cut), decoded)
+        assert np.array_equal(codec.decompress(data, channels=channels), decoded)
     before = codec.decompress(data, channels=codec.cut_points[-2])
     assert np.array_equal(codec.decompress(data[:-1], allow_truncated=True), before)
     with pytest.raises(TruncatedFileError):
@@ -126,7 +126,7 @@ def test_targets(codec: Codec) -> None:
         codec.compress(image, psnr=90, tile=2)
 
 
-def test_large_pictures_are_coded_in_tiles_by_themselves(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_are_tiled_by_default(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     image = photo_picture(64, 48, 6)
     assert read_header(codec.compress(image)).tile == 0
     before = codec.compress(image)
@@ -138,7 +138,7 @@ def test_large_pictures_are_coded_in_tiles_by_themselves(codec: Codec, monkeypat
     shown = codec.decompress(before)  # in one piece, but shown window by window
     monkeypatch.undo()
     assert same_picture(shown, codec.decompress(before))
-    digits = make_codec("context")  # has tiles of its own, of any picture
+    digits = make_codec("context")  # codes patches of its own size
     monkeypatch.setattr(windowed, "TILE_ABOVE", 0)
     assert read_header(digits.compress(Image.new("L", (40, 30)))).tile == 0
 
@@ -226,7 +226,7 @@ def test_a_layer_of_unknown_reach_is_refused() -> None:
     assert Window(4, 0, 8, 3).within(Window(2, 0, 9, 5)) == (2, 0, 6, 3)
 
 
-def test_progress_is_told_to_who_watches(codec: Codec) -> None:
+def test_progress_is_reported_to_the_watcher(codec: Codec) -> None:
     told: list[tuple[str, int, int]] = []
     image = photo_picture(70, 60, 2)
     with watch(lambda *step: told.append(step)):
@@ -239,10 +239,10 @@ def test_progress_is_told_to_who_watches(codec: Codec) -> None:
 
 def test_pillow(codec: Codec, tmp_path: Path) -> None:
     pillow_plugin.register_model(codec)
-    picture = photo_picture(50, 40, 2)
-    picture.save(tmp_path / "a.ohm", model=codec, tile=2)
+    image = photo_picture(50, 40, 2)
+    image.save(tmp_path / "a.ohm", model=codec, tile=2)
     data = (tmp_path / "a.ohm").read_bytes()
-    assert data == codec.compress(picture, tile=2)
+    assert data == codec.compress(image, tile=2)
     with Image.open(tmp_path / "a.ohm") as opened:
         assert (opened.size, opened.mode, opened.info["tile"]) == ((40, 50), "RGB", 2)
         assert np.array_equal(copy.copy(opened), codec.decompress(data))

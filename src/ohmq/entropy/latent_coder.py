@@ -30,7 +30,7 @@ class EncodedLatent(NamedTuple):
     """Payloads of one image.
 
     Attributes:
-        payloads: indexed [layout][layer].
+        payloads: indexed ``[layout][layer]``.
         symbols: what was coded, (patches, h, w, C); None if it was not kept.
     """
 
@@ -49,7 +49,7 @@ class _BlockCoder(Protocol):
     """Codes a block of the latent: a tile, or all of it."""
 
     def encode(self, source: SymbolSource, layouts: Sequence[Sequence[int]]) -> list[list[bytes]]:
-        """Return payloads, indexed [layout][layer]."""
+        """Return payloads, indexed ``[layout][layer]``."""
 
     def decoder(self, shape: Sequence[int], known: Array | None) -> _BlockDecoder:
         """Start decoding a block (patches, h, w) whose leading channels may be known, (patches, h, w, channels)."""
@@ -89,7 +89,7 @@ class _FixedRateCoder:
 
 
 class _FixedRateDecoder:
-    """Unpacks the layers of a block of so many ``rows`` from channel ``first`` on."""
+    """Unpacks the layers of a block of ``rows`` rows, beginning at channel ``first``."""
 
     def __init__(self, alphabets: NDArray[np.int64], rows: int, first: int) -> None:
         self._alphabets, self._rows, self._channel = alphabets, rows, first
@@ -181,7 +181,7 @@ class LatentCoder:
         return self._block.decoder((len(values), *block.shape), known)
 
     def split(self, payloads: Sequence[bytes], count: int) -> list[list[bytes]]:
-        """Split payloads of layers into those of ``count`` blocks, indexed [block][layer]."""
+        """Split payloads of layers into those of ``count`` blocks, indexed ``[block][layer]``."""
         parts = [split_tiles(payload, count) if self.tile else [payload] for payload in payloads]
         return [list(layers) for layers in zip(*parts, strict=True)]
 

@@ -92,7 +92,7 @@ class EncodedBatch(NamedTuple):
     """Payloads and statistics of an encoded batch.
 
     Attributes:
-        payloads: indexed [layout][image][layer].
+        payloads: indexed ``[layout][image][layer]``.
         ideal_bits: -log2 p of the symbols of each image and channel, (images, channels), in bits; zero if not measured.
         seconds: time that each layout took for all images, tables included, (layouts,).
     """

@@ -278,7 +278,7 @@ def evaluate_unquantized(
         progress: called with the number of images done since the last call.
 
     Raises:
-        UnsupportedImageError: pictures that are not whole tiles.
+        UnsupportedImageError: images that are not whole patches.
     """
     height, width = images[0][1].shape[:2]
     if model.config.patch_shape(height, width) != (height, width):

@@ -29,7 +29,7 @@ def verify_layers(
         prior: the integer prior.
         symbols: (images, patches, h, w, C).
         layouts: for each, the channels at which its layers end, ascending.
-        payloads: from `ohmq.entropy.layers.encode_layers`, indexed [layout][image][layer].
+        payloads: from `ohmq.entropy.layers.encode_layers`, indexed ``[layout][image][layer]``.
         kernels: inner loops; default: numpy.
 
     Returns:

@@ -54,7 +54,7 @@ def photo() -> Image.Image:
         return image.convert("RGB").crop((60, 40, 316, 232))
 
 
-def test_without_a_price_symbols_are_the_nearest(model: PhotoModel) -> None:
+def test_with_lambda_zero_symbols_are_the_nearest(model: PhotoModel) -> None:
     free = copy.deepcopy(model)
     free.quantizer.bit_price.zero_()
     codec = Codec(freeze(free, "free"))
@@ -120,7 +120,7 @@ def test_training_sees_what_is_coded(model: PhotoModel, codec: Codec) -> None:
         assert ours == pytest.approx(theirs, rel=0.05)
 
 
-def test_the_price_falls_with_the_channels_and_pays(codec: Codec, shipped: Codec, photo: Image.Image) -> None:
+def test_lambda_falls_with_the_channels_and_pays(codec: Codec, shipped: Codec, photo: Image.Image) -> None:
     assert (np.diff(codec.transforms.quantizer["bit_price"]) <= 0).all()
     curves = []
     for source in (shipped.analyse(photo), shipped.latent(photo)):
@@ -151,7 +151,7 @@ def test_sizes_are_kept(codec: Codec, layers: int | None) -> None:
 
 
 def test_qualities_are_kept(shipped: Codec, photo: Image.Image) -> None:
-    """The picture is good enough, and no better than at the next cut point or end of a group."""
+    """The image is good enough, and no better than at the next cut point or end of a group."""
     latent = shipped.latent(photo)
 
     def quality(count: int) -> float:
@@ -237,7 +237,7 @@ def test_evaluation_is_of_the_files_that_compress_writes(codec: Codec) -> None:
     assert fixed.file_bpp == 8 * len(file) / (48 * 64)
 
 
-def test_models_without_a_price(codec: Codec, tmp_path: Path) -> None:
+def test_models_without_rdoq(codec: Codec, tmp_path: Path) -> None:
     older = Codec(load_model(GOLDEN / "photo.safetensors"))
     assert not older.config.supports_rdoq
     image = photo_picture(40, 50, 1)
@@ -256,7 +256,7 @@ def test_models_without_a_price(codec: Codec, tmp_path: Path) -> None:
     assert dataclasses.replace(codec.config, supports_rdoq=False).to_dict().keys() < codec.config.to_dict().keys()
 
 
-def test_plans_that_do_not_fit_one_choice(codec: Codec) -> None:
+def test_layouts_that_need_more_than_one_pass(codec: Codec) -> None:
     latent = codec.latent(photo_picture(32, 32, 1)).values[None]
     odd = next(n for n in range(1, 24) if not codec.prior.aligned([n]))  # type: ignore[union-attr]
     with pytest.raises(ValueError, match="RDOQ chooses symbols in a single pass"):

@@ -48,7 +48,7 @@ def test_block_coefficients_are_the_transform_of_the_model() -> None:
     assert found == pytest.approx(expected.permute(0, 2, 3, 1).numpy(), abs=1e-4)
 
 
-def test_what_quantization_alone_explains_moves_nothing() -> None:
+def test_error_that_quantization_explains_moves_nothing() -> None:
     rng = np.random.default_rng(1)
     latent, left, other = rng.standard_normal((3, 4, 5, 6)).astype(np.float32)
     for part in (0.0, 0.8, -2.0):
@@ -59,7 +59,7 @@ def test_what_quantization_alone_explains_moves_nothing() -> None:
     assert moved == pytest.approx(latent + 0.25 * other, abs=1e-5)
 
 
-def test_the_quick_choice_is_the_cheapest_symbol_of_one_table_a_channel() -> None:
+def test_choice_without_context_minimises_the_cost_with_one_table_a_channel() -> None:
     codec = make_codec("photo")
     prior = codec.prior
     assert isinstance(prior, IntegerTabulatedPrior)
@@ -89,7 +89,7 @@ def test_the_quick_choice_is_the_cheapest_symbol_of_one_table_a_channel() -> Non
         assert left.reshape(rest.shape) == pytest.approx(rest, abs=1e-3)
 
 
-def test_the_picture_of_codewords_is_that_of_their_symbols(codec: Codec, crop: Image.Image) -> None:
+def test_codewords_synthesise_to_the_image_of_their_symbols(codec: Codec, crop: Image.Image) -> None:
     latent = codec.latent(crop).values[None]
     for count in (41, 678):
         quick = codec.encoder.refiner.rdoq(latent, count)
@@ -142,7 +142,7 @@ def test_targets_are_kept(codec: Codec, crop: Image.Image) -> None:
             codec.compress(crop, effort=1, **target)  # type: ignore[arg-type]
 
 
-def test_a_quality_that_only_an_effort_reaches(codec: Codec, crop: Image.Image) -> None:
+def test_a_quality_that_only_refinement_reaches(codec: Codec, crop: Image.Image) -> None:
     plain, found = (codec.compress(crop, effort=effort) for effort in (0, 2))
     best, better = (psnr_db(np.asarray(crop), np.asarray(codec.decompress(data))) for data in (plain, found))
     goal = (best + better) / 2 + 0.1
@@ -152,7 +152,7 @@ def test_a_quality_that_only_an_effort_reaches(codec: Codec, crop: Image.Image) 
 
 
 def test_window_by_window(codec: Codec, crop: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts of a picture are moved nearly as in the whole picture: the factor of what quantization explains is their own."""
+    """Windows are refined nearly as the whole image: only the factor of the explained error is their own."""
     count = codec.cut_points[7]
     whole = codec.latent(crop, effort=1)
     moved = codec.encoder.refiner.refine(whole, count) - whole.values
@@ -168,7 +168,7 @@ def test_window_by_window(codec: Codec, crop: Image.Image, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("size", [(1, 1), (300, 2)])
-def test_any_size_transparency_and_flat_pictures(codec: Codec, size: tuple[int, int]) -> None:
+def test_any_size_transparency_and_flat_images(codec: Codec, size: tuple[int, int]) -> None:
     flat = Image.new("RGB", size, (120, 130, 140))
     noisy = photo_picture(size[1], size[0], 2)
     noisy.putalpha(photo_picture(size[1], size[0], 3).convert("L"))
@@ -208,7 +208,7 @@ def test_one_step_is_the_default(codec: Codec, crop: Image.Image) -> None:
     assert make_codec("context").effort_for(None) == 0
 
 
-def test_efforts_that_cannot_be_made(codec: Codec, crop: Image.Image) -> None:
+def test_impossible_efforts_are_refused(codec: Codec, crop: Image.Image) -> None:
     for effort in (-1, len(STEPS) + 1):
         with pytest.raises(ValueError, match=f"effort is {effort}; it must be 0 to 2"):
             codec.compress(crop, effort=effort)
