@@ -9,11 +9,13 @@ from PIL import Image
 from support.small_models import CONFIGS, make_codec
 
 from ohmq.codec import Codec
+from ohmq.loading import load
 
 # A shell's background jobs ignore Ctrl-C and hand that on to what they start; tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DIGITS = Path(__file__).parents[1] / "examples" / "digits"
+PHOTOS = Path(__file__).parents[1] / "examples" / "photos"
 
 
 @pytest.fixture(scope="session", params=sorted(CONFIGS))
@@ -26,6 +28,19 @@ def codec(request: pytest.FixtureRequest) -> Codec:
 def context_codec() -> Codec:
     """A model with a context prior."""
     return make_codec("context")
+
+
+@pytest.fixture(scope="session")
+def photo_codec() -> Codec:
+    """The pretrained photo model."""
+    return load("photo")
+
+
+@pytest.fixture(scope="session")
+def crop() -> Image.Image:
+    """A piece of a photograph whose sides are no multiples of 16."""
+    with Image.open(PHOTOS / "chelsea.png") as image:
+        return image.convert("RGB").crop((100, 60, 219, 131))
 
 
 @pytest.fixture(scope="session")

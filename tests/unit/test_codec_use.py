@@ -2,7 +2,6 @@
 
 import threading
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,20 +11,6 @@ from PIL import Image
 from ohmq.codec import Codec
 from ohmq.imaging.convert import ImageConversionWarning
 from ohmq.loading import load
-
-PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
-
-
-@pytest.fixture(scope="module")
-def photo_codec() -> Codec:
-    return load("photo")
-
-
-@pytest.fixture(scope="module")
-def crop() -> Image.Image:
-    """A piece of a photograph whose sides are no multiples of 16."""
-    with Image.open(PHOTOS / "chelsea.png") as image:
-        return image.convert("RGB").crop((100, 60, 219, 131))
 
 
 def test_batches(context_codec: Codec, digits: list[Image.Image]) -> None:

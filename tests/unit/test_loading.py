@@ -1,7 +1,5 @@
 """The registry of models: the codec of a file."""
 
-from pathlib import Path
-
 import pytest
 from PIL import Image
 
@@ -11,21 +9,7 @@ from ohmq.bitstream.reader import read_ohm
 from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.codec import Codec
 from ohmq.errors import NotOhmFileError
-from ohmq.loading import load, load_for
-
-PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
-
-
-@pytest.fixture(scope="module")
-def photo_codec() -> Codec:
-    return load("photo")
-
-
-@pytest.fixture(scope="module")
-def crop() -> Image.Image:
-    """A piece of a photograph whose sides are no multiples of 16."""
-    with Image.open(PHOTOS / "chelsea.png") as image:
-        return image.convert("RGB").crop((100, 60, 219, 131))
+from ohmq.loading import load_for
 
 
 def test_the_codec_of_a_file(

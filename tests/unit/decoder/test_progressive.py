@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -10,21 +9,6 @@ from PIL import Image
 from ohmq.bitstream.reader import read_header
 from ohmq.codec import Codec
 from ohmq.errors import BitstreamError, ChecksumError, NotOhmFileError, TruncatedFileError
-from ohmq.loading import load
-
-PHOTOS = Path(__file__).parents[3] / "examples" / "photos"
-
-
-@pytest.fixture(scope="module")
-def photo_codec() -> Codec:
-    return load("photo")
-
-
-@pytest.fixture(scope="module")
-def crop() -> Image.Image:
-    """A piece of a photograph whose sides are no multiples of 16."""
-    with Image.open(PHOTOS / "chelsea.png") as image:
-        return image.convert("RGB").crop((100, 60, 219, 131))
 
 
 def pieces(data: bytes, size: int) -> Iterator[bytes]:

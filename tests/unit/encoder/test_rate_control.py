@@ -1,7 +1,5 @@
 """Rate control: targets of size and quality, with each kind of small model and with photo."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,22 +10,7 @@ from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.codec import Codec
 from ohmq.entropy import latent_coder
 from ohmq.errors import UnreachableTargetError
-from ohmq.loading import load
 from ohmq.metrics import psnr_db
-
-PHOTOS = Path(__file__).parents[3] / "examples" / "photos"
-
-
-@pytest.fixture(scope="module")
-def photo_codec() -> Codec:
-    return load("photo")
-
-
-@pytest.fixture(scope="module")
-def crop() -> Image.Image:
-    """A piece of a photograph whose sides are no multiples of 16."""
-    with Image.open(PHOTOS / "chelsea.png") as image:
-        return image.convert("RGB").crop((100, 60, 219, 131))
 
 
 def files_at_cuts(codec: Codec, image: Image.Image, **arguments: object) -> list[bytes]:
