@@ -125,7 +125,12 @@ def evaluate_set(
         model_id=frozen.model_id.hex(),
         data=title,
         points=tuple(points),
-        extra={"training": frozen.provenance, **settings, **(extra or {})},
+        extra={
+            "training": frozen.provenance,
+            "transforms_id": frozen.transforms_id.hex(),
+            **settings,
+            **(extra or {}),
+        },
     )
     return Evaluation(result, rows, title)
 
