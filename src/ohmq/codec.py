@@ -128,7 +128,15 @@ class Codec:
         return self.compress_prepared(prepared, options).data
 
     def compress_prepared(self, image: Image.Image, options: EncodeOptions) -> CompressedImage:
-        """Compress an image that `prepare` gave; errors as `compress`."""
+        """Compress an image that `prepare` gave; errors as `compress`.
+
+        Args:
+            image: image from `prepare`.
+            options: options of the encoder.
+
+        Returns:
+            The file, its number of channels and, if it was measured, its PSNR.
+        """
         effort = options.effort_for(self.config, self.name)
         colours, extras = split_extras(image)
         settings = FileSettings(
@@ -204,6 +212,10 @@ class Codec:
 
     def effort_for(self, effort: int | None, fixed_rate: bool = False) -> int:
         """Return the number of refinement passes that ``effort`` means with this model; options as in `EncodeOptions`.
+
+        Args:
+            effort: number asked for; None: the default of the model.
+            fixed_rate: whether symbols are packed without entropy coding; default: no.
 
         Raises:
             ValueError: an effort out of range, or at a fixed rate.
@@ -353,9 +365,27 @@ class Codec:
         allow_truncated: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> tuple[OhmFile, Symbols]:
-        """Decode the symbols of an ``.ohm`` file; arguments and errors as `decompress`."""
+        """Decode the symbols of an ``.ohm`` file; arguments and errors as `decompress`.
+
+        Args:
+            data: the file.
+            channels: decode the layers that hold at most this number of channels; default: all.
+            allow_truncated: decode the leading whole layers of a file that ends early; default: no.
+            max_pixels: limit on width × height.
+
+        Returns:
+            The file with the layers that were decoded, and their symbols.
+        """
         return self.decoder.decode(data, channels=channels, allow_truncated=allow_truncated, max_pixels=max_pixels)
 
     def synthesise(self, symbols: Symbols, channels: int) -> Image.Image:
-        """Synthesise the image that the first ``channels`` channels of symbols stand for."""
+        """Synthesise the image that the first ``channels`` channels of symbols stand for.
+
+        Args:
+            symbols: symbols of at least ``channels`` channels.
+            channels: the number of leading channels.
+
+        Returns:
+            An image of mode "L" or "RGB".
+        """
         return self.windowed.synthesise(symbols, channels)

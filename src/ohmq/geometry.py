@@ -42,12 +42,22 @@ class Window(NamedTuple):
         return self.bottom - self.top, self.right - self.left
 
     def widened(self, halo: int, height: int, width: int) -> "Window":
-        """Return the window with ``halo`` positions more on each side, clipped to a grid of height x width."""
+        """Return the window with ``halo`` positions more on each side, clipped to a grid of height x width.
+
+        Args:
+            halo: positions to add on each side.
+            height: of the grid, in positions.
+            width: of the grid, in positions.
+        """
         top, left = max(0, self.top - halo), max(0, self.left - halo)
         return Window(top, left, min(height, self.bottom + halo), min(width, self.right + halo))
 
     def within(self, outer: "Window") -> "Window":
-        """Return the window in the coordinates of an outer window."""
+        """Return the window in the coordinates of an outer window.
+
+        Args:
+            outer: a window that contains this one.
+        """
         rows, columns = outer.top, outer.left
         return Window(self.top - rows, self.left - columns, self.bottom - rows, self.right - columns)
 

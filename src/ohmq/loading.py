@@ -60,12 +60,21 @@ class ModelRegistry:
         self._loaded: dict[tuple[str, bool | None], Codec] = {}
 
     def register(self, codec: "Codec") -> None:
-        """Decode files of this codec's model from now on."""
+        """Decode files of this codec's model from now on.
+
+        Args:
+            codec: the codec.
+        """
         with self._lock:
             self._registered[codec.model_id] = codec
 
     def named(self, source: str | Path, compiled: bool | None = None) -> "Codec":
-        """Load a model once and keep it; arguments and errors as `load`."""
+        """Load a model once and keep it; arguments and errors as `load`.
+
+        Args:
+            source: name of a pretrained model, a model file or a checkpoint.
+            compiled: as for `load`.
+        """
         key = str(source), compiled
         with self._lock:
             if key not in self._loaded:
@@ -73,7 +82,12 @@ class ModelRegistry:
             return self._loaded[key]
 
     def for_file(self, data: bytes, compiled: bool | None = None) -> "Codec":
-        """Find the registered or pretrained model of a file; arguments and errors as `load_for`."""
+        """Find the registered or pretrained model of a file; arguments and errors as `load_for`.
+
+        Args:
+            data: the file, or at least its header.
+            compiled: as for `load`; a registered codec stays as it is.
+        """
         from ohmq.model_files.pretrained import pretrained_model_ids
 
         model_id = read_header(data).model_id

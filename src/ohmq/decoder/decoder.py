@@ -72,7 +72,15 @@ class Decoder:
         return file, Symbols(latent.values, header.width, header.height, file.tile)
 
     def start(self, header: HeaderInfo, channels: int) -> LatentDecoder:
-        """Start decoding ``channels`` channels of a file with this header."""
+        """Start decoding ``channels`` channels of a file with this header.
+
+        Args:
+            header: header of the file.
+            channels: the number of channels that will be decoded.
+
+        Returns:
+            A decoder that takes the payloads of layers.
+        """
         coder = LatentCoder(
             self.prior,
             np.repeat(self.config.group_symbols, self.config.group_sizes),
@@ -84,6 +92,10 @@ class Decoder:
 
     def check_header(self, header: HeaderInfo, max_pixels: int) -> None:
         """Check that the model decodes a file.
+
+        Args:
+            header: header of the file.
+            max_pixels: limit on width × height.
 
         Raises:
             ModelMismatchError: the file was made with another model.
@@ -113,6 +125,13 @@ class Decoder:
 
 def leading_layers(header: HeaderInfo, channels: int | None) -> int:
     """Count the leading layers of a file that hold at most ``channels`` channels; None: all layers.
+
+    Args:
+        header: header of the file.
+        channels: limit on the number of channels; None: no limit.
+
+    Returns:
+        The number of layers.
 
     Raises:
         ValueError: the first layer alone holds more channels.

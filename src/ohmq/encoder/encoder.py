@@ -80,6 +80,14 @@ class Encoder:
     def encode(self, source: Source, channels: int, settings: FileSettings) -> bytes:
         """Encode the first ``channels`` channels of symbols, or RDOQ's choice for them from a latent, into a file.
 
+        Args:
+            source: symbols of at least ``channels`` channels, or a latent.
+            channels: the number of channels.
+            settings: settings of the file.
+
+        Returns:
+            The file.
+
         Raises:
             ValueError: channels out of range, or a latent at a fixed rate.
         """
@@ -159,7 +167,12 @@ class Encoder:
         return write_ohm(file)
 
     def symbols(self, source: Source, channels: int) -> Symbols:
-        """Return the symbols that are coded of the first ``channels`` channels."""
+        """Return the symbols that are coded of the first ``channels`` channels.
+
+        Args:
+            source: symbols, which are returned as they are, or a latent.
+            channels: the number of channels.
+        """
         if isinstance(source, Symbols):
             return source
         symbols = self.encode_layouts(source, [(channels,)], FileSettings(), keep=True).symbols
@@ -167,5 +180,11 @@ class Encoder:
         return symbols
 
     def psnr_db(self, original: Image.Image, symbols: Symbols, channels: int) -> float:
-        """Measure the PSNR in dB that the first ``channels`` channels decode to; see `decoded_psnr_db`."""
+        """Measure the PSNR in dB that the first ``channels`` channels decode to; see `decoded_psnr_db`.
+
+        Args:
+            original: the image, with its mask.
+            symbols: its symbols.
+            channels: the number of leading channels that are decoded.
+        """
         return decoded_psnr_db(self.windowed, original, symbols, channels)

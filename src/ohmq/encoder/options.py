@@ -84,6 +84,10 @@ class EncodeOptions:
     def merge(cls, options: "EncodeOptions | None", changes: dict[str, Any]) -> "EncodeOptions":
         """Return options with some of them changed.
 
+        Args:
+            options: options to start from; None: the defaults.
+            changes: options by name.
+
         Raises:
             TypeError: an option that does not exist.
             ValueError: as the class.
@@ -93,11 +97,19 @@ class EncodeOptions:
         return dataclasses.replace(options or cls(), **changes)
 
     def uses_rdoq(self, config: ModelConfig) -> bool:
-        """Whether a model chooses symbols by RDOQ with these options."""
+        """Whether a model chooses symbols by RDOQ with these options.
+
+        Args:
+            config: configuration of the model.
+        """
         return config.supports_rdoq and not self.fixed_rate
 
     def effort_for(self, config: ModelConfig, name: str) -> int:
         """Return the number of refinement passes with a model.
+
+        Args:
+            config: configuration of the model.
+            name: of the model, for messages.
 
         Raises:
             ConfigError: an effort, and a model without RDOQ; ``name`` is its name.
@@ -111,11 +123,19 @@ class EncodeOptions:
     def channel_count(self, config: ModelConfig) -> int:
         """Return the number of channels that fraction or channels ask of a model; all of them if neither is given.
 
+        Args:
+            config: configuration of the model.
+
         Raises:
             ValueError: a number that the model does not have.
         """
         return config.channel_count(self.fraction, self.channels)
 
     def byte_limit(self, width: int, height: int) -> int | None:
-        """Return the largest size in bytes that bpp or max_bytes allow for an image; None: no limit."""
+        """Return the largest size in bytes that bpp or max_bytes allow for an image; None: no limit.
+
+        Args:
+            width: of the image, in pixels.
+            height: of the image, in pixels.
+        """
         return bytes_of_rate(self.bpp, width, height) if self.bpp is not None else self.max_bytes

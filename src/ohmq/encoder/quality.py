@@ -37,7 +37,15 @@ def decoded_psnr_db(windowed: WindowedTransforms, original: Image.Image, symbols
 
 
 def visible_pixels(original: Image.Image, decoded: Array) -> tuple[Array, Array]:
-    """Select the colours of an image and of its decoded pixels where it is not fully transparent."""
+    """Select the colours of an image and of its decoded pixels where it is not fully transparent.
+
+    Args:
+        original: the image, mode "L", "LA", "RGB" or "RGBA".
+        decoded: its decoded pixels, (H, W) or (H, W, 3).
+
+    Returns:
+        Both, (n,) or (n, 3), or unchanged if the image has no mask.
+    """
     expected: Array = np.asarray(original)
     if original.mode not in ("LA", "RGBA"):
         return expected, decoded

@@ -78,7 +78,11 @@ class Rdoq:
         self._group = -1
 
     def channel_run(self, channels: slice) -> NDArray[np.int32]:
-        """Return room for the symbols of a run of channels of one group, (channels, rows); `choose` fills it."""
+        """Return room for the symbols of a run of channels of one group, (channels, rows); `choose` fills it.
+
+        Args:
+            channels: the run, of one group.
+        """
         group = int(np.searchsorted(self._starts, channels.start, "right")) - 1
         group_channels = slice(int(self._starts[group]), min(int(self._starts[group + 1]), len(self.symbols)))
         if group != self._group:

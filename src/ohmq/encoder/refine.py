@@ -86,7 +86,16 @@ class LatentRefiner:
         self._prior, self._quantizer, self._windowed, self._kernels = prior, quantizer, windowed, kernels
 
     def rdoq(self, latent: Array, channels: int, lambda_scale: float = 1.0) -> Rdoq:
-        """Choose symbols of latents (images, 1, h, w, D) by RDOQ while ``channels`` channels are coded."""
+        """Choose symbols of latents (images, 1, h, w, D) by RDOQ while ``channels`` channels are coded.
+
+        Args:
+            latent: latents, (images, 1, h, w, D).
+            channels: the number of channels that are coded.
+            lambda_scale: factor on λ; default: 1.
+
+        Returns:
+            A source of symbols for `ohmq.entropy.layers.encode_layers`.
+        """
         return Rdoq(self._prior, self._quantizer, latent, channels, lambda_scale=lambda_scale, kernels=self._kernels)
 
     def refine(self, source: Latent, channels: int, place: Window | None = None) -> Array:

@@ -155,7 +155,12 @@ class CodingStep(NamedTuple):
 
 
 def rows_as_slice(rows: NDArray[np.int64], count: int) -> NDArray[np.int64] | slice:
-    """Return rows as an index: a slice if they are all ``count`` rows, which numpy copies many times as fast."""
+    """Return rows as an index: a slice if they are all ``count`` rows, which numpy copies many times as fast.
+
+    Args:
+        rows: rows of a coding step, (m,).
+        count: the number of all rows.
+    """
     return slice(None) if len(rows) == count else rows
 
 
@@ -212,7 +217,11 @@ class IntegerContextPrior:
             self.networks.append(layers)
 
     def aligned(self, ends: Sequence[int]) -> bool:
-        """Say whether layers with these ends keep together the channels that are coded together: here each is alone."""
+        """Say whether layers with these ends keep together the channels that are coded together: here each is alone.
+
+        Args:
+            ends: the channels at which layers end.
+        """
         return True
 
     def begin(self, tiles: int, height: int, width: int, *, kernels: Kernels = NUMPY) -> "ContextPriorState":
@@ -278,7 +287,11 @@ class ContextPriorState:
         return ChannelTables(frequencies_from_weights(exp2_weights(logits, prior.exp2)), None)
 
     def channel_run(self, limit: int) -> int:
-        """Return the number of next channels that are coded together, at most ``limit``: always 1."""
+        """Return the number of next channels that are coded together, at most ``limit``: always 1.
+
+        Args:
+            limit: limit on the number of channels.
+        """
         return 1
 
     def coding_steps(self, images: int, channels: int) -> Iterator[CodingStep]:
@@ -318,10 +331,19 @@ class ContextPriorState:
         return image_tables
 
     def observe(self, coding_step: CodingStep, symbols: Array) -> None:
-        """Take the symbols of a coding step; no other step of the same channel depends on them."""
+        """Take the symbols of a coding step; no other step of the same channel depends on them.
+
+        Args:
+            coding_step: the coding step.
+            symbols: symbols of the current run, (channels, rows).
+        """
 
     def advance(self, symbols: Array) -> None:
-        """Take the symbols of the current channel, (1, rows), and go on to the next channel."""
+        """Take the symbols of the current channel, (1, rows), and go on to the next channel.
+
+        Args:
+            symbols: symbols of the current channel, (1, rows).
+        """
         prior, c = self.prior, self.channel
         if prior.is_context:
             self._codeword_sums += prior.codewords[c][symbols[0]]

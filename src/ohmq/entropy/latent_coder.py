@@ -129,7 +129,15 @@ class LatentCoder:
         return np.min_scalar_type(int(self._alphabets.max()) - 1) if self.tile else np.dtype(np.int64)
 
     def blocks(self, rows: int, columns: int) -> list[Window]:
-        """List the windows of the latent grid that are coded independently of each other."""
+        """List the windows of the latent grid that are coded independently of each other.
+
+        Args:
+            rows: of the latent grid.
+            columns: of the latent grid.
+
+        Returns:
+            One window for each tile, in raster order; without tiles, one window.
+        """
         return windows(rows, columns, self.tile or max(rows, columns))
 
     def encode(
@@ -176,17 +184,33 @@ class LatentCoder:
         return LatentDecoder(self, grid, channels)
 
     def start_block(self, block: Window, values: Array, channel: int) -> _BlockDecoder:
-        """Start decoding a block whose symbols before ``channel`` are in ``values``, (patches, h, w, C)."""
+        """Start decoding a block whose symbols before ``channel`` are in ``values``, (patches, h, w, C).
+
+        Args:
+            block: window of the block.
+            values: symbols of the image, (patches, h, w, C).
+            channel: the number of leading channels that are known.
+        """
         known = values[:, block.rows, block.columns, :channel] if channel else None
         return self._block.decoder((len(values), *block.shape), known)
 
     def split(self, payloads: Sequence[bytes], count: int) -> list[list[bytes]]:
-        """Split payloads of layers into those of ``count`` blocks, indexed ``[block][layer]``."""
+        """Split payloads of layers into those of ``count`` blocks, indexed ``[block][layer]``.
+
+        Args:
+            payloads: one for each layer.
+            count: the number of blocks.
+        """
         parts = [split_tiles(payload, count) if self.tile else [payload] for payload in payloads]
         return [list(layers) for layers in zip(*parts, strict=True)]
 
     def with_progress(self, blocks: Sequence[_T], phase: str) -> Iterable[_T]:
-        """Iterate over blocks, and report progress if they are tiles."""
+        """Iterate over blocks, and report progress if they are tiles.
+
+        Args:
+            blocks: items, one for each block.
+            phase: name of the work, for the progress report.
+        """
         return steps(blocks, phase) if self.tile else blocks
 
 

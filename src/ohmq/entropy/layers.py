@@ -47,10 +47,20 @@ class SymbolSource(Protocol):
     repeatable: bool
 
     def channel_run(self, channels: slice) -> NDArray[np.int32]:
-        """Return the symbols of a run of channels, (channels, rows); `choose` fills in those that are not known yet."""
+        """Return the symbols of a run of channels, (channels, rows); `choose` fills in those that are not known yet.
+
+        Args:
+            channels: the run.
+        """
 
     def choose(self, step: CodingStep, rows: NDArray[np.int64], tables: SymbolTables) -> None:
-        """Choose the symbols of a step in some rows, given the tables that will code them."""
+        """Choose the symbols of a step in some rows, given the tables that will code them.
+
+        Args:
+            step: the coding step.
+            rows: its rows, (m,).
+            tables: frequency tables of the symbols.
+        """
 
     def values(self) -> NDArray[np.int64]:
         """Return the symbols of all channels, (images, patches, h, w, C)."""
@@ -73,7 +83,11 @@ class KnownSymbols:
         self._symbols = symbols
 
     def channel_run(self, channels: slice) -> NDArray[np.int32]:
-        """Return the symbols of a run of channels, (channels, rows)."""
+        """Return the symbols of a run of channels, (channels, rows).
+
+        Args:
+            channels: the run.
+        """
         return self._by_channel[channels]
 
     @functools.cached_property
@@ -81,7 +95,13 @@ class KnownSymbols:
         return symbols_by_channel(self._symbols)
 
     def choose(self, step: CodingStep, rows: NDArray[np.int64], tables: SymbolTables) -> None:
-        """Nothing is left to choose."""
+        """Nothing is left to choose.
+
+        Args:
+            step: the coding step.
+            rows: its rows, (m,).
+            tables: frequency tables of the symbols.
+        """
 
     def values(self) -> Array:
         """Return the symbols as they were given."""
@@ -260,10 +280,22 @@ def decode_layers(
 
 
 def symbols_by_channel(symbols: Array) -> NDArray[np.int32]:
-    """Reorder symbols (..., C) channel by channel, (C, rows)."""
+    """Reorder symbols (..., C) channel by channel, (C, rows).
+
+    Args:
+        symbols: (..., C), integers.
+
+    Returns:
+        (C, rows), int32.
+    """
     return symbols.reshape(-1, symbols.shape[-1]).T.astype(np.int32, order="C")
 
 
 def next_end(layouts: Sequence[Sequence[int]], channel: int) -> int:
-    """Return the next channel at which a layer of any layout ends."""
+    """Return the next channel at which a layer of any layout ends.
+
+    Args:
+        layouts: for each layout, the channels at which its layers end.
+        channel: a channel below the last end.
+    """
     return min(end for ends in layouts for end in ends if end > channel)

@@ -213,11 +213,19 @@ class IntegerTabulatedPrior:
             self.networks.append(ContextNetwork(layers, own_projection, latent_limit if narrow else None))
 
     def segment_end(self, channel: int) -> int:
-        """Return the first end of a group or cut point above a channel."""
+        """Return the first end of a group or cut point above a channel.
+
+        Args:
+            channel: the channel.
+        """
         return self._segment_ends[bisect.bisect_right(self._segment_ends, channel)]
 
     def aligned(self, ends: Sequence[int]) -> bool:
-        """Say whether layers with these ends keep together the channels that are coded together."""
+        """Say whether layers with these ends keep together the channels that are coded together.
+
+        Args:
+            ends: the channels at which layers end.
+        """
         return set(ends) <= set(self._segment_ends)
 
     @staticmethod
@@ -354,7 +362,11 @@ class TabulatedPriorState:
         return self._group < self.prior.checkerboard_groups
 
     def channel_run(self, limit: int) -> int:
-        """Return the number of next channels that are coded together, at most ``limit``."""
+        """Return the number of next channels that are coded together, at most ``limit``.
+
+        Args:
+            limit: limit on the number of channels.
+        """
         return min(self.prior.segment_end(self.channel) - self.channel, limit)
 
     def coding_steps(self, images: int, channels: int) -> Iterator[CodingStep]:

@@ -271,11 +271,15 @@ def evaluate_unquantized(
     *,
     progress: Callable[[int], Any] = lambda count: None,
 ) -> RatePoint:
-    """What a model without a quantizer reconstructs: mean PSNR and SSIM at no rate (NaN).
+    """Measure what a model without a quantizer reconstructs: mean PSNR and SSIM at no rate (NaN).
 
     Args:
-        model: with quantizer "none". images: names and pixels, as the model codes them, all of one size.
+        model: model with quantizer "none".
+        images: names and pixels, (H, W) or (H, W, 3) as the model codes them, all of one size.
         progress: called with the number of images done since the last call.
+
+    Returns:
+        One point, its rates NaN.
 
     Raises:
         UnsupportedImageError: images that are not whole patches.
@@ -302,7 +306,15 @@ def _planes(*batches: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
 
 
 def rate_points(codec: Codec, rows: Mapping[int, Sequence[ImageRow]]) -> list[RatePoint]:
-    """The mean over images for each number of channels, ascending."""
+    """Average the rows of all images for each number of channels.
+
+    Args:
+        codec: the codec.
+        rows: for each number of channels, a row an image, from `evaluate_images`.
+
+    Returns:
+        One point for each number of channels, ascending.
+    """
     low, high = codec.config.channels_min, codec.num_channels
     points = []
     for n in sorted(rows):

@@ -36,7 +36,11 @@ class DecodedExtras(NamedTuple):
     info: dict[str, bytes]
 
     def onto(self, image: Image.Image) -> Image.Image:
-        """Give a decoded image its mask and metadata, in place; return it."""
+        """Give a decoded image its mask and metadata, in place; return it.
+
+        Args:
+            image: the decoded image, mode "L" or "RGB".
+        """
         if self.mask is not None:
             image.putalpha(self.mask)
         image.info.update(self.info.items())

@@ -22,7 +22,11 @@ CODEWORD_TENSORS = frozenset(f"quantizer.{name}" for name in ("codewords", "valu
 
 
 def is_bitstream_tensor(name: str) -> bool:
-    """Return whether a tensor of a model file belongs to the bitstream part."""
+    """Return whether a tensor of a model file belongs to the bitstream part.
+
+    Args:
+        name: full name of the tensor in the model file.
+    """
     return name.startswith("prior.") or name in CODEWORD_TENSORS
 
 
@@ -37,17 +41,41 @@ def bitstream_digest(config: ModelConfig, tensors: Mapping[str, NDArray[Any]]) -
 
 
 def transforms_digest(config: ModelConfig, tensors: Mapping[str, NDArray[Any]]) -> bytes:
-    """Return the SHA-256 of the transforms part of a model and of its whole configuration; arguments as above."""
+    """Return the SHA-256 of the transforms part of a model and of its whole configuration; arguments as above.
+
+    Args:
+        config: configuration of the model.
+        tensors: of the model file, by full name; others are ignored.
+
+    Returns:
+        32 bytes.
+    """
     return _digest(config.to_dict(), {key: tensors[key] for key in tensors if not is_bitstream_tensor(key)})
 
 
 def content_digest(config: ModelConfig, tensors: Mapping[str, NDArray[Any]]) -> bytes:
-    """Return the SHA-256 of a whole configuration and all of some tensors; arguments as above."""
+    """Return the SHA-256 of a whole configuration and all of some tensors; arguments as above.
+
+    Args:
+        config: configuration of the model.
+        tensors: tensors by full name.
+
+    Returns:
+        32 bytes.
+    """
     return _digest(config.to_dict(), tensors)
 
 
 def content_id(config: ModelConfig, tensors: Mapping[str, NDArray[Any]]) -> bytes:
-    """Return the first 4 bytes of `content_digest` of a whole model: the id that freezing gives it."""
+    """Return the first 4 bytes of `content_digest` of a whole model: the id that freezing gives it.
+
+    Args:
+        config: configuration of the model.
+        tensors: of the model file, by full name.
+
+    Returns:
+        4 bytes.
+    """
     return content_digest(config, tensors)[:4]
 
 

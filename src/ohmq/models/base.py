@@ -120,11 +120,19 @@ class CompressionModel(nn.Module):
         self.prior: Prior | None = prior
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Normalise images in [0, 1], (batch, image_channels, H, W)."""
+        """Normalise images in [0, 1], (batch, image_channels, H, W).
+
+        Args:
+            images: (batch, image_channels, H, W), values in [0, 1].
+        """
         return (images - _per_channel(self.mean, images)) / _per_channel(self.std, images)
 
     def denormalise(self, images: Tensor) -> Tensor:
-        """Invert `normalise`; the result is not clamped."""
+        """Invert `normalise`; the result is not clamped.
+
+        Args:
+            images: normalised images, (batch, image_channels, H, W).
+        """
         return images * _per_channel(self.std, images) + _per_channel(self.mean, images)
 
     def forward(self, images: Tensor, active: Tensor) -> ModelOutput:

@@ -235,7 +235,12 @@ class ModelConfig:
         return -(-width // patch[1]) * -(-height // patch[0]), *self.latent_shape(*patch)
 
     def num_patches(self, width: int, height: int) -> int:
-        """Return the number of patches that an image of this size, in pixels, is coded in."""
+        """Return the number of patches that an image of this size, in pixels, is coded in.
+
+        Args:
+            width: of the image, in pixels.
+            height: of the image, in pixels.
+        """
         return self.latent_grid(width, height)[0]
 
     def channels_for(self, fraction: float) -> int:

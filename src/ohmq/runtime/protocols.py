@@ -36,23 +36,45 @@ class TransformRuntime(Protocol):
         """Latent positions around a window that synthesis and post-filter need."""
 
     def with_filter_kernel(self, kernel: FilterKernel, /) -> "TransformRuntime":
-        """Return the same transforms with another kernel of the post-filter."""
+        """Return the same transforms with another kernel of the post-filter.
+
+        Args:
+            kernel: of `ohmq.postfilter.select_kernel.select_kernel`.
+        """
 
     def symbols(self, patches: NDArray[np.uint8], /) -> NDArray[np.int64]:
-        """Return the symbols of patches (T, image_channels, H, W), all channels: (T, h, w, C)."""
+        """Return the symbols of patches (T, image_channels, H, W), all channels: (T, h, w, C).
+
+        Args:
+            patches: (T, image_channels, H, W), uint8.
+        """
 
     @property
     def quantizer(self) -> Mapping[str, Array]:
         """The quantizer's tensors by name."""
 
     def latent(self, patches: NDArray[np.uint8], /) -> NDArray[np.float32]:
-        """Return the latents of patches (T, image_channels, H, W), before quantization: (T, h, w, D)."""
+        """Return the latents of patches (T, image_channels, H, W), before quantization: (T, h, w, D).
+
+        Args:
+            patches: (T, image_channels, H, W), uint8.
+        """
 
     def pixels(self, symbols: NDArray[np.int64], channels: int, /) -> NDArray[np.uint8]:
-        """Return the patches that the first channels of symbols (T, h, w, C) decode to: (T, image_channels, H, W)."""
+        """Return the patches that the first channels of symbols (T, h, w, C) decode to: (T, image_channels, H, W).
+
+        Args:
+            symbols: (T, h, w, at least channels), int64.
+            channels: the number of leading channels.
+        """
 
     def pixels_from_codewords(self, codewords: NDArray[np.float32], channels: int, /) -> NDArray[np.uint8]:
-        """Return the patches of a photo model from the sums of their codewords, (T, h, w, D): (T, 3, 16 h, 16 w)."""
+        """Return the patches of a photo model from the sums of their codewords, (T, h, w, D): (T, 3, 16 h, 16 w).
+
+        Args:
+            codewords: sums of codewords, (T, h, w, D).
+            channels: the number of channels in them, which the post-filter depends on.
+        """
 
     @property
     def block(self) -> NDArray[np.float32]:

@@ -81,7 +81,12 @@ class WindowedTransforms:
         return Symbols(values, *image.size, side)
 
     def latent(self, image: Image.Image, tile: int | None = None) -> Latent:
-        """Analyse an image with a model that supports RDOQ; arguments as `symbols`."""
+        """Analyse an image with a model that supports RDOQ; arguments as `symbols`.
+
+        Args:
+            image: mode "RGB".
+            tile: as `tile_side`.
+        """
         side = self.tile_side(*image.size, tile)
         depth = self.transforms.quantizer["project"].shape[1]
         values = self._analysed(image, side, self.transforms.latent, depth, np.dtype(np.float32))
@@ -106,11 +111,25 @@ class WindowedTransforms:
         return values
 
     def symbols_batch(self, images: Array) -> Array:
-        """Return the nearest symbols of uint8 images of one size: (N, H, W) or (N, H, W, 3) to (N, patches, h, w, C)."""
+        """Return the nearest symbols of uint8 images of one size: (N, H, W) or (N, H, W, 3) to (N, patches, h, w, C).
+
+        Args:
+            images: (N, H, W) or (N, H, W, 3), uint8.
+
+        Returns:
+            (N, patches, h, w, C), int64.
+        """
         return self._analysed_batch(images, self.transforms.symbols)
 
     def latent_batch(self, images: Array) -> Array:
-        """Return the latents of uint8 images of one size, for a model that supports RDOQ: (N, H, W, 3) to (N, 1, h, w, D)."""
+        """Return the latents of uint8 images of one size, for a model that supports RDOQ: (N, H, W, 3) to (N, 1, h, w, D).
+
+        Args:
+            images: (N, H, W, 3), uint8.
+
+        Returns:
+            (N, 1, h, w, D), float32.
+        """
         return self._analysed_batch(images, self.transforms.latent)
 
     def _analysed_batch(self, images: Array, analyse: Callable[[Array], Array]) -> Array:
@@ -120,6 +139,10 @@ class WindowedTransforms:
 
     def synthesise(self, symbols: Symbols, channels: int) -> Image.Image:
         """Synthesise the image that the first ``channels`` channels of its symbols stand for.
+
+        Args:
+            symbols: symbols of at least ``channels`` channels.
+            channels: the number of leading channels.
 
         Returns:
             Mode "L" or "RGB".
@@ -137,11 +160,20 @@ class WindowedTransforms:
         return Image.fromarray(np.ascontiguousarray(whole[..., 0] if whole.shape[-1] == 1 else whole))
 
     def needs_windows(self, symbols: Symbols | Latent) -> bool:
-        """Whether an image is synthesised window by window."""
+        """Whether an image is synthesised window by window.
+
+        Args:
+            symbols: symbols or latent of the image.
+        """
         return bool(symbols.tile) or (self.config.supports_tiles and symbols.width * symbols.height > TILE_ABOVE)
 
     def synthesised_parts(self, symbols: Symbols, channels: int) -> Iterator[ImagePart]:
-        """Synthesise an image of mode "RGB" window by window."""
+        """Synthesise an image of mode "RGB" window by window.
+
+        Args:
+            symbols: symbols of at least ``channels`` channels.
+            channels: the number of leading channels.
+        """
         rows, columns = symbols.values.shape[1:3]
         halo = self.transforms.synthesis_halo
         for window in steps(windows(rows, columns, WINDOW), f"image of {channels} channels"):
@@ -154,7 +186,12 @@ class WindowedTransforms:
             yield ImagePart(box, np.ascontiguousarray(inside.transpose(1, 2, 0)))
 
     def subdivide(self, place: Window, whole: bool) -> list[Window]:
-        """Divide a window of the latent into windows that are transformed at once: one if the image is ``whole``."""
+        """Divide a window of the latent into windows that are transformed at once: one if the image is ``whole``.
+
+        Args:
+            place: window of the latent.
+            whole: whether to transform it at once.
+        """
         return [
             Window(part.top + place.top, part.left + place.left, part.bottom + place.top, part.right + place.left)
             for part in windows(*place.shape, max(place.shape) if whole else WINDOW)
@@ -162,7 +199,13 @@ class WindowedTransforms:
 
 
 def pixel_box(window: Window, width: int, height: int) -> tuple[int, int, int, int]:
-    """Return the pixels of a latent window of an image of this size: left, upper, right, lower."""
+    """Return the pixels of a latent window of an image of this size: left, upper, right, lower.
+
+    Args:
+        window: window of the latent, in positions.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
+    """
     right, lower = min(width, window.right * BLOCK), min(height, window.bottom * BLOCK)
     return window.left * BLOCK, window.top * BLOCK, right, lower
 

@@ -45,11 +45,21 @@ class ActiveImages(NamedTuple):
     order: Tensor | None
 
     def sort(self, x: Tensor, dim: int = 0) -> Tensor:
-        """Bring the images along an axis of a tensor into this order."""
+        """Bring the images along an axis of a tensor into this order.
+
+        Args:
+            x: a tensor.
+            dim: axis of the images; default: 0.
+        """
         return x if self.order is None else x.index_select(dim, self.order)
 
     def restore(self, x: Tensor, dim: int = 0) -> Tensor:
-        """Bring the images along an axis of a tensor back into the order of the batch; the inverse of `sort`."""
+        """Bring the images along an axis of a tensor back into the order of the batch; the inverse of `sort`.
+
+        Args:
+            x: a tensor.
+            dim: axis of the images; default: 0.
+        """
         return x if self.order is None else x.index_select(dim, self.order.argsort())
 
 
@@ -105,6 +115,10 @@ def active_mask(active: Tensor, channels: range) -> Tensor:
 def check_active_channels(num_active: int, num_channels: int) -> None:
     """Check a number of active channels.
 
+    Args:
+        num_active: number of active channels.
+        num_channels: C.
+
     Raises:
         ValueError: num_active outside [0, num_channels].
     """
@@ -114,6 +128,10 @@ def check_active_channels(num_active: int, num_channels: int) -> None:
 
 def check_alphabet(num_channels: int, num_symbols: int) -> None:
     """Check the size of a quantizer.
+
+    Args:
+        num_channels: C.
+        num_symbols: S.
 
     Raises:
         ValueError: num_symbols < 2 or num_channels < 1.
