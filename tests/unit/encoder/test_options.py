@@ -1,0 +1,64 @@
+"""Options of the encoder: validated once, for the Python call, the command line and the Pillow plugin alike."""
+
+import inspect
+import math
+
+import pytest
+from support.small_models import make_codec
+
+from ohmq.cli.compress import command
+from ohmq.encoder.options import DEFAULT_EFFORT, MAX_EFFORT, EncodeOptions
+from ohmq.encoder.refine import STEPS
+from ohmq.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"bpp": 0.5, "channels": 3}, "at most one of"),
+        ({"fraction": 0.5, "psnr": 30.0}, "at most one of"),
+        ({"bpp": 0.0}, "bpp is 0.0; it must be positive"),
+        ({"bpp": math.nan}, "bpp is nan"),
+        ({"max_bytes": -1}, "max_bytes is -1"),
+        ({"psnr": math.inf}, "psnr is inf"),
+        ({"effort": 3}, "effort is 3; it must be 0 to 2"),
+        ({"effort": -1}, "effort is -1"),
+        ({"effort": 1, "fixed_rate": True}, "with a fixed rate"),
+    ],
+)
+def test_impossible_options_are_refused(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EncodeOptions(**arguments)  # type: ignore[arg-type]
+
+
+def test_options_are_merged() -> None:
+    options = EncodeOptions(layers=3, effort=2)
+    assert EncodeOptions.merge(options, {"layers": 1}) == EncodeOptions(layers=1, effort=2)
+    assert EncodeOptions.merge(None, {}) == EncodeOptions()
+    with pytest.raises(TypeError, match="no option 'quality'; choose from fraction, channels"):
+        EncodeOptions.merge(None, {"quality": 90})
+    with pytest.raises(ValueError, match="at most one"):
+        EncodeOptions.merge(EncodeOptions(bpp=1.0), {"psnr": 30.0})
+
+
+def test_effort_depends_on_the_model() -> None:
+    assert len(STEPS) == MAX_EFFORT
+    photo, digits = make_codec("photo").config, make_codec("context").config
+    assert EncodeOptions().effort_for(photo, "photo") == DEFAULT_EFFORT
+    assert EncodeOptions(fixed_rate=True).effort_for(photo, "photo") == 0
+    assert EncodeOptions(effort=0).effort_for(photo, "photo") == 0
+    assert EncodeOptions().effort_for(digits, "digits") == 0
+    with pytest.raises(ConfigError, match="digits is no photo model with RDOQ"):
+        EncodeOptions(effort=1).effort_for(digits, "digits")
+
+
+def test_limits_in_bytes() -> None:
+    assert EncodeOptions().byte_limit(100, 30) is None
+    assert EncodeOptions(max_bytes=99).byte_limit(100, 30) == 99
+    assert EncodeOptions(bpp=0.5).byte_limit(100, 30) == 187
+
+
+def test_the_command_has_every_option() -> None:
+    flags = {parameter.name for parameter in command.params}
+    assert set(EncodeOptions.names()) <= flags
+    assert set(EncodeOptions.names()) == set(inspect.signature(EncodeOptions).parameters)
