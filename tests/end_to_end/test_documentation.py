@@ -27,7 +27,7 @@ from ohmq.cli import cli, published_compress, published_train
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "ohmq"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```(\w*)(?:\{[^\n]*\})?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 RUN = ("sh", "python")
 MINUTES = 10
 

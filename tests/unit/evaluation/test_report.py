@@ -32,7 +32,11 @@ def test_evaluate_and_write(images: list[tuple[str, np.ndarray]], tmp_path: Path
     assert sum(counts) == 3
     assert (result.data, evaluation.title) == ("noise, 3 images", "noise, 3 images")
     assert [point.channels for point in result.points] == [2, 5] == list(evaluation.rows)
-    assert result.extra == {"training": frozen.provenance, "more": 1}
+    assert result.extra == {
+        "training": frozen.provenance,
+        "transforms_id": frozen.transforms_id.hex(),
+        "more": 1,
+    }
     assert not list(tmp_path.iterdir())
 
     write_evaluation(evaluation, tmp_path / "plain", plot=False, per_image=False)
