@@ -26,7 +26,15 @@ from ohmq.models.config import ModelConfig
 from ohmq.runtime.latents import Latent, Symbols
 from ohmq.runtime.windowed import from_patches, to_patches
 
-__all__ = ["CodedImage", "Images", "OnCoded", "channel_fraction", "evaluate_images", "evaluate_unquantized", "rate_points"]
+__all__ = [
+    "CodedImage",
+    "Images",
+    "OnCoded",
+    "channel_fraction",
+    "evaluate_images",
+    "evaluate_unquantized",
+    "rate_points",
+]
 
 BATCH_SYMBOLS = 4608
 """Latent positions coded together: small images are coded in batches."""

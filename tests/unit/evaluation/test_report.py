@@ -14,8 +14,8 @@ from support.small_models import make_codec, make_model
 
 from ohmq.codec import Codec
 from ohmq.errors import ConfigError
-from ohmq.evaluation.published import published_curve
 from ohmq.evaluation.evaluate import CodedImage
+from ohmq.evaluation.published import published_curve
 from ohmq.evaluation.report import (
     EvaluationOptions,
     ImageReader,
@@ -184,7 +184,9 @@ def test_read_images_reports_each_file_that_is_skipped(tmp_path: Path) -> None:
     assert (len(reader), reader.names, reader.failed) == (2, ["bad.png", "deep/red.png"], 0)
     assert [[name for name, _ in reader] for _ in range(2)] == [["deep/red.png"]] * 2
     assert (reader.failed, len(lines)) == (1, 4)  # each file is reported once
-    assert [name for name, _ in ImageReader([str(tmp_path)], grey=True, report=lines.append, limit=1)] == ["deep/red.png"]
+    assert [name for name, _ in ImageReader([str(tmp_path)], grey=True, report=lines.append, limit=1)] == [
+        "deep/red.png"
+    ]
     with pytest.raises(ConfigError, match="no readable image in"):
         read_images([str(tmp_path / "bad.png")], grey=True, report=lines.append)
     with pytest.raises(ConfigError, match="no files found in"):
