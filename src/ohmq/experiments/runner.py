@@ -30,6 +30,8 @@ DEFINITIONS = {
 """Meanings of the figures that a result file keeps of its experiment."""
 _FREE_OPTIONS = ("description", "num_workers", "devices", "num_nodes", "cpu", "log_interval")
 """Options that change the result of a run by rounding at most."""
+_WARM_START_OPTIONS = ("warm_start_epochs", "warm_start_learning_rate", "warm_start_batch_size")
+"""Options that change nothing in a run without a warm start."""
 
 ShowProgress = Callable[[int, str], AbstractContextManager[Callable[[int], Any]]]
 """Called with the number of steps and a label; yields a function to call with the steps done since its last call."""
@@ -173,6 +175,7 @@ def _read_result(experiment: "Experiment", options: "TrainOptions", output_dir: 
     from ohmq.evaluation.results import ResultFile
     from ohmq.training.options import recorded_options
 
+    unused = set() if options.warm_starts else set(_WARM_START_OPTIONS)
     path = output_dir / "results" / experiment.name / "rate_distortion.json"
     if not path.exists():
         return None
@@ -184,7 +187,7 @@ def _read_result(experiment: "Experiment", options: "TrainOptions", output_dir: 
     current = json.loads(json.dumps({**options.to_dict(), "fixed_rate": experiment.fixed_rate}))
     changed = [
         f"{key} was {recorded.get(key)!r}, now {current.get(key)!r}"
-        for key in sorted({*recorded, *current} - set(_FREE_OPTIONS))
+        for key in sorted({*recorded, *current} - set(_FREE_OPTIONS) - unused)
         if recorded.get(key) != current.get(key)
     ]
     if changed:
