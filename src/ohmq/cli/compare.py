@@ -238,7 +238,7 @@ def _write_plots(comparison: "Comparison", output_dir: Path, force: bool) -> Non
                 cropped,
                 output_dir / f"{name}.{extension}",
                 title=f"{comparison.data}, {len(comparison.sizes)} images",
-                x_label="rate of the whole file in bits per pixel",
+                x_label="whole file in bits per pixel",
                 y_label=label,
                 dotted={curve.name for curve in cropped} & {curve.name for curve in comparison.references},
                 force=force,

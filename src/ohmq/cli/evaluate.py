@@ -105,7 +105,7 @@ def command(
         write_evaluation(evaluation, output_dir)
     if not as_json:
         print_rate_points(result.points, result.data)
-    failed = 0 if mnist else images.failed
+    failed = images.failed if isinstance(images, ImageReader) else 0
     for name in against:
         anchor = published.get(name) or classic_curve(name, (pixels for _, pixels in images))
         curve = result.curve("file_bpp" if name in CLASSIC_CODECS else "payload_bpp")
@@ -122,7 +122,7 @@ def command(
             )
         if name in CLASSIC_CODECS:
             points = ", ".join(f"{r:.3f}: {q:.2f}" for r, q in zip(anchor.rates_bpp, anchor.psnr_db, strict=True))
-            click.echo(f"  {anchor.label} (bpp: dB): {points}", err=as_json)
+            click.echo(f"  {anchor.label} (file bpp: dB): {points}", err=as_json)
     if as_json:
         click.echo(result.to_json())
     return 1 if failed else 0

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ohmq.cli.output import echo_error, print_rate_points, progress_bar
 from ohmq.errors import ConfigError
-from ohmq.evaluation.evaluate import CodedImage, channel_fraction
+from ohmq.evaluation.evaluate import CodedImage, OnCoded, channel_fraction, ignore_coded
 from ohmq.evaluation.report import EvaluationOptions, ImageReader, evaluate_set, write_evaluation
 from ohmq.imaging.files import save_image
 from ohmq.model_files.resolve import resolve_model
@@ -74,13 +74,15 @@ def run(argv: list[str] | None = None) -> int:
     output_dir: Path | None = arguments.output_dir
     if output_dir is None and (arguments.do_save or arguments.do_plot):
         output_dir = _new_folder(Path(arguments.checkpoint).stem)
-    settings = {}
+    on_coded: OnCoded = ignore_coded
     if arguments.do_save and output_dir is not None:
         _check_names(images.names)
-        settings["on_coded"] = functools.partial(_save, frozen.config, output_dir)
+        on_coded = functools.partial(_save, frozen.config, output_dir)
     options = EvaluationOptions(fractions=arguments.channel_fractions)
     with progress_bar(len(images), "evaluate") as update:
-        evaluation = evaluate_set(frozen, images, options, data=arguments.image_path, progress=update, **settings)
+        evaluation = evaluate_set(
+            frozen, images, options, data=arguments.image_path, progress=update, on_coded=on_coded
+        )
     if output_dir is not None:
         write_evaluation(evaluation, output_dir, plot=arguments.do_plot)
     print_rate_points(evaluation.result.points, evaluation.result.data)

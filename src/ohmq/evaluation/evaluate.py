@@ -29,10 +29,12 @@ from ohmq.runtime.windowed import from_patches, to_patches
 __all__ = [
     "CodedImage",
     "Images",
+    "NamedPixels",
     "OnCoded",
     "channel_fraction",
     "evaluate_images",
     "evaluate_unquantized",
+    "ignore_coded",
     "rate_points",
 ]
 
@@ -66,13 +68,21 @@ OnCoded = Callable[[CodedImage], Any]
 """Function called with each image that was coded, for each number of channels."""
 
 
+def ignore_coded(coded: CodedImage) -> None:
+    """Do nothing with an image that was coded.
+
+    Args:
+        coded: the image.
+    """
+
+
 def evaluate_images(
     codec: Codec,
     images: Images,
     channels: Sequence[int],
     *,
     progress: Callable[[int], Any] = lambda count: None,
-    on_coded: OnCoded = lambda coded: None,
+    on_coded: OnCoded = ignore_coded,
     similarity: bool = True,
     fixed_rate: bool = False,
     cut: bool = False,
@@ -331,7 +341,7 @@ def evaluate_unquantized(
     images: Images,
     *,
     progress: Callable[[int], Any] = lambda count: None,
-    on_coded: OnCoded = lambda coded: None,
+    on_coded: OnCoded = ignore_coded,
 ) -> dict[int, list[ImageRow]]:
     """Measure what a model without a quantizer reconstructs: there is no file and no rate.
 

@@ -77,7 +77,7 @@ class _Plan(NamedTuple):
     curves: list[Curve]
     missing: list[str]
     title: str
-    x_label: str = "payload in bits per pixel"
+    x_label: str | None = None
     dotted: Sequence[str] = ()
     dashed: Sequence[str] = ()
     like: Mapping[str, str] = {}
@@ -340,8 +340,7 @@ def _kodak(runs: Sequence[Run]) -> _Plan:
             missing.append(name)
     if curves:
         curves += [published_curve(name) for name in KODAK_PUBLISHED]
-    title, rate = "24 Kodak images", "file in bits per pixel (published OHM and integer: payload)"
-    return _Plan(curves, missing, title, rate, dotted=KODAK_PUBLISHED if curves else ())
+    return _Plan(curves, missing, "24 Kodak images", dotted=KODAK_PUBLISHED if curves else ())
 
 
 FIGURES: dict[str, Callable[[Sequence[Run]], _Plan]] = {

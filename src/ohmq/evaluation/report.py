@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ohmq.codec import Codec
 from ohmq.errors import ConfigError, OhmqError
-from ohmq.evaluation.evaluate import Images, OnCoded, evaluate_images, evaluate_unquantized, rate_points
+from ohmq.evaluation.evaluate import Images, OnCoded, evaluate_images, evaluate_unquantized, ignore_coded, rate_points
 from ohmq.evaluation.plots import plot_rate_distortion
 from ohmq.evaluation.results import Curve, ImageRow, ResultFile
 from ohmq.evaluation.tables import write_fraction_csv, write_rate_distortion_csv
@@ -78,7 +78,7 @@ def evaluate_set(
     data: str,
     extra: Mapping[str, Any] | None = None,
     progress: Callable[[int], Any] = lambda count: None,
-    on_coded: OnCoded = lambda coded: None,
+    on_coded: OnCoded = ignore_coded,
 ) -> Evaluation:
     """Code and decode a set of images with a model.
 
@@ -170,7 +170,7 @@ def write_evaluation(
     Args:
         evaluation: results of `evaluate_set`.
         output_dir: the folder; it is made if it is not there.
-        plot: whether to draw rate_distortion.png; a model without a quantizer has no curve to draw.
+        plot: whether to draw rate_distortion.png, PSNR over the payload; a model without a quantizer has no curve to draw.
         per_image: whether to write fraction_F.csv.
         published: curves to draw dotted beside the model's.
     """

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ohmq.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ohmq.evaluation.report import Evaluation, Images
+    from ohmq.evaluation.evaluate import NamedPixels
+    from ohmq.evaluation.report import Evaluation
     from ohmq.evaluation.results import ResultFile
     from ohmq.experiments.catalogue import Experiment
     from ohmq.model_files.frozen_model import FrozenModel
@@ -46,7 +47,7 @@ class NamedImages(NamedTuple):
     """
 
     name: str
-    images: "Images"
+    images: "Sequence[NamedPixels]"
 
 
 @contextlib.contextmanager
@@ -235,7 +236,7 @@ def _summary(experiment: "Experiment", result: "ResultFile") -> str:
         difference = bd_rate(anchor.rates_bpp, anchor.psnr_db, curve.rates_bpp, curve.psnr_db)
     except ConfigError as error:
         return f"{text}; no BD-rate against the published curve: {error}"
-    return f"{text}; BD-rate {difference.percent:+.1f} % against the published curve"
+    return f"{text}; BD-rate of the payload {difference.percent:+.1f} % against the published curve"
 
 
 def image_sets(
