@@ -8,17 +8,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ohmq.codec import Codec
 from ohmq.errors import ConfigError, OhmqError
-from ohmq.evaluation.evaluate import Images, OnCoded, evaluate_images, evaluate_unquantized, ignore_coded, rate_points
+from ohmq.evaluation.evaluate import (
+    Images,
+    NamedPixels,
+    OnCoded,
+    evaluate_images,
+    evaluate_unquantized,
+    ignore_coded,
+    rate_points,
+)
 from ohmq.evaluation.plots import plot_rate_distortion
 from ohmq.evaluation.results import Curve, ImageRow, ResultFile
 from ohmq.evaluation.tables import write_fraction_csv, write_rate_distortion_csv
 from ohmq.imaging.convert import prepare_image
 from ohmq.imaging.files import open_image
-from ohmq.imaging.listing import IMAGE_EXTENSIONS, find_files
+from ohmq.imaging.listing import IMAGE_EXTENSIONS, ListedFile, find_files
 from ohmq.model_files.frozen_model import FrozenModel
 from ohmq.utils.provenance import command_line
 
@@ -26,6 +33,7 @@ __all__ = [
     "NO_RATE",
     "Evaluation",
     "EvaluationOptions",
+    "ImageFiles",
     "ImageReader",
     "channel_counts",
     "evaluate_set",
@@ -240,7 +248,7 @@ class ImageReader:
     ) -> None:
         self._inputs, self._grey, self._report, self._limit = inputs, grey, report, limit
         self._files = find_files(inputs, IMAGE_EXTENSIONS)
-        self._read: dict[Path, bool] = {}
+        self._is_read: dict[Path, bool] = {}
 
     @property
     def names(self) -> list[str]:
@@ -250,36 +258,81 @@ class ImageReader:
     @property
     def failed(self) -> int:
         """Number of files that could not be read, of those that were tried."""
-        return list(self._read.values()).count(False)
+        return list(self._is_read.values()).count(False)
 
     def __len__(self) -> int:
         """Return the largest number of images there can be: some of the files may not be readable."""
         return len(self._files[: self._limit])
 
-    def __iter__(self) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-        return itertools.islice(self._readable(), self._limit)
+    def __iter__(self) -> Iterator[NamedPixels]:
+        return itertools.islice((image for _, image in self._readable()), self._limit)
 
-    def _readable(self) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    def readable(self) -> list[ListedFile]:
+        """Read all images once, and list their files, without those that cannot be read.
+
+        Raises:
+            ConfigError: none can be read.
+        """
+        return [file for file, _ in itertools.islice(self._readable(), self._limit)]
+
+    def read(self, file: ListedFile) -> NamedPixels:
+        """Read one image.
+
+        Args:
+            file: file of the reader.
+
+        Raises:
+            OhmqError: it cannot be read.
+        """
+        report = self._report if file.path not in self._is_read else lambda line: None
+        self._is_read[file.path] = False
+        try:
+            loaded = open_image(file.path)
+            prepared = prepare_image(loaded.image, grey=self._grey)
+        except OhmqError as error:
+            report(f"skipped: {error}")
+            raise
+        self._is_read[file.path] = True
+        for note in (*loaded.notes, *prepared.notes):
+            report(f"{file.path}: {note}")
+        return str(file.relative), np.asarray(prepared.image)
+
+    def _readable(self) -> Iterator[tuple[ListedFile, NamedPixels]]:
         for file in self._files:
-            report = self._report if file.path not in self._read else lambda line: None
             try:
-                loaded = open_image(file.path)
-                prepared = prepare_image(loaded.image, grey=self._grey)
-            except OhmqError as error:
-                report(f"skipped: {error}")
-                self._read[file.path] = False
+                image = self.read(file)
+            except OhmqError:
                 continue
-            self._read[file.path] = True
-            for note in (*loaded.notes, *prepared.notes):
-                report(f"{file.path}: {note}")
-            yield str(file.relative), np.asarray(prepared.image)
-        if not any(self._read.values()):
+            yield file, image
+        if not any(self._is_read.values()):
             raise ConfigError(f"no readable image in {', '.join(self._inputs)}")
 
 
-def read_images(
-    inputs: Sequence[str], *, grey: bool, report: Callable[[str], None]
-) -> tuple[list[tuple[str, NDArray[np.uint8]]], int]:
+class ImageFiles(Sequence[NamedPixels]):
+    """Images of files as a sequence: each is read when it is asked for, so that only one is in memory.
+
+    All are read once at first, so that those that cannot be read are left out.
+
+    Args:
+        reader: reader of the files.
+
+    Raises:
+        ConfigError: none can be read.
+    """
+
+    def __init__(self, reader: ImageReader) -> None:
+        self._reader, self._files = reader, reader.readable()
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, number: Any) -> Any:
+        if isinstance(number, slice):
+            return [self._reader.read(file) for file in self._files[number]]
+        return self._reader.read(self._files[number])
+
+
+def read_images(inputs: Sequence[str], *, grey: bool, report: Callable[[str], None]) -> tuple[list[NamedPixels], int]:
     """Read all images as the model codes them; `ImageReader` reads them one at a time.
 
     Args:

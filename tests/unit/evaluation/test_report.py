@@ -18,6 +18,7 @@ from ohmq.evaluation.evaluate import CodedImage
 from ohmq.evaluation.published import published_curve
 from ohmq.evaluation.report import (
     EvaluationOptions,
+    ImageFiles,
     ImageReader,
     channel_counts,
     evaluate_set,
@@ -187,6 +188,13 @@ def test_read_images_reports_each_file_that_is_skipped(tmp_path: Path) -> None:
     assert [name for name, _ in ImageReader([str(tmp_path)], grey=True, report=lines.append, limit=1)] == [
         "deep/red.png"
     ]
+    files = ImageFiles(ImageReader([str(tmp_path)], grey=True, report=lines.append))
+    assert (len(files), files[0][0], files[0][1].shape) == (1, "deep/red.png", (7, 9))
+    Image.new("L", (3, 2)).save(tmp_path / "deep" / "red.png")
+    assert files[0][1].shape == (2, 3)  # read when it is asked for
+    assert len(files[:5]) == 1
+    with pytest.raises(ConfigError, match="no readable image in"):
+        ImageFiles(ImageReader([str(tmp_path / "bad.png")], grey=True, report=lines.append))
     with pytest.raises(ConfigError, match="no readable image in"):
         read_images([str(tmp_path / "bad.png")], grey=True, report=lines.append)
     with pytest.raises(ConfigError, match="no files found in"):
