@@ -63,10 +63,7 @@ def run(arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     code, text = run("", capsys)
     assert code == 0
-    assert (
-        "openimages  ohm        480   32  3,447,360  36,646,563  14,761,920  18,916,800           480  73,773,123"
-        in text
-    )
+    assert "openimages ohm 480 32 3,447,360 36,646,563 14,761,920 18,916,800 480 73,773,123" in " ".join(text.split())
     rows = [tuple(line.split()[:3]) for line in text.splitlines()]
     assert rows[-2:] == [("openimages", "integer", "480"), ("openimages", "integer", "960")]
     assert ("openimages", "ohm", "960") not in rows  # no published run
