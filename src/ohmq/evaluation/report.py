@@ -152,6 +152,7 @@ def evaluate_set(
 
 def _check_unquantized(name: str, options: EvaluationOptions) -> None:
     """Refuse options that a model without a quantizer does not have; it has all channels at any fraction."""
+    _check_fractions(options.fractions)
     given = {
         "refinement passes": bool(options.effort),
         "numbers of channels": bool(options.channels),
@@ -214,15 +215,20 @@ def channel_counts(codec: Codec, fractions: Sequence[float]) -> list[int]:
         ConfigError: a fraction outside [0, 1] that is not -1.
     """
     counts: set[int] = set()
+    _check_fractions(fractions)
     for fraction in fractions:
         if fraction == -1:
             low = codec.config.channels_min
             counts |= {n for n in (low, *codec.cut_points) if n >= max(low, 1)}
-        elif 0 <= fraction <= 1:
-            counts.add(codec.config.channels_for(fraction))
         else:
-            raise ConfigError(f"channel fraction {fraction}: it must lie in 0 to 1, or be -1 for all")
+            counts.add(codec.config.channels_for(fraction))
     return sorted(counts)
+
+
+def _check_fractions(fractions: Sequence[float]) -> None:
+    for fraction in fractions:
+        if not (fraction == -1 or 0 <= fraction <= 1):
+            raise ConfigError(f"channel fraction {fraction}: it must lie in 0 to 1, or be -1 for all")
 
 
 class ImageReader:

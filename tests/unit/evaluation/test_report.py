@@ -112,6 +112,10 @@ def test_a_model_without_a_quantizer_has_quality_and_no_rate(
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "fraction_1.0000.csv", "rate_distortion.csv", "rate_distortion.json",
     ]  # fmt: skip
+    (all_channels,) = evaluate_set(frozen, images, EvaluationOptions(fractions=(0.25, 0.5)), data="noise").result.points
+    assert all_channels._asdict() == pytest.approx(point._asdict(), nan_ok=True)
+    with pytest.raises(ConfigError, match=r"channel fraction 1\.5"):
+        evaluate_set(frozen, images, EvaluationOptions(fractions=(1.5,)), data="noise")
     for wrong in ({"effort": 1}, {"channels": (2,)}, {"cut": True}, {"fixed_rate": True}):
         with pytest.raises(ConfigError, match="free has no quantizer, so it has no"):
             evaluate_set(frozen, images, EvaluationOptions(**wrong), data="noise")  # type: ignore[arg-type]
