@@ -51,10 +51,10 @@ def command(
     rows = []
     for family in families or ("mnist", "openimages"):
         for quantizer in quantizers or ("ohm", "integer"):
-            counts = channels or published_channels(family, quantizer)
+            sizes = channels or published_channels(family, quantizer)
             rows += [
                 (config, count_parameters(config))
-                for config in variants(family, [quantizer], counts, num_symbols, prior)
+                for config in variants(family, [quantizer], sizes, num_symbols, prior)
             ]
     if not rows:
         raise click.UsageError("the photo codec has the quantizer ohm only; leave out --quantizer")
