@@ -7,7 +7,7 @@
 #SBATCH --mem=16G
 #SBATCH --requeue
 #SBATCH --signal=SIGUSR1@120
-#SBATCH --array=0-9
+#SBATCH --array=0-12
 #SBATCH --output=%x_%A_%a.out
 # Slurm runs a copy of this file: the repository is where the job was submitted.
 source "${SLURM_SUBMIT_DIR:-$(cd "$(dirname "$0")/.." && pwd)}/slurm/common.sh"
@@ -17,7 +17,7 @@ source "${SLURM_SUBMIT_DIR:-$(cd "$(dirname "$0")/.." && pwd)}/slurm/common.sh"
 names=(
   'mnist-ohm-*'
   mnist-int-c0-16-lambda{0.85-0.9,0.9-0.999,0.95-0.999} mnist-int-c8-16-lambda{0.85-0.9,0.9-0.999,0.95-0.999}
-  mnist-int-c0-{8,32}-lambda0.95-0.999
+  mnist-int-c0-{8,32}-lambda0.95-0.999 mnist-int-warm-c0-{8,16,32}-lambda0.95-0.999
   mnist-none-c32
 )
 

@@ -317,6 +317,8 @@ def test_a_header_that_promises_too_much(run: Run, model: Path) -> None:
 def test_models_and_export(run: Run, model: Path) -> None:
     rows = json.loads(run("models", "--json").out)
     printed = run("models").out
+    for name in ("mnist-ohm-c0-8", "mnist-ohm-c0-32", "mnist-published-c0-16"):
+        assert f"ohmq experiments run {name}-lambda0.95-0.999" in printed
     for row in rows:
         assert row["name"] in printed
         assert row["model_id"] in printed

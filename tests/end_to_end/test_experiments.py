@@ -9,11 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from ohmq.evaluation.results import ResultFile
 from ohmq.experiments.catalogue import experiment_names
 from ohmq.loading import load
 
+ROOT = Path(__file__).parents[2]
 EXPERIMENT = """
 group = "mnist-grid"
 description = "small"
@@ -133,6 +135,38 @@ def test_an_interrupted_run_is_resumed(mnist_folder: Path, tmp_path: Path) -> No
     )
     assert whole.model_id == parts.model_id  # as if it had not been stopped
     assert whole.curve().rates_bpp == parts.curve().rates_bpp
+
+
+def test_a_published_run_of_train_py_is_exported_and_tested(mnist_folder: Path, tmp_path: Path) -> None:
+    name = "mnist-published-c0-8-lambda0.95-0.999"
+    line = "--mnist -n_epochs 1 -initialisation published -bottleneck_channels 0 8 -output_dir out/runs/" + name
+    command = [sys.executable, ROOT / "train.py", *line.split(), "-data_base_path", str(mnist_folder), "-cpu"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    arguments = ["run", name, "--data", str(mnist_folder), "-o", "out", "--cpu"]
+    output, _ = run([*arguments, "--epochs", "1"], tmp_path)  # nothing is left to train
+    assert "trained 1 epochs" in output
+    (tmp_path / "out" / "results" / name / "rate_distortion.json").unlink()
+    output, _ = run([*arguments, "--epochs", "2"], tmp_path)  # a longer run goes on from there
+    assert "trained 2 epochs" in output
+    assert (tmp_path / "out" / "runs" / name / "logs_train_2").exists()
+    assert load(tmp_path / f"out/runs/{name}/{name}.safetensors").config.prior == "static"
+
+
+def test_integer_rounding_warms_up(mnist_folder: Path, tmp_path: Path) -> None:
+    line = 'initialisation = "rounding"\nwarm_start_epochs = 2\nwarm_start_batch_size = 90\nepochs = 1'
+    model = 'channels_max = 4\nquantizer = "integer"'
+    (tmp_path / "twin.toml").write_text(EXPERIMENT.format(top="", model=model, train=line))
+    output, _ = run(["run", "twin.toml", "--data", str(mnist_folder), "-o", "out", "--cpu"], tmp_path)
+    assert "trained 1 epochs" in output
+    warm, final = (
+        torch.load(tmp_path / f"out/runs/twin/{part}.ckpt", weights_only=True) for part in ("warm_start", "last")
+    )
+    assert (warm["ohmq"]["stage"], final["ohmq"]["stage"]) == ("warm_start", "train")
+    assert warm["global_step"] == 2 * 3  # 270 digits in batches of 90
+    assert warm["optimizer_states"][0]["param_groups"][0]["initial_lr"] == pytest.approx(2e-3)
+    different = [key for key, value in warm["state_dict"].items() if not torch.equal(value, final["state_dict"][key])]
+    assert any(key.startswith("model.prior") for key in different)
 
 
 def test_a_failing_experiment_does_not_stop_the_others(mnist_folder: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from ohmq.experiments.catalogue import experiment_names, find_experiments
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(path.name for path in (ROOT / "slurm").glob("*.sh") if path.name != "common.sh")
-ARRAYS = {"mnist_ohm_16ch.sh": 6, "mnist_int_16ch.sh": 6, "experiments.sh": 10}
+ARRAYS = {"mnist_ohm_16ch.sh": 6, "mnist_int_16ch.sh": 6, "experiments.sh": 13}
 
 
 def start(script: str, *arguments: str, code: int = 0, cwd: Path = ROOT, **environment: str) -> str:

@@ -77,7 +77,7 @@ def command(
     from ohmq.evaluation.compare import compare_codecs, spread, suited_images
     from ohmq.evaluation.comparison import Comparison
     from ohmq.evaluation.optional import require
-    from ohmq.evaluation.report import channel_counts, read_images
+    from ohmq.evaluation.report import ImageFiles, ImageReader, channel_counts
     from ohmq.model_files.resolve import resolve_model
     from ohmq.utils.atomic_write import check_output
     from ohmq.utils.provenance import command_line
@@ -92,10 +92,11 @@ def command(
     frozen = resolve_model(model)
     codec = Codec(frozen)
     codec.effort_for(effort)  # An effort that the model does not have is refused before any work.
-    loaded, failed = read_images(inputs, grey=False, report=echo_error)
-    images = suited_images(codec, loaded[:limit])
+    reader = ImageReader(inputs, grey=False, report=echo_error, limit=limit)
+    images = suited_images(codec, ImageFiles(reader))
+    sizes = tuple((name, pixels.shape[1], pixels.shape[0]) for name, pixels in images)
     if curves:
-        check_kodak_sizes([pixels.shape[:2] for _, pixels in images])
+        check_kodak_sizes([(height, width) for _, width, height in sizes])
     if codec.grey and "jpeg" in classic and "jpeg444" in classic and anchor != "jpeg444":
         classic = tuple(name for name in classic if name != "jpeg444")
         echo_error("JPEG 4:4:4 left out: without colour it gives the same files as 4:2:0")
@@ -107,7 +108,7 @@ def command(
         model=frozen.name,
         model_id=frozen.model_id.hex(),
         data=", ".join(Path(text).name if Path(text).is_absolute() else text for text in inputs),
-        sizes=tuple((name, pixels.shape[1], pixels.shape[0]) for name, pixels in images),
+        sizes=sizes,
         codecs=codecs,
         anchor=anchor,
         references=curves,
@@ -123,7 +124,7 @@ def command(
         _print(comparison)
     if output_dir:
         click.echo(f"the page is {output_dir / 'comparison.html'}", err=as_json)
-    return 1 if failed else 0
+    return 1 if reader.failed else 0
 
 
 def _codecs_and_anchor(names: Sequence[str], anchor: str | None) -> tuple[tuple[str, ...], str]:
@@ -238,7 +239,7 @@ def _write_plots(comparison: "Comparison", output_dir: Path, force: bool) -> Non
                 cropped,
                 output_dir / f"{name}.{extension}",
                 title=f"{comparison.data}, {len(comparison.sizes)} images",
-                x_label="rate of the whole file in bits per pixel",
+                x_label="whole file in bits per pixel",
                 y_label=label,
                 dotted={curve.name for curve in cropped} & {curve.name for curve in comparison.references},
                 force=force,

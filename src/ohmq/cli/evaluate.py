@@ -1,6 +1,7 @@
 """``ohmq evaluate``: measure a model on images."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -59,13 +60,15 @@ def command(
     force: bool,
     as_json: bool,
 ) -> int:
-    """Measure a model on images: code and decode each, and count the bytes."""
-    from ohmq.codec import Codec
+    """Measure a model on images: code and decode each, and count the bytes.
+
+    A model without a quantizer has no files: its row has PSNR and SSIM only.
+    """
     from ohmq.errors import ConfigError
     from ohmq.evaluation.bd_rate import bd_rate
     from ohmq.evaluation.classic import CLASSIC_CODECS, classic_curve
     from ohmq.evaluation.published import published_curve
-    from ohmq.evaluation.report import EvaluationOptions, evaluate_set, read_images, write_evaluation
+    from ohmq.evaluation.report import EvaluationOptions, ImageReader, evaluate_set, write_evaluation
     from ohmq.model_files.resolve import resolve_model
     from ohmq.utils.atomic_write import check_output
 
@@ -76,6 +79,8 @@ def command(
     if output_dir is not None:
         check_output(output_dir / "rate_distortion.json", force=force)
     frozen = resolve_model(model)
+    if against and frozen.config.quantizer == "none":
+        raise ConfigError(f"{frozen.name} has no quantizer, so it has no rate to compare; leave --against out")
     published = {}
     for name in against:
         if name not in CLASSIC_CODECS:
@@ -83,16 +88,15 @@ def command(
                 published[name] = published_curve(name)
             except ValueError as error:
                 raise click.UsageError(f"{error}; or one of {', '.join(CLASSIC_CODECS)}") from error
-    failed = 0
+    images: list[tuple[str, Any]] | ImageReader
     if mnist:
         from ohmq.datasets.mnist import load_mnist
 
         pixels = load_mnist(data_base_path, mnist)  # type: ignore[arg-type]
-        images = [(f"{number:05d}", image) for number, image in enumerate(pixels)]
+        images = [(f"{number:05d}", image) for number, image in enumerate(pixels[:limit])]
     else:
-        images, failed = read_images(inputs, grey=Codec(frozen).grey, report=echo_error)
+        images = ImageReader(inputs, grey=frozen.config.image_channels == 1, report=echo_error, limit=limit)
     data = f"MNIST {mnist}" if mnist else ", ".join(inputs)
-    images = images[:limit]
     options = EvaluationOptions(fractions=fractions or (-1,), channels=channels, cut=cut, effort=effort)
     with progress_bar(len(images), "evaluate") as update:
         evaluation = evaluate_set(frozen, images, options, data=data, progress=update)
@@ -100,9 +104,10 @@ def command(
     if output_dir is not None:
         write_evaluation(evaluation, output_dir)
     if not as_json:
-        print_rate_points(result.points)
+        print_rate_points(result.points, result.data)
+    failed = images.failed if isinstance(images, ImageReader) else 0
     for name in against:
-        anchor = published.get(name) or classic_curve(name, [pixels for _, pixels in images])
+        anchor = published.get(name) or classic_curve(name, (pixels for _, pixels in images))
         curve = result.curve("file_bpp" if name in CLASSIC_CODECS else "payload_bpp")
         try:
             difference = bd_rate(anchor.rates_bpp, anchor.psnr_db, curve.rates_bpp, curve.psnr_db)
@@ -117,7 +122,7 @@ def command(
             )
         if name in CLASSIC_CODECS:
             points = ", ".join(f"{r:.3f}: {q:.2f}" for r, q in zip(anchor.rates_bpp, anchor.psnr_db, strict=True))
-            click.echo(f"  {anchor.label} (bpp: dB): {points}", err=as_json)
+            click.echo(f"  {anchor.label} (file bpp: dB): {points}", err=as_json)
     if as_json:
         click.echo(result.to_json())
     return 1 if failed else 0

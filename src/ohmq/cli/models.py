@@ -1,5 +1,6 @@
 """``ohmq models``."""
 
+import fnmatch
 from typing import Any
 
 import click
@@ -9,10 +10,15 @@ from ohmq.cli.output import print_json
 __all__ = ["command"]
 
 
+MADE_BY_EXPERIMENTS = ("mnist-ohm-c0-8-*", "mnist-ohm-c0-32-*", "mnist-published-*")
+"""Patterns of experiments whose models a user of the shipped ones may want as well."""
+
+
 @click.command(epilog="Example: ohmq models")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def command(as_json: bool) -> int:
-    """List the models that come with this package."""
+    """List the models that come with this package, and the commands that make others."""
+    from ohmq.experiments.catalogue import experiment_names, load_experiment
     from ohmq.model_files.frozen_model import load_model
     from ohmq.model_files.pretrained import pretrained_models
 
@@ -39,6 +45,11 @@ def command(as_json: bool) -> int:
             )
     if as_json:
         print_json(rows)
-    elif not rows:
+        return 0
+    if not rows:
         click.echo("no models come with this installation")
+    click.echo("made by one command each, `ohmq experiments list` shows more:")
+    for name in experiment_names():
+        if any(fnmatch.fnmatch(name, pattern) for pattern in MADE_BY_EXPERIMENTS):
+            click.echo(f"  ohmq experiments run {name}  {load_experiment(name).description}")
     return 0

@@ -122,15 +122,21 @@ def echo_error(message: str) -> None:
     click.echo(message, err=True)
 
 
-def print_rate_points(points: "Sequence[RatePoint]") -> None:
-    """Print a table of rate-distortion points, a line each.
+def print_rate_points(points: "Sequence[RatePoint]", name: str) -> None:
+    """Print a table of rate-distortion points, a line each, below the name of the images.
+
+    A model without a quantizer has no rates: the table shows a dash for each, and says why.
 
     Args:
         points: points of a `ResultFile`.
+        name: name of the set of images.
     """
+    click.echo(name)
     click.echo("channels  estimated bpp  payload bpp  file bpp  PSNR dB    SSIM  MS-SSIM  encode s  decode s")
     for p in points:
-        click.echo(
-            f"{p.channels:8d}  {p.estimated_bpp:13.4f}  {p.payload_bpp:11.4f}  {p.file_bpp:8.4f}  {p.psnr_db:7.3f}"
-            f"  {p.ssim:6.4f}  {p.ms_ssim:7.4f}  {p.encode_s:8.4f}  {p.decode_s:8.4f}"
-        )
+        numbers = [(p.estimated_bpp, 13, 4), (p.payload_bpp, 11, 4), (p.file_bpp, 8, 4), (p.psnr_db, 7, 3)]
+        numbers += [(p.ssim, 6, 4), (p.ms_ssim, 7, 4), (p.encode_s, 8, 4), (p.decode_s, 8, 4)]
+        cells = ["-".rjust(width) if math.isnan(x) else f"{x:{width}.{digits}f}" for x, width, digits in numbers]
+        click.echo("  ".join([f"{p.channels:8d}", *cells]))
+    if all(math.isnan(p.file_bpp) for p in points):
+        click.echo("no quantizer, no rate")

@@ -46,14 +46,16 @@ def command(
     The last column holds the C inverse temperatures of the prior, which belong to no part. The photo codec is no
     published network: it has our split only.
     """
-    from ohmq.evaluation.parameter_counts import PUBLISHED_CHANNELS, count_parameters, variants
+    from ohmq.evaluation.parameter_counts import count_parameters, published_channels, variants
 
     rows = []
     for family in families or ("mnist", "openimages"):
-        for config in variants(
-            family, quantizers or ("ohm", "integer"), channels or PUBLISHED_CHANNELS[family], num_symbols, prior
-        ):
-            rows.append((config, count_parameters(config)))
+        for quantizer in quantizers or ("ohm", "integer"):
+            sizes = channels or published_channels(family, quantizer)
+            rows += [
+                (config, count_parameters(config))
+                for config in variants(family, [quantizer], sizes, num_symbols, prior)
+            ]
     if not rows:
         raise click.UsageError("the photo codec has the quantizer ohm only; leave out --quantizer")
     if split == "published" and not as_json and "photo" in families:

@@ -10,8 +10,12 @@ __all__ = ["command"]
 @click.command(epilog="Example: ohmq plot runs/experiments/results -o plots")
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output-dir", type=click.Path(path_type=Path), required=True, help="Folder of the figures.")
-@click.option("--figure", "names", multiple=True, help="lambda-c0, lambda-c8, quantizers, kodak or bitrates. Repeatable; "
-              "default: all.")  # fmt: skip
+@click.option(
+    "--figure",
+    "names",
+    multiple=True,
+    help="lambda-c0, lambda-c8, quantizers, training, kodak or bitrates. Repeatable; default: all.",
+)
 @click.option("--format", "extension", type=click.Choice(["png", "svg", "pdf"]), default="png", show_default=True)
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 def command(folders: tuple[Path, ...], output_dir: Path, names: tuple[str, ...], extension: str, force: bool) -> int:

@@ -1,22 +1,26 @@
 """The published command line ``compress.py``."""
 
 import argparse
+import functools
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 
 from ohmq.cli.output import echo_error, print_rate_points, progress_bar
-from ohmq.codec import Codec
 from ohmq.errors import ConfigError
-from ohmq.evaluation.report import EvaluationOptions, evaluate_set, read_images, write_evaluation
+from ohmq.evaluation.evaluate import CodedImage, OnCoded, channel_fraction, ignore_coded
+from ohmq.evaluation.report import EvaluationOptions, ImageReader, evaluate_set, write_evaluation
 from ohmq.imaging.files import save_image
 from ohmq.model_files.resolve import resolve_model
-from ohmq.runtime.latents import Symbols
+from ohmq.models.config import ModelConfig
 from ohmq.utils.atomic_write import write_atomically
 
 __all__ = ["build_parser", "run"]
+
+DEFAULT_FOLDER = Path("inference_results")
+"""Folder that gets a folder of each run with --do_save or --do_plot and without --output_dir."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,17 +34,32 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--image_path", required=True, help="image, or folder searched recursively")
     parser.add_argument("--checkpoint", required=True, help="checkpoint, model file or name of a shipped model")
-    parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--channel_fractions", type=float, nargs="+", default=[-1.0], help="-1: all")
+    parser.add_argument(
+        "--output_dir",
+        type=Path,
+        help="folder of tables, plot and files, replaced if they are there; default: the table is printed only, and with "
+        "--do_save or --do_plot a new folder inference_results/CHECKPOINT is made",
+    )
+    parser.add_argument("--channel_fractions", type=float, nargs="+", default=[-1.0], help="-1 (default): all")
+    parser.add_argument("--limit", type=_count, help="code at most this many images (default: all)")
     parser.add_argument("--do_save", action="store_true", help="write .ohm files and reconstructions")
-    parser.add_argument("--do_plot", action="store_true", help="draw rate_distortion.png")
+    parser.add_argument("--do_plot", action="store_true", help="draw rate_distortion.png, PSNR over payload")
     parser.add_argument("--batch_size", type=int, default=1, help="accepted; images of one size are batched anyway")
     parser.add_argument("--cpu", action="store_true", help="accepted; coding runs on the CPU")
     return parser
 
 
+def _count(text: str) -> int:
+    """Read a positive whole number."""
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
 def run(argv: list[str] | None = None) -> int:
     """Evaluate a model on images; with --do_save also write .ohm files and decoded images.
+
+    Images are read, coded and saved one after the other.
 
     Args:
         argv: arguments without the program's name; default: those of this process.
@@ -50,21 +69,32 @@ def run(argv: list[str] | None = None) -> int:
     """
     arguments = build_parser().parse_args(argv)
     frozen = resolve_model(arguments.checkpoint)
-    codec = Codec(frozen)
-    images, failed = read_images([arguments.image_path], grey=codec.grey, report=echo_error)
-    if arguments.do_save:
-        _check_names([name for name, _ in images])
+    grey = frozen.config.image_channels == 1
+    images = ImageReader([arguments.image_path], grey=grey, report=echo_error, limit=arguments.limit)
+    output_dir: Path | None = arguments.output_dir
+    if output_dir is None and (arguments.do_save or arguments.do_plot):
+        output_dir = _new_folder(Path(arguments.checkpoint).stem)
+    on_coded: OnCoded = ignore_coded
+    if arguments.do_save and output_dir is not None:
+        _check_names(images.names)
+        on_coded = functools.partial(_save, frozen.config, output_dir)
     options = EvaluationOptions(fractions=arguments.channel_fractions)
     with progress_bar(len(images), "evaluate") as update:
-        evaluation = evaluate_set(frozen, images, options, data=arguments.image_path, progress=update)
-    write_evaluation(evaluation, arguments.output_dir, plot=arguments.do_plot)
-    print_rate_points(evaluation.result.points)
-    if arguments.do_save:
-        for point in evaluation.result.points:
-            folder = arguments.output_dir / f"fraction_{point.fraction:.4f}"
-            for name, pixels in images:
-                _save(codec, pixels, point.channels, folder / name)
-    return 1 if failed else 0
+        evaluation = evaluate_set(
+            frozen, images, options, data=arguments.image_path, progress=update, on_coded=on_coded
+        )
+    if output_dir is not None:
+        write_evaluation(evaluation, output_dir, plot=arguments.do_plot)
+    print_rate_points(evaluation.result.points, evaluation.result.data)
+    if output_dir is not None:
+        print(f"results: {output_dir}")
+    return 1 if images.failed else 0
+
+
+def _new_folder(name: str) -> Path:
+    """Name a folder in `DEFAULT_FOLDER` that does not exist yet."""
+    names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+    return next(folder for folder in (DEFAULT_FOLDER / name for name in names) if not folder.exists())
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -76,13 +106,9 @@ def _check_names(names: Sequence[str]) -> None:
             raise ConfigError(f"{rival} and {name} would be saved under one name; rename one of them")
 
 
-def _save(codec: Codec, pixels: NDArray[np.uint8], channels: int, target: Path) -> None:
-    """Write the .ohm file and the decoded image beside it; no file for no channels."""
-    if channels:
-        data = codec.compress(pixels, channels=channels, layers=1, max_pixels=pixels.size)
-        write_atomically(target.with_suffix(".ohm"), data, force=True)
-        image = codec.decompress(data)
-    else:
-        symbols = Symbols(codec.windowed.symbols_batch(pixels[None])[0], pixels.shape[1], pixels.shape[0])
-        image = codec.synthesise(symbols, 0)
-    save_image(target.with_suffix(".png"), image, force=True)
+def _save(config: ModelConfig, output_dir: Path, coded: CodedImage) -> None:
+    """Write a measured file and its decoded image; there is no file for no channels or without a quantizer."""
+    target = output_dir / f"fraction_{channel_fraction(config, coded.channels):.4f}" / coded.name
+    if coded.data:
+        write_atomically(target.with_suffix(".ohm"), coded.data, force=True)
+    save_image(target.with_suffix(".png"), Image.fromarray(coded.pixels), force=True)

@@ -159,5 +159,5 @@ def run(argv: list[str] | None = None) -> int:
         with progress_bar(len(images), "evaluate") as update:
             evaluation = evaluate_set(frozen, images, EvaluationOptions(), data=name, progress=update)
         write_evaluation(evaluation, folder)
-        print_rate_points(evaluation.result.points)
+        print_rate_points(evaluation.result.points, evaluation.result.data)
     return 0

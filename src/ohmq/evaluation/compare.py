@@ -36,7 +36,7 @@ Pixels = NDArray[np.uint8]
 """Pixels (H, W) or (H, W, 3)."""
 
 Images = Sequence[tuple[str, Pixels]]
-"""Names and pixels of images."""
+"""Names and pixels of images; a sequence such as `ohmq.evaluation.report.ImageFiles` reads each when it is asked for."""
 
 
 @contextlib.contextmanager
@@ -72,6 +72,20 @@ def spread(values: Sequence[Any], count: int | None) -> list[Any]:
     return [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
 
 
+class _GreyImages(Sequence[tuple[str, Pixels]]):
+    """Images of equal colour channels, each as (H, W) when it is asked for."""
+
+    def __init__(self, images: Images) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, number: Any) -> Any:
+        name, pixels = self._images[number]
+        return name, np.ascontiguousarray(pixels[..., 0])
+
+
 def suited_images(codec: Codec, images: Images) -> Images:
     """Convert colour images to images as the model codes them.
 
@@ -93,7 +107,7 @@ def suited_images(codec: Codec, images: Images) -> Images:
                 f"{codec.name} (family {codec.config.family}) codes grey images and {name} is in colour; compare with a model of "
                 "colour images, such as --model photo, or give grey images"
             )
-    return [(name, np.ascontiguousarray(pixels[..., 0])) for name, pixels in images]
+    return _GreyImages(images)
 
 
 def compare_codecs(
@@ -141,11 +155,12 @@ def _measure_model(
     codec: Codec, images: Images, channels: Sequence[int], effort: int | None, progress: Callable[[int], Any]
 ) -> CodecResult:
     """Measure the model; the first image is coded once more before, without being counted."""
-    evaluate_images(codec, images[:1], channels[:1], similarity=False, effort=effort)
-    image_rows = []
+    evaluate_images(codec, [images[0]], channels[:1], similarity=False, effort=effort)
+    image_rows, mpixels = [], []
     for name, pixels in images:
         rows = evaluate_images(codec, [(name, pixels)], channels, effort=effort)
         image_rows.append([_model_row(rows[count][0], count, pixels) for count in channels])
+        mpixels.append(pixels.shape[0] * pixels.shape[1] / 1e6)
         progress(1)
     settings = f"{codec.config.family} family, id {codec.model_id.hex()}"
     settings += f", effort {codec.effort_for(effort)}" if codec.config.supports_rdoq else ""
@@ -156,7 +171,7 @@ def _measure_model(
         settings=settings,
         values=tuple(channels),
         rows=value_rows,
-        points=tuple(_mean_point(rows, images) for rows in value_rows),
+        points=tuple(_mean_point(rows, mpixels) for rows in value_rows),
     )
 
 
@@ -165,9 +180,10 @@ def _measure_classic(
 ) -> CodecResult:
     """Measure a classic codec; the first image is coded once more before, without being counted."""
     code_named_image(name, *images[0], qualities[0])
-    image_rows = []
+    image_rows, mpixels = [], []
     for image, pixels in images:
         image_rows.append([_classic_row(name, image, pixels, quality) for quality in qualities])
+        mpixels.append(pixels.shape[0] * pixels.shape[1] / 1e6)
         progress(1)
     value_rows = tuple(zip(*image_rows, strict=True))
     return CodecResult(
@@ -176,7 +192,7 @@ def _measure_classic(
         settings=CLASSIC_CODECS[name].settings,
         values=tuple(qualities),
         rows=value_rows,
-        points=tuple(_mean_point(rows, images) for rows in value_rows),
+        points=tuple(_mean_point(rows, mpixels) for rows in value_rows),
     )
 
 
@@ -239,9 +255,8 @@ def measure_file(pixels: Pixels, decoded: Pixels, num_bytes: int) -> FileMeasure
     return FileMeasures(bpp, min(psnr_db(pixels, decoded), EXACT_DB), float(ms_ssim(*planes)[0]))
 
 
-def _mean_point(rows: Sequence[CodedRow], images: Images) -> CodedPoint:
+def _mean_point(rows: Sequence[CodedRow], mpixels: Sequence[float]) -> CodedPoint:
     """Summarise one setting over all images: means of rate and quality, medians of the times for a million pixels."""
-    mpixels = [pixels.shape[0] * pixels.shape[1] / 1e6 for _, pixels in images]
     bpp, psnr, similarity = (
         math.fsum(getattr(row, column) for row in rows) / len(rows) for column in ("file_bpp", "psnr_db", "ms_ssim")
     )

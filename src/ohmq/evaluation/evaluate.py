@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,26 +16,73 @@ from ohmq.codec import Codec
 from ohmq.encoder.options import EncodeOptions
 from ohmq.encoder.rdoq import Rdoq
 from ohmq.entropy.layers import KnownSymbols, SymbolSource, encode_layers
-from ohmq.errors import BitstreamError, ConfigError, UnsupportedImageError
+from ohmq.errors import BitstreamError, ConfigError
 from ohmq.evaluation.results import ImageRow, RatePoint
 from ohmq.evaluation.tables import average_row
 from ohmq.evaluation.verify import verify_layers
 from ohmq.metrics import ms_ssim, psnr_db_batch, ssim
 from ohmq.models import CompressionModel
+from ohmq.models.config import ModelConfig
 from ohmq.runtime.latents import Latent, Symbols
+from ohmq.runtime.windowed import from_patches, to_patches
 
-__all__ = ["evaluate_images", "evaluate_unquantized", "rate_points"]
+__all__ = [
+    "CodedImage",
+    "Images",
+    "NamedPixels",
+    "OnCoded",
+    "channel_fraction",
+    "evaluate_images",
+    "evaluate_unquantized",
+    "ignore_coded",
+    "rate_points",
+]
 
 BATCH_SYMBOLS = 4608
 """Latent positions coded together: small images are coded in batches."""
 
+NamedPixels = tuple[str, NDArray[np.uint8]]
+"""Name and pixels, (H, W) or (H, W, 3), of an image."""
+
+Images = Iterable[NamedPixels]
+"""Names and pixels of images, as the model codes them; read one batch at a time."""
+
+
+class CodedImage(NamedTuple):
+    """An image coded at one number of channels.
+
+    Attributes:
+        name: name of the image.
+        channels: active channels.
+        data: the measured file; empty for no channels, and for a model without a quantizer.
+        pixels: decoded pixels, (H, W) or (H, W, 3).
+    """
+
+    name: str
+    channels: int
+    data: bytes
+    pixels: NDArray[np.uint8]
+
+
+OnCoded = Callable[[CodedImage], Any]
+"""Function called with each image that was coded, for each number of channels."""
+
+
+def ignore_coded(coded: CodedImage) -> None:
+    """Do nothing with an image that was coded.
+
+    Args:
+        coded: the image.
+    """
+
 
 def evaluate_images(
     codec: Codec,
-    images: Sequence[tuple[str, NDArray[np.uint8]]],
+    images: Images,
     channels: Sequence[int],
     *,
     progress: Callable[[int], Any] = lambda count: None,
+    on_coded: OnCoded = ignore_coded,
     similarity: bool = True,
     fixed_rate: bool = False,
     cut: bool = False,
@@ -45,9 +92,11 @@ def evaluate_images(
 
     Args:
         codec: the codec.
-        images: names and pixels, (H, W) or (H, W, 3) as the model codes them.
+        images: names and pixels, (H, W) or (H, W, 3) as the model codes them. They are read as they are coded: neighbours
+            of one size are coded together if they are small.
         channels: numbers of active channels; 0 shows the image that the model decodes from no bits.
         progress: called with the number of images done since the last call.
+        on_coded: called with the file and the decoded image of each image and number of channels.
         similarity: whether to measure SSIM and MS-SSIM; default: yes.
         fixed_rate: pack symbols without entropy coding; the estimated rate is then log2(S) a symbol.
         cut: code each image once, with all channels and layers, and cut that file, which includes the cost of its layers. By
@@ -69,19 +118,39 @@ def evaluate_images(
             f"a file cannot be cut at {min(wrong)} channels; {codec.name} has the cuts {codec.cut_points}"
         )
     rows: dict[int, list[ImageRow]] = {n: [] for n in channels}
-    start = 0
-    while start < len(images):
-        shape = images[start][1].shape
-        positions = codec.config.latent_grid(shape[1], shape[0])
-        limit = max(1, BATCH_SYMBOLS // int(np.prod(positions)))
-        stop = start + 1
-        while stop < len(images) and stop - start < limit and images[stop][1].shape == shape:
-            stop += 1
-        for n, part in _evaluate_batch(codec, images[start:stop], channels, settings).items():
+    for batch in _batches(images, codec.config):
+        for n, part in _evaluate_batch(codec, batch, channels, settings, on_coded).items():
             rows[n].extend(part)
-        progress(stop - start)
-        start = stop
+        progress(len(batch.names))
     return rows
+
+
+class _Batch(NamedTuple):
+    """Names and pixels, (N, H, W) or (N, H, W, 3), of images of one size."""
+
+    names: list[str]
+    pixels: NDArray[np.uint8]
+
+
+def _batches(images: Images, config: ModelConfig) -> Iterator[_Batch]:
+    """Group neighbours of one size; images that are not small come alone, before the next one is read."""
+    names: list[str] = []
+    pixels: list[NDArray[np.uint8]] = []
+    limit = 1
+    for name, image in images:
+        if pixels and image.shape != pixels[0].shape:
+            yield _Batch(names, np.stack(pixels))
+            names, pixels = [], []
+        if not pixels:
+            height, width = image.shape[:2]
+            limit = max(1, BATCH_SYMBOLS // math.prod(config.latent_grid(width, height)))
+        names.append(name)
+        pixels.append(image)
+        if len(pixels) == limit:
+            yield _Batch(names, np.stack(pixels))
+            names, pixels = [], []
+    if pixels:
+        yield _Batch(names, np.stack(pixels))
 
 
 class _Settings(NamedTuple):
@@ -99,7 +168,7 @@ class _CodedBatch(NamedTuple):
     Attributes:
         ideal_bits: -log2 p of each image's symbols, in bits.
         payload_bytes: of each image.
-        file_bytes: of each image.
+        files: the file of each image; empty for no channels.
         encode_s: seconds to encode one image.
         decode_s: seconds to decode one image.
         symbols: (images, patches, h, w, C).
@@ -107,7 +176,7 @@ class _CodedBatch(NamedTuple):
 
     ideal_bits: Sequence[float]
     payload_bytes: Sequence[int]
-    file_bytes: Sequence[int]
+    files: Sequence[bytes]
     encode_s: float
     decode_s: float
     symbols: NDArray[np.int64]
@@ -149,7 +218,7 @@ def _entropy_coded(
         table[ends[-1]] = _CodedBatch(
             ideal_bits=ideal_bits[:, ends[-1] - 1].tolist(),
             payload_bytes=[sum(map(len, layers)) for layers in payloads],
-            file_bytes=[len(write_ohm(file)) for file in files],
+            files=[write_ohm(file) for file in files],
             encode_s=encode_s[number],
             decode_s=decode_s[number],
             symbols=symbols,
@@ -192,7 +261,7 @@ def _fixed_rate_coded(
         table[n] = _CodedBatch(
             ideal_bits=[float(np.log2(alphabets[:n]).sum()) * positions] * len(symbols),
             payload_bytes=[file.payload_bytes for file, _ in decoded],
-            file_bytes=[len(data) for data in files],
+            files=files,
             encode_s=encode_s,
             decode_s=decode_s,
             symbols=symbols,
@@ -211,7 +280,7 @@ def _code_batch(
     analysis_s = (time.perf_counter() - clock) / len(images)
     zeros = [0] * len(images)
     no_symbols = np.zeros((*analysed.shape[:-1], 0), np.int64)
-    coded = dict.fromkeys(channels, _CodedBatch(zeros, zeros, zeros, 0.0, 0.0, no_symbols))
+    coded = dict.fromkeys(channels, _CodedBatch(zeros, zeros, [b""] * len(images), 0.0, 0.0, no_symbols))
     if positive := [n for n in channels if n > 0]:
         if settings.fixed_rate:
             coded |= _fixed_rate_coded(codec, analysed, positive, width, height)
@@ -230,74 +299,82 @@ def _code_batch(
 
 
 def _evaluate_batch(
-    codec: Codec, images: Sequence[tuple[str, NDArray[np.uint8]]], channels: Sequence[int], settings: _Settings
+    codec: Codec, batch: _Batch, channels: Sequence[int], settings: _Settings, on_coded: OnCoded
 ) -> dict[int, list[ImageRow]]:
     """Measure images of one size."""
-    count = len(images)
-    reference = np.stack([image for _, image in images])
-    height, width = reference.shape[1:3]
+    count, (height, width) = len(batch.names), batch.pixels.shape[1:3]
     pixels = width * height
-    coded = _code_batch(codec, reference, channels, settings)
-    table: dict[int, list[ImageRow]] = {n: [] for n in channels}
+    coded = _code_batch(codec, batch.pixels, channels, settings)
+    table: dict[int, list[ImageRow]] = {}
     for n in channels:
         clock = time.perf_counter()
         decoded = np.stack([np.asarray(codec.synthesise(Symbols(s, width, height), n)) for s in coded[n].symbols])
         synthesis_s = (time.perf_counter() - clock) / count
-        psnr = psnr_db_batch(reference, decoded).tolist()
-        unknown = [float("nan")] * count
-        structure = ssim(*_planes(reference, decoded)).tolist() if settings.similarity else unknown
-        multi_scale = ms_ssim(*_planes(reference, decoded)).tolist() if settings.similarity else unknown
-        for i, (name, _) in enumerate(images):
-            table[n].append(
-                ImageRow(
-                    image=name,
-                    estimated_bpp=float(coded[n].ideal_bits[i]) / pixels,
-                    payload_bpp=8 * coded[n].payload_bytes[i] / pixels,
-                    file_bpp=8 * coded[n].file_bytes[i] / pixels,
-                    psnr_db=psnr[i],
-                    ssim=structure[i],
-                    ms_ssim=multi_scale[i],
-                    encode_s=float(coded[n].encode_s),
-                    decode_s=float(synthesis_s + coded[n].decode_s),
-                )
+        table[n] = [
+            row._replace(
+                estimated_bpp=float(coded[n].ideal_bits[i]) / pixels,
+                payload_bpp=8 * coded[n].payload_bytes[i] / pixels,
+                file_bpp=8 * len(coded[n].files[i]) / pixels,
+                encode_s=float(coded[n].encode_s),
+                decode_s=float(synthesis_s + coded[n].decode_s),
             )
+            for i, row in enumerate(_quality_rows(batch, decoded, settings.similarity))
+        ]
+        for name, data, image in zip(batch.names, coded[n].files, decoded, strict=True):
+            on_coded(CodedImage(name, n, data, image))
     return table
 
 
-@torch.no_grad()
+def _quality_rows(batch: _Batch, decoded: NDArray[np.uint8], similarity: bool) -> list[ImageRow]:
+    """Measure the quality of decoded images; rates and times are NaN."""
+    nan = [math.nan] * len(decoded)
+    planes = _planes(batch.pixels, decoded)
+    psnr = psnr_db_batch(batch.pixels, decoded).tolist()
+    structure = ssim(*planes).tolist() if similarity else nan
+    multi_scale = ms_ssim(*planes).tolist() if similarity else nan
+    columns = zip(batch.names, psnr, structure, multi_scale, nan, nan, nan, strict=True)
+    return [ImageRow(*values) for values in columns]
+
+
 def evaluate_unquantized(
     model: CompressionModel,
-    images: Sequence[tuple[str, NDArray[np.uint8]]],
+    images: Images,
     *,
     progress: Callable[[int], Any] = lambda count: None,
-) -> RatePoint:
-    """Measure what a model without a quantizer reconstructs: mean PSNR and SSIM at no rate (NaN).
+    on_coded: OnCoded = ignore_coded,
+) -> dict[int, list[ImageRow]]:
+    """Measure what a model without a quantizer reconstructs: there is no file and no rate.
 
     Args:
         model: model with quantizer "none".
-        images: names and pixels, (H, W) or (H, W, 3) as the model codes them, all of one size.
+        images: names and pixels, (H, W) or (H, W, 3) as the model codes them.
         progress: called with the number of images done since the last call.
+        on_coded: called with each reconstructed image; its file is empty.
 
     Returns:
-        One point, its rates NaN.
-
-    Raises:
-        UnsupportedImageError: images that are not whole patches.
+        For all channels a row an image; rates and times are NaN.
     """
-    height, width = images[0][1].shape[:2]
-    if model.config.patch_shape(height, width) != (height, width):
-        raise UnsupportedImageError(f"images of {width}x{height} pixels: this model takes whole tiles only")
-    psnr, structure = [], []
-    for start in range(0, len(images), 256):
-        reference = _planes(np.stack([image for _, image in images[start : start + 256]]))[0]
-        active = torch.full((len(reference),), model.config.channels_max)
-        output = model(model.normalise(torch.from_numpy(reference).float() / 255), active)
-        decoded = model.denormalise(output.reconstruction).clamp(0, 1).mul(255).round().to(torch.uint8).numpy()
-        psnr += psnr_db_batch(reference, decoded).tolist()
-        structure += ssim(reference, decoded).tolist()
-        progress(len(reference))
-    nan, count = math.nan, len(images)
-    return RatePoint(model.config.channels_max, 1.0, nan, nan, nan, sum(psnr) / count, sum(structure) / count)
+    channels = model.config.channels_max
+    rows = []
+    for batch in _batches(images, model.config):
+        decoded = _reconstruct(model, batch.pixels)
+        rows += _quality_rows(batch, decoded, similarity=True)
+        for name, image in zip(batch.names, decoded, strict=True):
+            on_coded(CodedImage(name, channels, b"", image))
+        progress(len(batch.names))
+    return {channels: rows}
+
+
+@torch.inference_mode()
+def _reconstruct(model: CompressionModel, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pass images (N, H, W) or (N, H, W, 3) through a model without a quantizer."""
+    shape = model.config.patch_shape(*images.shape[1:3])
+    patches = torch.from_numpy(np.concatenate([to_patches(image, shape) for image in images])).float() / 255
+    active = torch.full((len(patches),), model.config.channels_max)
+    output = model(model.normalise(patches), active)
+    decoded = model.denormalise(output.reconstruction).clamp(0, 1).mul(255).round().to(torch.uint8).numpy()
+    parts = decoded.reshape(len(images), -1, *decoded.shape[1:])
+    return np.stack([from_patches(part, *images.shape[1:3]) for part in parts])
 
 
 def _planes(*batches: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
@@ -305,20 +382,35 @@ def _planes(*batches: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     return [b[:, None] if b.ndim == 3 else np.ascontiguousarray(np.moveaxis(b, -1, 1)) for b in batches]
 
 
-def rate_points(codec: Codec, rows: Mapping[int, Sequence[ImageRow]]) -> list[RatePoint]:
+def rate_points(config: ModelConfig, rows: Mapping[int, Sequence[ImageRow]]) -> list[RatePoint]:
     """Average the rows of all images for each number of channels.
 
     Args:
-        codec: the codec.
-        rows: for each number of channels, a row an image, from `evaluate_images`.
+        config: configuration of the model.
+        rows: for each number of channels, a row an image, from `evaluate_images` or `evaluate_unquantized`.
 
     Returns:
         One point for each number of channels, ascending.
     """
-    low, high = codec.config.channels_min, codec.num_channels
     points = []
     for n in sorted(rows):
         mean = average_row(rows[n])._asdict()
         del mean["image"]
-        points.append(RatePoint(channels=n, fraction=(n - low) / (high - low) if high > low else 1.0, **mean))
+        points.append(RatePoint(channels=n, fraction=channel_fraction(config, n), **mean))
     return points
+
+
+def channel_fraction(config: ModelConfig, channels: int) -> float:
+    """Return the fraction of the adaptive range that a number of channels stands for; below 0: fewer than the minimum.
+
+    Args:
+        config: configuration of the model.
+        channels: active channels.
+
+    Example:
+        >>> from ohmq.models import MnistConfig
+        >>> channel_fraction(MnistConfig(channels_min=8), 10)
+        0.25
+    """
+    low, high = config.channels_min, config.channels_max
+    return (channels - low) / (high - low) if high > low else 1.0

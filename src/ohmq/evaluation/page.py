@@ -176,7 +176,7 @@ def _table(comparison: Comparison) -> str:
     anchor = next(codec.label for codec in comparison.codecs if codec.name == comparison.anchor)
     head = _row(
         ["codec", "BD-rate<br>by PSNR", "BD-rate<br>by MS-SSIM", "encode,<br>s/MP", "decode,<br>s/MP",
-         "bits per pixel", "PSNR, dB", "MS-SSIM"], "th",
+         "whole file,<br>bpp", "PSNR, dB", "MS-SSIM"], "th",
     )  # fmt: skip
     lines = []
     for codec in comparison.codecs:
@@ -203,7 +203,7 @@ def _table(comparison: Comparison) -> str:
 
 
 def _all_points(comparison: Comparison) -> str:
-    head = _row(["codec, setting", "bpp", "PSNR, dB", "MS-SSIM", "encode, s/MP", "decode, s/MP"], "th")
+    head = _row(["codec, setting", "file bpp", "PSNR, dB", "MS-SSIM", "encode, s/MP", "decode, s/MP"], "th")
     lines = []
     for codec in comparison.codecs:
         for p in codec.points:

@@ -11,13 +11,12 @@ from ohmq.models.config import FAMILIES, ModelConfig, PhotoConfig
 from ohmq.models.openimages import ChannelNorm
 from ohmq.models.priors.static import StaticPrior
 
-__all__ = ["PUBLISHED_CHANNELS", "PUBLISHED_FAMILIES", "Counts", "Parts", "count_parameters", "variants"]
+__all__ = ["PUBLISHED_FAMILIES", "Counts", "Parts", "count_parameters", "published_channels", "variants"]
 
 PUBLISHED_FAMILIES = ("mnist", "openimages")
 """Families of the published networks."""
 
-PUBLISHED_CHANNELS = {"mnist": (8, 16, 32), "openimages": (480,), "photo": (PhotoConfig().channels_max,)}
-"""Numbers of channels C of the published runs, by family; for the photo codec its default."""
+_PUBLISHED_CHANNELS = {"mnist": (8, 16, 32), "openimages": (480,), "photo": (PhotoConfig().channels_max,)}
 
 
 class Parts(NamedTuple):
@@ -51,6 +50,21 @@ class Counts(NamedTuple):
 
     ours: Parts
     published: Parts | None
+
+
+def published_channels(family: str, quantizer: str) -> tuple[int, ...]:
+    """Return the numbers of channels C of the published runs; for the photo codec its default.
+
+    Args:
+        family: name of the family.
+        quantizer: quantizer.
+
+    Example:
+        >>> published_channels("openimages", "integer")
+        (480, 960)
+    """
+    more = (960,) if (family, quantizer) == ("openimages", "integer") else ()
+    return _PUBLISHED_CHANNELS[family] + more
 
 
 def variants(

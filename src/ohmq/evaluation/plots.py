@@ -6,10 +6,17 @@ from pathlib import Path
 
 from ohmq.errors import UnsupportedImageError
 from ohmq.evaluation.optional import require
-from ohmq.evaluation.results import Curve
+from ohmq.evaluation.results import Curve, RateName
 from ohmq.utils.atomic_write import write_atomically
 
-__all__ = ["COLOURS", "plot_rate_distortion"]
+__all__ = ["COLOURS", "RATE_LABELS", "plot_rate_distortion"]
+
+RATE_LABELS: dict[RateName, str] = {
+    "estimated_bpp": "estimated rate",
+    "payload_bpp": "payload",
+    "file_bpp": "whole file",
+}
+"""Names of the three rates for people."""
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours, which colour-blind readers can tell apart; without yellow, which is too pale for lines."""
@@ -29,7 +36,7 @@ def plot_rate_distortion(
     path: Path | str,
     *,
     title: str = "",
-    x_label: str = "rate in bits per pixel",
+    x_label: str | None = None,
     y_label: str = "PSNR in dB",
     dotted: Collection[str] = (),
     dashed: Collection[str] = (),
@@ -46,7 +53,8 @@ def plot_rate_distortion(
         curves: the curves.
         path: the file, .png, .svg or .pdf.
         title: title above the axes.
-        x_label: label of the horizontal axis.
+        x_label: label of the horizontal axis; None: the name of the curves' rate. Where these differ, the legend names that
+            of each curve.
         y_label: label of the vertical axis.
         dotted: names of curves drawn dotted with hollow markers, such as published curves.
         dashed: names of curves drawn dashed.
@@ -74,6 +82,10 @@ def plot_rate_distortion(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    rates_shown = {curve.rate for curve in curves}
+    names_rates = x_label is None and len(rates_shown) > 1
+    if x_label is None:
+        x_label = "bits per pixel" if names_rates else f"{RATE_LABELS[curves[0].rate]} in bits per pixel"
     figure = Figure(figsize=(WIDTH_INCHES, 3.8), dpi=200, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -87,7 +99,7 @@ def plot_rate_distortion(
         axes.plot(
             rates,
             psnr,
-            label=curve.label,
+            label=f"{curve.label}, {RATE_LABELS[curve.rate]}" if names_rates else curve.label,
             color=colour,
             marker=marker,
             markersize=5,

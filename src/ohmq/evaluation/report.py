@@ -1,38 +1,48 @@
 """Evaluate a model on a set of images: read them, measure rates and quality, write the results."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ohmq.codec import Codec
 from ohmq.errors import ConfigError, OhmqError
-from ohmq.evaluation.evaluate import evaluate_images, evaluate_unquantized, rate_points
+from ohmq.evaluation.evaluate import (
+    Images,
+    NamedPixels,
+    OnCoded,
+    evaluate_images,
+    evaluate_unquantized,
+    ignore_coded,
+    rate_points,
+)
 from ohmq.evaluation.plots import plot_rate_distortion
 from ohmq.evaluation.results import Curve, ImageRow, ResultFile
 from ohmq.evaluation.tables import write_fraction_csv, write_rate_distortion_csv
 from ohmq.imaging.convert import prepare_image
 from ohmq.imaging.files import open_image
-from ohmq.imaging.listing import IMAGE_EXTENSIONS, find_files
+from ohmq.imaging.listing import IMAGE_EXTENSIONS, ListedFile, find_files
 from ohmq.model_files.frozen_model import FrozenModel
 from ohmq.utils.provenance import command_line
 
 __all__ = [
+    "NO_RATE",
     "Evaluation",
     "EvaluationOptions",
-    "Images",
+    "ImageFiles",
+    "ImageReader",
     "channel_counts",
     "evaluate_set",
     "read_images",
     "write_evaluation",
 ]
 
-Images = Sequence[tuple[str, NDArray[np.uint8]]]
-"""Names and pixels, (H, W) or (H, W, 3), as the model codes them."""
+NO_RATE = "no quantizer, no rate"
+"""Value of "rate" in the result file of a model without a quantizer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +69,7 @@ class Evaluation(NamedTuple):
 
     Attributes:
         result: means over the images at each rate, with all that is needed to repeat them.
-        rows: for each number of channels, a row an image; empty for a model without a quantizer.
+        rows: for each number of channels, a row an image.
         title: the set and its number of images, for plots.
     """
 
@@ -76,31 +86,34 @@ def evaluate_set(
     data: str,
     extra: Mapping[str, Any] | None = None,
     progress: Callable[[int], Any] = lambda count: None,
+    on_coded: OnCoded = ignore_coded,
 ) -> Evaluation:
     """Code and decode a set of images with a model.
 
+    A model without a quantizer has no files: its only point has PSNR and SSIM, its rates are NaN, and the result file
+    says so ("rate" is `NO_RATE`).
+
     Args:
         frozen: the model.
-        images: names and pixels.
+        images: names and pixels; they are read as they are coded, so that a generator never holds them all in memory.
         options: rates and kind of files.
         data: name of the set.
         extra: further content of the result file, as JSON; default: none.
         progress: function called with the number of images done since its last call.
+        on_coded: function called with each measured file and its decoded image.
 
     Returns:
         Results for each rate and each image; nothing is written or printed.
 
     Raises:
-        ConfigError: fractions, channels or an effort that the model does not have.
+        ConfigError: no images; or fractions, channels, an effort or kinds of files that the model does not have.
     """
-    rows: Mapping[int, Sequence[ImageRow]] = {}
+    rows: Mapping[int, Sequence[ImageRow]]
     settings: dict[str, Any] = {}
     if frozen.config.quantizer == "none":
-        if options.effort:
-            raise ConfigError(
-                f"{frozen.name} has no quantizer, so its encoder has no refinement passes; leave the effort out"
-            )
-        points = [evaluate_unquantized(frozen.model, images, progress=progress)]
+        _check_unquantized(frozen.name, options)
+        settings["rate"] = NO_RATE
+        rows = evaluate_unquantized(frozen.model, images, progress=progress, on_coded=on_coded)
     else:
         codec = Codec(frozen)
         if codec.config.supports_rdoq:
@@ -113,18 +126,20 @@ def evaluate_set(
             images,
             counts,
             progress=progress,
+            on_coded=on_coded,
             fixed_rate=options.fixed_rate,
             cut=options.cut,
             effort=options.effort,
         )
-        points = rate_points(codec, rows)
-    title = f"{data}, {len(images)} images"
+    if not (count := len(next(iter(rows.values())))):
+        raise ConfigError(f"no images to evaluate in {data}")
+    title = f"{data}, {count} images"
     result = ResultFile(
         command=command_line(),
         model=frozen.name,
         model_id=frozen.model_id.hex(),
         data=title,
-        points=tuple(points),
+        points=tuple(rate_points(frozen.config, rows)),
         extra={
             "training": frozen.provenance,
             "transforms_id": frozen.transforms_id.hex(),
@@ -133,6 +148,19 @@ def evaluate_set(
         },
     )
     return Evaluation(result, rows, title)
+
+
+def _check_unquantized(name: str, options: EvaluationOptions) -> None:
+    """Refuse options that a model without a quantizer does not have; it has all channels at any fraction."""
+    _check_fractions(options.fractions)
+    given = {
+        "refinement passes": bool(options.effort),
+        "numbers of channels": bool(options.channels),
+        "files to cut": options.cut,
+        "fixed-rate files": options.fixed_rate,
+    }
+    if wrong := [what for what, is_given in given.items() if is_given]:
+        raise ConfigError(f"{name} has no quantizer, so it has no {' and no '.join(wrong)}; leave the option out")
 
 
 def write_evaluation(
@@ -151,17 +179,17 @@ def write_evaluation(
     Args:
         evaluation: results of `evaluate_set`.
         output_dir: the folder; it is made if it is not there.
-        plot: whether to draw rate_distortion.png; a model without a quantizer has no curve to draw.
+        plot: whether to draw rate_distortion.png, PSNR over the payload; a model without a quantizer has no curve to draw.
         per_image: whether to write fraction_F.csv.
         published: curves to draw dotted beside the model's.
     """
     points = evaluation.result.points
-    if per_image and evaluation.rows:
+    if per_image:
         for point in points:
             path = output_dir / f"fraction_{point.fraction:.4f}.csv"
             write_fraction_csv(path, evaluation.rows[point.channels], force=True)
     write_rate_distortion_csv(output_dir / "rate_distortion.csv", points, force=True)
-    if plot and evaluation.rows:
+    if plot and evaluation.result.extra.get("rate") != NO_RATE:
         dotted = [dataclasses.replace(curve, name=f"published {curve.name}") for curve in published]
         plot_rate_distortion(
             [evaluation.result.curve(), *dotted],
@@ -187,21 +215,131 @@ def channel_counts(codec: Codec, fractions: Sequence[float]) -> list[int]:
         ConfigError: a fraction outside [0, 1] that is not -1.
     """
     counts: set[int] = set()
+    _check_fractions(fractions)
     for fraction in fractions:
         if fraction == -1:
             low = codec.config.channels_min
             counts |= {n for n in (low, *codec.cut_points) if n >= max(low, 1)}
-        elif 0 <= fraction <= 1:
-            counts.add(codec.config.channels_for(fraction))
         else:
-            raise ConfigError(f"channel fraction {fraction}: it must lie in 0 to 1, or be -1 for all")
+            counts.add(codec.config.channels_for(fraction))
     return sorted(counts)
 
 
-def read_images(
-    inputs: Sequence[str], *, grey: bool, report: Callable[[str], None]
-) -> tuple[list[tuple[str, NDArray[np.uint8]]], int]:
-    """Read images as the model codes them.
+def _check_fractions(fractions: Sequence[float]) -> None:
+    for fraction in fractions:
+        if not (fraction == -1 or 0 <= fraction <= 1):
+            raise ConfigError(f"channel fraction {fraction}: it must lie in 0 to 1, or be -1 for all")
+
+
+class ImageReader:
+    """Images of files as the model codes them, read one at a time each time they are iterated over.
+
+    Args:
+        inputs: files, folders (searched recursively) and glob patterns.
+        grey: whether the model codes grey images.
+        report: function called with a line of text for each file that is skipped and each conversion that loses something,
+            once a file.
+        limit: largest number of images; None: all.
+
+    Attributes:
+        names: names of all files, in order.
+        failed: number of files that could not be read, of those that were tried.
+
+    Raises:
+        ConfigError: no file found; or, when iterated over, none that can be read.
+    """
+
+    def __init__(
+        self, inputs: Sequence[str], *, grey: bool, report: Callable[[str], None], limit: int | None = None
+    ) -> None:
+        self._inputs, self._grey, self._report, self._limit = inputs, grey, report, limit
+        self._files = find_files(inputs, IMAGE_EXTENSIONS)
+        self._is_read: dict[Path, bool] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all files, in order."""
+        return [str(file.relative) for file in self._files]
+
+    @property
+    def failed(self) -> int:
+        """Number of files that could not be read, of those that were tried."""
+        return list(self._is_read.values()).count(False)
+
+    def __len__(self) -> int:
+        """Return the largest number of images there can be: some of the files may not be readable."""
+        return len(self._files[: self._limit])
+
+    def __iter__(self) -> Iterator[NamedPixels]:
+        return itertools.islice((image for _, image in self._readable()), self._limit)
+
+    def readable(self) -> list[ListedFile]:
+        """Read all images once, and list their files, without those that cannot be read.
+
+        Raises:
+            ConfigError: none can be read.
+        """
+        return [file for file, _ in itertools.islice(self._readable(), self._limit)]
+
+    def read(self, file: ListedFile) -> NamedPixels:
+        """Read one image.
+
+        Args:
+            file: file of the reader.
+
+        Raises:
+            OhmqError: it cannot be read.
+        """
+        report = self._report if file.path not in self._is_read else lambda line: None
+        self._is_read[file.path] = False
+        try:
+            loaded = open_image(file.path)
+            prepared = prepare_image(loaded.image, grey=self._grey)
+        except OhmqError as error:
+            report(f"skipped: {error}")
+            raise
+        self._is_read[file.path] = True
+        for note in (*loaded.notes, *prepared.notes):
+            report(f"{file.path}: {note}")
+        return str(file.relative), np.asarray(prepared.image)
+
+    def _readable(self) -> Iterator[tuple[ListedFile, NamedPixels]]:
+        for file in self._files:
+            try:
+                image = self.read(file)
+            except OhmqError:
+                continue
+            yield file, image
+        if not any(self._is_read.values()):
+            raise ConfigError(f"no readable image in {', '.join(self._inputs)}")
+
+
+class ImageFiles(Sequence[NamedPixels]):
+    """Images of files as a sequence: each is read when it is asked for, so that only one is in memory.
+
+    All are read once at first, so that those that cannot be read are left out.
+
+    Args:
+        reader: reader of the files.
+
+    Raises:
+        ConfigError: none can be read.
+    """
+
+    def __init__(self, reader: ImageReader) -> None:
+        self._reader, self._files = reader, reader.readable()
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, number: Any) -> Any:
+        if isinstance(number, slice):
+            return [self._reader.read(file) for file in self._files[number]]
+        return self._reader.read(self._files[number])
+
+
+def read_images(inputs: Sequence[str], *, grey: bool, report: Callable[[str], None]) -> tuple[list[NamedPixels], int]:
+    """Read all images as the model codes them; `ImageReader` reads them one at a time.
 
     Args:
         inputs: files, folders (searched recursively) and glob patterns.
@@ -214,18 +352,5 @@ def read_images(
     Raises:
         ConfigError: no file found, or none that can be read.
     """
-    images, failed = [], 0
-    for file in find_files(inputs, IMAGE_EXTENSIONS):
-        try:
-            loaded = open_image(file.path)
-            prepared = prepare_image(loaded.image, grey=grey)
-        except OhmqError as error:
-            report(f"skipped: {error}")
-            failed += 1
-            continue
-        for note in (*loaded.notes, *prepared.notes):
-            report(f"{file.path}: {note}")
-        images.append((str(file.relative), np.asarray(prepared.image)))
-    if not images:
-        raise ConfigError(f"no readable image in {', '.join(inputs)}")
-    return images, failed
+    reader = ImageReader(inputs, grey=grey, report=report)
+    return list(reader), reader.failed

@@ -20,6 +20,7 @@ __all__ = ["GROUPS", "Experiment", "experiment_names", "find_experiments", "load
 
 GROUPS = {
     "mnist-grid": "adaptive bitrate on MNIST: the published grid",
+    "mnist-published": "adaptive bitrate on MNIST: the published training, unchanged",
     "mnist-fixed": "fixed bitrate on MNIST",
     "mnist-variable": "variable bitrate on MNIST",
     "photos": "photographs",
@@ -55,7 +56,8 @@ class Experiment:
     def scaled(self, epochs: int | None) -> TrainOptions:
         """Return the options with another number of epochs.
 
-        Epochs of the warm start, of growing and of distillation change in proportion.
+        Epochs of the warm start, of growing and of distillation change in proportion. What a run does not use stays as it
+        is, so that its checkpoint can be resumed with another number of epochs.
 
         Args:
             epochs: passes with the quantizer in place; None: as in the file.
@@ -75,11 +77,12 @@ class Experiment:
         options, share = self.options, epochs / self.options.epochs
         # One epoch is too short to grow in: then the alphabet is whole from the start.
         grow_epochs = min(epochs - 1, max(1, round(options.grow_epochs * share))) if options.grow_epochs else 0
+        warm_start_epochs = options.warm_start_epochs
         return dataclasses.replace(
             options,
             epochs=epochs,
             grow_epochs=grow_epochs,
-            warm_start_epochs=max(1, round(options.warm_start_epochs * share)) if options.warm_start_epochs else 0,
+            warm_start_epochs=max(1, round(warm_start_epochs * share)) if options.warm_starts else warm_start_epochs,
             quick_epochs=max(1, round(options.quick_epochs * share)) if options.quick_epochs else 0,
             val_every=min(options.val_every, max(1, epochs - grow_epochs)),
         )

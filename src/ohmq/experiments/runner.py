@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ohmq.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ohmq.evaluation.report import Evaluation, Images
+    from ohmq.evaluation.evaluate import NamedPixels
+    from ohmq.evaluation.report import Evaluation
     from ohmq.evaluation.results import ResultFile
     from ohmq.experiments.catalogue import Experiment
     from ohmq.model_files.frozen_model import FrozenModel
@@ -30,6 +31,8 @@ DEFINITIONS = {
 """Meanings of the figures that a result file keeps of its experiment."""
 _FREE_OPTIONS = ("description", "num_workers", "devices", "num_nodes", "cpu", "log_interval")
 """Options that change the result of a run by rounding at most."""
+_WARM_START_OPTIONS = ("warm_start_epochs", "warm_start_learning_rate", "warm_start_batch_size")
+"""Options that change nothing in a run without a warm start."""
 
 ShowProgress = Callable[[int, str], AbstractContextManager[Callable[[int], Any]]]
 """Called with the number of steps and a label; yields a function to call with the steps done since its last call."""
@@ -44,7 +47,7 @@ class NamedImages(NamedTuple):
     """
 
     name: str
-    images: "Images"
+    images: "Sequence[NamedPixels]"
 
 
 @contextlib.contextmanager
@@ -173,6 +176,7 @@ def _read_result(experiment: "Experiment", options: "TrainOptions", output_dir: 
     from ohmq.evaluation.results import ResultFile
     from ohmq.training.options import recorded_options
 
+    unused = set() if options.warm_starts else set(_WARM_START_OPTIONS)
     path = output_dir / "results" / experiment.name / "rate_distortion.json"
     if not path.exists():
         return None
@@ -184,7 +188,7 @@ def _read_result(experiment: "Experiment", options: "TrainOptions", output_dir: 
     current = json.loads(json.dumps({**options.to_dict(), "fixed_rate": experiment.fixed_rate}))
     changed = [
         f"{key} was {recorded.get(key)!r}, now {current.get(key)!r}"
-        for key in sorted({*recorded, *current} - set(_FREE_OPTIONS))
+        for key in sorted({*recorded, *current} - set(_FREE_OPTIONS) - unused)
         if recorded.get(key) != current.get(key)
     ]
     if changed:
@@ -232,7 +236,7 @@ def _summary(experiment: "Experiment", result: "ResultFile") -> str:
         difference = bd_rate(anchor.rates_bpp, anchor.psnr_db, curve.rates_bpp, curve.psnr_db)
     except ConfigError as error:
         return f"{text}; no BD-rate against the published curve: {error}"
-    return f"{text}; BD-rate {difference.percent:+.1f} % against the published curve"
+    return f"{text}; BD-rate of the payload {difference.percent:+.1f} % against the published curve"
 
 
 def image_sets(

@@ -17,7 +17,7 @@ from ohmq.runtime.latents import Array, Latent, Symbols
 from ohmq.runtime.protocols import TransformRuntime
 from ohmq.utils.progress import steps
 
-__all__ = ["DEFAULT_TILE", "TILE_ABOVE", "ImagePart", "WindowedTransforms", "pixel_box", "to_patches"]
+__all__ = ["DEFAULT_TILE", "TILE_ABOVE", "ImagePart", "WindowedTransforms", "from_patches", "pixel_box", "to_patches"]
 
 TILE_ABOVE = 2**23
 """Images of more pixels are coded in tiles: compressing 2^23 pixels in one piece takes 1.7 GiB."""
@@ -152,12 +152,8 @@ class WindowedTransforms:
             for box, pixels in self.synthesised_parts(symbols, channels):
                 image.paste(Image.fromarray(pixels), box)
             return image
-        height, width = self.config.patch_shape(symbols.height, symbols.width)
-        columns, rows = -(-symbols.width // width), -(-symbols.height // height)
-        patches = self.transforms.pixels(symbols.values, channels).reshape(rows, columns, -1, height, width)
-        whole = patches.transpose(0, 3, 1, 4, 2).reshape(rows * height, columns * width, -1)
-        whole = whole[: symbols.height, : symbols.width]
-        return Image.fromarray(np.ascontiguousarray(whole[..., 0] if whole.shape[-1] == 1 else whole))
+        patches = self.transforms.pixels(symbols.values, channels)
+        return Image.fromarray(from_patches(patches, symbols.height, symbols.width))
 
     def needs_windows(self, symbols: Symbols | Latent) -> bool:
         """Whether an image is synthesised window by window.
@@ -227,3 +223,21 @@ def to_patches(pixels: Array, shape: tuple[int, int]) -> Array:
     rows, columns = padded.shape[0] // shape[0], padded.shape[1] // shape[1]
     blocks = padded.reshape(rows, shape[0], columns, shape[1], channels).transpose(0, 2, 4, 1, 3)
     return np.ascontiguousarray(blocks).reshape(rows * columns, channels, *shape)
+
+
+def from_patches(patches: Array, height: int, width: int) -> Array:
+    """Put the patches of an image together; the inverse of `to_patches`.
+
+    Args:
+        patches: (patches, channels, patch height, patch width), in raster order.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+
+    Returns:
+        (height, width) for one channel, else (height, width, channels).
+    """
+    channels, *shape = patches.shape[1:]
+    rows, columns = -(-height // shape[0]), -(-width // shape[1])
+    blocks = patches.reshape(rows, columns, channels, *shape).transpose(0, 3, 1, 4, 2)
+    image = blocks.reshape(rows * shape[0], columns * shape[1], channels)[:height, :width]
+    return np.ascontiguousarray(image[..., 0] if channels == 1 else image)

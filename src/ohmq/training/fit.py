@@ -31,6 +31,8 @@ CHANGEABLE_OPTIONS = frozenset(
     {"description", "num_workers", "devices", "num_nodes", "cpu", "log_interval", "val_every", "precision"}
 )
 """Options that a resumed run may change."""
+WARM_START_OPTIONS = frozenset({"warm_start_epochs", "warm_start_learning_rate", "warm_start_batch_size"})
+"""Options of a warm start."""
 
 
 def is_first_process() -> bool:
@@ -90,6 +92,8 @@ def _check_same_run(path: Path, stage: str, recorded: dict[str, Any], options: T
     # A run may be made longer or shorter on the way; the schedule then follows the new length.
     if bool(recorded["grow_epochs"]) == bool(current["grow_epochs"]):
         changeable |= {"epochs", "grow_epochs"}
+    if not options.warm_starts:  # then the options of a warm start have no effect
+        changeable |= WARM_START_OPTIONS
     if isinstance(options.model, PhotoConfig):
         changeable |= {"learning_rate", "quick_epochs"}
     if stage == DISTILL_STAGE and recorded["epochs"] != current["epochs"]:

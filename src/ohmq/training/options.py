@@ -28,7 +28,8 @@ class TrainOptions:
         ema_decay: decay of the running mean of the weights that is validated and exported; 0: no mean.
         clip_norm: largest gradient norm; 0: no limit.
         initialisation: "published" (PyTorch's default), "scalar" or "vector" (warm starts; OHM only; an integer or
-            unquantized model then starts with variance-preserving weights).
+            unquantized model then starts with variance-preserving weights), or "rounding" (warm start of an integer
+            model: the same loss at the rate and the batch size of the warm start).
         warm_start_epochs: passes of the warm start.
         warm_start_learning_rate: learning rate of the warm start.
         warm_start_batch_size: images of a warm-start step, over all devices.
@@ -72,7 +73,7 @@ class TrainOptions:
     fraction_power: float = 0.5
     ema_decay: float = 0.0
     clip_norm: float = 0.0
-    initialisation: Literal["published", "scalar", "vector"] = "scalar"
+    initialisation: Literal["published", "scalar", "vector", "rounding"] = "scalar"
     warm_start_epochs: int = 20
     warm_start_learning_rate: float = 2e-3
     warm_start_batch_size: int = 256
@@ -105,7 +106,7 @@ class TrainOptions:
     @property
     def starts_as_codec(self) -> bool:
         """Whether OHM starts from a working codec: after a warm start, or from another model."""
-        return self.warm_starts or bool(self.start_from)
+        return (self.warm_starts and self.model.quantizer == "ohm") or bool(self.start_from)
 
     @property
     def warm_starts(self) -> bool:
@@ -114,7 +115,8 @@ class TrainOptions:
             return False  # photo models are initialised without training
         if self.start_from:
             return False
-        return self.model.quantizer == "ohm" and self.initialisation != "published" and self.warm_start_epochs > 0
+        warm_starts = {"ohm": ("scalar", "vector"), "integer": ("rounding",), "none": ()}[self.model.quantizer]
+        return self.initialisation in warm_starts and self.warm_start_epochs > 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options as a JSON-ready dictionary for provenance: all but local paths."""
@@ -155,8 +157,12 @@ def _check_ranges(options: TrainOptions) -> None:
 
 
 def _check_choices(options: TrainOptions) -> None:
-    if options.initialisation not in ("published", "scalar", "vector"):
-        raise ConfigError(f"initialisation is {options.initialisation!r}; choose 'published', 'scalar' or 'vector'")
+    if options.initialisation not in ("published", "scalar", "vector", "rounding"):
+        raise ConfigError(
+            f"initialisation is {options.initialisation!r}; choose 'published', 'scalar', 'vector' or 'rounding'"
+        )
+    if options.initialisation == "rounding" and options.model.quantizer != "integer":
+        raise ConfigError("the warm start 'rounding' is for integer models; choose 'scalar' or 'vector' for OHM")
     if options.schedule not in ("constant", "cosine"):
         raise ConfigError(f"schedule is {options.schedule!r}; choose 'constant' or 'cosine'")
     if options.precision not in ("auto", "float32", "bfloat16"):

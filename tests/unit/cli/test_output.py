@@ -35,10 +35,20 @@ def test_summary_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_table_of_rates(capsys: pytest.CaptureFixture[str]) -> None:
-    print_rate_points([RatePoint(5, 0.5, 0.1, 0.125, 0.25, 31.5)])
+    print_rate_points([RatePoint(5, 0.5, 0.1, 0.125, 0.25, 31.5)], "noise, 3 images")
     echo_error("skipped")
     captured = capsys.readouterr()
-    header, row = captured.out.splitlines()
+    name, header, row = captured.out.splitlines()
+    assert name == "noise, 3 images"
     assert header.split()[:2] == ["channels", "estimated"]
-    assert row.split() == ["5", "0.1000", "0.1250", "0.2500", "31.500", "nan", "nan", "nan", "nan"]
+    assert row.split() == ["5", "0.1000", "0.1250", "0.2500", "31.500", "-", "-", "-", "-"]
+    assert len(row) == len(header)
     assert captured.err == "skipped\n"
+
+
+def test_table_of_a_model_without_a_quantizer(capsys: pytest.CaptureFixture[str]) -> None:
+    nan = float("nan")
+    print_rate_points([RatePoint(32, 1.0, nan, nan, nan, 29.5, 0.98)], "noise, 3 images")
+    *_, row, note = capsys.readouterr().out.splitlines()
+    assert row.split() == ["32", "-", "-", "-", "29.500", "0.9800", "-", "-", "-"]
+    assert note == "no quantizer, no rate"

@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -7,8 +8,8 @@ import pytest
 from PIL import Image
 
 from ohmq.errors import OutputExistsError, UnsupportedImageError
-from ohmq.evaluation.plots import COLOURS, plot_rate_distortion
-from ohmq.evaluation.results import Curve
+from ohmq.evaluation.plots import COLOURS, RATE_LABELS, plot_rate_distortion
+from ohmq.evaluation.results import Curve, RateName
 
 
 def curves(count: int, label: str = "curve") -> list[Curve]:
@@ -77,3 +78,17 @@ def test_matplotlibs_global_state_is_not_touched(tmp_path: Path) -> None:
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path / "x.png"], check=True)
+
+
+def test_plots_name_their_rate(tmp_path: Path) -> None:
+    def texts(*rates: RateName, x_label: str | None = None) -> str:
+        shown = [dataclasses.replace(curve, rate=rate) for curve, rate in zip(curves(len(rates)), rates, strict=True)]
+        plot_rate_distortion(shown, tmp_path / "x.svg", x_label=x_label, force=True)
+        return (tmp_path / "x.svg").read_text()  # texts are comments beside their outlines
+
+    for rate, label in RATE_LABELS.items():
+        assert f"<!-- {label} in bits per pixel -->" in texts(rate, rate)
+    mixed = texts("payload_bpp", "file_bpp")
+    for text in ("bits per pixel", "curve 0, payload", "curve 1, whole file"):
+        assert f"<!-- {text} -->" in mixed
+    assert "<!-- curve 1 -->" in texts("payload_bpp", "file_bpp", x_label="mine")

@@ -1,14 +1,18 @@
 """Experiment files: those of the package are complete, wrong ones are refused."""
 
+import dataclasses
 from importlib.resources import files
 from math import log2
 from pathlib import Path
 
 import pytest
+import torch
 
 from ohmq.errors import ConfigError
 from ohmq.evaluation.published import published_names
 from ohmq.experiments.catalogue import GROUPS, experiment_names, find_experiments, load_experiment
+from ohmq.models import MnistConfig
+from ohmq.training.fit import ResumeState
 from ohmq.training.options import TrainOptions, preset
 
 GRID = [(low, high, c, 16) for low, high in ((0.95, 0.999), (0.9, 0.999), (0.85, 0.9)) for c in (0, 8)]
@@ -56,6 +60,68 @@ def test_the_published_grid(quantizer: str, low: float, high: float, least: int,
         assert (options.start_from, options.epochs) == ("", 66)
 
 
+@pytest.mark.parametrize("channels", [8, 16, 32])
+def test_the_published_training_is_that_of_train_py(channels: int) -> None:
+    """A checkpoint that train.py wrote is one of this experiment, of any number of epochs."""
+    experiment = load_experiment(f"mnist-published-c0-{channels}-lambda0.95-0.999")
+    model = MnistConfig(channels_min=0, channels_max=channels, quantizer="ohm", prior="static")
+    recorded = TrainOptions(
+        model=model,
+        lambdas=(0.95, 0.999),
+        epochs=1000,
+        batch_size=512,
+        learning_rate=1e-3,
+        weight_decay=1e-5,
+        initialisation="published",
+        log_interval=1000,
+        description=experiment.name,
+    ).to_dict()
+    assert experiment.options.to_dict() | {"log_interval": 1000, "description": experiment.name} == recorded
+    for epochs in (1, 300, 1200):
+        scaled = experiment.scaled(epochs)
+        assert scaled.to_dict() == experiment.options.to_dict() | {"epochs": epochs}
+    assert experiment.group == "mnist-published"
+
+
+def test_a_checkpoint_of_a_thousand_epochs_is_resumed_as_one_of_three_hundred(tmp_path: Path) -> None:
+    experiment = load_experiment("mnist-published-c0-16-lambda0.95-0.999")
+    options = experiment.options
+    record = {"format": 1, "stage": "train", "options": options.to_dict() | {"warm_start_epochs": 7}, "seconds": 5.0}
+    torch.save(
+        {"ohmq": record}, tmp_path / "last.ckpt"
+    )  # the options of a warm start that did not happen do not matter
+    assert ResumeState.read(tmp_path / "last.ckpt", experiment.scaled(300)).seconds == 5.0
+    with pytest.raises(ConfigError, match="batch_size was 512, now 256"):
+        ResumeState.read(tmp_path / "last.ckpt", dataclasses.replace(experiment.scaled(300), batch_size=256))
+    record["options"] |= {"initialisation": "scalar"}
+    torch.save({"ohmq": record}, tmp_path / "last.ckpt")
+    warm = dataclasses.replace(options, initialisation="scalar", warm_start_epochs=2)
+    with pytest.raises(ConfigError, match="warm_start_epochs was 7, now 2"):
+        ResumeState.read(tmp_path / "last.ckpt", warm)
+
+
+@pytest.mark.parametrize("channels", [8, 16, 32])
+def test_twins_have_equal_budgets(channels: int) -> None:
+    """OHM with either prior and integer rounding: as many epochs in all, a warm start of the same batches."""
+    ohm, static, twin = (
+        load_experiment(f"mnist-{kind}-c0-{channels}-lambda0.95-0.999").options
+        for kind in ("ohm", "ohm-static", "int-warm")
+    )
+    assert (ohm.model.prior, static.model.prior, twin.model.quantizer) == ("context", "static", "integer")
+    base = load_experiment(BASE).options
+
+    def budget(options: TrainOptions) -> tuple[int, int]:
+        first = base if options.start_from else options
+        before = base.epochs - base.grow_epochs if options.start_from else 0
+        return first.warm_start_epochs, before + options.epochs
+
+    assert budget(ohm) == budget(static) == budget(twin) == (25, 66 if channels == 16 else 72)
+    assert twin.warm_starts
+    assert not twin.starts_as_codec
+    assert (twin.warm_start_batch_size, twin.warm_start_learning_rate) == (128, 3e-3)
+    assert (twin.batch_size, twin.lambdas, twin.fraction_power) == (ohm.batch_size, ohm.lambdas, ohm.fraction_power)
+
+
 def test_presets_of_shipped_models_are_experiments() -> None:
     assert load_experiment("mnist-ohm-c0-16-lambda0.95-0.999").options == TrainOptions(**preset("mnist-ohm"))
     assert load_experiment("mnist-int-c0-16-lambda0.95-0.999").options == TrainOptions(**preset("mnist-int"))
@@ -94,6 +160,9 @@ def test_scaling_keeps_proportions() -> None:
     half = experiment.scaled(33)
     assert (half.epochs, half.grow_epochs, half.warm_start_epochs, half.val_every) == (33, 3, 12, 5)
     assert experiment.scaled(2).grow_epochs == 1
+    for name in ("mnist-int-c0-16-lambda0.95-0.999", "mnist-ohm-c0-8-lambda0.95-0.999"):  # no warm start of their own
+        unused = load_experiment(name)
+        assert unused.scaled(1).warm_start_epochs == unused.options.warm_start_epochs
     with pytest.raises(ConfigError, match="at least 1"):
         experiment.scaled(0)
 

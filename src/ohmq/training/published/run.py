@@ -122,7 +122,12 @@ def _train_stage(
         learning_rate = options.learning_rate * GROWN_RATE_FACTOR
         stage_options = dataclasses.replace(stage_options, learning_rate=learning_rate, schedule="cosine")
     module: CodecModule | WarmStartModule
-    if warms_up:
+    if warms_up and options.initialisation == "rounding":
+        warm_options = dataclasses.replace(
+            stage_options, learning_rate=options.warm_start_learning_rate, schedule="cosine", ema_decay=0.0
+        )
+        module = CodecModule(warm_options, model, total_steps)
+    elif warms_up:
         module = WarmStartModule(stage_options, model, total_steps, source.sample())
     else:
         module = CodecModule(stage_options, model, total_steps)
