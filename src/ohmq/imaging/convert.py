@@ -105,9 +105,7 @@ def raw_modes(image: Image.Image) -> list[str]:
     return [str(tile[3]) for tile in getattr(image, "tile", ())]
 
 
-def load_pixels(
-    image: Image.Image, notes: list[str], *, max_pixels: int = DEFAULT_MAX_PIXELS
-) -> Image.Image:
+def load_pixels(image: Image.Image, notes: list[str], *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
     """Read the pixels of a file that Pillow has opened, the CICP code points of their colours, and its transparent colour.
 
     Args:

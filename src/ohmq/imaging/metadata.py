@@ -9,7 +9,7 @@ from PIL import ExifTags, Image, ImageOps
 from ohmq.bitstream.format import ExtraType
 from ohmq.imaging.extras import METADATA, checked_resolution, exif_resolution, metadata_error
 
-__all__ = ["DAMAGED_EXIF", "mark_srgb", "read_exif", "read_metadata", "upright"]
+__all__ = ["DAMAGED_EXIF", "mark_srgb", "read_exif", "read_metadata", "replace_metadata", "upright"]
 
 DAMAGED_EXIF = "damaged EXIF data ignored"
 
@@ -115,6 +115,37 @@ def read_metadata(image: Image.Image, notes: list[str]) -> dict[str, bytes]:
         else:
             kept[METADATA[kind]] = body
     return kept
+
+
+def replace_metadata(image: Image.Image, given: dict[str, Any], *, keep_others: bool) -> Image.Image:
+    """Return a copy of an image with other metadata. EXIF data that are given say how it is turned, as in its file.
+
+    Args:
+        image: Pillow image.
+        given: new metadata by Pillow's names: "exif" (bytes or `PIL.Image.Exif`), "icc_profile", "xmp" (bytes or text),
+            "dpi". None or empty: the image has none of the kind.
+        keep_others: whether the copy has the image's other metadata. Its profile stays, since it says what colours mean.
+
+    Returns:
+        The copy.
+    """
+    own_exif = read_exif(image) if keep_others and "exif" not in given else b""
+    copy = image if "exif" in given else upright(image, [])
+    copy = image.copy() if copy is image else copy
+    dropped = {"exif", "Raw profile type exif"} if "exif" in given else set()
+    dropped |= {"xmp", "XML:com.adobe.xmp"} if "xmp" in given else set()
+    if not keep_others:
+        dropped |= {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp", "dpi", "aspect"}
+    for name in dropped:
+        copy.info.pop(name, None)
+    if own_exif:
+        copy.info["exif"] = own_exif
+    for name, value in given.items():
+        if name == "icc_profile":
+            copy.info.pop(name, None)
+        if value:
+            copy.info[name] = value.tobytes() if isinstance(value, Image.Exif) else value
+    return copy
 
 
 def mark_srgb(exif: bytes) -> bytes:
