@@ -38,8 +38,8 @@ class OhmImageFile(ImageFile.ImageFile):
 
     ``size`` and ``mode`` ("L", "LA", "RGB" or "RGBA") come from the header. ``info`` has "model_id" (8 hexadecimal digits),
     "channels", "layers", "fixed_rate" and "tile" (0: one piece), and "exif", "icc_profile", "xmp" and "dpi" if the file
-    has them. Several threads may use an image that is not decoded yet. A file that ends early is an `OSError` when its pixels are loaded, or, with ``ImageFile.LOAD_TRUNCATED_IMAGES``, the
-    image of its whole layers.
+    has them. Several threads may use an image that is not decoded yet. A file that ends early is an `OSError` when its
+    pixels are loaded, or, with ``ImageFile.LOAD_TRUNCATED_IMAGES``, the image of its whole layers.
     """
 
     format = FORMAT

@@ -143,8 +143,10 @@ def replace_metadata(image: Image.Image, given: dict[str, Any], *, keep_others: 
     for name, value in given.items():
         if name == "icc_profile":
             copy.info.pop(name, None)
+        if isinstance(value, Image.Exif):  # one with folders alone is false
+            value = value.tobytes() if value or any(map(value.get_ifd, _EXIF_FOLDERS)) else b""
         if value:
-            copy.info[name] = value.tobytes() if isinstance(value, Image.Exif) else value
+            copy.info[name] = value
     return copy
 
 
@@ -168,7 +170,7 @@ def mark_srgb(exif: bytes) -> bytes:
     if adobe:
         folder[ExifTags.Base.ColorSpace] = 1
         folder.pop(ExifTags.IFD.Interop, None)
-    return tags.tobytes()
+    return tags.tobytes().removeprefix(b"Exif\0\0")
 
 
 def _add_resolution(exif: bytes, info: dict[Any, Any], notes: list[str]) -> bytes:
@@ -191,4 +193,4 @@ def _add_resolution(exif: bytes, info: dict[Any, Any], notes: list[str]) -> byte
         tags.load(exif)
     tags[ExifTags.Base.XResolution], tags[ExifTags.Base.YResolution] = dpi
     tags[ExifTags.Base.ResolutionUnit] = _INCH
-    return tags.tobytes()
+    return tags.tobytes().removeprefix(b"Exif\0\0")
