@@ -138,7 +138,7 @@ def _exif_space(image: Image.Image, notes: list[str]) -> ColourSpace | None:
     with contextlib.suppress(Exception):  # damaged metadata make Pillow raise nearly anything; `upright` notes it
         exif = image.getexif()
         kind = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace)
-        index = exif.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex)
+        index = exif.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex) if kind != 2 else None
         if kind == 2 or index == "R03":
             return ColourSpace("Adobe RGB (EXIF)", 563 / 256, _ADOBE_RGB)
         if ExifTags.Base.TransferFunction in exif:

@@ -74,7 +74,10 @@ def read_exif(image: Image.Image) -> bytes:
         else:
             exif = image.getexif()
             kept.update({tag: exif[tag] for tag in _EXIF_TAGS if tag in exif})
-            folders = {folder: content for folder in _EXIF_FOLDERS if (content := exif.get_ifd(folder))}
+            folders = {folder: dict(content) for folder in _EXIF_FOLDERS if (content := exif.get_ifd(folder))}
+            nested = folders.get(ExifTags.IFD.Exif, {})
+            if nested.pop(ExifTags.IFD.Interop, None) and (interop := exif.get_ifd(ExifTags.IFD.Interop)):
+                nested[ExifTags.IFD.Interop] = interop  # a folder, where it was a place in the file
             for folder, content in folders.items():
                 kept.get_ifd(folder).update(content)
             raw = kept.tobytes() if kept or folders else b""

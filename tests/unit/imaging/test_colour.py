@@ -57,7 +57,9 @@ def test_gamma_is_converted(tmp_path: Path, mode: str, gamma: int) -> None:
     if mode == "I;16":
         image = Image.fromarray(np.full((2, 2), 100 * 257, np.uint16))
     else:
-        image = Image.new("L", (2, 2), 100).convert("RGB" if mode in ("RGBA", "P") else mode[0] if mode == "LA" else mode)
+        image = Image.new("L", (2, 2), 100).convert(
+            "RGB" if mode in ("RGBA", "P") else mode[0] if mode == "LA" else mode
+        )
         image = image.convert(mode) if mode != "P" else image.quantize(2)
     result = prepared(tmp_path, image, gama(gamma))
     expected = srgb_of((100 / 255) ** (100000 / gamma))
@@ -101,7 +103,9 @@ def test_primaries_are_converted(tmp_path: Path) -> None:
 
 
 def test_an_embedded_profile_goes_before_gamma(tmp_path: Path) -> None:
-    result = prepared(tmp_path, Image.new("RGB", (2, 2), (200, 100, 50)), gama(100000) + iccp(srgb_profile("swap", swap=True)))
+    result = prepared(
+        tmp_path, Image.new("RGB", (2, 2), (200, 100, 50)), gama(100000) + iccp(srgb_profile("swap", swap=True))
+    )
     assert result.image.getpixel((0, 0)) == pytest.approx((100, 200, 50), abs=3)
     assert len(result.notes) == 1
     grey = prepared(tmp_path, Image.new("L", (2, 2), 55), gama(45455) + iccp(grey_profile(1.0)))
@@ -118,7 +122,10 @@ def test_an_embedded_profile_goes_before_gamma(tmp_path: Path) -> None:
         (chrm(P3_XY), "primaries (cHRM) without a gamma (gAMA) ignored"),
         (gama(0), "gamma 0 ignored: out of range"),
         (gama(45455) + chrm((31270, 0, *P3_XY[2:])), "gamma 0.45455 and own primaries: impossible primaries, ignored"),
-        (gama(45455) + chrm((31270, 32900, *(1, 1) * 3)), "gamma 0.45455 and own primaries: impossible primaries, ignored"),
+        (
+            gama(45455) + chrm((31270, 32900, *(1, 1) * 3)),
+            "gamma 0.45455 and own primaries: impossible primaries, ignored",
+        ),
         (chunk(b"iCCP", b"x\0\0nothing packed"), "damaged colour profile ignored"),
     ],
 )
@@ -172,6 +179,8 @@ def test_adobe_rgb_of_exif(tmp_path: Path, image_format: str, how: str) -> None:
     folder[0xA001] = 2 if how == "colour space 2" else 65535
     if how == "R03":
         folder[0xA005] = {1: "R03"}
+    if (image_format, how) == ("TIFF", "R03"):
+        pytest.skip("Pillow writes no interoperability folder into TIFF files")
     (tmp_path / "x").write_bytes(saved(Image.new("RGB", (16, 16), (100, 150, 50)), image_format, exif=exif.tobytes()))
     loaded = open_image(tmp_path / "x")
     result = prepare_image(loaded.image, grey=False, keep_metadata=True)

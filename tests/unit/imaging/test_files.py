@@ -75,7 +75,7 @@ def test_large_images_are_refused_before_decoding(tmp_path: Path, monkeypatch: p
     for limit in (400, 200):  # Pillow alone warns, refuses
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         assert open_image(tmp_path / "x.png", max_pixels=600).notes == ()
-        assert Image.MAX_IMAGE_PIXELS == limit
+        assert limit == Image.MAX_IMAGE_PIXELS
 
 
 def test_orientation(tmp_path: Path) -> None:
