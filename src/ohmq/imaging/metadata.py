@@ -149,7 +149,7 @@ def replace_metadata(image: Image.Image, given: dict[str, Any], *, keep_others: 
         if isinstance(value, Image.Exif):  # one with folders alone is false
             value = value.tobytes() if value or any(map(value.get_ifd, _EXIF_FOLDERS)) else b""
         if value:
-            copy.info[name] = value
+            copy.info[name] = value.encode() if isinstance(value, str) else value
     return copy
 
 
