@@ -1,6 +1,7 @@
 """Each kind of image through the real command line: the table of docs/command-line.md."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -243,3 +244,56 @@ def test_info_of_a_transparent_image(
     assert lines[0].startswith("b.ohm: 80x64 RGB with transparency, ")
     assert lines[1] == f"  beside the layers, in every cut: mask {mask.length:,} bytes"
     assert f"{len(data):,}" in lines[3]  # the file cut there, its mask included
+
+
+def test_resolution_and_file_time_there_and_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    crop().save("a.png", dpi=(300, 150))
+    os.utime("a.png", ns=(10**18, 10**18 + 7))
+
+    def run(*arguments: str) -> None:
+        with pytest.raises(SystemExit) as stop:
+            main([*arguments])
+        assert stop.value.code == 0
+        assert "note:" not in capsys.readouterr().err
+
+    def modified(name: str) -> int:
+        return os.stat(name).st_mtime_ns
+
+    run("compress", "a.png", "-o", "a.ohm", "--keep-metadata", "--layers", "2", "--channels", "30")
+    run("decompress", "a.ohm", "-o", "b.png")
+    run("truncate", "a.ohm", "-o", "cut.ohm", "--layers", "1")
+    run("decompress", "cut.ohm", "--progressive", "steps")
+    for name in ("a.ohm", "b.png", "cut.ohm", "steps/cut/layer_01.png"):
+        assert modified(name) == 10**18 + 7
+    for name in ("b.png", "steps/cut/layer_01.png"):
+        with Image.open(name) as decoded:
+            assert decoded.info["dpi"] == pytest.approx((300, 150), abs=0.02)
+    run("compress", "a.png", "-o", "plain.ohm", "--channels", "30")
+    os.utime("plain.ohm", ns=(10**18, 10**18))
+    run("decompress", "plain.ohm", "-o", "plain.png")
+    assert modified("plain.png") > 10**18 + 7
+    with Image.open("plain.png") as decoded:
+        assert "dpi" not in decoded.info
+
+
+def test_max_pixels_counts_above_pillows_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    crop().save("a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow refuses more than 2,000
+    for arguments, code in (
+        (["compress", "a.png", "--channels", "30"], 0),
+        (["compress", "a.png", "--channels", "30", "--force", "--max-pixels", "5119"], 1),
+        (["decompress", "a.ohm", "-o", "b.png", "--max-pixels", "5119"], 1),
+        (["decompress", "a.ohm", "-o", "b.png"], 0),
+        (["evaluate", "a.png", "-m", "photo", "--channels", "30", "-o", "e"], 0),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        error = capsys.readouterr().err
+        assert stop.value.code == code, error
+        assert ("--max-pixels" in error) == bool(code)

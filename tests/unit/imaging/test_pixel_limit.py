@@ -10,7 +10,8 @@ from PIL import Image
 from support.images import photo, saved
 from support.small_models import make_codec
 
-from ohmq.errors import UnsupportedImageError
+from ohmq.datasets.mnist import load_png_folder
+from ohmq.errors import ConfigError, UnsupportedImageError
 from ohmq.evaluation.classic import code_classic
 from ohmq.imaging.files import open_image
 from ohmq.imaging.pixel_limit import pixel_limit, pixels_error
@@ -81,3 +82,9 @@ def test_files_of_other_codecs_are_decoded() -> None:
 def test_pixels_error() -> None:
     assert pixels_error(4, 5, 20) is None
     assert "4x5, 20 pixels; the limit is 19" in str(pixels_error(4, 5, 19))
+
+
+def test_digits_of_another_size_are_named(tmp_path: Path) -> None:
+    photo(40, 30).save(tmp_path / "x.png")
+    with pytest.raises(ConfigError, match=r"x\.png is 40x30"):
+        load_png_folder(tmp_path)
