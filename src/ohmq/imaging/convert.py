@@ -19,6 +19,7 @@ from ohmq.imaging.colour import CICP, colour_profile, read_cicp
 from ohmq.imaging.extras import metadata_error
 from ohmq.imaging.metadata import mark_srgb, read_metadata, upright
 from ohmq.imaging.pixel_limit import pixel_limit, pixels_error
+from ohmq.utils.recorded_warnings import recorded_warnings
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
@@ -187,9 +188,14 @@ def prepare_image(image: Image.Image, *, grey: bool, flatten: bool = True, keep_
 
 def _prepare(image: Image.Image, *, grey: bool, flatten: bool, keep_metadata: bool) -> LoadedImage:
     notes: list[str] = []
-    image = upright(image, notes)
-    kept = read_metadata(image, notes) if keep_metadata else {}
-    profile = colour_profile(image, notes)
+    told = getattr(image, "told_warnings", ())  # by `open_image`
+    with recorded_warnings() as texts:
+        image = upright(image, notes)
+        kept = read_metadata(image, notes) if keep_metadata else {}
+        profile = colour_profile(image, notes)
+        if "exif" in kept:
+            kept["exif"] = mark_srgb(kept["exif"])
+    notes += [f"Pillow warned: {text}" for text in texts if text not in told]
     mask = None
     if not flatten:
         image, mask = _separate_mask(image)
@@ -198,8 +204,6 @@ def _prepare(image: Image.Image, *, grey: bool, flatten: bool, keep_metadata: bo
     notes_before = len(notes)
     image = _to_srgb(image, profile, notes)
     is_srgb = image.mode == "RGB" and len(notes) == notes_before
-    if "exif" in kept:
-        kept["exif"] = mark_srgb(kept["exif"])
     if keep_metadata and profile and not grey and is_srgb:
         if error := metadata_error(ExtraType.ICC, profile):
             notes.append(f"dropped: {error}")

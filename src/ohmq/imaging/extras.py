@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 from ohmq.bitstream.format import MAX_EXTRA_BYTES, Extra, ExtraType
 from ohmq.errors import BitstreamError
+from ohmq.utils.recorded_warnings import recorded_warnings
 
 __all__ = [
     "METADATA",
@@ -111,7 +112,8 @@ def exif_resolution(exif: bytes) -> tuple[float, float] | None:
     Args:
         exif: EXIF data, with or without the prefix of JPEG.
     """
-    with contextlib.suppress(Exception):  # damaged metadata make Pillow raise nearly anything
+    # Damaged metadata make Pillow warn, and raise nearly anything.
+    with recorded_warnings(), contextlib.suppress(Exception):
         tags = Image.Exif()
         tags.load(exif)
         across, down = (float(tags[tag]) for tag in (ExifTags.Base.XResolution, ExifTags.Base.YResolution))

@@ -1,7 +1,6 @@
 """Reading and writing image files with Pillow."""
 
 import io
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from ohmq.imaging.extras import METADATA, checked_resolution
 from ohmq.imaging.metadata import read_exif, upright
 from ohmq.imaging.pixel_limit import pixel_limit
 from ohmq.utils.atomic_write import write_atomically
+from ohmq.utils.recorded_warnings import recorded_warnings
 
 __all__ = ["SAVE_FORMATS", "check_extension", "check_holds", "open_image", "save_image"]
 
@@ -47,7 +47,8 @@ def open_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Loa
         max_pixels: limit on width x height, in place of Pillow's own; larger images are refused before they are decoded.
 
     Returns:
-        The image, and notes that name each loss. The image has the attribute ``filename``, so that later errors name it.
+        The image, and notes that name each loss. The image has the attributes ``filename``, so that later errors name it,
+        and ``told_warnings``, so that none is told twice.
 
     Raises:
         UnsupportedImageError: missing, a folder, empty, not an image, damaged, or too large.
@@ -68,8 +69,7 @@ def open_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Loa
     if path.stat().st_size == 0:
         raise UnsupportedImageError(f"{path}: the file is empty")
     notes = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with recorded_warnings() as texts:
         try:
             with pixel_limit(max_pixels), Image.open(path) as opened:
                 image: Image.Image = opened
@@ -99,8 +99,8 @@ def open_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Loa
             raise UnsupportedImageError(f"{path}: not an image, or of a format that Pillow cannot read") from error
         except Exception as error:  # damaged files make Pillow raise nearly anything
             raise UnsupportedImageError(f"{path}: damaged image ({type(error).__name__}: {error})") from error
-    notes += [f"Pillow warned: {text}" for text in dict.fromkeys(str(warning.message) for warning in caught)]
-    turned.filename = str(path)  # type: ignore[attr-defined]
+    notes += [f"Pillow warned: {text}" for text in texts]
+    turned.filename, turned.told_warnings = str(path), tuple(texts)  # type: ignore[attr-defined]
     return LoadedImage(turned, tuple(notes))
 
 

@@ -10,6 +10,7 @@ from ohmq.imaging.convert import prepare_image
 from ohmq.imaging.extras import decode_extras, exif_resolution, split_extras
 from ohmq.imaging.files import open_image, save_image
 from ohmq.imaging.metadata import replace_metadata
+from ohmq.utils.recorded_warnings import recorded_warnings
 
 
 def kept_info(image: Image.Image) -> dict[str, bytes]:
@@ -175,3 +176,22 @@ def test_given_metadata_replace_an_images_own() -> None:
     none = replace_metadata(image, {"exif": None, "xmp": b""}, keep_others=True)
     assert sorted(none.info) == ["dpi"]
     assert sorted(image.info) == ["dpi", "exif", "xmp"]
+
+
+def test_every_cut_of_exif_data_is_noted_or_whole(tmp_path: Path) -> None:
+    """No warning of Pillow's comes without the name of its file, and none is told twice."""
+    exif = Image.Exif()
+    exif[0x010E], exif[0x011A] = "a title", 300.0
+    exif.get_ifd(0x8769)[0xA001] = 1
+    raw = exif.tobytes()
+    for length in range(6, len(raw)):
+        photo().save(tmp_path / "x.jpg", exif=raw[:length])
+        loaded = open_image(tmp_path / "x.jpg")
+        prepared = prepare_image(loaded.image, grey=False, keep_metadata=True)  # warnings are errors in tests
+        decode_extras(split_extras(prepared.image)[1], 8, 6)
+        notes = (*loaded.notes, *prepared.notes)
+        assert len(set(notes)) == len(notes)
+        with recorded_warnings():  # Pillow's own, of its caller
+            opened = Image.open(tmp_path / "x.jpg")
+        with opened:
+            assert set(prepare_image(opened, grey=False, keep_metadata=True).notes) <= set(notes)
