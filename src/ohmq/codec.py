@@ -321,7 +321,7 @@ class Codec:
 
         Returns:
             Mode "L" or "RGB", with transparency "LA" or "RGBA"; ``info`` has the metadata of the file, as "exif",
-            "icc_profile" and "xmp".
+            "icc_profile", "xmp" and "dpi".
 
         Raises:
             BitstreamError: a damaged file (`TruncatedFileError`, `ChecksumError`, ...).

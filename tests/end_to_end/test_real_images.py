@@ -2,6 +2,7 @@
 
 import json
 import os
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,6 +100,19 @@ def animated(image: Image.Image, path: Path, **options: Any) -> None:
     image.save(path, save_all=True, append_images=[image.rotate(180)], **options)
 
 
+def described(image: Image.Image, path: Path, name: bytes, body: bytes) -> None:
+    """Write a PNG file with one more chunk."""
+    image.save(path)
+    data = path.read_bytes()
+    checksum = zlib.crc32(name + body).to_bytes(4, "big")
+    path.write_bytes(data[:33] + len(body).to_bytes(4, "big") + name + body + checksum + data[33:])
+
+
+def black(image: Image.Image) -> Image.Image:
+    """Black and white, which are the same in every colour space."""
+    return bilevel(image).convert("RGB")
+
+
 NO_PROFILE, SIXTEEN = "CMYK converted to RGB without a colour profile", "16 bits reduced to 8"
 KINDS = [
     Kind("rgb.png", lambda i, path: i.save(path), lambda i: i),
@@ -119,6 +133,13 @@ KINDS = [
     Kind("grey_16_tiff.tif", lambda i, path: deep(i).save(path), grey, (SIXTEEN,)),
     Kind("bilevel.png", lambda i, path: bilevel(i).save(path), lambda i: bilevel(i).convert("RGB")),
     Kind("bilevel_fax.tif", lambda i, path: bilevel(i).save(path, compression="group4"), lambda i: bilevel(i).convert("RGB")),
+    Kind("gamma.png", lambda i, path: described(black(i), path, b"gAMA", b"\0\1\x86\xa0"), black,
+         ("colours converted from 'gamma 1' to sRGB",)),
+    Kind("srgb_gamma.png", lambda i, path: described(i, path, b"gAMA", b"\0\0\xb1\x8f"), lambda i: i),
+    Kind("display_p3.png", lambda i, path: described(black(i), path, b"cICP", b"\x0c\x0d\0\1"), black,
+         ("colours converted from 'CICP 12/13' to sRGB",)),
+    Kind("pq.png", lambda i, path: described(i, path, b"cICP", b"\x09\x10\0\1"), lambda i: i,
+         ("colours of CICP 9/16 (PQ) cannot be converted: read as sRGB",)),
     Kind("turned.jpg", turned, lambda i: i.transpose(Image.Transpose.ROTATE_270)),
     Kind("animated.gif", lambda i, path: animated(i.quantize(256), path), lambda i: i.quantize(256).convert("RGB"), (SEVERAL,)),
     Kind("animated_png.png", animated, lambda i: i, (SEVERAL,)),
