@@ -178,7 +178,8 @@ def mark_srgb(exif: bytes) -> bytes:
 
 def _add_resolution(exif: bytes, info: dict[Any, Any], notes: list[str]) -> bytes:
     """Return EXIF data that give the resolution of ``info``; unchanged if they do, or if there is none."""
-    if "aspect" in info and len(set(info["aspect"])) > 1:
+    aspect = info.get("jfif_density") if info.get("jfif_unit") == 0 else info.get("aspect")
+    if aspect and len(set(aspect)) > 1:
         notes.append("dropped: the aspect ratio of pixels")
     if "dpi" not in info:
         return exif

@@ -151,9 +151,10 @@ def test_files_without_a_resolution(tmp_path: Path) -> None:
         photo().save(tmp_path / f"x.{extension}")
         prepared = prepare_image(open_image(tmp_path / f"x.{extension}").image, grey=False, keep_metadata=True)
         assert (prepared.image.info, prepared.notes) == ({}, ())
-    image = photo()
-    image.info["aspect"] = (2, 1)
-    assert prepare_image(image, grey=False, keep_metadata=True).notes == ("dropped: the aspect ratio of pixels",)
+    for info in ({"aspect": (2, 1)}, {"jfif_unit": 0, "jfif_density": (2, 1)}):
+        image = photo()
+        image.info = info
+        assert prepare_image(image, grey=False, keep_metadata=True).notes == ("dropped: the aspect ratio of pixels",)
 
 
 @pytest.mark.parametrize("body", [b"", b"II*\0\x08\0\0\0", b"II*\0\xff\xff\xff\xff", b"garbage"])
