@@ -82,7 +82,8 @@ def file_name(image: Image.Image) -> str:
     Args:
         image: Pillow image.
     """
-    return os.fsdecode(getattr(image, "filename", ""))
+    name = getattr(image, "filename", "")
+    return os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else ""
 
 
 @contextlib.contextmanager
