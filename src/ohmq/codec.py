@@ -21,7 +21,14 @@ from ohmq.entropy.kernels import NUMPY
 from ohmq.entropy.select_kernels import select_kernels
 from ohmq.errors import ConfigError, ModelFileError
 from ohmq.imaging.arrays import as_image
-from ohmq.imaging.convert import ImageConversionWarning, check_size, load_pixels, prepare_image
+from ohmq.imaging.convert import (
+    ImageConversionWarning,
+    check_size,
+    errors_name_file,
+    file_name,
+    load_pixels,
+    prepare_image,
+)
 from ohmq.imaging.extras import decode_extras, split_extras
 from ohmq.model_files.pretrained import pretrained_model_ids
 from ohmq.postfilter.select_kernel import select_kernel
@@ -202,12 +209,14 @@ class Codec:
             ImageConversionWarning: the conversion loses information.
         """
         loaded = as_image(image)
-        check_size(loaded.width, loaded.height, max_pixels)
         notes: list[str] = []
-        loaded = load_pixels(loaded, notes)
-        prepared, more_notes = prepare_image(loaded, grey=self.grey, flatten=flatten, keep_metadata=keep_metadata)
+        with errors_name_file(loaded):
+            check_size(loaded.width, loaded.height, max_pixels)
+            pixels = load_pixels(loaded, notes, max_pixels=max_pixels)
+            prepared, more_notes = prepare_image(pixels, grey=self.grey, flatten=flatten, keep_metadata=keep_metadata)
+        name = file_name(loaded)
         for note in (*notes, *more_notes):
-            warnings.warn(note, ImageConversionWarning, stacklevel=3)
+            warnings.warn(f"{name}: {note}" if name else note, ImageConversionWarning, stacklevel=3)
         return prepared
 
     def effort_for(self, effort: int | None, fixed_rate: bool = False) -> int:
@@ -312,7 +321,7 @@ class Codec:
 
         Returns:
             Mode "L" or "RGB", with transparency "LA" or "RGBA"; ``info`` has the metadata of the file, as "exif",
-            "icc_profile" and "xmp".
+            "icc_profile", "xmp" and "dpi".
 
         Raises:
             BitstreamError: a damaged file (`TruncatedFileError`, `ChecksumError`, ...).

@@ -11,7 +11,10 @@ Example:
     (768, 512)
 """
 
+import os
+import threading
 import warnings
+from pathlib import Path
 from typing import IO, Any
 
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -21,8 +24,9 @@ from ohmq.bitstream.reader import read_extra, read_header, read_ohm
 from ohmq.errors import BitstreamError, OhmqError, TruncatedFileError
 from ohmq.imaging.extras import METADATA, decode_extras
 from ohmq.loading import load_for, named_codec, register_model
+from ohmq.utils.atomic_write import write_atomically
 
-__all__ = ["OhmImageFile", "register_model"]
+__all__ = ["OhmImageFile", "register_model", "save_atomically"]
 
 FORMAT, DEFAULT_MODEL = "OHM", "photo"
 HEADER_STEP = 4096
@@ -33,9 +37,9 @@ class OhmImageFile(ImageFile.ImageFile):
     """An ``.ohm`` file that Pillow opened.
 
     ``size`` and ``mode`` ("L", "LA", "RGB" or "RGBA") come from the header. ``info`` has "model_id" (8 hexadecimal digits),
-    "channels", "layers", "fixed_rate" and "tile" (0: one piece), and "exif", "icc_profile" and "xmp" if the file has them.
-    A file that ends early is an `OSError` when its pixels are loaded, or, with ``ImageFile.LOAD_TRUNCATED_IMAGES``, the
-    image of its whole layers.
+    "channels", "layers", "fixed_rate" and "tile" (0: one piece), and "exif", "icc_profile", "xmp" and "dpi" if the file
+    has them. Several threads may use an image that is not decoded yet. A file that ends early is an `OSError` when its
+    pixels are loaded, or, with ``ImageFile.LOAD_TRUNCATED_IMAGES``, the image of its whole layers.
     """
 
     format = FORMAT
@@ -48,7 +52,7 @@ class OhmImageFile(ImageFile.ImageFile):
         try:
             header = read_header(data)
         except BitstreamError as error:
-            raise UnidentifiedImageError(f"damaged .ohm file: {error}") from error
+            raise UnidentifiedImageError(self._named(f"damaged .ohm file: {error}")) from error
         self._size = header.width, header.height
         self._mode = ("L" if header.grey else "RGB") + "A" * header.alpha
         self.info = {
@@ -69,45 +73,60 @@ class OhmImageFile(ImageFile.ImageFile):
                 break
             self.info.update(found.info.items())
         self.tile = []
+        self._lock = threading.Lock()
         self._pending = True
-
-    def _whole(self) -> bytes:
-        assert self.fp is not None
-        self.fp.seek(0)
-        return self.fp.read()
 
     def load(self) -> Any:
         """Decode the image, the first time.
 
         Raises:
             OSError: a damaged file, or one whose model is not at hand.
+            ValueError: the file was closed, or verified, before.
         """
         if self._pending:
-            data = self._whole()
-            try:
-                decoded = load_for(data).decompress(
-                    data, allow_truncated=ImageFile.LOAD_TRUNCATED_IMAGES, max_pixels=MAX_SIDE**2
-                )
-            except TruncatedFileError as error:
-                raise OSError(f"image file is truncated: {error}") from error
-            except OhmqError as error:
-                raise OSError(str(error)) from error
-            self.im, self.readonly, self._pending = decoded.im, 0, False
-            if self._exclusive_fp and self.fp is not None:
-                self.fp.close()
-            self.fp = None
+            with self._lock:
+                if self._pending:  # another thread may have decoded it meanwhile
+                    self._decode()
         return super().load()
+
+    def _decode(self) -> None:
+        if self.fp is None:
+            raise ValueError("the image is closed: open it again, or load it before it is closed or verified")
+        self.fp.seek(0)
+        data = self.fp.read()
+        try:
+            decoded = load_for(data).decompress(
+                data, allow_truncated=ImageFile.LOAD_TRUNCATED_IMAGES, max_pixels=MAX_SIDE**2
+            )
+        except TruncatedFileError as error:
+            raise OSError(self._named(f"image file is truncated: {error}")) from error
+        except OhmqError as error:
+            raise OSError(self._named(str(error))) from error
+        self.im, self.readonly = decoded.im, 0
+        if self._exclusive_fp:
+            self.fp.close()
+        self.fp = None
+        self._pending = False  # last, since other threads look at it without the lock
+
+    def _named(self, message: str) -> str:
+        """Put the name of the file, if it has one, before a message."""
+        name = os.fsdecode(self.filename)
+        return f"{name}: {message}" if name else message
 
     def verify(self) -> None:
         """Check that the file is whole and undamaged, without decoding it.
 
         Raises:
             OSError: it is not.
+            RuntimeError: it was closed, verified or loaded before.
         """
+        if self.fp is None:
+            raise RuntimeError("verify must be called directly after open")
+        self.fp.seek(0)
         try:
-            read_ohm(self._whole())
+            read_ohm(self.fp.read())
         except BitstreamError as error:
-            raise OSError(str(error)) from error
+            raise OSError(self._named(str(error))) from error
         super().verify()
 
 
@@ -115,23 +134,76 @@ def _accept(prefix: bytes) -> bool:
     return prefix.startswith(MAGIC)
 
 
-def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
-    """``image.save("x.ohm", model="photo", ...)``: the other options are those of `EncodeOptions`."""
-    from ohmq.encoder.options import EncodeOptions
+def save_atomically(image: Image.Image, path: Path | str, **options: Any) -> None:
+    """Save an image as an ``.ohm`` file; an existing file is replaced only once the new one is complete.
 
-    given = {name: value for name, value in image.encoderinfo.items() if value is not None}  # type: ignore[attr-defined]
+    `PIL.Image.Image.save` empties an existing file before this plugin is asked for the new one, so that a target out of
+    reach leaves an empty file.
+
+    Args:
+        image: Pillow image.
+        path: the target; missing folders are made.
+        options: as ``image.save``.
+
+    Raises:
+        OSError: an image that cannot be coded, a target out of reach, or a model that is not at hand.
+        ValueError: an option out of range.
+        OutputWriteError: disk full, no permission, and the like.
+    """
+    write_atomically(Path(path), _encode(image, options, stacklevel=3), force=True)
+
+
+def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
+    file.write(_encode(image, image.encoderinfo, stacklevel=4))  # type: ignore[attr-defined]
+
+
+def _save_all(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
+    others = list(image.encoderinfo.get("append_images") or ())  # type: ignore[attr-defined]
+    count = getattr(image, "n_frames", 1) + sum(getattr(other, "n_frames", 1) for other in others)
+    if count > 1:
+        raise OSError(f"an .ohm file holds one image, not {count}: save each to its own file, without save_all")
+    _save(image, file, filename)
+
+
+def _encode(image: Image.Image, arguments: dict[str, Any], *, stacklevel: int) -> bytes:
+    """Compress an image with the arguments of ``save``.
+
+    Args:
+        image: the image.
+        arguments: model, metadata as for Pillow's own formats, and the options of `EncodeOptions`.
+        stacklevel: of warnings, for `warnings.warn`.
+    """
+    from ohmq.encoder.options import EncodeOptions
+    from ohmq.imaging.metadata import replace_metadata
+
+    given = {name: value for name, value in arguments.items() if value is not None or name in METADATA.values()}
+    given.pop("append_images", None)  # empty, as `_save_all` says
     model = given.pop("model", DEFAULT_MODEL)
-    arguments = {name: given.pop(name) for name in EncodeOptions.names() if name in given and name != "max_pixels"}
+    metadata = {name: given.pop(name) for name in (*METADATA.values(), "dpi") if name in given}
+    chosen = {name: given.pop(name) for name in EncodeOptions.names() if name in given and name != "max_pixels"}
     if given:
-        warnings.warn(f".ohm files have no option {', '.join(sorted(given))}: ignored", UserWarning, stacklevel=3)
+        warnings.warn(
+            f".ohm files have no option {', '.join(sorted(given))}: ignored", UserWarning, stacklevel=stacklevel
+        )
     try:
-        data = named_codec(model).compress(image, EncodeOptions(max_pixels=MAX_SIDE**2, **arguments))
+        codec = named_codec(model)
+        options = EncodeOptions(max_pixels=MAX_SIDE**2, **chosen)
+        if not metadata:
+            return codec.compress(image, options)
+        options.channel_count(codec.config)  # before the image is read
+        image.load()  # a copy does not know its file
+        replaced = replace_metadata(image, metadata, keep_others=options.keep_metadata)
+        prepared = codec.prepare(replaced, flatten=options.flatten, keep_metadata=True, max_pixels=options.max_pixels)
+        if not options.keep_metadata:  # a profile that was not given served to convert the colours alone
+            kept = {*metadata, "exif"} if "dpi" in metadata else {*metadata}
+            prepared.info = {name: value for name, value in prepared.info.items() if name in kept}
+        return codec.compress_prepared(prepared, options).data
     except OhmqError as error:
         raise OSError(str(error)) from error
-    file.write(data)
 
 
 Image.register_open(FORMAT, OhmImageFile, _accept)  # type: ignore[arg-type]
 Image.register_save(FORMAT, _save)
+Image.register_save_all(FORMAT, _save_all)
 Image.register_extension(FORMAT, ".ohm")
 Image.register_mime(FORMAT, "image/x-ohm")

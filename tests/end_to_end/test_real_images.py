@@ -1,6 +1,8 @@
 """Each kind of image through the real command line: the table of docs/command-line.md."""
 
 import json
+import os
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,6 +100,19 @@ def animated(image: Image.Image, path: Path, **options: Any) -> None:
     image.save(path, save_all=True, append_images=[image.rotate(180)], **options)
 
 
+def described(image: Image.Image, path: Path, name: bytes, body: bytes) -> None:
+    """Write a PNG file with one more chunk."""
+    image.save(path)
+    data = path.read_bytes()
+    checksum = zlib.crc32(name + body).to_bytes(4, "big")
+    path.write_bytes(data[:33] + len(body).to_bytes(4, "big") + name + body + checksum + data[33:])
+
+
+def black(image: Image.Image) -> Image.Image:
+    """Black and white, which are the same in every colour space."""
+    return bilevel(image).convert("RGB")
+
+
 NO_PROFILE, SIXTEEN = "CMYK converted to RGB without a colour profile", "16 bits reduced to 8"
 KINDS = [
     Kind("rgb.png", lambda i, path: i.save(path), lambda i: i),
@@ -118,6 +133,13 @@ KINDS = [
     Kind("grey_16_tiff.tif", lambda i, path: deep(i).save(path), grey, (SIXTEEN,)),
     Kind("bilevel.png", lambda i, path: bilevel(i).save(path), lambda i: bilevel(i).convert("RGB")),
     Kind("bilevel_fax.tif", lambda i, path: bilevel(i).save(path, compression="group4"), lambda i: bilevel(i).convert("RGB")),
+    Kind("gamma.png", lambda i, path: described(black(i), path, b"gAMA", b"\0\1\x86\xa0"), black,
+         ("colours converted from 'gamma 1' to sRGB",)),
+    Kind("srgb_gamma.png", lambda i, path: described(i, path, b"gAMA", b"\0\0\xb1\x8f"), lambda i: i),
+    Kind("display_p3.png", lambda i, path: described(black(i), path, b"cICP", b"\x0c\x0d\0\1"), black,
+         ("colours converted from 'CICP 12/13' to sRGB",)),
+    Kind("pq.png", lambda i, path: described(i, path, b"cICP", b"\x09\x10\0\1"), lambda i: i,
+         ("colours of CICP 9/16 (PQ) cannot be converted: read as sRGB",)),
     Kind("turned.jpg", turned, lambda i: i.transpose(Image.Transpose.ROTATE_270)),
     Kind("animated.gif", lambda i, path: animated(i.quantize(256), path), lambda i: i.quantize(256).convert("RGB"), (SEVERAL,)),
     Kind("animated_png.png", animated, lambda i: i, (SEVERAL,)),
@@ -243,3 +265,56 @@ def test_info_of_a_transparent_image(
     assert lines[0].startswith("b.ohm: 80x64 RGB with transparency, ")
     assert lines[1] == f"  beside the layers, in every cut: mask {mask.length:,} bytes"
     assert f"{len(data):,}" in lines[3]  # the file cut there, its mask included
+
+
+def test_resolution_and_file_time_there_and_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    crop().save("a.png", dpi=(300, 150))
+    os.utime("a.png", ns=(10**18, 10**18 + 7))
+
+    def run(*arguments: str) -> None:
+        with pytest.raises(SystemExit) as stop:
+            main([*arguments])
+        assert stop.value.code == 0
+        assert "note:" not in capsys.readouterr().err
+
+    def modified(name: str) -> int:
+        return os.stat(name).st_mtime_ns
+
+    run("compress", "a.png", "-o", "a.ohm", "--keep-metadata", "--layers", "2", "--channels", "30")
+    run("decompress", "a.ohm", "-o", "b.png")
+    run("truncate", "a.ohm", "-o", "cut.ohm", "--layers", "1")
+    run("decompress", "cut.ohm", "--progressive", "steps")
+    for name in ("a.ohm", "b.png", "cut.ohm", "steps/cut/layer_01.png"):
+        assert modified(name) == 10**18 + 7
+    for name in ("b.png", "steps/cut/layer_01.png"):
+        with Image.open(name) as decoded:
+            assert decoded.info["dpi"] == pytest.approx((300, 150), abs=0.02)
+    run("compress", "a.png", "-o", "plain.ohm", "--channels", "30")
+    os.utime("plain.ohm", ns=(10**18, 10**18))
+    run("decompress", "plain.ohm", "-o", "plain.png")
+    assert modified("plain.png") > 10**18 + 7
+    with Image.open("plain.png") as decoded:
+        assert "dpi" not in decoded.info
+
+
+def test_max_pixels_counts_above_pillows_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    crop().save("a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow refuses more than 2,000
+    for arguments, code in (
+        (["compress", "a.png", "--channels", "30"], 0),
+        (["compress", "a.png", "--channels", "30", "--force", "--max-pixels", "5119"], 1),
+        (["decompress", "a.ohm", "-o", "b.png", "--max-pixels", "5119"], 1),
+        (["decompress", "a.ohm", "-o", "b.png"], 0),
+        (["evaluate", "a.png", "-m", "photo", "--channels", "30", "-o", "e"], 0),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        error = capsys.readouterr().err
+        assert stop.value.code == code, error
+        assert ("--max-pixels" in error) == bool(code)

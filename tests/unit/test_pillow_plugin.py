@@ -5,11 +5,13 @@ import io
 import pickle
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFile, UnidentifiedImageError
+from support.images import srgb_profile
 from support.small_models import make_codec
 
 from ohmq import loading, pillow_plugin
@@ -17,7 +19,7 @@ from ohmq.bitstream.reader import read_header, read_ohm
 from ohmq.codec import Codec
 from ohmq.imaging.convert import ImageConversionWarning
 from ohmq.loading import load, register_model
-from ohmq.pillow_plugin import OhmImageFile
+from ohmq.pillow_plugin import OhmImageFile, save_atomically
 
 ROOT = Path(__file__).parents[2]
 
@@ -210,3 +212,168 @@ def test_other_files_open_as_before(crop: Image.Image, tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def reopened(path: Path) -> Image.Image:
+    """Return an image file's size, mode and info; nothing is decoded."""
+    with Image.open(path) as image:
+        header = Image.new(image.mode, image.size)
+        header.info = dict(image.info)
+        return header
+
+
+def test_metadata_given_to_save_are_kept(crop: Image.Image, tmp_path: Path) -> None:
+    path, exif, icc = tmp_path / "a.ohm", Image.Exif(), srgb_profile("sRGB")
+    exif[0x010E] = "new"
+    own = Image.Exif()
+    own[0x010E] = "own"
+    image = crop.copy()
+    image.info = {"exif": own.tobytes(), "xmp": b"<own/>", "dpi": (72, 72)}
+    before = dict(image.info)
+    for given, kept in (
+        ({"exif": exif}, {"exif"}),
+        ({"exif": exif.tobytes()}, {"exif"}),
+        ({"icc_profile": icc}, {"icc_profile"}),
+        ({"xmp": b"<x/>"}, {"xmp"}),
+        ({"xmp": "<x/>"}, {"xmp"}),
+        ({"dpi": (300, 300)}, {"exif", "dpi"}),
+        ({"exif": None, "xmp": b"", "icc_profile": None}, set()),
+    ):
+        image.save(path, channels=6, **given)
+        info = reopened(path).info
+        assert info.keys() & {"exif", "icc_profile", "xmp", "dpi"} == kept
+        assert reopened(path).getexif().get(0x010E) == ("new" if given.get("exif") else None)
+        assert info.get("icc_profile", icc) == icc
+        assert info.get("xmp", b"<x/>") == b"<x/>"
+        assert info.get("dpi", (300, 300)) == pytest.approx((300, 300))
+    image.save(path, channels=6, xmp=b"<x/>", keep_metadata=True)
+    info = reopened(path).info
+    assert (info["xmp"], reopened(path).getexif()[0x010E]) == (b"<x/>", "own")
+    assert image.info == before
+
+
+def test_a_profile_given_to_save_says_what_colours_mean(crop: Image.Image, photo: Codec, tmp_path: Path) -> None:
+    path, icc = tmp_path / "a.ohm", srgb_profile("swap", swap=True)
+    tagged = crop.copy()
+    tagged.info["icc_profile"] = icc
+    with pytest.warns(ImageConversionWarning, match="colours converted from 'swap"):
+        crop.save(path, channels=12, icc_profile=icc)
+    with pytest.warns(ImageConversionWarning):
+        assert path.read_bytes() == photo.compress(tagged, channels=12)
+    assert "icc_profile" not in reopened(path).info
+    tagged.save(path, channels=12, icc_profile=None)  # taken as sRGB
+    assert path.read_bytes() == photo.compress(crop, channels=12)
+
+
+def test_an_orientation_given_to_save_turns_the_image(crop: Image.Image, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    crop.save(tmp_path / "a.ohm", channels=6, exif=exif)
+    assert reopened(tmp_path / "a.ohm").size == crop.size[::-1]
+    assert reopened(tmp_path / "a.ohm").getexif().get(0x0112, 1) == 1
+
+
+def test_bad_metadata_given_to_save(crop: Image.Image, tmp_path: Path) -> None:
+    with pytest.warns(ImageConversionWarning, match="XMP that is not UTF-8"):
+        crop.save(tmp_path / "a.ohm", channels=6, xmp=b"\xff")
+    with pytest.warns(ImageConversionWarning, match="damaged EXIF"):
+        crop.save(tmp_path / "a.ohm", channels=6, exif=b"Exif\0\0garbage!!")
+    with pytest.warns(ImageConversionWarning, match="dropped: a resolution"):
+        crop.save(tmp_path / "a.ohm", channels=6, dpi=(0, 0))
+    assert "exif" not in reopened(tmp_path / "a.ohm").info
+
+
+def test_save_all_takes_one_image(crop: Image.Image, tmp_path: Path) -> None:
+    crop.save(tmp_path / "a.ohm", channels=6)
+    crop.save(tmp_path / "b.ohm", channels=6, save_all=True, append_images=[])
+    assert (tmp_path / "b.ohm").read_bytes() == (tmp_path / "a.ohm").read_bytes()
+    with pytest.raises(OSError, match="holds one image, not 3"):
+        crop.save(tmp_path / "c.ohm", save_all=True, append_images=[crop, crop])
+    crop.save(tmp_path / "x.gif", save_all=True, append_images=[Image.new("RGB", crop.size)])
+    with Image.open(tmp_path / "x.gif") as frames, pytest.raises(OSError, match="holds one image, not 2"):
+        frames.save(tmp_path / "c.ohm", save_all=True)
+    assert not (tmp_path / "c.ohm").exists()
+
+
+def test_a_failed_save_and_an_existing_file(crop: Image.Image, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.ohm"
+    save_atomically(crop, path, channels=6, xmp=b"<x/>")
+    before = path.read_bytes()
+    with pytest.raises(OSError, match="smallest file"):
+        save_atomically(crop, path, max_bytes=3)
+    assert path.read_bytes() == before
+    save_atomically(crop, path, channels=12)
+    assert path.read_bytes() != before
+    assert [file.name for file in path.parent.iterdir()] == ["a.ohm"]
+    with path.open("r+b") as file, pytest.raises(OSError, match="smallest file"):
+        crop.save(file, "OHM", max_bytes=3)  # the program's own file is not touched, either
+    assert path.stat().st_size > 0
+    with pytest.warns(UserWarning, match="no option quality: ignored"):
+        save_atomically(crop, path, channels=6, quality=3)
+
+
+def test_closed_and_verified_images_say_so(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.ohm").write_bytes(data)
+    with Image.open(tmp_path / "x.ohm") as closed:
+        pass
+    verified, shut, loaded = (Image.open(tmp_path / "x.ohm") for _ in range(3))
+    verified.verify()
+    shut.close()
+    for image in (closed, verified, shut):
+        for use in (image.load, image.copy, lambda image=image: image.crop((0, 0, 1, 1))):
+            with pytest.raises(ValueError, match="the image is closed: open it again"):
+                use()
+        with pytest.raises(RuntimeError, match="directly after open"):
+            image.verify()
+    loaded.load()
+    loaded.close()
+
+
+def test_threads_share_an_image_that_is_not_decoded(data: bytes, photo: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, calls, gate = photo.decompress(data).tobytes(), [], threading.Barrier(6)
+    found: list[bytes | Exception] = []
+
+    def decoding(data: bytes) -> Codec:
+        calls.append(threading.get_ident())
+        return photo
+
+    monkeypatch.setattr(pillow_plugin, "load_for", decoding)
+    image = Image.open(io.BytesIO(data))
+
+    def use() -> None:
+        gate.wait()
+        try:
+            found.append(image.copy().tobytes())
+        except Exception as error:
+            found.append(error)
+
+    threads = [threading.Thread(target=use) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [expected] * 6
+    assert len(calls) == 1
+
+
+def test_what_pillow_asks_of_every_image(data: bytes, photo: Codec, tmp_path: Path) -> None:
+    with Image.open(io.BytesIO(data)) as image:
+        assert (image.tell(), getattr(image, "n_frames", 1), getattr(image, "is_animated", False)) == (0, 1, False)
+        image.seek(0)
+        with pytest.raises(EOFError):
+            image.seek(1)
+        assert image.draft("L", (8, 8)) is None
+        image.thumbnail((20, 20))
+        assert max(image.size) == 20
+    unread = Image.open(io.BytesIO(data))
+    assert pickle.loads(pickle.dumps(unread)).tobytes() == photo.decompress(data).tobytes()
+
+
+def test_errors_name_the_file(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.ohm"
+    path.write_bytes(data[:-1])
+    with Image.open(path) as image, pytest.raises(OSError, match=r"x\.ohm: image file is truncated"):
+        image.load()
+    path.write_bytes(data[:9])
+    with pytest.raises(UnidentifiedImageError, match=r"x\.ohm: damaged"):
+        Image.open(path)

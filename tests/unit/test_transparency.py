@@ -182,10 +182,13 @@ def test_metadata_are_kept_if_asked_for(colour_codec: Codec) -> None:
     assert colour_codec.decompress(plain).info == {}
     data = colour_codec.compress(image, keep_metadata=True)
     picture = colour_codec.decompress(data)
-    assert picture.info == {"exif": EXIF, "xmp": b"<x/>"}
+    assert (picture.info["xmp"], picture.info["dpi"]) == (b"<x/>", (300, 300))
+    assert picture.getexif()[0x011A] == 300
     assert picture.tobytes() == colour_codec.decompress(plain).tobytes()
     assert colour_codec.compress_batch([image, image], keep_metadata=True) == [data, data]
-    assert image.info["dpi"] == (300, 300)
+    assert image.info.pop("dpi") == (300, 300)
+    without = colour_codec.compress(image, keep_metadata=True)
+    assert colour_codec.decompress(without).info == {"exif": EXIF, "xmp": b"<x/>"}
 
 
 def test_symbols_are_those_of_the_picture_on_white(colour_codec: Codec, sticker: Image.Image) -> None:

@@ -182,6 +182,11 @@ class HeaderInfo(NamedTuple):
         """Whether the image has an alpha mask."""
         return any(extra.type == ExtraType.ALPHA for extra in self.extras)
 
+    @property
+    def has_metadata(self) -> bool:
+        """Whether the file holds EXIF data, an ICC profile or XMP."""
+        return any(extra.type in (ExtraType.EXIF, ExtraType.ICC, ExtraType.XMP) for extra in self.extras)
+
 
 def size_error(width: int, height: int) -> str | None:
     """Say why an image of this size has no file; None if it can have one."""

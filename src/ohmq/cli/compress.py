@@ -44,7 +44,7 @@ class _Compress:
         from ohmq.errors import OutputExistsError
         from ohmq.imaging.convert import prepare_image
         from ohmq.imaging.files import open_image
-        from ohmq.utils.atomic_write import check_output, write_atomically
+        from ohmq.utils.atomic_write import check_output, copy_time, write_atomically
 
         if job.target.exists() and job.target.samefile(job.source):
             raise OutputExistsError(f"{job.target} is the image itself; choose another output")
@@ -62,6 +62,8 @@ class _Compress:
         data, channels, psnr_db = self.codec.compress_prepared(image, self.options)
         header = read_header(data)
         write_atomically(job.target, data, force=self.force)
+        if self.options.keep_metadata:
+            notes += copy_time(job.source, job.target)
         return {
             "output": str(job.target),
             "input_bytes": job.source.stat().st_size,
@@ -132,7 +134,11 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float | N
 @click.option(
     "--flatten", is_flag=True, help="Flatten transparent images onto white; default: keep their mask exactly."
 )
-@click.option("--keep-metadata", is_flag=True, help="Keep EXIF, XMP and an sRGB profile; default: drop them.")
+@click.option(
+    "--keep-metadata",
+    is_flag=True,
+    help="Keep EXIF, XMP, an sRGB profile, the resolution and the file's time; default: drop them.",
+)
 @click.option("--psnr-table", is_flag=True, help="Store the PSNR of each layer in the file, for truncate --psnr.")
 @click.option(
     "-j",

@@ -49,7 +49,7 @@ class _Decompress:
         from ohmq.imaging.convert import prepare_image
         from ohmq.imaging.files import check_extension, check_holds, save_image
         from ohmq.loading import load_for
-        from ohmq.utils.atomic_write import check_output
+        from ohmq.utils.atomic_write import check_output, copy_time
 
         check_extension(job.target)
         data = job.source.read_bytes()
@@ -70,7 +70,8 @@ class _Decompress:
             if self.flatten and header.alpha:
                 info, image = image.info, prepare_image(image, grey=codec.grey).image
                 image.info = info
-            return save_image(target, image, force=self.force)
+            dropped = save_image(target, image, force=self.force)
+            return (*dropped, *copy_time(job.source, target)) if header.has_metadata else dropped
 
         if not self.progressive:
             check_output(job.target, force=self.force)
@@ -132,7 +133,10 @@ def command(
     force: bool,
     as_json: bool,
 ) -> int:
-    """Turn .ohm files into images: files, folders and globs."""
+    """Turn .ohm files into images: files, folders and globs.
+
+    An image with metadata (compress --keep-metadata) gets the time of its .ohm file.
+    """
     if output is not None and progressive is not None:
         raise click.UsageError("give -o or --progressive, not both")
     jobs = find_files(inputs, (".ohm",))

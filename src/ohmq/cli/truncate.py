@@ -36,9 +36,10 @@ def command(
     as_json: bool,
 ) -> int:
     """Cut .ohm files to a lower bitrate, without a model. Give exactly one limit."""
+    from ohmq.bitstream.reader import read_header
     from ohmq.bitstream.truncate import truncate_ohm
     from ohmq.errors import ConfigError
-    from ohmq.utils.atomic_write import write_atomically
+    from ohmq.utils.atomic_write import copy_time, write_atomically
 
     limits: dict[str, Any] = {"num_layers": layers, "channels": channels, "fraction": fraction}
     limits |= {"max_bytes": max_bytes, "bpp": bpp, "psnr": psnr}
@@ -53,11 +54,14 @@ def command(
         except ValueError as error:
             raise ConfigError(str(error)) from error
         write_atomically(job.target, cut, force=force)
-        return {"output": str(job.target), "bytes_before": len(data), "bytes": len(cut)}
+        notes = copy_time(job.source, job.target) if read_header(data).has_metadata else ()
+        return {"output": str(job.target), "bytes_before": len(data), "bytes": len(cut), "notes": [*notes]}
 
     def show(result: dict[str, Any]) -> None:
         change = f"{result['bytes_before']:,} -> {result['bytes']:,} bytes"
         click.echo(f"{result['input']} -> {result['output']}: {change}")
+        for note in result["notes"]:
+            click.echo(f"  note: {note}", err=True)
 
     results, failures = run_jobs(jobs, work, "truncate", as_json, show=show)
     before, after = (sum(result[name] for result in results) for name in ("bytes_before", "bytes"))

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ohmq.bitstream.format import DEFAULT_MAX_PIXELS
 from ohmq.errors import ConfigError, UnsupportedImageError
 from ohmq.imaging.listing import list_images
 
@@ -199,13 +200,15 @@ def load_png_folder(path: Path | str) -> NDArray[np.uint8]:
 def _read_digit(path: Path) -> NDArray[np.uint8]:
     from PIL import Image
 
+    from ohmq.imaging.pixel_limit import pixel_limit
+
     try:
-        with Image.open(path) as image:
+        with pixel_limit(DEFAULT_MAX_PIXELS), Image.open(path) as image:
             if image.size != (SIDE, SIDE) or image.mode not in ("1", "L", "P", "RGB"):
                 size = f"{image.width}x{image.height}"
                 raise ConfigError(f"{path} is {size}, mode {image.mode}; expected {SIDE}x{SIDE}, 8 bits, no alpha")
             return np.array(image.convert("L"))
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, UnsupportedImageError) as error:
         raise UnsupportedImageError(f"{path} cannot be read as an image: {error}") from error
 
 

@@ -110,7 +110,7 @@ class Decoder:
         if header.width * header.height > max_pixels:
             raise BitstreamError(
                 f"the image has {header.width}x{header.height} pixels, more than the limit of {max_pixels}; "
-                "raise max_pixels if you trust the file"
+                "raise it with --max-pixels or max_pixels if you trust the file"
             )
         if header.grey != (self.config.image_channels == 1):
             kind = "grey" if header.grey else "colour"

@@ -33,7 +33,8 @@ class EncodeOptions:
         layers: limit on the number of layers, the places where a file can be cut; default: one for each cut point.
         fixed_rate: pack symbols without entropy coding, so that the size is known before.
         flatten: flatten transparency onto white.
-        keep_metadata: keep EXIF (orientation 1, since the image is stored upright), XMP and an sRGB profile.
+        keep_metadata: keep EXIF (orientation 1, since the image is stored upright), XMP, an sRGB profile and, in the EXIF
+            data, the resolution.
         psnr_table: store the PSNR after each layer, so that a file can be cut to a PSNR without a model. The encoder
             then decodes the image once for each layer.
         max_pixels: limit on width × height; larger images are refused.

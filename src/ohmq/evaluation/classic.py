@@ -13,6 +13,7 @@ from PIL import Image, features
 
 from ohmq.errors import ConfigError, UnsupportedImageError
 from ohmq.evaluation.results import Curve
+from ohmq.imaging.pixel_limit import pixel_limit
 from ohmq.metrics import psnr_db
 
 __all__ = ["CLASSIC_CODECS", "EXACT_DB", "ClassicCodec", "Coded", "check_classic", "classic_curve", "code_classic"]
@@ -170,7 +171,7 @@ def code_classic(name: str, pixels: NDArray[np.uint8], quality: float) -> Coded:
     encode_s = time.perf_counter() - clock
     data = min(files, key=len)
     clock = time.perf_counter()
-    with Image.open(io.BytesIO(data)) as decoded:
+    with pixel_limit(image.width * image.height), Image.open(io.BytesIO(data)) as decoded:
         converted = decoded.convert("L" if pixels.ndim == 2 else "RGB")
     decode_s = time.perf_counter() - clock
     return Coded(data, np.asarray(converted), encode_s, decode_s)

@@ -4,22 +4,30 @@
 of one line.
 """
 
+import contextlib
 import io
+import os
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile
 
 from ohmq.bitstream.format import DEFAULT_MAX_PIXELS, MAX_SIDE, ExtraType
 from ohmq.errors import UnsupportedImageError
+from ohmq.imaging.colour import CICP, colour_profile, read_cicp
 from ohmq.imaging.extras import metadata_error
-from ohmq.imaging.metadata import read_metadata, upright
+from ohmq.imaging.metadata import mark_srgb, read_metadata, upright
+from ohmq.imaging.pixel_limit import pixel_limit, pixels_error
+from ohmq.utils.recorded_warnings import recorded_warnings
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
     "ImageConversionWarning",
     "LoadedImage",
     "check_size",
+    "errors_name_file",
+    "file_name",
     "load_pixels",
     "prepare_image",
     "raw_modes",
@@ -64,11 +72,34 @@ def check_size(width: int, height: int, max_pixels: int = DEFAULT_MAX_PIXELS) ->
     """
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
         raise UnsupportedImageError(f"the image is {width}x{height}; each side must lie in 1 to {MAX_SIDE}")
-    if width * height > max_pixels:
-        raise UnsupportedImageError(
-            f"the image is {width}x{height}, {width * height:,} pixels; the limit is {max_pixels:,} "
-            "(raise max_pixels if it is meant)"
-        )
+    if error := pixels_error(width, height, max_pixels):
+        raise UnsupportedImageError(error)
+
+
+def file_name(image: Image.Image) -> str:
+    """Return the name of the file that an image was opened from; empty if it has none.
+
+    Args:
+        image: Pillow image.
+    """
+    name = getattr(image, "filename", "")
+    return os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else ""
+
+
+@contextlib.contextmanager
+def errors_name_file(image: Image.Image) -> Iterator[None]:
+    """Put the name of an image's file before the errors raised inside.
+
+    Args:
+        image: Pillow image; one that has no file, or an unnamed one, changes nothing.
+    """
+    try:
+        yield
+    except UnsupportedImageError as error:
+        name = file_name(image)
+        if not name or str(error).startswith(f"{name}: "):
+            raise
+        raise UnsupportedImageError(f"{name}: {error}") from error
 
 
 def raw_modes(image: Image.Image) -> list[str]:
@@ -76,41 +107,54 @@ def raw_modes(image: Image.Image) -> list[str]:
     return [str(tile[3]) for tile in getattr(image, "tile", ())]
 
 
-def load_pixels(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Read the pixels of a file that Pillow has opened, and scale its transparent colour like the pixels.
+def load_pixels(image: Image.Image, notes: list[str], *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
+    """Read the pixels of a file that Pillow has opened, the CICP code points of their colours, and its transparent colour.
 
     Args:
         image: opened; it is read and not changed otherwise. An image without a file, or one whose pixels were read
-            before, is returned as it is: Pillow no longer knows the bit depth of its file.
+            before, is returned as it is: Pillow no longer knows the bit depth of its file, nor its code points.
         notes: a phrase is appended for each loss.
+        max_pixels: limit on width × height, in place of Pillow's own.
 
     Returns:
-        The image, or a copy with another transparent colour.
+        The image; or a copy with code points (`ohmq.imaging.colour.CICP`), or with a transparent colour scaled like the
+        pixels.
 
     Raises:
-        UnsupportedImageError: a damaged file.
+        UnsupportedImageError: a damaged or closed file, or one that is too large.
     """
     layouts = raw_modes(image)
-    if not layouts:
+    if not isinstance(image, ImageFile.ImageFile):
         return image
+    closed = image.fp is None
     try:
-        image.load()
+        code_points = read_cicp(image) if layouts else None
+        with pixel_limit(max_pixels):
+            image.load()
+    except UnsupportedImageError:
+        raise
     except Exception as error:  # damaged files make Pillow raise nearly anything
+        if closed:
+            raise UnsupportedImageError("the image is closed: open it again, or load it before it is closed") from error
         raise UnsupportedImageError(f"damaged image ({type(error).__name__}: {error})") from error
+    loaded: Image.Image = image
+    if code_points is not None:
+        loaded = image.copy()
+        loaded.info[CICP] = code_points
     deep = any(";16" in layout for layout in layouts) and image.mode in ("RGB", "RGBA", "RGBX", "LA", "CMYK")
     if deep:
         notes.append("16 bits reduced to 8")
     key = image.info.get("transparency")
-    if not isinstance(key, int | tuple):
-        return image
+    if not layouts or not isinstance(key, int | tuple):
+        return loaded
     if deep:  # the colour has 16 bits, the pixels have 8
-        image = image.copy()
-        del image.info["transparency"]
+        loaded = loaded.copy()
+        del loaded.info["transparency"]
         notes.append("transparent colour ignored")
     elif image.mode == "L" and isinstance(key, int) and (scale := {"L;2": 85, "L;4": 17}.get(layouts[0])):
-        image = image.copy()  # Pillow scales only the pixels
-        image.info["transparency"] = key * scale
-    return image
+        loaded = loaded.copy()  # Pillow scales only the pixels
+        loaded.info["transparency"] = key * scale
+    return loaded
 
 
 def prepare_image(image: Image.Image, *, grey: bool, flatten: bool = True, keep_metadata: bool = False) -> LoadedImage:
@@ -119,7 +163,7 @@ def prepare_image(image: Image.Image, *, grey: bool, flatten: bool = True, keep_
     Transparency is flattened onto white, or kept exactly. If it is kept, fully transparent pixels get a new colour that
     costs few bits: the mean of the visible pixels in their block of 16x16 pixels, or else in the image. Integers wider
     than 8 bits ("I;16", "I") count as 16 bits, 0..65535; floats as 0..1 if none is above 1, else as 0..255. Colours
-    with an embedded profile are converted to sRGB.
+    that are not sRGB are converted to it, see `ohmq.imaging.colour.colour_profile`.
 
     Args:
         image: Pillow image.
@@ -132,22 +176,34 @@ def prepare_image(image: Image.Image, *, grey: bool, flatten: bool = True, keep_
         its ``info`` the metadata that are kept, as "exif", "icc_profile" and "xmp". Its notes name each loss.
 
     Raises:
-        UnsupportedImageError: values outside the range above, or a mode that cannot be converted.
+        UnsupportedImageError: values outside the range above, or a mode that cannot be converted; the message names the
+            file of an image that was opened from one.
 
     Example:
         >>> prepare_image(Image.new("RGBA", (2, 2), (255, 0, 0, 128)), grey=False).notes
         ('alpha channel flattened onto white',)
     """
+    with errors_name_file(image):
+        return _prepare(image, grey=grey, flatten=flatten, keep_metadata=keep_metadata)
+
+
+def _prepare(image: Image.Image, *, grey: bool, flatten: bool, keep_metadata: bool) -> LoadedImage:
     notes: list[str] = []
-    image = upright(image, notes)
-    kept = read_metadata(image, notes) if keep_metadata else {}
+    told = getattr(image, "told_warnings", ())  # by `open_image`
+    with recorded_warnings() as texts:
+        image = upright(image, notes)
+        kept = read_metadata(image, notes) if keep_metadata else {}
+        profile = colour_profile(image, notes)
+        if "exif" in kept:
+            kept["exif"] = mark_srgb(kept["exif"])
+    notes += [f"Pillow warned: {text}" for text in texts if text not in told]
     mask = None
     if not flatten:
         image, mask = _separate_mask(image)
     image = _to_8_bits(image, notes)
     image = _flatten(image, notes)
-    profile, notes_before = image.info.get("icc_profile"), len(notes)
-    image = _to_srgb(image, notes)
+    notes_before = len(notes)
+    image = _to_srgb(image, profile, notes)
     is_srgb = image.mode == "RGB" and len(notes) == notes_before
     if keep_metadata and profile and not grey and is_srgb:
         if error := metadata_error(ExtraType.ICC, profile):
@@ -185,10 +241,10 @@ def _separate_mask(image: Image.Image) -> tuple[Image.Image, Image.Image | None]
         colours = image.copy()
         del colours.info["transparency"]
     else:
-        profile, grey = image.info.get("icc_profile"), image.mode in ("1", "L", "LA", "La")
+        grey = image.mode in ("1", "L", "LA", "La")
         image = _to_rgba(image)
         mask, colours = image.getchannel("A"), image.convert("L" if grey else "RGB")
-        colours.info = {"icc_profile": profile} if profile else {}
+        colours.info = {}
     mask.info = {}
     return colours, None if mask.getextrema() == (255, 255) else mask
 
@@ -238,29 +294,26 @@ def _to_8_bits(image: Image.Image, notes: list[str]) -> Image.Image:
         notes.append(f"samples reach {high:g} of 65535: the image is dark")
     if "transparency" in image.info:
         notes.append("transparent colour ignored")
-    reduced = Image.fromarray(np.rint(values * (255 / limit)).astype(np.uint8))
-    reduced.info = {key: value for key, value in image.info.items() if key == "icc_profile"}
-    return reduced
+    return Image.fromarray(np.rint(values * (255 / limit)).astype(np.uint8))
 
 
 def _flatten(image: Image.Image, notes: list[str]) -> Image.Image:
     """Lay an image that has transparent pixels onto white."""
     if not image.has_transparency_data:
         return image
-    profile, grey = image.info.get("icc_profile"), image.mode in ("1", "L", "LA", "La")
+    grey = image.mode in ("1", "L", "LA", "La")
     image = _to_rgba(image)
     if image.getchannel("A").getextrema() != (255, 255):
         notes.append("alpha channel flattened onto white")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
     image = image.convert("L" if grey else "RGB")  # without loss: grey has three equal colours
-    image.info = {"icc_profile": profile} if profile else {}
+    image.info = {}
     return image
 
 
-def _to_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Convert colours with an embedded profile, and the modes that need one, to sRGB."""
-    data = image.info.get("icc_profile")
+def _to_srgb(image: Image.Image, data: bytes | None, notes: list[str]) -> Image.Image:
+    """Convert colours with a profile, and the modes that need one, to sRGB."""
     if image.mode == "LAB":
         source = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
         name = "LAB"

@@ -3,18 +3,30 @@
 Bodies are checked before anything is decoded; `docs/file-format.md` describes them.
 """
 
+import contextlib
 import io
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from PIL import Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
 
 from ohmq.bitstream.format import MAX_EXTRA_BYTES, Extra, ExtraType
 from ohmq.errors import BitstreamError
+from ohmq.utils.recorded_warnings import recorded_warnings
 
-__all__ = ["METADATA", "DecodedExtras", "decode_extras", "decode_mask", "encode_mask", "metadata_error", "split_extras"]
+__all__ = [
+    "METADATA",
+    "DecodedExtras",
+    "checked_resolution",
+    "decode_extras",
+    "decode_mask",
+    "encode_mask",
+    "exif_resolution",
+    "metadata_error",
+    "split_extras",
+]
 
 METADATA = {ExtraType.EXIF: "exif", ExtraType.ICC: "icc_profile", ExtraType.XMP: "xmp"}
 """Name of each kind of metadata in Pillow's ``Image.info``."""
@@ -29,11 +41,11 @@ class DecodedExtras(NamedTuple):
 
     Attributes:
         mask: mode "L", 0 transparent to 255 opaque; None: opaque everywhere.
-        info: metadata as in Pillow's ``info``.
+        info: metadata as in Pillow's ``info``, with the resolution that EXIF data give as "dpi".
     """
 
     mask: Image.Image | None
-    info: dict[str, bytes]
+    info: dict[str, Any]
 
     def onto(self, image: Image.Image) -> Image.Image:
         """Give a decoded image its mask and metadata, in place; return it.
@@ -79,7 +91,8 @@ def decode_extras(extras: Iterable[Extra], width: int, height: int) -> DecodedEx
     Raises:
         BitstreamError: a body that does not fit its type.
     """
-    mask, info = None, {}
+    mask: Image.Image | None = None
+    info: dict[str, Any] = {}
     for extra in extras:
         if extra.type == ExtraType.ALPHA:
             mask = decode_mask(extra.body, width, height)
@@ -88,7 +101,40 @@ def decode_extras(extras: Iterable[Extra], width: int, height: int) -> DecodedEx
             if error := metadata_error(kind, extra.body):
                 raise BitstreamError(f"{error}: the file is damaged")
             info[METADATA[kind]] = (_EXIF_PREFIX if kind == ExtraType.EXIF else b"") + extra.body
+            if kind == ExtraType.EXIF and (resolution := exif_resolution(extra.body)):
+                info["dpi"] = resolution
     return DecodedExtras(mask, info)
+
+
+def exif_resolution(exif: bytes) -> tuple[float, float] | None:
+    """Return the resolution that EXIF data give, in pixels per inch, across and down; None if they give none.
+
+    Args:
+        exif: EXIF data, with or without the prefix of JPEG.
+    """
+    # Damaged metadata make Pillow warn, and raise nearly anything.
+    with recorded_warnings(), contextlib.suppress(Exception):
+        tags = Image.Exif()
+        tags.load(exif)
+        across, down = (float(tags[tag]) for tag in (ExifTags.Base.XResolution, ExifTags.Base.YResolution))
+        unit = tags.get(ExifTags.Base.ResolutionUnit, 2)
+        factor = {2: 1.0, 3: 2.54}.get(unit)  # inch, centimetre
+        if factor is not None:
+            return checked_resolution((across * factor, down * factor))
+    return None
+
+
+def checked_resolution(value: Any) -> tuple[float, float] | None:
+    """Return a resolution as two floats, across and down; None if it is not one.
+
+    Args:
+        value: as Pillow's ``info["dpi"]``, in pixels per inch.
+    """
+    with contextlib.suppress(TypeError, ValueError, ZeroDivisionError, OverflowError):
+        across, down = map(float, value)
+        if 0 < across < 1e6 and 0 < down < 1e6:
+            return across, down
+    return None
 
 
 def metadata_error(kind: ExtraType, body: bytes) -> str | None:

@@ -1,7 +1,6 @@
 """Reading and writing image files with Pillow."""
 
 import io
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,11 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 from ohmq.errors import UnsupportedImageError
 from ohmq.imaging.convert import DEFAULT_MAX_PIXELS, LoadedImage, check_size, load_pixels, raw_modes
-from ohmq.imaging.extras import METADATA
+from ohmq.imaging.extras import METADATA, checked_resolution
 from ohmq.imaging.metadata import read_exif, upright
+from ohmq.imaging.pixel_limit import pixel_limit
 from ohmq.utils.atomic_write import write_atomically
+from ohmq.utils.recorded_warnings import recorded_warnings
 
 __all__ = ["SAVE_FORMATS", "check_extension", "check_holds", "open_image", "save_image"]
 
@@ -32,6 +33,8 @@ ALPHA_FORMATS = ("PNG", "WEBP", "TIFF")
 """Formats that hold transparency."""
 METADATA_FORMATS = ("PNG", "WEBP", "TIFF", "JPEG")
 """Formats that hold metadata."""
+RESOLUTION_FORMATS = ("PNG", "TIFF", "JPEG", "BMP")
+"""Formats that hold a resolution outside of EXIF data."""
 
 
 def open_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> LoadedImage:
@@ -41,10 +44,11 @@ def open_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Loa
 
     Args:
         path: the file.
-        max_pixels: limit on width x height; larger images are refused before they are decoded.
+        max_pixels: limit on width x height, in place of Pillow's own; larger images are refused before they are decoded.
 
     Returns:
-        The image, and notes that name each loss.
+        The image, and notes that name each loss. The image has the attributes ``filename``, so that later errors name it,
+        and ``told_warnings``, so that none is told twice.
 
     Raises:
         UnsupportedImageError: missing, a folder, empty, not an image, damaged, or too large.
@@ -65,10 +69,9 @@ def open_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Loa
     if path.stat().st_size == 0:
         raise UnsupportedImageError(f"{path}: the file is empty")
     notes = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with recorded_warnings() as texts:
         try:
-            with Image.open(path) as opened:
+            with pixel_limit(max_pixels), Image.open(path) as opened:
                 image: Image.Image = opened
                 if image.format == "EPS":
                     raise UnsupportedImageError("EPS is a program, not an image; convert it first")
@@ -76,7 +79,7 @@ def open_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Loa
                 if getattr(image, "n_frames", 1) > 1:
                     notes.append("first image of several in the file")
                 layouts = raw_modes(image)
-                image = load_pixels(image, notes)
+                image = load_pixels(image, notes, max_pixels=max_pixels)
                 turned = upright(image, notes)
                 exif = read_exif(image)
                 if turned is image:
@@ -94,12 +97,10 @@ def open_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Loa
             raise UnsupportedImageError(f"{path}: no permission to read it") from error
         except Image.UnidentifiedImageError as error:
             raise UnsupportedImageError(f"{path}: not an image, or of a format that Pillow cannot read") from error
-        except Image.DecompressionBombError as error:
-            raise UnsupportedImageError(f"{path}: too large for Pillow ({error})") from error
         except Exception as error:  # damaged files make Pillow raise nearly anything
             raise UnsupportedImageError(f"{path}: damaged image ({type(error).__name__}: {error})") from error
-    texts = [str(w.message) for w in caught if not issubclass(w.category, Image.DecompressionBombWarning)]
-    notes += [f"Pillow warned: {text}" for text in dict.fromkeys(texts)]
+    notes += [f"Pillow warned: {text}" for text in texts]
+    turned.filename, turned.told_warnings = str(path), tuple(texts)  # type: ignore[attr-defined]
     return LoadedImage(turned, tuple(notes))
 
 
@@ -142,7 +143,7 @@ def save_image(path: Path | str, image: Image.Image, *, force: bool = False) -> 
 
     Args:
         path: the target; missing folders are made.
-        image: the image; its ``info`` may hold "exif", "icc_profile" and "xmp".
+        image: the image; its ``info`` may hold "exif", "icc_profile", "xmp" and "dpi".
         force: replace an existing file. Default: False.
 
     Returns:
@@ -160,6 +161,8 @@ def save_image(path: Path | str, image: Image.Image, *, force: bool = False) -> 
     if metadata and image_format not in METADATA_FORMATS:
         notes.append(f"{image_format} holds no metadata: dropped {', '.join(metadata)}")
         metadata = {}
+    if image_format in RESOLUTION_FORMATS and (resolution := checked_resolution(image.info.get("dpi"))):
+        options["dpi"] = resolution
     buffer = io.BytesIO()
     try:
         if image_format == "PNG" and "xmp" in metadata:
@@ -171,7 +174,8 @@ def save_image(path: Path | str, image: Image.Image, *, force: bool = False) -> 
             if "xmp" in metadata:
                 tags[ExifTags.Base.XMLPacket] = metadata.pop("xmp")
             options["exif"] = tags
-            if metadata.pop("exif", None):
+            metadata.pop("exif", None)
+            if tags.get_ifd(ExifTags.IFD.Exif) or tags.get_ifd(ExifTags.IFD.GPSInfo):
                 del options["compression"]  # Pillow cannot write EXIF folders into a compressed TIFF file
         image.save(buffer, image_format, **options, **metadata)
     except Exception as error:  # damaged metadata make Pillow raise nearly anything

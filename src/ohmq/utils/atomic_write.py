@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ohmq.errors import OutputExistsError, OutputWriteError
 
-__all__ = ["check_output", "write_atomically"]
+__all__ = ["check_output", "copy_time", "write_atomically"]
 
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 """Errors of file systems without hard links."""
@@ -61,6 +61,25 @@ def write_atomically(path: Path, data: bytes, *, force: bool = False) -> None:
         if isinstance(error, FileExistsError | NotADirectoryError):
             advice = f"{path.parent} is not a folder"
         raise OutputWriteError(f"{path} cannot be written: {error.strerror or error}; {advice}") from error
+
+
+def copy_time(source: Path, target: Path) -> tuple[str, ...]:
+    """Give a file the modification time of another one.
+
+    Args:
+        source: the file to take the time of. A pipe or a terminal has none to keep.
+        target: the file to change; likewise.
+
+    Returns:
+        A phrase if that fails: the file is whole all the same.
+    """
+    try:
+        if source.is_file() and target.is_file():
+            modified = source.stat().st_mtime_ns
+            os.utime(target, ns=(modified, modified))
+    except OSError as error:
+        return (f"file time not kept ({error.strerror or error})",)
+    return ()
 
 
 def _put_in_place(temporary: Path, path: Path, force: bool) -> None:

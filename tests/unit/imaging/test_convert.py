@@ -253,7 +253,7 @@ def test_a_transparent_colour_of_16_bits_a_channel_is_noted(tmp_path: Path) -> N
     assert keeping_alpha(loaded.image).mode == "RGB"
     with Image.open(tmp_path / "x.png") as opened, pytest.warns(ImageConversionWarning) as caught:
         assert make_codec("photo").prepare(opened).mode == "RGB"
-    assert [str(warning.message) for warning in caught] == list(loaded.notes)
+    assert [str(warning.message) for warning in caught] == [f"{tmp_path / 'x.png'}: {note}" for note in loaded.notes]
 
 
 def test_a_damaged_file_that_pillow_has_opened() -> None:

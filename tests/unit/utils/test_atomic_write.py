@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ohmq.errors import OutputExistsError, OutputWriteError
-from ohmq.utils.atomic_write import write_atomically
+from ohmq.utils.atomic_write import copy_time, write_atomically
 
 
 @pytest.mark.parametrize("links", [True, False])
@@ -154,3 +154,21 @@ def test_processes_that_write_the_same_files(tmp_path: Path, force: bool) -> Non
         owners = [writer for writer, numbers in made.items() if number in numbers]
         assert len(owners) == (4 if force else 1)
         assert data[0] in owners
+
+
+def test_copy_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    source.write_bytes(b"1")
+    target.write_bytes(b"2")
+    os.utime(source, ns=(5 * 10**17, 10**18))
+    assert copy_time(source, target) == ()
+    assert target.stat().st_mtime_ns == 10**18
+    os.mkfifo(tmp_path / "pipe")
+    assert copy_time(tmp_path / "pipe", target) == copy_time(source, tmp_path / "pipe") == ()
+    assert target.stat().st_mtime_ns == 10**18
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert copy_time(source, target) == ("file time not kept (Operation not permitted)",)
