@@ -123,7 +123,7 @@ class ContextPrior(nn.Module):
             latent_scale: standard deviation of the sum of all codewords.
         """
         self.static.initialise_from_counts(counts)
-        level = torch.arange(self.num_symbols) - self.num_symbols // 2
+        level = torch.arange(self.num_symbols, device=counts.device) - self.num_symbols // 2
         p = counts / counts.sum(-1, keepdim=True)
         spread = ((p * level.square()).sum(-1) - (p * level).sum(-1).square()).clamp_min(0).sqrt()
         self.features.copy_(self.symbol_features(spread.cpu().numpy()))
