@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ohmq.cli.options import FRACTION
+from ohmq.cli.options import DEVICE, FRACTION
 from ohmq.cli.output import echo_error, print_rate_points, progress_bar
 
 __all__ = ["command"]
@@ -41,6 +41,7 @@ __all__ = ["command"]
     help="Code each image once, with all channels and layers, and cut that file; default: a file of one layer for each rate.",
 )
 @click.option("--effort", type=click.IntRange(0, 2), help="Refinement passes of the encoder, as for ohmq compress.")
+@DEVICE
 @click.option("-o", "--output-dir", type=click.Path(path_type=Path), help="Write tables and a plot here.")
 @click.option("--force", is_flag=True, help="Overwrite earlier results.")
 @click.option("--json", "as_json", is_flag=True, help="Mean rows as JSON.")
@@ -55,6 +56,7 @@ def command(
     against: tuple[str, ...],
     cut: bool,
     effort: int | None,
+    device: str,
     output_dir: Path | None,
     force: bool,
     as_json: bool,
@@ -93,7 +95,7 @@ def command(
         images, failed = read_images(inputs, grey=Codec(frozen).grey, report=echo_error)
     data = f"MNIST {mnist}" if mnist else ", ".join(inputs)
     images = images[:limit]
-    options = EvaluationOptions(fractions=fractions or (-1,), channels=channels, cut=cut, effort=effort)
+    options = EvaluationOptions(fractions=fractions or (-1,), channels=channels, cut=cut, effort=effort, device=device)
     with progress_bar(len(images), "evaluate") as update:
         evaluation = evaluate_set(frozen, images, options, data=data, progress=update)
     result = evaluation.result

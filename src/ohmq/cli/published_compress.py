@@ -35,7 +35,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--do_save", action="store_true", help="write .ohm files and reconstructions")
     parser.add_argument("--do_plot", action="store_true", help="draw rate_distortion.png")
     parser.add_argument("--batch_size", type=int, default=1, help="accepted; images of one size are batched anyway")
-    parser.add_argument("--cpu", action="store_true", help="accepted; coding runs on the CPU")
+    device = parser.add_mutually_exclusive_group()
+    device.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto (default): an accelerator if there is one")
+    device.add_argument("--cpu", dest="device", action="store_const", const="cpu", help="the same as --device cpu")
     return parser
 
 
@@ -50,11 +52,11 @@ def run(argv: list[str] | None = None) -> int:
     """
     arguments = build_parser().parse_args(argv)
     frozen = resolve_model(arguments.checkpoint)
-    codec = Codec(frozen)
+    codec = Codec(frozen, device=arguments.device)
     images, failed = read_images([arguments.image_path], grey=codec.grey, report=echo_error)
     if arguments.do_save:
         _check_names([name for name, _ in images])
-    options = EvaluationOptions(fractions=arguments.channel_fractions)
+    options = EvaluationOptions(fractions=arguments.channel_fractions, device=codec.device)
     with progress_bar(len(images), "evaluate") as update:
         evaluation = evaluate_set(frozen, images, options, data=arguments.image_path, progress=update)
     write_evaluation(evaluation, arguments.output_dir, plot=arguments.do_plot)
