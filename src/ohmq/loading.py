@@ -18,9 +18,7 @@ __all__ = ["ModelRegistry", "load", "load_for", "named_codec", "register_model"]
 RUNTIMES = ("torch", "onnx")
 
 
-def load(
-    source: str | Path, *, runtime: str = "torch", compiled: bool | None = None, device: str = "cpu"
-) -> "Codec":
+def load(source: str | Path, *, runtime: str = "torch", compiled: bool | None = None, device: str = "cpu") -> "Codec":
     """Load a codec from a pretrained model's name, a model file or a training checkpoint.
 
     Args:

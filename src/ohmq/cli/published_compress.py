@@ -36,7 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--do_plot", action="store_true", help="draw rate_distortion.png")
     parser.add_argument("--batch_size", type=int, default=1, help="accepted; images of one size are batched anyway")
     device = parser.add_mutually_exclusive_group()
-    device.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto (default): an accelerator if there is one")
+    device.add_argument(
+        "--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto (default): an accelerator if there is one"
+    )
     device.add_argument("--cpu", dest="device", action="store_const", const="cpu", help="the same as --device cpu")
     return parser
 

@@ -128,7 +128,9 @@ def _switches(device_type: str) -> _SwitchHolder:
     switches: list[_Switch] = []
     by_backend = hasattr(backends, "fp32_precision")  # since torch 2.9; reading the older switches then may fail
     if device_type == "cpu" and by_backend:
-        switches += [_attribute(part, "fp32_precision", *EXACT) for part in (backends.mkldnn.matmul, backends.mkldnn.conv)]
+        switches += [
+            _attribute(part, "fp32_precision", *EXACT) for part in (backends.mkldnn.matmul, backends.mkldnn.conv)
+        ]
     elif device_type == "cuda":
         # Transposed convolutions have algorithms that give other sums each time.
         switches += [_attribute(backends.cudnn, "deterministic", True), _attribute(backends.cudnn, "benchmark", False)]

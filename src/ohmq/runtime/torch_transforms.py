@@ -34,9 +34,7 @@ class TorchTransforms:
         device: where the transforms and the quantizer run. Default: the CPU.
     """
 
-    def __init__(
-        self, model: CompressionModel, filters: PostFilter | None = None, device: torch.device = CPU
-    ) -> None:
+    def __init__(self, model: CompressionModel, filters: PostFilter | None = None, device: torch.device = CPU) -> None:
         self.model, self.filters, self._device = model, filters, device
         if model.config.channels_last:
             _channels_last(model)

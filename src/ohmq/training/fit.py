@@ -29,7 +29,17 @@ __all__ = ["DISTILL_STAGE", "ResumeState", "Stage", "fit", "is_first_process"]
 DISTILL_STAGE = "quick_analysis"
 """Name of the stage that trains the distilled analysis transform, as checkpoints and log folders have it."""
 CHANGEABLE_OPTIONS = frozenset(
-    {"description", "num_workers", "devices", "num_nodes", "accelerator", "cpu", "log_interval", "val_every", "precision"}
+    {
+        "description",
+        "num_workers",
+        "devices",
+        "num_nodes",
+        "accelerator",
+        "cpu",
+        "log_interval",
+        "val_every",
+        "precision",
+    }
 )
 """Options that a resumed run may change."""
 

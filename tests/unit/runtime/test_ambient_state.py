@@ -138,12 +138,16 @@ def test_switches_of_the_process_come_back_after_the_last_thread() -> None:
         assert precision() == before
 
 
+@coding_state()
+def fail() -> None:
+    assert not torch.is_autocast_enabled("cpu")
+    assert not torch.is_inference_mode_enabled()
+    raise KeyError
+
+
 def test_the_state_ends_with_an_error() -> None:
     with torch.autocast("cpu"), torch.inference_mode():
         with pytest.raises(KeyError):
-            with coding_state():
-                assert not torch.is_autocast_enabled("cpu")
-                assert not torch.is_inference_mode_enabled()
-                raise KeyError
+            fail()
         assert torch.is_autocast_enabled("cpu")
         assert torch.is_inference_mode_enabled()

@@ -81,7 +81,10 @@ def test_another_device_codes_the_same(
         assert (codec.device, other.device) == ("cpu", "meta")
         assert all(isinstance(value, FakeTensor) for value in other.transforms.model.state_dict().values())
         assert not any(isinstance(value, FakeTensor) for value in codec.transforms.model.state_dict().values())
-        for work in (lambda: other.compress(image) == file, lambda: other.compress(image, fixed_rate=True) == fixed_rate):
+        for work in (
+            lambda: other.compress(image) == file,
+            lambda: other.compress(image, fixed_rate=True) == fixed_rate,
+        ):
             device.operations = 0
             assert work()
             assert device.operations > 0  # the transforms did run there

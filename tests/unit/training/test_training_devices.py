@@ -28,7 +28,10 @@ def sample(digits: list[Image.Image]) -> torch.Tensor:
 def warm_start(initialisation: str, prior: str, sample: torch.Tensor) -> WarmStartModule:
     torch.manual_seed(1)
     config = MnistConfig(
-        channels_max=4, num_symbols=8, prior=prior, residual_quantization=initialisation == "vector"  # type: ignore[arg-type]
+        channels_max=4,
+        num_symbols=8,
+        prior=prior,
+        residual_quantization=initialisation == "vector",  # type: ignore[arg-type]
     )
     options = TrainOptions(model=config, initialisation=initialisation, warm_start_epochs=1)
     model = build_model(config)
