@@ -40,6 +40,8 @@ def find_device(name: str) -> torch.device:
     Raises:
         ConfigError: no such device here; the message lists those that are there.
     """
+    if name == "cpu":
+        return CPU  # without looking for accelerators, after which some cannot be used in a forked process
     devices = available_devices()
     if name == "auto":
         return torch.device(devices[1] if len(devices) > 1 else "cpu")

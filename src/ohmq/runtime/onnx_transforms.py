@@ -17,6 +17,18 @@ __all__ = ["OnnxTransforms"]
 ROWS_AT_ONCE = 4096
 """Latent vectors that are quantized at a time."""
 Array = NDArray[Any]
+_SESSIONS: "weakref.WeakSet[Any]" = weakref.WeakSet()
+"""All sessions of this process."""
+
+
+def _keep_sessions() -> None:
+    """Keep all sessions for ever: in a forked child, their destructors wait for threads that only the parent has."""
+    for session in _SESSIONS:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_sessions)
 
 
 class OnnxTransforms:
@@ -183,16 +195,3 @@ class OnnxTransforms:
         planes = latent.transpose(0, 3, 1, 2)
         images = np.concatenate([self._run("synthesis", plane[None]) for plane in planes])
         return filter_and_round(images * np.float32(255), channels, self.filters, os.cpu_count() or 1)
-
-
-_SESSIONS: "weakref.WeakSet[Any]" = weakref.WeakSet()
-
-
-def _keep_sessions() -> None:
-    """Keep all sessions for ever: in a forked child, their destructors wait for threads that only the parent has."""
-    for session in _SESSIONS:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_sessions)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from ohmq.cli import main
@@ -56,11 +57,10 @@ def test_cpu_of_the_published_command_line() -> None:
         run([*needed, "--device", ABSENT])
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")  # the loggers made it
 def test_training_names_the_devices_that_are_there(
     mnist_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import torch
-
     if torch.backends.mps.is_available():
         pytest.skip("there is one")
     options = ["--epochs", "1", "--quantizer", "integer", "--channels-max", "2", "--num-symbols", "8"]

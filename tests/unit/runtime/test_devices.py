@@ -14,7 +14,6 @@ from ohmq.codec import Codec
 from ohmq.errors import ConfigError
 from ohmq.loading import ModelRegistry, load
 from ohmq.model_files.freeze import freeze
-from ohmq.models import PhotoModel
 from ohmq.runtime.devices import available_devices, coding_state, find_device
 
 NAMES = [*sorted(CONFIGS), "photo", "filters"]
@@ -34,7 +33,7 @@ def test_unknown_and_absent_devices_are_refused() -> None:
 
 
 def test_names_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert find_device("auto") == torch.device(available_devices()[-1].replace("cuda:1", "cuda:0"))
+    assert find_device("auto") == torch.device([*available_devices()[1:], "cpu"][0])
     monkeypatch.setattr("ohmq.runtime.devices.available_devices", lambda: ["cpu", "cuda:0", "cuda:1"])
     assert find_device("auto") == find_device("cuda") == torch.device("cuda", 0)
     assert find_device("cuda:1") == torch.device("cuda", 1)
@@ -127,11 +126,3 @@ def test_a_model_on_another_device_freezes_to_the_same_file(monkeypatch: pytest.
         with fake_device(monkeypatch):
             frozen = freeze(make_model(name).to("meta"))
         assert frozen.model_id == expected.model_id
-
-
-def test_thresholds_are_the_same_where_float64_is_missing() -> None:
-    model = make_photo_model()
-    assert isinstance(model, PhotoModel)
-    images = torch.rand(1, 3, 32, 32)
-    symbols = model.symbols(images)
-    assert symbols.dtype == torch.int64
