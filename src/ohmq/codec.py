@@ -61,19 +61,22 @@ class Codec:
         compiled: whether numba compiles the inner loops of entropy coding and the post-filter, which takes half a second in
             each process and some seconds the first time. Symbols and bytes are the same, pixels are the same up to rounding.
             Default: if numba is installed.
+        device: where transforms and quantizer run: "cpu", "cuda", "cuda:1", "mps", or "auto" for the first accelerator, if
+            there is one. The entropy coder stays on the CPU, in integers: every device decodes the same symbols.
 
     Attributes:
         name: of the model.
         config: of the model.
         model_id: bitstream id of the model, 4 bytes; its files carry it.
         compiled: whether the inner loops are compiled.
+        device: where transforms and quantizer run, such as "cpu" or "cuda:0".
         num_channels: the number of channels of the model.
         cut_points: numbers of channels at which a file can be cut.
         grey: whether the model codes grey images; else RGB.
 
     Raises:
         ModelFileError: the model has no quantizer, so it cannot compress.
-        ConfigError: ``compiled``, and numba is missing.
+        ConfigError: ``compiled``, and numba is missing; or no such device here.
 
     Example:
         >>> codec = load("mnist-ohm")                                           # doctest: +SKIP
@@ -81,13 +84,14 @@ class Codec:
         >>> image = codec.decompress(data)                                      # doctest: +SKIP
     """
 
-    def __init__(self, frozen: CodingModel, *, compiled: bool | None = None) -> None:
+    def __init__(self, frozen: CodingModel, *, compiled: bool | None = None, device: str = "cpu") -> None:
         if frozen.prior is None:
             raise ModelFileError(f"{frozen.name} was trained without a quantizer: it cannot compress")
         kernels = select_kernels(compiled)
         self.compiled = kernels is not NUMPY
         self.frozen, self.prior = frozen, frozen.prior
-        self.transforms = frozen.transforms.with_filter_kernel(select_kernel(self.compiled))
+        self.transforms = frozen.transforms.with_filter_kernel(select_kernel(self.compiled)).to(device)
+        self.device = self.transforms.device
         self.name, self.config, self.model_id = frozen.name, frozen.config, frozen.model_id
         self.num_channels, self.cut_points = self.config.channels_max, self.config.cut_points
         self.grey = self.config.image_channels == 1
@@ -101,6 +105,17 @@ class Codec:
             kernels=kernels,
             pretrained=pretrained_model_ids,
         )
+
+    def to(self, device: str) -> "Codec":
+        """Return a codec of the same model on another device; this one stays where it is.
+
+        Args:
+            device: as for `Codec`.
+
+        Raises:
+            ConfigError: no such device here.
+        """
+        return Codec(self.frozen, compiled=self.compiled, device=device)
 
     def compress(self, image: Any, options: EncodeOptions | None = None, **arguments: Any) -> bytes:
         """Compress an image into the bytes of an ``.ohm`` file.

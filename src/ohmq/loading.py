@@ -18,13 +18,14 @@ __all__ = ["ModelRegistry", "load", "load_for", "named_codec", "register_model"]
 RUNTIMES = ("torch", "onnx")
 
 
-def load(source: str | Path, *, runtime: str = "torch", compiled: bool | None = None) -> "Codec":
+def load(source: str | Path, *, runtime: str = "torch", compiled: bool | None = None, device: str = "cpu") -> "Codec":
     """Load a codec from a pretrained model's name, a model file or a training checkpoint.
 
     Args:
         source: name of a pretrained model, or path of a model file, a checkpoint or, for ONNX, a folder.
         runtime: "torch", or "onnx" for a folder that ``ohmq export --onnx`` wrote; torch need not be installed then.
         compiled: whether numba compiles the inner loops, as for `ohmq.Codec`; default: if numba is installed.
+        device: where transforms and quantizer run, as for `ohmq.Codec`: "cpu", "cuda", "cuda:1", "mps" or "auto".
 
     Returns:
         A new codec.
@@ -32,7 +33,7 @@ def load(source: str | Path, *, runtime: str = "torch", compiled: bool | None = 
     Raises:
         ModelFileError: no such model, or one that cannot compress.
         ValueError: unknown runtime.
-        ConfigError: a package that the runtime needs is not installed.
+        ConfigError: a package that the runtime needs is not installed; or no such device here.
     """
     if runtime not in RUNTIMES:
         raise ValueError(f"runtime is {runtime!r}; choose 'torch' or 'onnx'")
@@ -41,14 +42,14 @@ def load(source: str | Path, *, runtime: str = "torch", compiled: bool | None = 
     if runtime == "onnx":
         from ohmq.model_files.onnx_folder import load_onnx
 
-        return Codec(load_onnx(Path(source)), compiled=compiled)
+        return Codec(load_onnx(Path(source)), compiled=compiled, device=device)
     try:
         from ohmq.model_files.resolve import resolve_model
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
         raise ConfigError("torch is not installed; without it, models run as ONNX folders: --runtime onnx") from error
-    return Codec(resolve_model(source), compiled=compiled)
+    return Codec(resolve_model(source), compiled=compiled, device=device)
 
 
 class ModelRegistry:
@@ -57,7 +58,7 @@ class ModelRegistry:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._registered: dict[bytes, Codec] = {}
-        self._loaded: dict[tuple[str, bool | None], Codec] = {}
+        self._loaded: dict[tuple[str, bool | None, str], Codec] = {}
 
     def register(self, codec: "Codec") -> None:
         """Decode files of this codec's model from now on.
@@ -68,25 +69,27 @@ class ModelRegistry:
         with self._lock:
             self._registered[codec.model_id] = codec
 
-    def named(self, source: str | Path, compiled: bool | None = None) -> "Codec":
+    def named(self, source: str | Path, compiled: bool | None = None, device: str = "cpu") -> "Codec":
         """Load a model once and keep it; arguments and errors as `load`.
 
         Args:
             source: name of a pretrained model, a model file or a checkpoint.
             compiled: as for `load`.
+            device: as for `load`.
         """
-        key = str(source), compiled
+        key = str(source), compiled, device
         with self._lock:
             if key not in self._loaded:
-                self._loaded[key] = load(source, compiled=compiled)
+                self._loaded[key] = load(source, compiled=compiled, device=device)
             return self._loaded[key]
 
-    def for_file(self, data: bytes, compiled: bool | None = None) -> "Codec":
+    def for_file(self, data: bytes, compiled: bool | None = None, device: str = "cpu") -> "Codec":
         """Find the registered or pretrained model of a file; arguments and errors as `load_for`.
 
         Args:
             data: the file, or at least its header.
             compiled: as for `load`; a registered codec stays as it is.
+            device: as for `load`; a registered codec stays where it is.
         """
         from ohmq.model_files.pretrained import pretrained_model_ids
 
@@ -100,18 +103,19 @@ class ModelRegistry:
             raise ModelMismatchError(
                 f"made with model {model_id.hex()}, which is not a shipped one ({known}): give it with --model"
             )
-        return self.named(names[model_id], compiled)
+        return self.named(names[model_id], compiled, device)
 
 
 _REGISTRY = ModelRegistry()
 
 
-def load_for(data: bytes, *, compiled: bool | None = None) -> "Codec":
+def load_for(data: bytes, *, compiled: bool | None = None, device: str = "cpu") -> "Codec":
     """Load the codec of the model that made an ``.ohm`` file; each model is loaded once.
 
     Args:
         data: the file, or at least its header.
         compiled: as for `load`; a registered model stays as it was registered.
+        device: as for `load`; a registered model stays where it is.
 
     Returns:
         The codec; threads may share it.
@@ -119,8 +123,9 @@ def load_for(data: bytes, *, compiled: bool | None = None) -> "Codec":
     Raises:
         ModelMismatchError: the model is neither registered (`register_model`) nor a pretrained one.
         BitstreamError: no valid header.
+        ConfigError: no such device here.
     """
-    return _REGISTRY.for_file(data, compiled)
+    return _REGISTRY.for_file(data, compiled, device)
 
 
 def register_model(model: "str | Path | Codec") -> "Codec":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ohmq.cli.options import NumberRange
+from ohmq.cli.options import DEVICE, NumberRange
 from ohmq.cli.output import echo_error, progress_bar
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ KODAK = ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "bpg444
 )
 @click.option("--rates", type=click.IntRange(1), help="Measure at most this many rates of each codec. [default: all]")
 @click.option("--effort", type=click.IntRange(0, 2), help="Refinement passes of the encoder, as for ohmq compress.")
+@DEVICE
 @click.option("--limit", type=click.IntRange(1), help="Measure at most this many images.")
 @click.option("--match", type=NumberRange(0, min_open=True), multiple=True, default=(0.15, 0.4), show_default=True,
               help="Rate of the images on the page, in bits per pixel. Repeatable.")  # fmt: skip
@@ -59,6 +60,7 @@ def command(
     anchor: str | None,
     rates: int | None,
     effort: int | None,
+    device: str,
     limit: int | None,
     match: tuple[float, ...],
     shown: int,
@@ -90,7 +92,7 @@ def command(
         for file in (*FILES, *SIMILARITY_FILES):
             check_output(output_dir / file, force=force)
     frozen = resolve_model(model)
-    codec = Codec(frozen)
+    codec = Codec(frozen, device=device)
     codec.effort_for(effort)  # An effort that the model does not have is refused before any work.
     reader = ImageReader(inputs, grey=False, report=echo_error, limit=limit)
     images = suited_images(codec, ImageFiles(reader))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ohmq.cli.jobs import Job, compiled_for, find_files, place_outputs, run_jobs
-from ohmq.cli.options import COMPILED, FRACTION, IMAGE_EXTENSIONS
+from ohmq.cli.options import COMPILED, DEVICE, FRACTION, IMAGE_EXTENSIONS
 from ohmq.cli.output import finish
 
 if TYPE_CHECKING:
@@ -28,12 +28,13 @@ class _Compress:
     options: "EncodeOptions"
     force: bool
     compiled: bool | None
+    device: str
 
     @cached_property
     def codec(self) -> "Codec":
         from ohmq.loading import load
 
-        return load(self.model, compiled=self.compiled)
+        return load(self.model, compiled=self.compiled, device=self.device)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "codec"}
@@ -153,6 +154,7 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float | N
 @click.option(
     "--tile", type=click.IntRange(0, 256), help="Code in tiles of N x N blocks; 0: one piece (default: if large)."
 )
+@DEVICE
 @COMPILED
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 @click.option("--json", "as_json", is_flag=True, help="Results as JSON.")
@@ -161,6 +163,7 @@ def command(
     output: Path | None,
     model: str,
     processes: int,
+    device: str,
     compiled: bool | None,
     force: bool,
     as_json: bool,
@@ -173,7 +176,7 @@ def command(
     if sum(options[name] is not None for name in targets) > 1:
         raise click.UsageError("give only one of --fraction, --channels, --bpp, --max-bytes and --psnr")
     files = find_files(inputs, IMAGE_EXTENSIONS)
-    work = _Compress(model, EncodeOptions(), force, compiled_for(compiled, files, processes))
+    work = _Compress(model, EncodeOptions(), force, compiled_for(compiled, files, processes), device)
     codec = work.codec
     work.options = _options_for(codec, options)
     jobs = place_outputs(files, output, ".ohm")

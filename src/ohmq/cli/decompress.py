@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ohmq.cli.jobs import Job, compiled_for, find_files, place_outputs, run_jobs
-from ohmq.cli.options import COMPILED
+from ohmq.cli.options import COMPILED, DEVICE
 from ohmq.cli.output import finish
 
 if TYPE_CHECKING:
@@ -32,13 +32,16 @@ class _Decompress:
     max_pixels: int
     force: bool
     compiled: bool | None
+    device: str
 
     @cached_property
     def chosen_codec(self) -> "Codec | None":
         """Codec of ``--model``; None: the file says which model it needs."""
         from ohmq.loading import load
 
-        return load(self.model, runtime=self.runtime, compiled=self.compiled) if self.model else None
+        if not self.model:
+            return None
+        return load(self.model, runtime=self.runtime, compiled=self.compiled, device=self.device)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "chosen_codec"}
@@ -58,7 +61,7 @@ class _Decompress:
             raise ConfigError(f"the first layer alone holds {header.layers[0].channels} channels; raise --channels")
         if not self.flatten:
             check_holds(job.target, alpha=header.alpha)
-        codec = self.chosen_codec or load_for(data, compiled=self.compiled)
+        codec = self.chosen_codec or load_for(data, compiled=self.compiled, device=self.device)
         options: dict[str, Any] = {
             "channels": self.channels,
             "allow_truncated": self.allow_truncated,
@@ -114,6 +117,7 @@ class _Decompress:
 @click.option("--flatten", is_flag=True, help="Lay transparent images onto white.")
 @click.option("-j", "--jobs", "processes", type=click.IntRange(1), default=1, show_default=True, help="Files at once.")
 @click.option("--max-pixels", type=click.IntRange(1), default=2**27, show_default=True, help="Refuse larger images.")
+@DEVICE
 @COMPILED
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 @click.option("--json", "as_json", is_flag=True, help="Results as JSON.")
@@ -129,6 +133,7 @@ def command(
     flatten: bool,
     processes: int,
     max_pixels: int,
+    device: str,
     compiled: bool | None,
     force: bool,
     as_json: bool,
@@ -155,6 +160,7 @@ def command(
         max_pixels=max_pixels,
         force=force,
         compiled=compiled_for(compiled, jobs, processes),
+        device=device,
     )
     _ = work.chosen_codec  # A wrong model is reported once, not for each file.
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from ohmq.cli.options import FRACTION
+from ohmq.cli.options import DEVICE, FRACTION
 from ohmq.cli.output import echo_error, print_rate_points, progress_bar
 
 __all__ = ["command"]
@@ -42,6 +42,7 @@ __all__ = ["command"]
     help="Code each image once, with all channels and layers, and cut that file; default: a file of one layer for each rate.",
 )
 @click.option("--effort", type=click.IntRange(0, 2), help="Refinement passes of the encoder, as for ohmq compress.")
+@DEVICE
 @click.option("-o", "--output-dir", type=click.Path(path_type=Path), help="Write tables and a plot here.")
 @click.option("--force", is_flag=True, help="Overwrite earlier results.")
 @click.option("--json", "as_json", is_flag=True, help="Mean rows as JSON.")
@@ -56,6 +57,7 @@ def command(
     against: tuple[str, ...],
     cut: bool,
     effort: int | None,
+    device: str,
     output_dir: Path | None,
     force: bool,
     as_json: bool,
@@ -97,7 +99,7 @@ def command(
     else:
         images = ImageReader(inputs, grey=frozen.config.image_channels == 1, report=echo_error, limit=limit)
     data = f"MNIST {mnist}" if mnist else ", ".join(inputs)
-    options = EvaluationOptions(fractions=fractions or (-1,), channels=channels, cut=cut, effort=effort)
+    options = EvaluationOptions(fractions=fractions or (-1,), channels=channels, cut=cut, effort=effort, device=device)
     with progress_bar(len(images), "evaluate") as update:
         evaluation = evaluate_set(frozen, images, options, data=data, progress=update)
     result = evaluation.result

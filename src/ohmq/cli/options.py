@@ -8,7 +8,7 @@ import click
 from ohmq.cli.jobs import FEW_FILES
 from ohmq.imaging.listing import IMAGE_EXTENSIONS
 
-__all__ = ["COMPILED", "FRACTION", "IMAGE_EXTENSIONS", "NumberRange"]
+__all__ = ["COMPILED", "DEVICE", "FRACTION", "IMAGE_EXTENSIONS", "NumberRange"]
 
 
 class NumberRange(click.FloatRange):
@@ -31,3 +31,11 @@ COMPILED = click.option(
     help=f"Code with numba, if it is installed; default: for more than {FEW_FILES} files in a process.",
 )
 """The option ``--compiled/--no-compiled``; `ohmq.cli.jobs.compiled_for` chooses its default."""
+
+DEVICE = click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    help="Device that runs the transforms: cpu, cuda, cuda:1, mps, or auto for the first accelerator, if there is one.",
+)
+"""The option ``--device``."""

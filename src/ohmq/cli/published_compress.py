@@ -45,7 +45,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--do_save", action="store_true", help="write .ohm files and reconstructions")
     parser.add_argument("--do_plot", action="store_true", help="draw rate_distortion.png, PSNR over payload")
     parser.add_argument("--batch_size", type=int, default=1, help="accepted; images of one size are batched anyway")
-    parser.add_argument("--cpu", action="store_true", help="accepted; coding runs on the CPU")
+    device = parser.add_mutually_exclusive_group()
+    device.add_argument(
+        "--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto (default): an accelerator if there is one"
+    )
+    device.add_argument("--cpu", dest="device", action="store_const", const="cpu", help="the same as --device cpu")
     return parser
 
 
@@ -78,7 +82,7 @@ def run(argv: list[str] | None = None) -> int:
     if arguments.do_save and output_dir is not None:
         _check_names(images.names)
         on_coded = functools.partial(_save, frozen.config, output_dir)
-    options = EvaluationOptions(fractions=arguments.channel_fractions)
+    options = EvaluationOptions(fractions=arguments.channel_fractions, device=arguments.device)
     with progress_bar(len(images), "evaluate") as update:
         evaluation = evaluate_set(
             frozen, images, options, data=arguments.image_path, progress=update, on_coded=on_coded

@@ -51,7 +51,9 @@ _MODEL_KEYS = ("quantizer", "channels_min", "channels_max", "num_symbols", "prio
 @click.option("--log-interval", type=int, help="Steps between log rows.")
 @click.option("--devices", help="As Lightning takes it: a number, or auto.")
 @click.option("--num-nodes", type=int)
-@click.option("--cpu", is_flag=True, default=None, help="Never use an accelerator.")
+@click.option("--device", "accelerator", type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+              help="Kind of device to train on; auto, the default: an accelerator if there is one.")  # fmt: skip
+@click.option("--cpu", is_flag=True, default=None, help="The same as --device cpu.")
 @click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16"]),
@@ -80,6 +82,8 @@ def command(preset_name: str | None, ckpt: Path | None, resume: bool, **flags: A
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     settings = preset(preset_name) if preset_name else {}
     changes = {key: value for key, value in flags.items() if value is not None}
+    if changes.get("accelerator") == "cpu":
+        changes |= {"accelerator": "auto", "cpu": True}
     if str(changes.get("devices", "")).isdigit():
         changes["devices"] = int(changes["devices"])
     model_changes = {memory_name(key): changes.pop(key) for key in _MODEL_KEYS if key in changes}

@@ -164,6 +164,7 @@ def _measure_model(
         progress(1)
     settings = f"{codec.config.family} family, id {codec.model_id.hex()}"
     settings += f", effort {codec.effort_for(effort)}" if codec.config.supports_rdoq else ""
+    settings += f", device {codec.device}" if codec.device != "cpu" else ""
     value_rows = tuple(zip(*image_rows, strict=True))
     return CodecResult(
         name=MODEL,

@@ -23,6 +23,7 @@ from ohmq.evaluation.verify import verify_layers
 from ohmq.metrics import ms_ssim, psnr_db_batch, ssim
 from ohmq.models import CompressionModel
 from ohmq.models.config import ModelConfig
+from ohmq.runtime.devices import coding_state, find_device
 from ohmq.runtime.latents import Latent, Symbols
 from ohmq.runtime.windowed import from_patches, to_patches
 
@@ -342,6 +343,7 @@ def evaluate_unquantized(
     *,
     progress: Callable[[int], Any] = lambda count: None,
     on_coded: OnCoded = ignore_coded,
+    device: str = "cpu",
 ) -> dict[int, list[ImageRow]]:
     """Measure what a model without a quantizer reconstructs: there is no file and no rate.
 
@@ -350,14 +352,22 @@ def evaluate_unquantized(
         images: names and pixels, (H, W) or (H, W, 3) as the model codes them.
         progress: called with the number of images done since the last call.
         on_coded: called with each reconstructed image; its file is empty.
+        device: where the model runs, as for `ohmq.Codec`.
+
+    Raises:
+        ConfigError: no such device.
 
     Returns:
         For all channels a row an image; rates and times are NaN.
     """
     channels = model.config.channels_max
+    place = find_device(device)
+    if place.type != "cpu":
+        model = copy.deepcopy(model).to(place)  # the caller's model stays where it is
     rows = []
     for batch in _batches(images, model.config):
-        decoded = _reconstruct(model, batch.pixels)
+        with coding_state(place):
+            decoded = _reconstruct(model, batch.pixels, place)
         rows += _quality_rows(batch, decoded, similarity=True)
         for name, image in zip(batch.names, decoded, strict=True):
             on_coded(CodedImage(name, channels, b"", image))
@@ -365,14 +375,13 @@ def evaluate_unquantized(
     return {channels: rows}
 
 
-@torch.inference_mode()
-def _reconstruct(model: CompressionModel, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _reconstruct(model: CompressionModel, images: NDArray[np.uint8], device: torch.device) -> NDArray[np.uint8]:
     """Pass images (N, H, W) or (N, H, W, 3) through a model without a quantizer."""
     shape = model.config.patch_shape(*images.shape[1:3])
-    patches = torch.from_numpy(np.concatenate([to_patches(image, shape) for image in images])).float() / 255
-    active = torch.full((len(patches),), model.config.channels_max)
+    patches = torch.from_numpy(np.concatenate([to_patches(image, shape) for image in images])).to(device).float() / 255
+    active = torch.full((len(patches),), model.config.channels_max, device=device)
     output = model(model.normalise(patches), active)
-    decoded = model.denormalise(output.reconstruction).clamp(0, 1).mul(255).round().to(torch.uint8).numpy()
+    decoded = model.denormalise(output.reconstruction).clamp(0, 1).mul(255).round().to(torch.uint8).cpu().numpy()
     parts = decoded.reshape(len(images), -1, *decoded.shape[1:])
     return np.stack([from_patches(part, *images.shape[1:3]) for part in parts])
 

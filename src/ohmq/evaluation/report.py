@@ -55,6 +55,7 @@ class EvaluationOptions:
         fixed_rate: whether to measure fixed-rate files.
         cut: whether to code each image once, with all layers, and to cut that file.
         effort: refinement passes of the encoder, 0 to 2; None: the model's default.
+        device: where the transforms run, as for `ohmq.Codec`.
     """
 
     fractions: Sequence[float] = (-1,)
@@ -62,6 +63,7 @@ class EvaluationOptions:
     fixed_rate: bool = False
     cut: bool = False
     effort: int | None = None
+    device: str = "cpu"
 
 
 class Evaluation(NamedTuple):
@@ -113,9 +115,11 @@ def evaluate_set(
     if frozen.config.quantizer == "none":
         _check_unquantized(frozen.name, options)
         settings["rate"] = NO_RATE
-        rows = evaluate_unquantized(frozen.model, images, progress=progress, on_coded=on_coded)
+        rows = evaluate_unquantized(frozen.model, images, progress=progress, on_coded=on_coded, device=options.device)
     else:
-        codec = Codec(frozen)
+        codec = Codec(frozen, device=options.device)
+        if codec.device != "cpu":
+            settings["device"] = codec.device
         if codec.config.supports_rdoq:
             settings["effort"] = codec.effort_for(options.effort, options.fixed_rate)
         counts = sorted(set(options.channels)) or channel_counts(codec, options.fractions)

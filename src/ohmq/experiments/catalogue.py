@@ -28,7 +28,16 @@ GROUPS = {
 """Groups of experiments, and their titles."""
 
 _FILE_KEYS = ("group", "description", "test", "fixed_rate", "published", "model", "train")
-_MACHINE_OPTIONS = ("output_dir", "data_base_path", "devices", "num_nodes", "num_workers", "cpu", "test_sets")
+_MACHINE_OPTIONS = (
+    "output_dir",
+    "data_base_path",
+    "devices",
+    "num_nodes",
+    "num_workers",
+    "accelerator",
+    "cpu",
+    "test_sets",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

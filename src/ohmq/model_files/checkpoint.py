@@ -10,6 +10,7 @@ from ohmq.errors import ModelFileError
 from ohmq.model_files.freeze import freeze
 from ohmq.model_files.frozen_model import FrozenModel
 from ohmq.models import CompressionModel, build_model, config_from_dict
+from ohmq.runtime.devices import coding_state
 
 __all__ = ["CHECKPOINT_FORMAT", "freeze_checkpoint", "model_of_checkpoint", "read_checkpoint"]
 
@@ -37,6 +38,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return dict(contents)
 
 
+@coding_state()
 def model_of_checkpoint(path: Path) -> tuple[CompressionModel, dict[str, Any]]:
     """Return the model of a checkpoint, with the averaged weights where it has them, and all its contents.
 
@@ -50,9 +52,10 @@ def model_of_checkpoint(path: Path) -> tuple[CompressionModel, dict[str, Any]]:
     record, state = contents["ohmq"], contents["state_dict"]
     if record["stage"] == "warm_start":
         raise ModelFileError(f"{path} was written during the warm start; there is no codec in it yet: go on training")
-    model = build_model(config_from_dict(record["model"]))
+    with torch.device("meta"):  # all weights come from the checkpoint, with their number formats
+        model = build_model(config_from_dict(record["model"]))
     prefix = "averaged.module." if any(key.startswith("averaged.module.") for key in state) else "model."
-    model.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+    model.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}, assign=True)
     return model, contents
 
 

@@ -1,5 +1,6 @@
 """Freeze a trained model: probabilities become integer tables, weights arrays; and thaw it again for training."""
 
+import copy
 import functools
 import math
 from typing import Any
@@ -24,6 +25,7 @@ from ohmq.models.priors.static import StaticPrior
 from ohmq.models.priors.tabulated import TabulatedPrior
 from ohmq.models.quantizers.directional import DirectionalOneHotMax
 from ohmq.models.quantizers.rounding import IntegerRounding
+from ohmq.runtime.devices import coding_state
 
 __all__ = ["freeze", "prior_tables", "thaw"]
 
@@ -40,6 +42,7 @@ LEAST_ENTRY = 40 / 2**WEIGHT_BITS
 """Entries of the tabulated prior's directions below this are dropped where no earlier channel has a larger one."""
 
 
+@coding_state()
 def freeze(model: CompressionModel, name: str = "model", provenance: dict[str, Any] | None = None) -> FrozenModel:
     """Turn a trained model into one that codes: probabilities become integer tables.
 
@@ -52,6 +55,8 @@ def freeze(model: CompressionModel, name: str = "model", provenance: dict[str, A
         ModelFileError: weights that are not finite, or a context network out of the exact range.
         ConfigError: the model's configuration is of no registered family.
     """
+    if any(parameter.device.type != "cpu" for parameter in model.parameters()):
+        model = copy.deepcopy(model).cpu()
     weights = _weights(model)
     check_finite(name, weights)
     try:
@@ -224,7 +229,7 @@ def _few_new(directions: NDArray[np.float64], prior: TabulatedPrior) -> NDArray[
     return kept
 
 
-@torch.no_grad()
+@coding_state()
 def thaw(frozen: FrozenModel) -> PhotoModel:
     """Return a photo model to train further: the inverse of `freeze` up to the rounding to integers.
 

@@ -25,6 +25,7 @@ from ohmq.model_files.identity import bitstream_digest, content_id, transforms_d
 from ohmq.model_files.integer_prior import integer_prior
 from ohmq.models import CompressionModel, ModelConfig, build_model, config_from_dict
 from ohmq.postfilter.filters import PostFilter
+from ohmq.runtime.devices import coding_state
 from ohmq.runtime.torch_transforms import TorchTransforms
 from ohmq.utils.atomic_write import write_atomically
 
@@ -122,6 +123,7 @@ def assemble_model(
     return frozen
 
 
+@coding_state()
 def _evaluation_model(name: str, config: ModelConfig, weights: Mapping[str, NDArray[Any]]) -> CompressionModel:
     """Build the network with these weights, float32, in evaluation mode and without its prior."""
     # The meta device takes no memory, time or random numbers for weights that are replaced. Arithmetic there would

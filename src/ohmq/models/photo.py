@@ -88,6 +88,8 @@ def _zero(layer: nn.Module) -> None:
 
 
 def _follow(path: nn.Module, x: Tensor, bfloat16: bool) -> Tensor:
+    if not bfloat16 and not torch.amp.is_autocast_available(x.device.type):
+        return torch.as_tensor(path(x))
     with torch.autocast(x.device.type, torch.bfloat16, enabled=bfloat16):
         out: Tensor = path(x)
     return out.float()

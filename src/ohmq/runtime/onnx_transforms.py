@@ -1,11 +1,14 @@
 """A model's transforms run by ONNX Runtime, its quantizer by numpy: pixels to symbols and back without torch."""
 
+import ctypes
 import os
+import weakref
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ohmq.errors import ConfigError
 from ohmq.models.config import ModelConfig
 from ohmq.postfilter.filters import FilterKernel, PostFilter, filter_and_round
 
@@ -14,6 +17,18 @@ __all__ = ["OnnxTransforms"]
 ROWS_AT_ONCE = 4096
 """Latent vectors that are quantized at a time."""
 Array = NDArray[Any]
+_SESSIONS: "weakref.WeakSet[Any]" = weakref.WeakSet()
+"""All sessions of this process."""
+
+
+def _keep_sessions() -> None:
+    """Keep all sessions for ever: in a forked child, their destructors wait for threads that only the parent has."""
+    for session in _SESSIONS:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_sessions)
 
 
 class OnnxTransforms:
@@ -53,10 +68,27 @@ class OnnxTransforms:
         """
         import onnxruntime
 
-        return {
+        sessions = {
             name: onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
             for name, graph in graphs.items()
         }
+        _SESSIONS.update(sessions.values())
+        return sessions
+
+    @property
+    def device(self) -> str:
+        """Always "cpu"."""
+        return "cpu"
+
+    def to(self, device: str) -> "OnnxTransforms":
+        """Return these transforms.
+
+        Raises:
+            ConfigError: another device than "cpu" or "auto".
+        """
+        if device not in ("cpu", "auto"):
+            raise ConfigError(f"ONNX folders run on the CPU: leave the device {device!r} out, or use the runtime torch")
+        return self
 
     def with_filter_kernel(self, kernel: FilterKernel) -> "OnnxTransforms":
         """Return the same transforms with another kernel of the post-filter."""

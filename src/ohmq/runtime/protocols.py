@@ -28,6 +28,20 @@ class TransformRuntime(Protocol):
     filters: PostFilter | None
 
     @property
+    def device(self) -> str:
+        """Name of the device that runs transforms and quantizer, such as "cpu" or "cuda:0"."""
+
+    def to(self, device: str, /) -> "TransformRuntime":
+        """Return the same transforms on another device.
+
+        Args:
+            device: name of the device.
+
+        Raises:
+            ConfigError: no such device here, or the runtime does not run on it.
+        """
+
+    @property
     def analysis_halo(self) -> int:
         """Latent positions around a window that analysis needs."""
 

@@ -1,5 +1,6 @@
 """A model's transforms run by torch: pixels to symbols and back, as numpy arrays."""
 
+import copy
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
@@ -13,6 +14,7 @@ from ohmq.models.base import CompressionModel
 from ohmq.models.photo import PhotoModel, PhotoSynthesis
 from ohmq.postfilter.classes import REACH
 from ohmq.postfilter.filters import FilterKernel, PostFilter, filter_and_round
+from ohmq.runtime.devices import CPU, coding_state, find_device
 from ohmq.runtime.receptive_field import analysis_halo, synthesis_halo
 
 __all__ = ["TorchTransforms"]
@@ -27,18 +29,34 @@ class TorchTransforms:
     The methods are those of `ohmq.runtime.protocols.TransformRuntime`.
 
     Args:
-        model: in evaluation mode.
-        filters: the post-filter; None: none.
+        model: in evaluation mode, its weights on the device.
+        filters: the post-filter, which runs on the CPU; None: none.
+        device: where the transforms and the quantizer run. Default: the CPU.
     """
 
-    def __init__(self, model: CompressionModel, filters: PostFilter | None = None) -> None:
-        self.model, self.filters = model, filters
+    def __init__(self, model: CompressionModel, filters: PostFilter | None = None, device: torch.device = CPU) -> None:
+        self.model, self.filters, self._device = model, filters, device
         if model.config.channels_last:
             _channels_last(model)
 
     def with_filter_kernel(self, kernel: FilterKernel) -> "TorchTransforms":
         """Return the same transforms with another kernel of the post-filter."""
-        return self if self.filters is None else TorchTransforms(self.model, self.filters.with_kernel(kernel))
+        if self.filters is None:
+            return self
+        return TorchTransforms(self.model, self.filters.with_kernel(kernel), self._device)
+
+    @property
+    def device(self) -> str:
+        """Name of the device, such as "cpu" or "cuda:0"."""
+        return str(self._device)
+
+    def to(self, device: str) -> "TorchTransforms":
+        """Return the same transforms on another device; see `ohmq.runtime.devices.find_device`."""
+        target = find_device(device)
+        if target == self._device:
+            return self
+        with coding_state(target):
+            return TorchTransforms(copy.deepcopy(self.model).to(target), self.filters, target)
 
     @cached_property
     def analysis_halo(self) -> int:
@@ -64,7 +82,7 @@ class TorchTransforms:
     @cached_property
     def quantizer(self) -> dict[str, NDArray[Any]]:
         """The quantizer's tensors by name."""
-        return {name: value.numpy() for name, value in self.model.quantizer.state_dict().items()}
+        return {name: value.cpu().numpy() for name, value in self.model.quantizer.state_dict().items()}
 
     def latent(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the latents of patches, before quantization.
@@ -80,10 +98,10 @@ class TorchTransforms:
     def _analysed(self, patches: NDArray[np.uint8], analyse: Callable[[Tensor], Tensor]) -> NDArray[Any]:
         """Apply a function to normalised images, batch by batch."""
         results: list[NDArray[Any]] = []
-        with torch.inference_mode():
+        with coding_state(self._device):
             for start in range(0, len(patches), BATCH_SIZE):
-                batch = torch.from_numpy(patches[start : start + BATCH_SIZE]).float() / 255
-                results.append(analyse(self.model.normalise(batch)).numpy())
+                batch = torch.from_numpy(patches[start : start + BATCH_SIZE]).to(self._device).float() / 255
+                results.append(analyse(self.model.normalise(batch)).cpu().numpy())
         return np.concatenate(results)
 
     def pixels(self, symbols: NDArray[np.int64], channels: int) -> NDArray[np.uint8]:
@@ -109,8 +127,8 @@ class TorchTransforms:
             (T, 3, 16 h, 16 w).
         """
         assert isinstance(self.model, PhotoModel)
-        with torch.inference_mode():
-            decoded = self.model.reconstruct_codewords(torch.from_numpy(codewords)).mul(255)
+        with coding_state(self._device):
+            decoded = self.model.reconstruct_codewords(torch.from_numpy(codewords).to(self._device)).mul(255).cpu()
         return self._finished(decoded.numpy(), channels)
 
     def _finished(self, decoded: NDArray[np.float32], channels: int) -> NDArray[np.uint8]:
@@ -122,17 +140,17 @@ class TorchTransforms:
 
     def _reconstructed(self, symbols: NDArray[np.int64], channels: int) -> Iterator[NDArray[np.float32]]:
         for start in range(0, len(symbols), BATCH_SIZE):
-            batch = torch.from_numpy(symbols[start : start + BATCH_SIZE])
-            with torch.inference_mode():
-                decoded = self.model.reconstruct(batch, channels).mul(255)
-            yield decoded.numpy()  # outside of inference_mode, so that the mode does not leak to the caller
+            with coding_state(self._device):
+                batch = torch.from_numpy(symbols[start : start + BATCH_SIZE]).to(self._device)
+                decoded = self.model.reconstruct(batch, channels).mul(255).cpu()
+            yield decoded.numpy()  # outside of the context, so that it does not leak to the caller
 
     @property
     def block(self) -> NDArray[np.float32]:
         """The filters of the block transform in the synthesis of a photo model with OHM, (D, 3, 16, 16)."""
         transform = self.model.synthesis_transform
         assert isinstance(transform, PhotoSynthesis)
-        return np.asarray(transform.block.detach().numpy())
+        return np.asarray(transform.block.detach().cpu().numpy())
 
 
 def _channels_last(model: CompressionModel) -> None:

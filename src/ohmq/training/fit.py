@@ -19,6 +19,7 @@ from ohmq.datasets.photos import CropLoader, WholePhotos
 from ohmq.errors import ConfigError
 from ohmq.model_files.checkpoint import CHECKPOINT_FORMAT, read_checkpoint
 from ohmq.models import ModelConfig, PhotoConfig
+from ohmq.runtime.devices import find_device
 from ohmq.training.module import TrainingModule
 from ohmq.training.options import TrainOptions, recorded_options
 from ohmq.utils.provenance import command_line
@@ -28,7 +29,17 @@ __all__ = ["DISTILL_STAGE", "ResumeState", "Stage", "fit", "is_first_process"]
 DISTILL_STAGE = "quick_analysis"
 """Name of the stage that trains the distilled analysis transform, as checkpoints and log folders have it."""
 CHANGEABLE_OPTIONS = frozenset(
-    {"description", "num_workers", "devices", "num_nodes", "cpu", "log_interval", "val_every", "precision"}
+    {
+        "description",
+        "num_workers",
+        "devices",
+        "num_nodes",
+        "accelerator",
+        "cpu",
+        "log_interval",
+        "val_every",
+        "precision",
+    }
 )
 """Options that a resumed run may change."""
 WARM_START_OPTIONS = frozenset({"warm_start_epochs", "warm_start_learning_rate", "warm_start_batch_size"})
@@ -180,16 +191,18 @@ def fit(
         started_at: start of the run on the clock of `time.monotonic`, less the seconds it took before it was resumed.
 
     Raises:
-        ConfigError: a batch that cannot be shared among the processes.
+        ConfigError: a batch that cannot be shared among the processes, or an accelerator that is not here.
         SystemExit: stopped by SIGTERM or SIGINT; a checkpoint is written.
     """
+    if not options.cpu:
+        find_device(options.accelerator)
     folder = options.output_dir
     validates = stage.name != "warm_start"
     stop = _Stop(folder / "last.ckpt", _checkpoint_record(stage, options), started_at)
     logs = _new_log_folder(folder, stage)
     trainer = Trainer(
         max_epochs=stage.epochs,
-        accelerator="cpu" if options.cpu else "auto",
+        accelerator="cpu" if options.cpu else options.accelerator,
         devices=options.devices,
         num_nodes=options.num_nodes,
         # Stages leave parameters unused: the running mean, and OHM while it warms up.

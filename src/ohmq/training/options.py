@@ -45,6 +45,7 @@ class TrainOptions:
         num_workers: processes that load images (folders of photos; MNIST stays in memory).
         devices: devices as Lightning's Trainer takes them.
         num_nodes: machines that train together, as Lightning's Trainer takes them.
+        accelerator: kind of device to train on: "auto", "cuda" or "mps"; auto: the one that is there, else the CPU.
         cpu: never use an accelerator.
         precision: number format of the photo transforms' convolutions in training: "float32", "bfloat16", or "auto",
             bfloat16 where the hardware multiplies it. All else, validation and the exported weights are float32.
@@ -88,6 +89,7 @@ class TrainOptions:
     num_workers: int = 0
     devices: int | str = "auto"
     num_nodes: int = 1
+    accelerator: str = "auto"
     cpu: bool = False
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = 0
@@ -165,6 +167,8 @@ def _check_choices(options: TrainOptions) -> None:
         raise ConfigError("the warm start 'rounding' is for integer models; choose 'scalar' or 'vector' for OHM")
     if options.schedule not in ("constant", "cosine"):
         raise ConfigError(f"schedule is {options.schedule!r}; choose 'constant' or 'cosine'")
+    if options.accelerator not in ("auto", "cuda", "mps"):
+        raise ConfigError(f"accelerator is {options.accelerator!r}; choose 'auto', 'cuda' or 'mps', or cpu=True")
     if options.precision not in ("auto", "float32", "bfloat16"):
         raise ConfigError(f"precision is {options.precision!r}; choose 'auto', 'float32' or 'bfloat16'")
 

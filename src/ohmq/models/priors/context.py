@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ohmq.models.priors.static import StaticPrior
 from ohmq.models.priors.tables import GroupContext, GroupTables, TableFunction, check_prior_alphabet
@@ -123,7 +122,7 @@ class ContextPrior(nn.Module):
             latent_scale: standard deviation of the sum of all codewords.
         """
         self.static.initialise_from_counts(counts)
-        level = torch.arange(self.num_symbols) - self.num_symbols // 2
+        level = torch.arange(self.num_symbols, device=counts.device) - self.num_symbols // 2
         p = counts / counts.sum(-1, keepdim=True)
         spread = ((p * level.square()).sum(-1) - (p * level).sum(-1).square()).clamp_min(0).sqrt()
         self.features.copy_(self.symbol_features(spread.cpu().numpy()))
@@ -168,7 +167,6 @@ class ContextPrior(nn.Module):
         return out.view(positions, batch, self.group_sizes[group], self.num_features)
 
 
-@functools.cache
 def neighbours(height: int, width: int) -> Tensor:
     """Return the 3x3 neighbourhood of each position in raster order; ``height * width`` stands for beyond the border.
 
@@ -184,6 +182,12 @@ def neighbours(height: int, width: int) -> Tensor:
         tensor([[2, 2, 2, 2, 0, 1, 2, 2, 2],
                 [2, 2, 2, 0, 1, 2, 2, 2, 2]])
     """
-    inside = torch.arange(height * width).view(height, width)
-    padded = functional.pad(inside, (1, 1, 1, 1), value=height * width)
-    return padded.unfold(0, 3, 1).unfold(1, 3, 1).reshape(height * width, 9)
+    return torch.from_numpy(_neighbours(height, width))
+
+
+@functools.cache
+def _neighbours(height: int, width: int) -> NDArray[np.int64]:
+    """Compute `neighbours`; in numpy, as a tensor would keep the grad mode and the device that were set at the first call."""
+    inside = np.arange(height * width).reshape(height, width)
+    padded = np.pad(inside, 1, constant_values=height * width)
+    return np.lib.stride_tricks.sliding_window_view(padded, (3, 3)).reshape(height * width, 9)

@@ -112,9 +112,9 @@ class FactorizedPrior(nn.Module):
             Probabilities, (C, num_symbols), float64, rows sum to 1.
         """
         double = copy.deepcopy(self).double()
-        edges = torch.arange(num_symbols - 1, device=double.biases[0].device) + minimum + 0.5
+        edges = torch.arange(num_symbols - 1, device=double.biases[0].device).double() + minimum + 0.5
         edges = edges.expand(self.num_channels, 1, -1)
-        logits = double._cumulative_logits(edges.double())[:, 0]
+        logits = double._cumulative_logits(edges)[:, 0]
         cumulative = torch.sigmoid(logits)
         zero, one = cumulative.new_zeros(self.num_channels, 1), cumulative.new_ones(self.num_channels, 1)
         return torch.cat([zero, cumulative, one], -1).diff(dim=-1).clamp_min(0)

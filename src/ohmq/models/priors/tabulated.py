@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -257,7 +258,6 @@ DIAGONAL, DIRECT = ((-1, -1), (-1, 1), (1, -1), (1, 1)), ((-1, 0), (1, 0), (0, -
 """Offsets (row, column) of the neighbours that the second and the third pass of a checkerboard channel see."""
 
 
-@functools.cache
 def passes(height: int, width: int) -> Tensor:
     """Return the pass in which a checkerboard channel is coded at each position.
 
@@ -273,8 +273,14 @@ def passes(height: int, width: int) -> Tensor:
         tensor([[0, 2, 0],
                 [2, 1, 2]])
     """
-    row, column = torch.arange(height)[:, None] % 2, torch.arange(width) % 2
-    return torch.where(row == column, row, torch.tensor(2))
+    return torch.from_numpy(_passes(height, width))
+
+
+@functools.cache
+def _passes(height: int, width: int) -> NDArray[np.int64]:
+    """Compute `passes`; in numpy, as a tensor would keep the grad mode and the device that were set at the first call."""
+    row, column = np.arange(height)[:, None] % 2, np.arange(width) % 2
+    return np.where(row == column, row, 2)
 
 
 def shifted(x: Tensor, offsets: Sequence[tuple[int, int]]) -> Tensor:

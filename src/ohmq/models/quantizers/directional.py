@@ -357,14 +357,17 @@ class DirectionalOneHotMax(nn.Module):
         Returns:
             Symbols, shape as projected, int64.
         """
-        centres, order = self.centres[channels, :num_symbols].double().sort(-1)
+        centres = self.centres[channels, :num_symbols]
+        if centres.device.type == "mps":  # has no float64
+            centres = centres.cpu()
+        centres, order = centres.double().sort(-1)
         place = torch.zeros_like(projected, dtype=torch.uint8 if centres.shape[1] <= 256 else torch.int64)
-        for middle in ((centres[:, 1:] + centres[:, :-1]) / 2).to(projected.dtype).T:
+        for middle in ((centres[:, 1:] + centres[:, :-1]) / 2).to(projected).T:
             place += projected > middle
         symbols = place.long()
         if (order.diff() > 0).all():
             return symbols
-        return order.T.gather(0, symbols.flatten(0, -2)).view_as(symbols)
+        return order.T.to(symbols).gather(0, symbols.flatten(0, -2)).view_as(symbols)
 
     @torch.no_grad()
     def nearest_values(self, projected: Tensor, channels: slice, num_symbols: int | None = None) -> Tensor:

@@ -108,14 +108,15 @@ class IntegerRounding(nn.Module):
             num_active: active channels, 0 to C.
 
         Returns:
-            Quantized latent, (batch, C, h, w).
+            Quantized latent, (batch, C, h, w), float32.
 
         Raises:
             ValueError: num_active outside [0, C].
         """
         check_active_channels(num_active, self.num_channels)
         batch, height, width, _ = symbols.shape
-        latent = torch.zeros(batch, self.num_channels, height, width, device=symbols.device)
+        shape = batch, self.num_channels, height, width
+        latent = torch.zeros(shape, dtype=torch.float32, device=symbols.device)
         latent[:, :num_active] = (symbols[..., :num_active] + self.minimum).permute(0, 3, 1, 2).to(latent.dtype)
         return latent
 

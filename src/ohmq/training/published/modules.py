@@ -138,7 +138,7 @@ class WarmStartModule(TrainingModule):
         first = min(self.VECTOR_FREE_EPOCHS, self.options.warm_start_epochs - 1)
         if isinstance(bottleneck, VectorBottleneck) and not bottleneck.started and self.current_epoch >= first:
             torch.manual_seed(self.options.seed)
-            bottleneck.start(bottleneck.model.normalise(self.sample))
+            bottleneck.start(bottleneck.model.normalise(self.sample.to(self.device)))
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Compute the distortion (vector) or rate–distortion loss (scalar) of images in [0, 1]."""
@@ -161,5 +161,5 @@ class WarmStartModule(TrainingModule):
         torch.manual_seed(self.options.seed)
         model = self.bottleneck.model
         self.bottleneck.eval()
-        self.bottleneck.transfer(model.normalise(self.sample))
+        self.bottleneck.transfer(model.normalise(self.sample.to(self.device)))
         return model
