@@ -20,6 +20,7 @@ from ohmq.imaging.files import open_image
 from ohmq.imaging.listing import IMAGE_EXTENSIONS, find_files
 from ohmq.model_files.frozen_model import FrozenModel
 from ohmq.utils.provenance import command_line
+from ohmq.utils.streams import is_stream, read_stream
 
 __all__ = [
     "Evaluation",
@@ -204,7 +205,7 @@ def read_images(
     """Read images as the model codes them.
 
     Args:
-        inputs: files, folders (searched recursively) and glob patterns.
+        inputs: files, folders (searched recursively), glob patterns and streams; ``-`` is standard input.
         grey: whether the model codes grey images.
         report: function called with a line of text for each file that is skipped and each conversion that loses something.
 
@@ -217,7 +218,9 @@ def read_images(
     images, failed = [], 0
     for file in find_files(inputs, IMAGE_EXTENSIONS):
         try:
-            loaded = open_image(file.path)
+            if file.error:
+                raise ConfigError(f"{file.path}: {file.error}")
+            loaded = open_image(file.path, data=read_stream(file.path) if is_stream(file.path) else None)
             prepared = prepare_image(loaded.image, grey=grey)
         except OhmqError as error:
             report(f"skipped: {error}")

@@ -1,10 +1,8 @@
-"""The models that come with this package; no torch."""
+"""The models that come with this package. Standard library alone."""
 
 import json
 from importlib import resources
 from pathlib import Path
-
-from safetensors import safe_open
 
 __all__ = ["pretrained_model_ids", "pretrained_models"]
 
@@ -19,6 +17,7 @@ def pretrained_model_ids() -> dict[bytes, str]:
     """Return the bitstream ids of the pretrained models, read from the headers of their files, and their names."""
     ids = {}
     for name, path in pretrained_models().items():
-        with safe_open(path, framework="np") as file:
-            ids[bytes.fromhex(json.loads(file.metadata()["ohmq"])["model_id"])] = name
+        with path.open("rb") as file:  # safetensors itself would load numpy
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        ids[bytes.fromhex(json.loads(header["__metadata__"]["ohmq"])["model_id"])] = name
     return ids
