@@ -8,7 +8,9 @@ __all__ = ["pretrained_model_ids", "pretrained_models"]
 
 def pretrained_models() -> dict[str, Path]:
     """Return the names of the models that come with this package, and their files."""
-    folder = Path(__file__).parents[1] / "pretrained"  # importlib.resources would take a tenth of the time of `ohmq info`
+    folder = (
+        Path(__file__).parents[1] / "pretrained"
+    )  # importlib.resources would take a tenth of the time of `ohmq info`
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
