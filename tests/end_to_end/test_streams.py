@@ -262,6 +262,6 @@ def test_empty_names_are_wrong(run: Run, model: Path) -> None:
         assert (code, "an empty name" in messages) == (2, True)
     for command in (("compress", "", "-m", model), ("decompress", ""), ("info", "")):
         Path("a.png").write_bytes(DIGIT.read_bytes())
-        code, printed, messages = run(*command)
+        code, _, messages = run(*command)
         assert (code, "an empty name among the inputs" in messages) == (1, True), messages
     assert files(Path()) == ["a.png"]
