@@ -249,6 +249,32 @@ def test_a_rerun_skips_what_is_done(run: Run, model: Path) -> None:
         assert run(*arguments, "--skip-existing", "--force")[0] == 2
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("compress", "empty", "-o", "new/"),
+        ("compress", "bad.png", "-o", "new/deep/"),
+        ("decompress", "bad.png", "-o", "new/"),
+        ("decompress", "bad.png", "--progressive", "new"),
+        ("truncate", "bad.png", "-o", "new/", "--layers", 1),
+        ("evaluate", "bad.png", "-o", "new"),
+        ("compare", "bad.png", "-o", "new"),
+        ("plot", "empty", "-o", "new"),
+        ("export", "bad.png", "-o", "new/a.safetensors"),
+        ("export", "bad.png", "--onnx", "new"),
+        ("experiments", "run", "photo", "--data", "empty", "-o", "new"),
+        ("train", "--preset", "photo", "--data", "empty", "-o", "new/run"),
+    ],
+    ids=lambda arguments: " ".join(map(str, arguments[:2])),
+)
+def test_a_command_that_fails_leaves_no_folder(run: Run, arguments: tuple[object, ...]) -> None:
+    Path("empty").mkdir()
+    Path("bad.png").write_bytes(b"neither an image nor a model")
+    code, _, messages = run(*arguments)
+    assert (code, messages != "") == (1, True)
+    assert files(Path()) == ["bad.png", "empty"]
+
+
 @pytest.mark.parametrize("value", ["", ".", "a/b", "gif", "xyz"])
 def test_a_format_that_is_none(run: Run, model: Path, value: str) -> None:
     code, printed, messages = run("decompress", "a.ohm", "-o", "out", "-m", model, "--format", value)

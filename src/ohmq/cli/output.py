@@ -79,7 +79,7 @@ def phase_progress(visible: bool) -> Iterator[None]:
         if done == 0 and total > 1 and not bars:
             bars[phase] = click.progressbar(length=total, label=phase, file=sys.stderr).__enter__()
         elif done and phase in bars:
-            bars[phase].update(1)
+            bars[phase].update(done - bars[phase].pos)
             if done == total:
                 close()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ohmq.errors import OutputExistsError, OutputWriteError
 from ohmq.utils.streams import check_stream, is_stream, write_stream
 
-__all__ = ["check_output", "write_atomically"]
+__all__ = ["check_output", "new_folder", "write_atomically"]
 
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 """Errors of file systems without hard links."""
@@ -60,8 +60,8 @@ def write_atomically(path: Path, data: bytes, *, force: bool = False) -> None:
         if is_stream(path):
             write_stream(path, data)
             return
-        with _folder_of(path) as folder:
-            temporary = folder / f".ohmq-{secrets.token_hex(8)}.part"
+        with new_folder(path.parent):
+            temporary = path.parent / f".ohmq-{secrets.token_hex(8)}.part"
             try:  # starts before the file exists, so that an interrupt at any point leaves none
                 with temporary.open("xb") as file:
                     file.write(data)
@@ -78,16 +78,23 @@ def write_atomically(path: Path, data: bytes, *, force: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def _folder_of(path: Path) -> Iterator[Path]:
-    """Make the missing folders of a file; remove them again if what is done inside fails."""
-    missing = [folder for folder in path.parents if not os.path.lexists(folder)]
+def new_folder(folder: Path) -> Iterator[None]:
+    """Make a folder for the work inside; if that fails, remove it again, unless something was put there.
+
+    Args:
+        folder: the folder; missing parents are made too. It may exist, and then it stays.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield path.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
     except BaseException:
-        for folder in missing:
-            with contextlib.suppress(OSError):  # Another process may have put a file there.
-                folder.rmdir()
+        for path in missing:
+            with contextlib.suppress(OSError):  # It is not empty, perhaps by another process.
+                path.rmdir()
         raise
 
 
