@@ -163,7 +163,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Turn images into .ohm files: files, folders and globs. Give at most one target for size or quality."""
+    """Turn images into .ohm files: files, folders, globs, - for standard input. Give at most one target for size or quality."""
     from ohmq.encoder.options import EncodeOptions
     from ohmq.imaging.files import open_image
 

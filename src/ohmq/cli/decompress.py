@@ -166,7 +166,7 @@ def command(
     force: bool,
     as_json: bool,
 ) -> int:
-    """Turn .ohm files into images: files, folders and globs."""
+    """Turn .ohm files into images: files, folders, globs, and - for standard input."""
     if output is not None and progressive is not None:
         raise click.UsageError("give -o or --progressive, not both")
     check_skip(skip_existing, force)

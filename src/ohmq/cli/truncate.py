@@ -36,7 +36,7 @@ def command(
     force: bool,
     as_json: bool,
 ) -> int:
-    """Cut .ohm files to a lower bitrate, without a model. Give exactly one limit."""
+    """Cut .ohm files (- is standard input) to a lower bitrate, without a model. Give exactly one limit."""
     from ohmq.bitstream.truncate import truncate_ohm
     from ohmq.errors import ConfigError
     from ohmq.utils.atomic_write import write_atomically

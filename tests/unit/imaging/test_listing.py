@@ -10,7 +10,8 @@ import pytest
 
 from ohmq.cli.jobs import find_files
 from ohmq.cli.options import IMAGE_EXTENSIONS as OPTION_EXTENSIONS
-from ohmq.errors import ConfigError
+from ohmq.errors import ConfigError, UnsupportedImageError
+from ohmq.imaging.files import open_image
 from ohmq.imaging.listing import IMAGE_EXTENSIONS, ListedFile, list_images, walk_files
 from ohmq.imaging.listing import find_files as find_listed
 from ohmq.utils.streams import STDIN
@@ -124,6 +125,8 @@ def test_a_folder_that_may_not_be_searched_is_listed(locked: Path, pattern: str)
 def test_a_file_in_a_folder_that_may_not_be_entered_is_listed(locked: Path) -> None:
     place = locked / "deep/locked/b.png"
     assert list(walk_files([place], IMAGE_EXTENSIONS)) == [ListedFile(place, Path("b.png"), in_folder=False)]
+    with pytest.raises(UnsupportedImageError, match=r"b\.png: no permission to read it"):
+        open_image(place)
 
 
 def test_an_input_without_files_is_listed_beside_others(folder: Path) -> None:
