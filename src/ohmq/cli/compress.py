@@ -3,14 +3,13 @@
 import math
 import time
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ohmq.cli.jobs import Job, compiled_for, find_files, place_outputs, run_jobs
-from ohmq.cli.options import COMPILED, DEVICE, FRACTION, IMAGE_EXTENSIONS
+from ohmq.cli.options import COMPILED, DEVICE, FRACTION, IMAGE_EXTENSIONS, OUTPUT, SKIP_EXISTING, check_skip
 from ohmq.cli.output import finish
 
 if TYPE_CHECKING:
@@ -47,11 +46,11 @@ class _Compress:
         from ohmq.imaging.files import open_image
         from ohmq.utils.atomic_write import check_output, copy_time, write_atomically
 
-        if job.target.exists() and job.target.samefile(job.source):
+        if job.data is None and job.target.is_file() and job.target.samefile(job.source):
             raise OutputExistsError(f"{job.target} is the image itself; choose another output")
         check_output(job.target, force=self.force)
         start = time.perf_counter()
-        loaded = open_image(job.source, max_pixels=self.options.max_pixels)
+        loaded = open_image(job.source, max_pixels=self.options.max_pixels, data=job.data)
         image, notes = prepare_image(
             loaded.image,
             grey=self.codec.grey,
@@ -67,7 +66,7 @@ class _Compress:
             notes += copy_time(job.source, job.target)
         return {
             "output": str(job.target),
-            "input_bytes": job.source.stat().st_size,
+            "input_bytes": job.source.stat().st_size if job.data is None else len(job.data),
             "bytes": len(data),
             "width": image.width,
             "height": image.height,
@@ -107,7 +106,8 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float | N
 
 @click.command(epilog="Example: ohmq compress photos/ -o coded/ --bpp 0.3")
 @click.argument("inputs", nargs=-1, required=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="File or folder; default: beside the input.")
+@OUTPUT
+@click.option("--keep-extension", is_flag=True, help="Keep the extension in the output's name: a.png.ohm.")
 @click.option("-m", "--model", default="photo", show_default=True, help="Shipped name, model file or checkpoint.")
 @click.option("--fraction", type=FRACTION, help="Fraction of the adaptive range of channels, 0 to 1 (default 1).")
 @click.option("--channels", type=click.IntRange(1), help="Or: number of channels.")
@@ -156,30 +156,42 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float | N
 )
 @DEVICE
 @COMPILED
+@SKIP_EXISTING
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 @click.option("--json", "as_json", is_flag=True, help="Results as JSON.")
 def command(
     inputs: tuple[str, ...],
-    output: Path | None,
+    output: str | None,
+    keep_extension: bool,
     model: str,
     processes: int,
     device: str,
     compiled: bool | None,
+    skip_existing: bool,
     force: bool,
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Turn images into .ohm files: files, folders and globs. Give at most one target for size or quality."""
+    """Turn images into .ohm files: files, folders, globs, - for standard input. Give at most one target for size or quality."""
     from ohmq.encoder.options import EncodeOptions
+    from ohmq.imaging.files import open_image
 
     targets = ("fraction", "channels", "bpp", "max_bytes", "psnr")
     if sum(options[name] is not None for name in targets) > 1:
         raise click.UsageError("give only one of --fraction, --channels, --bpp, --max-bytes and --psnr")
+    check_skip(skip_existing, force)
     files = find_files(inputs, IMAGE_EXTENSIONS)
     work = _Compress(model, EncodeOptions(), force, compiled_for(compiled, files, processes), device)
     codec = work.codec
     work.options = _options_for(codec, options)
-    jobs = place_outputs(files, output, ".ohm")
+    jobs = place_outputs(
+        files,
+        output,
+        ".ohm",
+        keep_extension=keep_extension,
+        skip_existing=skip_existing,
+        probe=partial(open_image, max_pixels=work.options.max_pixels),
+    )
 
     def show(result: dict[str, Any]) -> None:
         quality = f", {result['psnr_db']:.2f} dB" if "psnr_db" in result else ""
@@ -187,10 +199,9 @@ def command(
             f"{result['input']} -> {result['output']}: {result['bytes']:,} bytes, {result['file_bpp']:.3f} bpp, "
             f"{result['channels']} of {codec.num_channels} channels{quality}"
         )
-        for note in result["notes"]:
-            click.echo(f"  note: {note}", err=True)
 
-    results, failures = run_jobs(jobs, work, "compress", as_json, show=show, processes=processes)
+    outcome = run_jobs(jobs, work, "compress", as_json, show=show, processes=processes)
+    results = outcome.results
     before, after = (sum(result[name] for result in results) for name in ("input_bytes", "bytes"))
     pixels = sum(result["width"] * result["height"] for result in results)
     totals = {"input_bytes": before, "bytes": after}
@@ -198,4 +209,4 @@ def command(
     if results:
         totals |= {"ratio": before / after, "file_bpp": 8 * after / pixels}
         summary += f" from {before:,} ({before / after:.2f} to 1), {8 * after / pixels:.3f} bpp"
-    return finish(results, failures, as_json, summary, totals)
+    return finish(outcome, as_json, summary, totals)

@@ -1,5 +1,6 @@
 """``ohmq decompress``: turn .ohm files into images."""
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -7,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ohmq.cli.jobs import Job, compiled_for, find_files, place_outputs, run_jobs
-from ohmq.cli.options import COMPILED, DEVICE
+from ohmq.cli.jobs import Job, compiled_for, find_files, place_outputs, run_jobs, skipped
+from ohmq.cli.options import COMPILED, DEVICE, OUTPUT, SKIP_EXISTING, check_skip
 from ohmq.cli.output import finish
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ class _Decompress:
     progressive: bool
     allow_truncated: bool
     flatten: bool
+    extension: str
     max_pixels: int
+    skip_existing: bool
     force: bool
     compiled: bool | None
     device: str
@@ -48,19 +51,24 @@ class _Decompress:
 
     def __call__(self, job: Job) -> dict[str, Any]:
         from ohmq.bitstream.reader import read_header, read_ohm
+        from ohmq.decoder.decoder import leading_layers
         from ohmq.errors import ConfigError
         from ohmq.imaging.convert import prepare_image
         from ohmq.imaging.files import check_extension, check_holds, save_image
         from ohmq.loading import load_for
         from ohmq.utils.atomic_write import check_output, copy_time
+        from ohmq.utils.progress import steps
+        from ohmq.utils.streams import is_stream
 
-        check_extension(job.target)
-        data = job.source.read_bytes()
+        extension = self.extension if is_stream(job.target) else job.target.suffix
+        named = job.target.with_suffix(extension)
+        check_extension(named)
+        data = job.read()
         header = read_header(data)
         if self.channels is not None and self.channels < header.layers[0].channels:
             raise ConfigError(f"the first layer alone holds {header.layers[0].channels} channels; raise --channels")
         if not self.flatten:
-            check_holds(job.target, alpha=header.alpha)
+            check_holds(named, alpha=header.alpha)
         codec = self.chosen_codec or load_for(data, compiled=self.compiled, device=self.device)
         options: dict[str, Any] = {
             "channels": self.channels,
@@ -73,7 +81,7 @@ class _Decompress:
             if self.flatten and header.alpha:
                 info, image = image.info, prepare_image(image, grey=codec.grey).image
                 image.info = info
-            dropped = save_image(target, image, force=self.force)
+            dropped = save_image(target, image, force=self.force, extension=extension)
             return (*dropped, *copy_time(job.source, target)) if header.has_metadata else dropped
 
         if not self.progressive:
@@ -81,17 +89,36 @@ class _Decompress:
             return {**result, "notes": [*save(job.target, codec.decompress(data, **options))]}
         read_ohm(data, allow_truncated=self.allow_truncated)  # Errors are raised before anything is written.
         folder, layers = job.target.with_suffix(""), 0
+        files = [
+            folder / f"layer_{number:02d}{job.target.suffix}"
+            for number in range(1, 1 + leading_layers(header, self.channels))
+        ]
+        if self.skip_existing and all(file.is_file() for file in files):
+            return skipped(job, folder)
         notes: tuple[str, ...] = ()
-        for layers, image in enumerate(codec.decompress_progressive(data, **options), start=1):
-            notes = save(folder / f"layer_{layers:02d}{job.target.suffix}", image)
+        images = codec.decompress_progressive(data, **options)
+        for file, image in zip(
+            steps(files, "layers"), images, strict=False
+        ):  # A file that ends early has fewer images.
+            layers += 1
+            if not (self.skip_existing and file.is_file()):
+                notes = save(file, image)
         return {**result, "output": str(folder), "layers": layers, "notes": [*notes]}
+
+
+def _image_extension(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    from ohmq.imaging.files import SAVE_FORMATS
+
+    extension = "." + value.lower().lstrip(".")
+    if extension not in SAVE_FORMATS:
+        formats = ", ".join(name.lstrip(".") for name in SAVE_FORMATS)
+        raise click.BadParameter(f"cannot write {value!r}; choose from {formats}")
+    return extension
 
 
 @click.command(epilog="Example: ohmq decompress coded/ -o decoded/")
 @click.argument("inputs", nargs=-1, required=True)
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Image file or folder; default: beside the input."
-)
+@OUTPUT
 @click.option(
     "--progressive",
     type=click.Path(path_type=Path, file_okay=False),
@@ -111,7 +138,12 @@ class _Decompress:
 )
 @click.option("--channels", type=click.IntRange(1), help="Decode at most this many channels.")
 @click.option(
-    "--format", "extension", default="png", show_default=True, help="Format of images that are written into folders."
+    "--format",
+    "extension",
+    default="png",
+    show_default=True,
+    callback=_image_extension,
+    help="Format of images whose file has no name yet: in folders, or on standard output.",
 )
 @click.option("--allow-truncated", is_flag=True, help="Decode the whole layers of a file that ends early.")
 @click.option("--flatten", is_flag=True, help="Lay transparent images onto white.")
@@ -119,11 +151,12 @@ class _Decompress:
 @click.option("--max-pixels", type=click.IntRange(1), default=2**27, show_default=True, help="Refuse larger images.")
 @DEVICE
 @COMPILED
+@SKIP_EXISTING
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 @click.option("--json", "as_json", is_flag=True, help="Results as JSON.")
 def command(
     inputs: tuple[str, ...],
-    output: Path | None,
+    output: str | None,
     progressive: Path | None,
     model: str | None,
     runtime: str,
@@ -135,19 +168,20 @@ def command(
     max_pixels: int,
     device: str,
     compiled: bool | None,
+    skip_existing: bool,
     force: bool,
     as_json: bool,
 ) -> int:
-    """Turn .ohm files into images: files, folders and globs.
+    """Turn .ohm files into images: files, folders, globs, and - for standard input.
 
     An image with metadata (compress --keep-metadata) gets the time of its .ohm file.
     """
     if output is not None and progressive is not None:
         raise click.UsageError("give -o or --progressive, not both")
-    jobs = find_files(inputs, (".ohm",))
-    if progressive is not None:
-        jobs = [job._replace(in_folder=True) for job in jobs]  # Each file has its own folder below.
-    jobs = place_outputs(jobs, progressive or output, "." + extension.lstrip("."))
+    check_skip(skip_existing, force)
+    place = f"{progressive}{os.sep}" if progressive else output
+    skip_files = skip_existing and not progressive  # The image of a layer is not that of the file.
+    jobs = place_outputs(find_files(inputs, (".ohm",)), place, extension, skip_existing=skip_files)
     if runtime == "onnx" and model is None:
         raise click.UsageError("--runtime onnx needs --model: a folder that ohmq export --onnx wrote")
     work = _Decompress(
@@ -157,7 +191,9 @@ def command(
         progressive=progressive is not None,
         allow_truncated=allow_truncated,
         flatten=flatten,
+        extension=extension,
         max_pixels=max_pixels,
+        skip_existing=skip_existing,
         force=force,
         compiled=compiled_for(compiled, jobs, processes),
         device=device,
@@ -167,8 +203,6 @@ def command(
     def show(result: dict[str, Any]) -> None:
         layers = f", {result['layers']} layers" if progressive else ""
         click.echo(f"{result['input']} -> {result['output']}: {result['width']}x{result['height']}{layers}")
-        for note in result["notes"]:
-            click.echo(f"  note: {note}", err=True)
 
-    results, failures = run_jobs(jobs, work, "decompress", as_json, show=show, processes=processes)
-    return finish(results, failures, as_json, "decompressed")
+    outcome = run_jobs(jobs, work, "decompress", as_json, show=show, processes=processes)
+    return finish(outcome, as_json, "decompressed")

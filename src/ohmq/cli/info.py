@@ -29,13 +29,16 @@ def _extra_name(extra_type: int) -> str:
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def command(inputs: tuple[str, ...], as_json: bool) -> int:
-    """Show the size, model and layers of .ohm files, without a model."""
+    """Show the size, model and layers of .ohm files (- is standard input), without a model."""
     from ohmq.bitstream.psnr_table import psnr_table
     from ohmq.bitstream.reader import read_header
     from ohmq.errors import BitstreamError, OhmqError
+    from ohmq.model_files.pretrained import pretrained_model_ids
+
+    names = pretrained_model_ids()
 
     def work(job: Job) -> dict[str, Any]:
-        data = job.source.read_bytes()
+        data = job.read()
         try:
             header = read_header(data)
         except BitstreamError as error:
@@ -55,6 +58,7 @@ def command(inputs: tuple[str, ...], as_json: bool) -> int:
         result = {
             "version": header.version,
             "model_id": header.model_id.hex(),
+            "model": names.get(header.model_id),
             "width": header.width,
             "height": header.height,
             "colour": "grey" if header.grey else "RGB",
@@ -71,9 +75,13 @@ def command(inputs: tuple[str, ...], as_json: bool) -> int:
         }
         tiles = f", in tiles of {header.tile}x{header.tile} positions" if header.tile else ""
         if not as_json:
+            known = result["model"]
+            model = (
+                f"model {known} ({result['model_id']})" if known else f"model {result['model_id']} (not a shipped one)"
+            )
             transparent = " with transparency" if header.alpha else ""
             click.echo(
-                f"{job.source}: {header.width}x{header.height} {result['colour']}{transparent}, model {result['model_id']}, "
+                f"{job.source}: {header.width}x{header.height} {result['colour']}{transparent}, {model}, "
                 f"format {header.version}, {result['rate']}{tiles}, {len(data):,} bytes, {8 * len(data) / pixels:.3f} bpp"
             )
             if len(data) < header.file_bytes:
@@ -92,5 +100,4 @@ def command(inputs: tuple[str, ...], as_json: bool) -> int:
                 )
         return result
 
-    results, failures = run_jobs(find_files(inputs, (".ohm",)), work, "info", as_json)
-    return finish(results, failures, as_json, "read")
+    return finish(run_jobs(find_files(inputs, (".ohm",)), work, "info", as_json), as_json, "read")

@@ -8,7 +8,7 @@ import click
 from ohmq.cli.jobs import FEW_FILES
 from ohmq.imaging.listing import IMAGE_EXTENSIONS
 
-__all__ = ["COMPILED", "DEVICE", "FRACTION", "IMAGE_EXTENSIONS", "NumberRange"]
+__all__ = ["COMPILED", "DEVICE", "FRACTION", "IMAGE_EXTENSIONS", "OUTPUT", "SKIP_EXISTING", "NumberRange", "check_skip"]
 
 
 class NumberRange(click.FloatRange):
@@ -39,3 +39,33 @@ DEVICE = click.option(
     help="Device that runs the transforms: cpu, cuda, cuda:1, mps, or auto for the first accelerator, if there is one.",
 )
 """The option ``--device``."""
+
+
+def _named(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value == "":
+        raise click.BadParameter("an empty name")
+    return value
+
+
+OUTPUT = click.option(
+    "-o",
+    "--output",
+    callback=_named,
+    help="File, folder (with a slash at its end, or one that exists) or - for standard output. [default: beside the input]",
+)
+"""The option ``--output``, for `ohmq.cli.jobs.place_outputs`; None if it was not given."""
+
+SKIP_EXISTING = click.option(
+    "--skip-existing", is_flag=True, help="Skip files whose outputs exist, as when a stopped run is repeated."
+)
+"""The option ``--skip-existing``; see `check_skip`."""
+
+
+def check_skip(skip_existing: bool, force: bool) -> None:
+    """Refuse to skip outputs that exist and to overwrite them.
+
+    Raises:
+        click.UsageError: both options were given.
+    """
+    if skip_existing and force:
+        raise click.UsageError("give --skip-existing or --force, not both")

@@ -11,9 +11,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from ohmq.cli.jobs import Outcome
     from ohmq.evaluation.results import RatePoint
 
-__all__ = ["echo_error", "finish", "phase_progress", "print_json", "print_rate_points", "progress_bar"]
+__all__ = [
+    "echo_error",
+    "finish",
+    "phase_progress",
+    "print_json",
+    "print_rate_points",
+    "progress_bar",
+    "reserve_stdout",
+]
 
 SECONDS_BETWEEN_LINES = 30.0
 """Seconds between two lines of progress where standard error is no terminal."""
@@ -60,18 +69,17 @@ def phase_progress(visible: bool) -> Iterator[None]:
     """
     from ohmq.utils.progress import watch
 
-    bars: list[Any] = []
+    bars: dict[str, Any] = {}  # at most one: phases inside the phase that has a bar get none
 
     def close() -> None:
         while bars:
-            bars.pop().__exit__(None, None, None)
+            bars.popitem()[1].__exit__(None, None, None)
 
     def show(phase: str, done: int, total: int) -> None:
-        if done == 0 and total > 1:
-            close()
-            bars.append(click.progressbar(length=total, label=phase, file=sys.stderr).__enter__())
-        elif bars:
-            bars[0].update(1)
+        if done == 0 and total > 1 and not bars:
+            bars[phase] = click.progressbar(length=total, label=phase, file=sys.stderr).__enter__()
+        elif done and phase in bars:
+            bars[phase].update(done - bars[phase].pos)
             if done == total:
                 close()
 
@@ -85,18 +93,11 @@ def phase_progress(visible: bool) -> Iterator[None]:
             close()
 
 
-def finish(
-    results: list[dict[str, Any]],
-    failures: list[dict[str, Any]],
-    as_json: bool,
-    summary: str,
-    totals: dict[str, Any] | None = None,
-) -> int:
+def finish(outcome: "Outcome", as_json: bool, summary: str, totals: dict[str, Any] | None = None) -> int:
     """Print the outcome of a command on several files.
 
     Args:
-        results: results of the files that were done.
-        failures: the others, with the keys "input" and "error".
+        outcome: outcome of the jobs.
         as_json: whether to print JSON instead of a summary.
         summary: end of the summary's line, such as "read".
         totals: sums over the files, for JSON.
@@ -104,12 +105,20 @@ def finish(
     Returns:
         The exit code: 1 if there are failures, else 0.
     """
+    count = sum(map(len, outcome))
     if as_json:
-        print_json({"results": results, "failures": failures, **({"totals": totals} if totals else {})})
-    elif len(results) + len(failures) > 1:
-        failed = f"; {len(failures)} failed" if failures else ""
-        click.echo(f"{len(results)} of {len(results) + len(failures)} files {summary}{failed}")
-    return 1 if failures else 0
+        print_json({**outcome._asdict(), **({"totals": totals} if totals else {})})
+    elif count > 1 or outcome.skipped:
+        skipped = f"; {len(outcome.skipped)} skipped, whose outputs exist" if outcome.skipped else ""
+        failed = f"; {len(outcome.failures)} failed" if outcome.failures else ""
+        click.echo(f"{len(outcome.results)} of {count} files {summary}{skipped}{failed}")
+    return 1 if outcome.failures else 0
+
+
+def reserve_stdout() -> None:
+    """Leave standard output to the bytes of a file: until the command ends, text goes to standard error."""
+    if context := click.get_current_context(silent=True):
+        context.with_resource(contextlib.redirect_stdout(sys.stderr))
 
 
 def print_json(value: Any) -> None:

@@ -55,7 +55,7 @@ def photo_files(folder: Path, smallest_side: int) -> list[Path]:
         ConfigError: no usable photo.
     """
     photos = []
-    for path in list_images([folder]):
+    for path in list_images([folder], on_error=lambda place: log.warning("left out %s: %s", place.path, place.error)):
         try:
             with Image.open(path) as image:
                 width, height = image.size

@@ -1,5 +1,6 @@
 """Measure a codec on images: every rate belongs to bytes that were decoded and compared."""
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

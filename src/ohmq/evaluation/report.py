@@ -28,6 +28,7 @@ from ohmq.imaging.files import open_image
 from ohmq.imaging.listing import IMAGE_EXTENSIONS, ListedFile, find_files
 from ohmq.model_files.frozen_model import FrozenModel
 from ohmq.utils.provenance import command_line
+from ohmq.utils.streams import is_stream, read_stream
 
 __all__ = [
     "NO_RATE",
@@ -239,7 +240,7 @@ class ImageReader:
     """Images of files as the model codes them, read one at a time each time they are iterated over.
 
     Args:
-        inputs: files, folders (searched recursively) and glob patterns.
+        inputs: files, folders (searched recursively), glob patterns and streams; ``-`` is standard input.
         grey: whether the model codes grey images.
         report: function called with a line of text for each file that is skipped and each conversion that loses something,
             once a file.
@@ -259,6 +260,7 @@ class ImageReader:
         self._inputs, self._grey, self._report, self._limit = inputs, grey, report, limit
         self._files = find_files(inputs, IMAGE_EXTENSIONS)
         self._is_read: dict[Path, bool] = {}
+        self._streams: dict[Path, bytes] = {}  # a stream can be read once, images several times
 
     @property
     def names(self) -> list[str]:
@@ -297,7 +299,11 @@ class ImageReader:
         report = self._report if file.path not in self._is_read else lambda line: None
         self._is_read[file.path] = False
         try:
-            loaded = open_image(file.path)
+            if file.error:
+                raise ConfigError(f"{file.path}: {file.error}")
+            if is_stream(file.path) and file.path not in self._streams:
+                self._streams[file.path] = read_stream(file.path)
+            loaded = open_image(file.path, data=self._streams.get(file.path))
             prepared = prepare_image(loaded.image, grey=self._grey)
         except OhmqError as error:
             report(f"skipped: {error}")
@@ -346,7 +352,7 @@ def read_images(inputs: Sequence[str], *, grey: bool, report: Callable[[str], No
     """Read all images as the model codes them; `ImageReader` reads them one at a time.
 
     Args:
-        inputs: files, folders (searched recursively) and glob patterns.
+        inputs: files, folders (searched recursively), glob patterns and streams; ``-`` is standard input.
         grey: whether the model codes grey images.
         report: function called with a line of text for each file that is skipped and each conversion that loses something.
 

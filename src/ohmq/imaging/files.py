@@ -1,6 +1,7 @@
 """Reading and writing image files with Pillow."""
 
 import io
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ RESOLUTION_FORMATS = ("PNG", "TIFF", "JPEG", "BMP")
 """Formats that hold a resolution outside of EXIF data."""
 
 
-def open_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> LoadedImage:
+def open_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS, data: bytes | None = None) -> LoadedImage:
     """Read an image file whole, upright by its EXIF orientation, in the colour mode of the file.
 
     If a file holds several images, the first is read. Warnings of Pillow become notes.
@@ -45,6 +46,7 @@ def open_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Loa
     Args:
         path: the file.
         max_pixels: limit on width x height, in place of Pillow's own; larger images are refused before they are decoded.
+        data: content of the file, if it was read already, as of a pipe; path then only names it in errors.
 
     Returns:
         The image, and notes that name each loss. The image has the attributes ``filename``, so that later errors name it,
@@ -60,18 +62,14 @@ def open_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Loa
         ohmq.errors.UnsupportedImageError: no such file.png: no such file
     """
     path = Path(path)
-    if path.is_dir():
-        raise UnsupportedImageError(f"{path}: a folder, not an image file")
-    if not path.exists():
-        raise UnsupportedImageError(f"{path}: no such file")
-    if not path.is_file():
-        raise UnsupportedImageError(f"{path}: not a regular file")
-    if path.stat().st_size == 0:
+    if data is None:
+        _check_regular(path)
+    if data == b"":
         raise UnsupportedImageError(f"{path}: the file is empty")
     notes = []
     with recorded_warnings() as texts:
         try:
-            with pixel_limit(max_pixels), Image.open(path) as opened:
+            with pixel_limit(max_pixels), Image.open(path if data is None else io.BytesIO(data)) as opened:
                 image: Image.Image = opened
                 if image.format == "EPS":
                     raise UnsupportedImageError("EPS is a program, not an image; convert it first")
@@ -102,6 +100,24 @@ def open_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Loa
     notes += [f"Pillow warned: {text}" for text in texts]
     turned.filename, turned.told_warnings = str(path), tuple(texts)  # type: ignore[attr-defined]
     return LoadedImage(turned, tuple(notes))
+
+
+def _check_regular(path: Path) -> None:
+    """Refuse what is not a file with content."""
+    try:
+        status = path.stat()
+    except PermissionError as error:
+        raise UnsupportedImageError(f"{path}: no permission to read it") from error
+    except FileNotFoundError as error:
+        raise UnsupportedImageError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:  # such as a name that is too long, or one with a zero byte
+        raise UnsupportedImageError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise UnsupportedImageError(f"{path}: a folder, not an image file")
+    if not stat.S_ISREG(status.st_mode):
+        raise UnsupportedImageError(f"{path}: not a regular file")
+    if status.st_size == 0:
+        raise UnsupportedImageError(f"{path}: the file is empty")
 
 
 def check_extension(path: Path | str) -> str:
@@ -138,13 +154,16 @@ def check_holds(path: Path | str, *, alpha: bool) -> None:
         )
 
 
-def save_image(path: Path | str, image: Image.Image, *, force: bool = False) -> tuple[str, ...]:
+def save_image(
+    path: Path | str, image: Image.Image, *, force: bool = False, extension: str | None = None
+) -> tuple[str, ...]:
     """Write an image in the format of the extension: lossless, except for JPEG (quality 95, 4:4:4).
 
     Args:
         path: the target; missing folders are made.
         image: the image; its ``info`` may hold "exif", "icc_profile", "xmp" and "dpi".
         force: replace an existing file. Default: False.
+        extension: extension of the format, such as ".png", for a pipe; default: that of path.
 
     Returns:
         One phrase for each kind of data that the format cannot hold.
@@ -154,9 +173,10 @@ def save_image(path: Path | str, image: Image.Image, *, force: bool = False) -> 
         OutputExistsError: the file exists and force is not set.
         OutputWriteError: disk full, no permission, and the like.
     """
-    image_format = check_extension(path)
-    check_holds(path, alpha=image.has_transparency_data)
-    options, notes = dict(SAVE_FORMATS[Path(path).suffix.lower()][1]), []
+    named = Path(path).with_suffix(extension or Path(path).suffix)
+    image_format = check_extension(named)
+    check_holds(named, alpha=image.has_transparency_data)
+    options, notes = dict(SAVE_FORMATS[named.suffix.lower()][1]), []
     metadata = {name: image.info[name] for name in METADATA.values() if name in image.info}
     if metadata and image_format not in METADATA_FORMATS:
         notes.append(f"{image_format} holds no metadata: dropped {', '.join(metadata)}")

@@ -9,6 +9,7 @@ from lightning.pytorch import seed_everything
 from ohmq.training.options import TrainOptions
 from ohmq.training.photo.run import train_photo
 from ohmq.training.published.run import train_published
+from ohmq.utils.atomic_write import new_folder
 
 __all__ = ["train"]
 
@@ -43,5 +44,5 @@ def train(options: TrainOptions, *, resume: Path | None = None, start: Path | No
     # A sharp softmax produces many denormal numbers (below 1e-38), which slow multiplication down many times: count
     # them as zero. Threads that torch started before this line keep them.
     torch.set_flush_denormal(True)
-    options.output_dir.mkdir(parents=True, exist_ok=True)
-    return RUNNERS.get(options.model.family, train_published)(options, resume=resume, start=start)
+    with new_folder(options.output_dir):
+        return RUNNERS.get(options.model.family, train_published)(options, resume=resume, start=start)

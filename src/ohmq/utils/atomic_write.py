@@ -1,13 +1,16 @@
 """Atomic writes: a failure leaves no half-written file."""
 
+import contextlib
 import errno
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 from ohmq.errors import OutputExistsError, OutputWriteError
+from ohmq.utils.streams import check_stream, is_stream, write_stream
 
-__all__ = ["check_output", "copy_time", "write_atomically"]
+__all__ = ["check_output", "copy_time", "new_folder", "write_atomically"]
 
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 """Errors of file systems without hard links."""
@@ -16,7 +19,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def check_output(path: Path, *, force: bool) -> None:
-    """Refuse early to overwrite a file.
+    """Refuse early to overwrite a file. A pipe or a device can always be written.
 
     Args:
         path: the target.
@@ -24,17 +27,22 @@ def check_output(path: Path, *, force: bool) -> None:
 
     Raises:
         OutputExistsError: path exists and force is not set, or it is a folder.
+        ConfigError: path is a terminal.
     """
-    if path.is_dir():
+    if is_stream(path):
+        check_stream(path)
+        return
+    if os.path.isdir(path):
         raise OutputExistsError(f"{path} is a folder; name a file")
-    if path.exists() and not force:
+    if os.path.exists(path) and not force:
         raise OutputExistsError(f"{path} exists; add --force to overwrite it")
 
 
 def write_atomically(path: Path, data: bytes, *, force: bool = False) -> None:
     """Write a file beside its target, then rename it: the target is complete or absent. Missing folders are made.
 
-    Several processes may write the same target; it is then the complete file of one of them.
+    Several processes may write the same target; it is then the complete file of one of them. A pipe or a device, such as
+    `ohmq.utils.streams.STDOUT`, is not replaced: it is written to.
 
     Args:
         path: the target.
@@ -43,19 +51,25 @@ def write_atomically(path: Path, data: bytes, *, force: bool = False) -> None:
 
     Raises:
         OutputExistsError: path exists and force is not set.
-        OutputWriteError: disk full, no permission, and the like; nothing is left of the file.
+        OutputWriteError: disk full, no permission, and the like; nothing is left of the file, nor of folders made for it.
+        BrokenPipeError: the reader of a pipe has closed it.
     """
     path = Path(path)
     check_output(path, force=force)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / f".ohmq-{secrets.token_hex(8)}.part"
-        try:  # starts before the file exists, so that an interrupt at any point leaves none
-            with temporary.open("xb") as file:
-                file.write(data)
-            _put_in_place(temporary, path, force)
-        finally:
-            temporary.unlink(missing_ok=True)
+        if is_stream(path):
+            write_stream(path, data)
+            return
+        with new_folder(path.parent):
+            temporary = path.parent / f".ohmq-{secrets.token_hex(8)}.part"
+            try:  # starts before the file exists, so that an interrupt at any point leaves none
+                with temporary.open("xb") as file:
+                    file.write(data)
+                _put_in_place(temporary, path, force)
+            finally:
+                temporary.unlink(missing_ok=True)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         advice = "make room or choose another output" if error.errno in _FULL else "choose another output"
         if isinstance(error, FileExistsError | NotADirectoryError):
@@ -74,12 +88,33 @@ def copy_time(source: Path, target: Path) -> tuple[str, ...]:
         A phrase if that fails: the file is whole all the same.
     """
     try:
-        if source.is_file() and target.is_file():
+        if not (is_stream(source) or is_stream(target)):
             modified = source.stat().st_mtime_ns
             os.utime(target, ns=(modified, modified))
     except OSError as error:
         return (f"file time not kept ({error.strerror or error})",)
     return ()
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[None]:
+    """Make a folder for the work inside; if that fails, remove it again, unless something was put there.
+
+    Args:
+        folder: the folder; missing parents are made too. It may exist, and then it stays.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for path in missing:
+            with contextlib.suppress(OSError):  # It is not empty, perhaps by another process.
+                path.rmdir()
+        raise
 
 
 def _put_in_place(temporary: Path, path: Path, force: bool) -> None:

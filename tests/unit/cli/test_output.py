@@ -4,8 +4,10 @@ import json
 
 import pytest
 
-from ohmq.cli.output import echo_error, finish, print_rate_points, progress_bar
+from ohmq.cli.jobs import Outcome
+from ohmq.cli.output import echo_error, finish, phase_progress, print_rate_points, progress_bar
 from ohmq.evaluation.results import RatePoint
+from ohmq.utils.progress import steps
 
 
 def test_progress_without_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,13 +27,33 @@ def test_short_work_has_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_summary_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
-    done, failed = {"input": "a"}, {"input": "b", "error": "broken"}
-    assert finish([done], [], False, "read") == 0
+    done, failed, skipped = {"input": "a"}, {"input": "b", "error": "broken"}, {"input": "c", "output": "c.ohm"}
+    assert finish(Outcome([done], [], []), False, "read") == 0
     assert capsys.readouterr().out == ""  # one file needs no summary
-    assert finish([done], [failed], False, "read") == 1
+    assert finish(Outcome([done], [failed], []), False, "read") == 1
     assert capsys.readouterr().out == "1 of 2 files read; 1 failed\n"
-    assert finish([done], [failed], True, "read", {"bytes": 7}) == 1
-    assert json.loads(capsys.readouterr().out) == {"results": [done], "failures": [failed], "totals": {"bytes": 7}}
+    assert finish(Outcome([], [], [skipped]), False, "read") == 0
+    assert capsys.readouterr().out == "0 of 1 files read; 1 skipped, whose outputs exist\n"
+    assert finish(Outcome([done], [failed], [skipped]), True, "read", {"bytes": 7}) == 1
+    printed = {"results": [done], "failures": [failed], "skipped": [skipped], "totals": {"bytes": 7}}
+    assert json.loads(capsys.readouterr().out) == printed
+
+
+def test_a_phase_inside_another_does_not_move_its_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    with phase_progress(True):
+        for _ in steps(range(4), "layers"):
+            for total in (1, 3):
+                list(steps(range(total), "synthesis"))
+    shown = capsys.readouterr().err
+    assert "synthesis" not in shown
+    assert shown == "layers\n"  # no terminal: click shows the label alone, once
+
+
+def test_phases_one_after_the_other_have_bars(capsys: pytest.CaptureFixture[str]) -> None:
+    with phase_progress(True):
+        for phase, total in (("analysis", 2), ("single", 1), ("synthesis", 3)):
+            list(steps(range(total), phase))
+    assert capsys.readouterr().err == "analysis\nsynthesis\n"
 
 
 def test_table_of_rates(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,12 +5,14 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from ohmq.errors import OutputExistsError, OutputWriteError
 from ohmq.utils.atomic_write import copy_time, write_atomically
+from ohmq.utils.streams import STDOUT
 
 
 @pytest.mark.parametrize("links", [True, False])
@@ -92,6 +94,47 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         with pytest.raises(KeyboardInterrupt):
             write_atomically(tmp_path / "target", b"new")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_leaves_no_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "kept").mkdir()
+    monkeypatch.setattr(os, "link", full)
+    for name in ("new/deep/a", "kept/new/a"):
+        with pytest.raises(OutputWriteError):
+            write_atomically(tmp_path / name, b"x")
+    assert [path.name for path in tmp_path.rglob("*")] == ["kept"]
+    with pytest.raises(OutputWriteError, match="too long"):
+        write_atomically(tmp_path / "new" / ("x" * 300) / "a", b"x")
+    assert [path.name for path in tmp_path.rglob("*")] == ["kept"]
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_a_device_is_written_and_not_replaced(force: bool) -> None:
+    before = os.stat("/dev/null")
+    write_atomically(Path("/dev/null"), b"x", force=force)
+    assert os.stat("/dev/null").st_rdev == before.st_rdev
+    assert os.stat("/dev/null").st_ino == before.st_ino
+
+
+def test_a_pipe_gets_the_bytes(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit((tmp_path / "pipe").read_bytes)
+        write_atomically(tmp_path / "pipe", b"content")
+        assert read.result() == b"content"
+    write_atomically(STDOUT, b"\x93bytes")
+    assert capfdbinary.readouterr().out == b"\x93bytes"
+
+
+def test_a_pipe_without_a_reader() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with pytest.raises(BrokenPipeError):
+        write_atomically(Path(f"/dev/fd/{writing}"), b"x")
+    os.close(writing)
 
 
 def test_a_file_that_does_not_fit(tmp_path: Path) -> None:
