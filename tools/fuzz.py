@@ -243,7 +243,9 @@ def supervise(state: State, count: int, show: Callable[[State, float], None]) ->
         receiver, sender = context.Pipe(duplex=False)
         current = context.Value("q", -1)
         cases = range(state.done, count)
-        process = context.Process(target=work, args=(sender, current, state.seed, cases, set(state.skipped)), daemon=True)
+        process = context.Process(
+            target=work, args=(sender, current, state.seed, cases, set(state.skipped)), daemon=True
+        )
         process.start()
         sender.close()
         folder = ""
@@ -296,7 +298,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=10_000, help="files of the whole run (default: 10,000)")
     parser.add_argument("--seed", type=int, default=0, help="of the random numbers (default: 0)")
-    parser.add_argument("--state", type=Path, default=Path("fuzz-state"), help="folder of the state (default: fuzz-state)")
+    parser.add_argument(
+        "--state", type=Path, default=Path("fuzz-state"), help="folder of the state (default: fuzz-state)"
+    )
     parser.add_argument("--case", type=int, help="run this case alone, in this process")
     options = parser.parse_args(arguments)
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -76,10 +76,7 @@ def seeds(shipped: bool = True) -> list[Seed]:
     Args:
         shipped: also files of the shipped models. Default: True.
     """
-    codecs = {
-        path.stem: Codec(load_model(path), compiled=False)
-        for path in sorted(GOLDEN.glob("*.safetensors"))
-    }
+    codecs = {path.stem: Codec(load_model(path), compiled=False) for path in sorted(GOLDEN.glob("*.safetensors"))}
     files = [
         Seed(path.stem, path.read_bytes(), codecs[path.stem.split("_")[0]]) for path in sorted(GOLDEN.glob("*.ohm"))
     ]
@@ -88,7 +85,9 @@ def seeds(shipped: bool = True) -> list[Seed]:
         photo = open_image(ROOT / "examples" / "photos" / "coffee.png").image.resize((40, 24))
         for name, image in (("mnist-ohm", digit), ("mnist-int", digit), ("photo", photo)):
             codec = ohmq.load(name, compiled=False)
-            files.append(Seed(name, codec.compress(image, effort=0) if name == "photo" else codec.compress(image), codec))
+            files.append(
+                Seed(name, codec.compress(image, effort=0) if name == "photo" else codec.compress(image), codec)
+            )
     return files
 
 
@@ -116,9 +115,7 @@ def parse_fields(data: bytes) -> Fields:
     for layer in header.layers:
         layers.append((layer.channels, data[start : start + layer.length]))
         start += layer.length
-    return Fields(
-        data[4], data[5], data[6:10], header.width, header.height, tuple(layers), header.tile, tuple(extras)
-    )
+    return Fields(data[4], data[5], data[6:10], header.width, header.height, tuple(layers), header.tile, tuple(extras))
 
 
 def build_file(fields: Fields, lengths: Sequence[int] | None = None, extra: int = 0) -> bytes:
@@ -216,7 +213,9 @@ class Mutator:
             tile = pick.choice((0, 1, 2, 3, 255, 256, 257, 65535))
             fields = fields._replace(tile=tile, flags=fields.flags | FLAG_TILED)
         elif kind == 9:
-            extras = [pick.choice(((pick.randrange(8), b""), (200, pick.randbytes(9)))) for _ in range(pick.randrange(20))]
+            extras = [
+                pick.choice(((pick.randrange(8), b""), (200, pick.randbytes(9)))) for _ in range(pick.randrange(20))
+            ]
             fields = fields._replace(extras=tuple(extras), flags=fields.flags | FLAG_EXTRAS)
         fields = fields._replace(layers=tuple(layers))
         lengths = [len(payload) for _, payload in layers]

@@ -35,7 +35,9 @@ def damage_png(random: Random, data: bytes) -> bytes:
     if kind == 0 and len(chunks[0][1]) == 13:
         fields = list(struct.unpack(">IIBBBBB", chunks[0][1]))
         place = random.randrange(7)
-        fields[place] = random.choice((0, 1, 2, 8, 16, 255)) if place > 1 else random.choice((0, 1, 2**31, fields[place] + 1))
+        fields[place] = (
+            random.choice((0, 1, 2, 8, 16, 255)) if place > 1 else random.choice((0, 1, 2**31, fields[place] + 1))
+        )
         chunks[0] = (chunks[0][0], struct.pack(">IIBBBBB", *fields))
     elif kind == 1:
         place = random.randrange(len(chunks))
@@ -48,7 +50,10 @@ def damage_png(random: Random, data: bytes) -> bytes:
                 except zlib.error:
                     continue
                 longer = pixels + bytes(random.choice((0, 0, 1, 5, 10**6)))
-                chunks[place] = (name, zlib.compress(noise(random, random.choice((pixels, longer))), random.randrange(10)))
+                chunks[place] = (
+                    name,
+                    zlib.compress(noise(random, random.choice((pixels, longer))), random.randrange(10)),
+                )
     elif kind == 3:
         chunks.insert(random.randrange(len(chunks) + 1), random.choice(chunks))
     elif kind == 4:

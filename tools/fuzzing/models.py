@@ -83,7 +83,9 @@ def change_tensors(random: Random, file: TensorFile) -> TensorFile:
         other = entries[random.choice(names)]
         entries[name] = {**other, "data_offsets": random.choice((other, entry))["data_offsets"]}
     elif kind == 6:
-        entries[random.choice(("x", "filters.weight", "prior.x", "prior.logits", random.choice(names)))] = entries.pop(name)
+        entries[random.choice(("x", "filters.weight", "prior.x", "prior.logits", random.choice(names)))] = entries.pop(
+            name
+        )
     else:
         # Remove a tensor with its bytes, so that the rest stays a valid file.
         del entries[name]
@@ -102,7 +104,7 @@ class ModelFiles:
         folder: for the file that is read.
     """
 
-    name, share = "model file", 6.0
+    name, share = "model file", 10.0
     allowed: tuple[type[Exception], ...] = (ModelFileError, BitstreamError)
 
     def __init__(self, seeds: Sequence[Seed], folder: Path) -> None:
@@ -177,7 +179,7 @@ class OnnxFolders:
         folder: for the folder that is read.
     """
 
-    name, share = "ONNX folder", 2.0
+    name, share = "ONNX folder", 4.0
     allowed: tuple[type[Exception], ...] = (ModelFileError, BitstreamError)
 
     def __init__(self, seeds: Sequence[Seed], folder: Path) -> None:
