@@ -101,7 +101,10 @@ def _read_tensors(folder: Path, path: Path) -> tuple[dict[str, Any], dict[str, A
     """Return the header and the tensors of a folder's model.safetensors."""
     if not path.is_file():
         raise ModelFileError(f"{folder} is no folder that ohmq export --onnx wrote: it has no model.safetensors")
-    header, tensors = read_tensor_file(path, "ohmq_onnx")
+    try:
+        header, tensors = read_tensor_file(path, "ohmq_onnx")
+    except ModelFileError as error:
+        raise ModelFileError(f"{folder} was not written by ohmq export --onnx: {error}") from error
     version = header["format"]
     if version != ONNX_FORMAT:
         old = isinstance(version, int) and version < ONNX_FORMAT

@@ -45,6 +45,11 @@ def read_tensor_file(path: Path, key: str) -> TensorFile:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # damaged files make safetensors raise errors of many classes
         raise ModelFileError(f"{path} is not a safetensors file: {error}") from error
+    for name, value in tensors.items():
+        if value.dtype.isbuiltin != 1 or value.dtype.kind not in "fiu":  # such as bfloat16, which numpy has not
+            raise ModelFileError(
+                f"{path}: the tensor {name} is of type {value.dtype}, which no model of this project has"
+            )
     try:
         record = json.loads(metadata[key])
     except (KeyError, ValueError, RecursionError) as error:

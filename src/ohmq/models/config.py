@@ -178,7 +178,7 @@ class ModelConfig:
                 )
             if kind is tuple and not (
                 isinstance(value, list | tuple)
-                and all(isinstance(item, int) and 0 <= item <= MAX_FIELD for item in value)
+                and all(isinstance(item, int) and abs(item) <= MAX_FIELD for item in value)
             ):
                 raise ConfigError(f"{field.name} is {value!r}; it must be a list of whole numbers")
 
