@@ -1,5 +1,6 @@
 """Model files and ONNX folders whose ids and digests are right, and whose content is not."""
 
+import dataclasses
 import hashlib
 import json
 import struct
@@ -13,6 +14,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from support.small_models import make_codec
 
+from ohmq.bitstream.reader import read_ohm
+from ohmq.bitstream.writer import write_ohm
 from ohmq.codec import Codec
 from ohmq.errors import ModelFileError
 from ohmq.model_files.frozen_model import load_model
@@ -180,3 +183,17 @@ def test_graphs_in_each_others_place(onnx_folder: Path, tmp_path: Path) -> None:
     file = make_codec("static").compress(Image.new("L", (28, 28)))
     with pytest.raises(ModelFileError, match="graph 'synthesis'"):
         codec.decompress(file)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("model", ["static", "filters"])
+def test_weights_that_are_no_numbers(tmp_path: Path, model: str, value: float) -> None:
+    record, tensors = read_parts(GOLDEN / f"{model}.safetensors")
+    name = next(name for name in tensors if name.startswith("synthesis_transform.") and name.endswith("weight"))
+    tensors[name] = np.full_like(tensors[name], value)
+    codec = Codec(load_model(write_signed(tmp_path / "m", {**record, "format": 1}, tensors)))
+    image = Image.new("L" if codec.grey else "RGB", (28, 28))
+    data = make_codec(model).compress(image)
+    data = write_ohm(dataclasses.replace(read_ohm(data), model_id=codec.model_id))
+    with pytest.raises(ModelFileError, match="pixels that are no numbers"):
+        codec.decompress(data)
