@@ -10,11 +10,13 @@ findings in STATE/findings; the same command line goes on after an interruption,
 """
 
 import argparse
+import fcntl
 import json
 import multiprocessing
 import os
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -200,11 +202,10 @@ def work(connection: Connection, current: Any, seed: int, cases: range, skipped:
         cases: the cases.
         skipped: cases that are left out.
     """
-    import signal
-
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # the first process decides
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
         connection.send(folder)
@@ -309,6 +310,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             outcome = run_case(make_readers(Path(folder)), options.seed, options.case)
         print(f"case {outcome.case}, {outcome.reader}: {outcome.outcome}\n{outcome.report}")
         return 1 if outcome.report else 0
+    options.state.mkdir(parents=True, exist_ok=True)
+    lock = (options.state / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        parser.error(f"another process uses {options.state}; choose another --state")
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts background processes with SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
     state = State(options.state, options.seed)
     shown = time.monotonic()
 
