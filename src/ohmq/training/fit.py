@@ -19,6 +19,7 @@ from ohmq.datasets.photos import CropLoader, WholePhotos
 from ohmq.errors import ConfigError
 from ohmq.model_files.checkpoint import CHECKPOINT_FORMAT, read_checkpoint
 from ohmq.models import ModelConfig, PhotoConfig
+from ohmq.training.checkpoint_io import AtomicCheckpoints
 from ohmq.training.module import TrainingModule
 from ohmq.training.options import TrainOptions, recorded_options
 from ohmq.utils.provenance import command_line
@@ -202,6 +203,7 @@ def fit(
         enable_model_summary=False,
         use_distributed_sampler=False,
         gradient_clip_val=options.clip_norm or None,
+        plugins=[AtomicCheckpoints()],
     )
     if loader.batch_size % trainer.world_size:
         raise ConfigError(
