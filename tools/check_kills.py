@@ -79,7 +79,10 @@ def run(arguments: Sequence[str], log: Path, kill_after: float | None = None, ow
         time.sleep(0.002)
     seconds = time.monotonic() - start
     if not found:
-        os.killpg(pid, signal.SIGKILL)
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:  # forked a moment ago, and not a group yet
+            os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         if kill_after is None:
             raise Wrong(f"{' '.join(arguments)}: no end after {TIMEOUT_S} s")
