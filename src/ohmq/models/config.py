@@ -56,6 +56,10 @@ UNSTATED: dict[str, Any] = {
 
 MAX_FIELD = 2**16
 """Largest number in a configuration field: a model file must not make the reader allocate without limit."""
+MAX_GROUPS = 1024
+"""Largest number of groups: each has networks of its own."""
+MAX_BLOCKS = 64
+"""Largest number of residual blocks in a row."""
 MAX_TABLE_ENTRIES = 2**22
 """Largest number of symbols of all channels together."""
 
@@ -165,6 +169,8 @@ class ModelConfig:
         for name in ("context_group", "context_hidden", "context_features"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if len(self.group_sizes) > MAX_GROUPS:
+            raise ConfigError(f"{len(self.group_sizes)} groups of channels; there are at most {MAX_GROUPS}")
 
     def _check_types(self) -> None:
         """Check that each field has the type of its default, and that no number is beyond what a model can have."""
@@ -482,8 +488,8 @@ class PhotoConfig(ModelConfig):
     def _check_transforms(self) -> None:
         for name in ("analysis_blocks", "synthesis_blocks"):
             blocks = getattr(self, name)
-            if len(blocks) != 2 or min(blocks) < 0:
-                raise ConfigError(f"{name} is {list(blocks)}; it must be two numbers of blocks, at least 0")
+            if len(blocks) != 2 or min(blocks) < 0 or max(blocks) > MAX_BLOCKS:
+                raise ConfigError(f"{name} is {list(blocks)}; it must be two numbers of blocks, 0 to {MAX_BLOCKS}")
         if self.distilled_channels < 0:
             raise ConfigError(f"distilled_channels is {self.distilled_channels}; it must be at least 0")
         if self.distilled_channels and self.analysis_blocks[0]:

@@ -86,6 +86,23 @@ def test_a_small_file_cannot_ask_for_large_tables(tmp_path: Path, changes: dict[
         load_model(write_signed(tmp_path / "m", record, tensors))
 
 
+@pytest.mark.parametrize(
+    ("model", "changes", "message"),
+    [
+        ("context", {"channels_max": 65535, "num_symbols": 19, "context_group": 1}, "65535 groups of channels"),
+        ("photo", {"groups": [1] * 2000, "channels_max": 2000}, "2000 groups of channels"),
+        ("photo", {"synthesis_blocks": [65536, 1]}, "two numbers of blocks, 0 to 64"),
+    ],
+)
+def test_a_small_file_cannot_ask_for_many_networks(
+    tmp_path: Path, model: str, changes: dict[str, Any], message: str
+) -> None:
+    record, tensors = read_parts(GOLDEN / f"{model}.safetensors")
+    record["config"] |= changes
+    with pytest.raises(ModelFileError, match=message):
+        load_model(write_signed(tmp_path / "m", record, tensors))
+
+
 def test_no_prior_where_there_is_no_quantizer(tmp_path: Path) -> None:
     record, tensors = read_parts(GOLDEN / "static.safetensors")
     record["config"] |= {"quantizer": "none"}
