@@ -17,7 +17,7 @@ from ohmq.errors import BitstreamError
 try:
     import constriction
 except ModuleNotFoundError:  # There is no wheel for Linux on ARM: `select_kernels` chooses the compiled range coder.
-    constriction = None
+    constriction = None  # type: ignore[assignment]
 
 __all__ = [
     "DAMAGED",
