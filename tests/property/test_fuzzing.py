@@ -1,66 +1,73 @@
 """A short run of tools/fuzz.py, and a check that it finds errors."""
 
-import importlib.util
+import json
 import sys
 from pathlib import Path
+from random import Random
 from types import ModuleType
 
 import pytest
+from support.processes import run_python
 
 from ohmq.bitstream.reader import read_header, read_ohm
 from ohmq.codec import Codec
 from ohmq.errors import BitstreamError
 
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.fixture(scope="module")
 def fuzz() -> ModuleType:
     """Load the tool as a module."""
-    spec = importlib.util.spec_from_file_location("fuzz", Path(__file__).parents[2] / "tools" / "fuzz.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["fuzz"] = module
-    spec.loader.exec_module(module)
-    return module
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    sys.path.insert(0, str(ROOT / "tools"))
+    import fuzz
+
+    return fuzz
 
 
-def test_nothing_but_bitstream_errors(fuzz: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = fuzz.main(["--count", "800", "--seed", "20", "--keep", str(tmp_path / "found")])
-    output = capsys.readouterr().out
-    assert code == 0, output
-    assert not (tmp_path / "found").exists()
-    outcomes = {tuple(line.rsplit(maxsplit=1)[0].split(maxsplit=1)) for line in output.splitlines()[:-1]}
-    for operation in ("container", "truncate", "decode", "progressive"):
+@pytest.fixture(scope="module")
+def readers(fuzz: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    made: list[object] = fuzz.make_readers(tmp_path_factory.mktemp("fuzz"))
+    return made
+
+
+def test_only_the_errors_that_readers_document(fuzz: ModuleType, readers: list[object]) -> None:
+    outcomes = list(fuzz.run_cases(readers, 20, range(1500)))
+    assert [outcome.report for outcome in outcomes if outcome.report] == []
+    seen = {(outcome.reader, outcome.outcome) for outcome in outcomes}
+    for reader in ("container", "decode", "progressive"):
         for error in ("BitstreamError", "ChecksumError", "NotOhmFileError", "TruncatedFileError"):
-            assert (operation, error) in outcomes
-        assert (operation, "UnsupportedVersionError") in outcomes
-    assert ("decode", "ModelMismatchError") in outcomes
-    for good in (("container", "read"), ("info", "shown"), ("truncate", "cut"), ("decode", "decoded")):
-        assert good in outcomes  # damage under right checksums reaches the decoder
+            assert (reader, error) in seen
+    for good in ("container read", "info shown", "decode decoded", "extras with mask", "extras without mask"):
+        reader, outcome = good.split(" ", 1)
+        assert (reader, outcome) in seen  # damage under right checksums reaches what lies behind
+    for reader in ("model file", "ONNX folder"):
+        assert {(reader, "ModelFileError"), (reader, "decoded")} <= seen
+    assert {reader for reader, _ in seen} == {
+        *("container", "info", "decode", "allow truncated", "progressive", "extras", "image metadata", "model file"),
+        "ONNX folder",
+    }
 
 
-def test_the_same_seed_gives_the_same_files(fuzz: ModuleType) -> None:
-    files = [seed.data for seed in fuzz.seeds(shipped=False)]
-    first, second, other = (
-        [mutator.change(files[number % len(files)]) for number in range(300)]
-        for mutator in (fuzz.Mutator(files, 1), fuzz.Mutator(files, 1), fuzz.Mutator(files, 2))
-    )
-    assert first == second != other
-    assert sum(data not in files for data in first) > 250
+def test_a_case_is_made_from_the_seed_and_its_number(readers: list[object]) -> None:
+    for reader in readers:
+        first, again, other = (reader.make(Random(seed)) for seed in ("1:5", "1:5", "1:6"))  # type: ignore[attr-defined]
+        assert first == again != other
 
 
 def test_parts_fit_together(fuzz: ModuleType) -> None:
     """Files with recomputed checksums read, unless the damage itself is an error."""
-    files = [seed.data for seed in fuzz.seeds(shipped=False)]
-    basic = [data for data in files if fuzz.parse_fields(data)]
-    assert len(basic) >= 20
-    for data in basic:
-        assert fuzz.build_file(fuzz.parse_fields(data)) == data
+    from fuzzing import container
+
+    files = [seed.data for seed in container.seeds(shipped=False)]
+    mutator = container.Mutator(files)
+    for data in files:
+        assert container.build_file(container.parse_fields(data)) == data
         with pytest.raises(BitstreamError, match="shortest form"):
-            read_ohm(fuzz.build_file(fuzz.parse_fields(data), extra=1))
-    mutator = fuzz.Mutator(files, 5)
-    for data in basic:
-        changed = [mutator.payload_noise(data) for _ in range(5)]
+            read_ohm(container.build_file(container.parse_fields(data), extra=1))
+        changed = [mutator.payload_noise(Random(number), data) for number in range(5)]
         assert any(payloads(other) != payloads(data) for other in changed)
 
 
@@ -68,21 +75,39 @@ def payloads(data: bytes) -> list[bytes]:
     return [layer.payload for layer in read_ohm(data).layers]
 
 
-@pytest.mark.parametrize("error", [IndexError, ValueError])
+@pytest.mark.parametrize("error", [IndexError, ValueError, MemoryError])
 def test_it_finds_other_errors(
-    fuzz: ModuleType,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    error: type[Exception],
+    fuzz: ModuleType, readers: list[object], monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     def broken(*arguments: object, **named: object) -> None:
         raise error("broken")
 
     monkeypatch.setattr(Codec, "synthesise", broken)
-    assert fuzz.main(["--count", "40", "--seed", "1", "--keep", str(tmp_path)]) == 1
-    output = capsys.readouterr().out
-    assert f"WRONG: {error.__name__}" in output
-    kept = sorted(tmp_path.glob("seed1-*.ohm"))
-    assert kept
-    assert read_header(kept[0].read_bytes()).layers  # the file reached synthesis
+    found = [outcome for outcome in fuzz.run_cases(readers, 1, range(60)) if outcome.report]
+    assert found
+    assert {outcome.outcome for outcome in found} == {f"WRONG: {error.__name__}"}
+    ((_, data),) = next(outcome.files for outcome in found if outcome.reader == "decode").items()
+    assert read_header(data).layers  # the file reached synthesis
+
+
+def test_a_run_goes_on_where_it_stopped(fuzz: ModuleType, tmp_path: Path) -> None:
+    def run(count: int, state: str) -> dict[str, object]:
+        arguments = ["--count", str(count), "--seed", "3", "--state", str(tmp_path / state)]
+        run_python(
+            f"import sys; sys.path.insert(0, {str(ROOT / 'tools')!r}); import fuzz; sys.exit(fuzz.main({arguments}))"
+        )
+        values = json.loads((tmp_path / state / "state.json").read_text())
+        return {key: values[key] for key in ("done", "outcomes", "findings")}
+
+    assert run(40, "parts")["done"] == 40
+    assert run(100, "parts") == run(100, "whole")
+
+
+def test_a_case_that_ends_the_process_is_a_finding(fuzz: ModuleType, tmp_path: Path) -> None:
+    state = fuzz.State(tmp_path, 3)
+    fuzz._keep_crash(state, 7, -11)
+    again = fuzz.State(tmp_path, 3)
+    assert again.skipped == [7]
+    assert again.findings == [{"case": 7, "reader": "?", "outcome": "WRONG: ended the process (-11)"}]
+    with pytest.raises(SystemExit, match="of seed 3"):
+        fuzz.State(tmp_path, 4)

@@ -25,6 +25,7 @@ __all__ = [
     "IntegerContextPrior",
     "SymbolTables",
     "border_classes",
+    "check_exp2_table",
     "exp2_table",
     "exp2_weights",
     "integer_tensors",
@@ -95,6 +96,19 @@ def exp2_weights(logits: NDArray[np.int64], table: NDArray[np.int64]) -> NDArray
     """
     below = logits.max(-1, keepdims=True) - logits
     return table[below & ((1 << LOGIT_BITS) - 1)] >> np.minimum(below >> LOGIT_BITS, 62)
+
+
+def check_exp2_table(table: Array, num_symbols: int) -> None:
+    """Raise ValueError unless `exp2_weights` of a table of a model file make weights that frequencies can be made of.
+
+    Args:
+        table: of the model file.
+        num_symbols: S.
+    """
+    if table.shape != (1 << LOGIT_BITS,):
+        raise ValueError(f"exp2 has shape {table.shape}; expected {(1 << LOGIT_BITS,)}")
+    if table[0] < 1 or table.min() < 0 or int(table.max()) * num_symbols > 1 << 30:
+        raise ValueError("exp2 holds values out of range")
 
 
 class ChannelTables(NamedTuple):
@@ -194,7 +208,8 @@ class IntegerContextPrior:
             self.frequencies = frequencies
 
     def _prepare_context(self) -> None:
-        """Convert the tensors of a context prior, and check that all sums are exact."""
+        """Convert the tensors of a context prior, and check that they fit together and that all sums are exact."""
+        self._check_shapes()
         self.logits = self.tensors["logits"].astype(np.int64)
         self.features = self.tensors["features"].astype(np.float64)
         self.codewords = self.tensors["codewords"].astype(np.int64)
@@ -215,6 +230,23 @@ class IntegerContextPrior:
             if bound * float(np.abs(self.features).sum(-1).max()) >= 2**52:
                 raise ValueError(f"context network {group} could leave the range of exact integers")
             self.networks.append(layers)
+
+    def _check_shapes(self) -> None:
+        """Check the shapes of the tensors of a context prior."""
+        tensors, table = self.tensors, (self.num_channels, self.num_symbols)
+        features, latent = (tensors[name].shape[-1:] for name in ("features", "codewords"))
+        check_exp2_table(tensors["exp2"], self.num_symbols)
+        expected = {"features": (*table, *features), "codewords": (*table, *latent)}
+        for group, size in enumerate(self.group_sizes[1:], start=1):
+            inputs = 9 * latent[0]
+            for layer in range(3):
+                name = f"network.{group}.{layer}"
+                outputs = len(tensors[f"{name}.weight"]) if layer < 2 else size * features[0]
+                expected |= {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+                inputs = outputs
+        for name, shape in expected.items():
+            if tensors[name].shape != shape:
+                raise ValueError(f"{name} has shape {tensors[name].shape}; expected {shape}")
 
     def aligned(self, ends: Sequence[int]) -> bool:
         """Say whether layers with these ends keep together the channels that are coded together: here each is alone.

@@ -34,9 +34,14 @@ class Affine:
     Args:
         weight: 2^12 W, integers, (out, in).
         bias: 2^12 b, integers, (out,); None: zero.
+
+    Raises:
+        ValueError: other shapes.
     """
 
     def __init__(self, weight: Array, bias: Array | None = None) -> None:
+        if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
+            raise ValueError(f"an affine map of shape {weight.shape} and a bias of another")
         self._weight = weight.astype(np.int32)
         self._bias = np.zeros(len(weight), np.int32) if bias is None else bias.astype(np.int32)
         self._magnitude = np.abs(self._scaled(self._weight, np.float32))

@@ -8,15 +8,20 @@ come back unchanged; float32 holds all of them. `docs/file-format.md` describes 
 from collections.abc import Iterator
 from typing import Any
 
-import constriction
 import numpy as np
 from numpy.typing import NDArray
 
 from ohmq.entropy.tables import PRECISION_BITS
 from ohmq.errors import BitstreamError
 
+try:
+    import constriction
+except ModuleNotFoundError:  # There is no wheel for Linux on ARM: `select_kernels` chooses the compiled range coder.
+    constriction = None  # type: ignore[assignment]
+
 __all__ = [
     "DAMAGED",
+    "HAS_CONSTRICTION",
     "SymbolDecoder",
     "SymbolEncoder",
     "checked_index",
@@ -27,8 +32,10 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
-_Categorical = constriction.stream.model.Categorical
-_FAMILY = _Categorical(perfect=False, lazy=False)
+_Categorical: Any = constriction and constriction.stream.model.Categorical
+_FAMILY: Any = constriction and _Categorical(perfect=False, lazy=False)
+HAS_CONSTRICTION = constriction is not None
+"""Whether `SymbolEncoder` and `SymbolDecoder` can be used."""
 DAMAGED = "the entropy-coded payload is damaged: no encoder writes these bytes"
 _ROWS_BELOW = 16
 """Symbols of a table below which one call with a row for each symbol is faster than one call for each table."""

@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 
 from ohmq.entropy.context_prior import (
     CHUNK_ROWS,
-    LOGIT_BITS,
     WEIGHT_BITS,
     Array,
     CodingStep,
     SymbolTables,
+    check_exp2_table,
     exp2_weights,
     integer_tensors,
     neighbour_rows,
@@ -133,10 +133,11 @@ class IntegerTabulatedPrior:
         latent = self.tensors["directions"].shape[-1:]
         for name, expected in (
             ("features", (*shape, 2)), ("values", shape), ("own", (shape[0], 2, 4)), ("directions", (*shape[:1], *latent)),
-            ("project", (*shape[:1], *latent)), ("exp2", (1 << LOGIT_BITS,)),
+            ("project", (*shape[:1], *latent)),
         ):  # fmt: skip
             if self.tensors[name].shape != expected:
                 raise ValueError(f"{name} has shape {self.tensors[name].shape}; expected {expected}")
+        check_exp2_table(self.tensors["exp2"], self.num_symbols)
         if largest_alphabet > self.num_symbols:
             raise ValueError(f"an alphabet of {largest_alphabet} symbols, and tables of {self.num_symbols}")
 
@@ -196,12 +197,19 @@ class IntegerTabulatedPrior:
     def _prepare_networks(self) -> None:
         """Make the context network of each group but the first, and check that its sums are exact."""
         self.networks: list[ContextNetwork] = []
+        directions_shape = self.tensors["directions"].shape
         for group, (start, end) in enumerate(itertools.pairwise(np.cumsum(self.group_sizes).tolist()), start=1):
             live = self._order[: self.live[group]]
             names = [f"projection.{group}", *(f"network.{group}.{layer}" for layer in range(3))]
             weights, biases = ([self.tensors[f"{name}.{kind}"] for name in names] for kind in ("weight", "bias"))
+            if weights[0].shape[1:] != directions_shape[1:]:
+                raise ValueError(f"the projection of group {group} has shape {weights[0].shape}")
             weights[0] = weights[0][:, live]
             layers = [Affine(weight, bias) for weight, bias in zip(weights, biases, strict=True)]
+            shapes = [weight.shape for weight in weights]
+            inputs = (live.size, 9 * shapes[0][0], shapes[1][0], shapes[2][0])
+            if tuple(columns for _, columns in shapes) != inputs or shapes[3][0] != 2 * (end - start):
+                raise ValueError(f"the network of group {group} has layers of shapes {shapes}")
             own_projection = Affine(self.tensors["project"][start:end, live])
             largest = self._latent_bounds.max(initial=0)
             own_projection.bounds(largest + 1)

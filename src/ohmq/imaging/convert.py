@@ -329,10 +329,10 @@ def _to_srgb(image: Image.Image, data: bytes | None, notes: list[str]) -> Image.
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(data))
             name = ImageCms.getProfileDescription(source).strip()
-        except (OSError, ImageCms.PyCMSError):
+            fits = source.profile.xcolor_space.strip() == {"L": "GRAY"}.get(image.mode, image.mode)
+        except (OSError, UnicodeDecodeError, ImageCms.PyCMSError):
             notes.append("damaged colour profile ignored")
             return image
-        fits = source.profile.xcolor_space.strip() == {"L": "GRAY"}.get(image.mode, image.mode)
         if image.mode == "RGB" and fits and "srgb" in name.lower():
             return image
         if not fits:

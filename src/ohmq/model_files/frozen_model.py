@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
 from ohmq.entropy.context_prior import IntegerContextPrior
@@ -23,6 +22,7 @@ from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.errors import ConfigError, ModelFileError
 from ohmq.model_files.identity import bitstream_digest, content_id, transforms_digest
 from ohmq.model_files.integer_prior import integer_prior
+from ohmq.model_files.tensor_file import read_tensor_file
 from ohmq.models import CompressionModel, ModelConfig, build_model, config_from_dict
 from ohmq.postfilter.filters import PostFilter
 from ohmq.runtime.devices import coding_state
@@ -128,8 +128,11 @@ def _evaluation_model(name: str, config: ModelConfig, weights: Mapping[str, NDAr
     """Build the network with these weights, float32, in evaluation mode and without its prior."""
     # The meta device takes no memory, time or random numbers for weights that are replaced. Arithmetic there would
     # import torch's compiler, which takes longer than torch itself: modules compute their first weights in numpy.
-    with torch.device("meta"):
-        model = build_model(config)
+    try:
+        with torch.device("meta"):
+            model = build_model(config)
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+        raise ModelFileError(f"{name}: there is no {config.family} network of this configuration: {error}") from error
     state = {key: torch.from_numpy(np.array(value)) for key, value in weights.items()}
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items() if not key.startswith("prior.")}
     shapes = {key: tuple(value.shape) for key, value in state.items()}
@@ -297,18 +300,11 @@ def load_model(path: Path, name: str | None = None) -> FrozenModel:
     Raises:
         ModelFileError: missing, damaged, of a newer format, or not a model of this project.
     """
-    if not path.is_file():
-        raise ModelFileError(f"no model file {path}")
-    try:
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ModelFileError(f"{path} is not a safetensors file: {error}") from error
-    header = _read_header(path, metadata)
+    record, tensors = read_tensor_file(path, "ohmq")
+    header = _read_header(path, record)
     try:
         config = config_from_dict(header.config)
-    except (ConfigError, TypeError) as error:
+    except ConfigError as error:
         raise ModelFileError(f"{path}: {error}") from error
     frozen = assemble_model(name or path.name, config, tensors, header.provenance, header.model_id)
     _verify(path, header, frozen)
@@ -325,24 +321,30 @@ class _Header(NamedTuple):
     transforms_digest: bytes | None
 
 
-def _read_header(path: Path, metadata: Mapping[str, str]) -> _Header:
-    try:
-        header = json.loads(metadata["ohmq"])
-        version, model_id, config = header["format"], bytes.fromhex(header["model_id"]), header["config"]
-    except (KeyError, ValueError, TypeError) as error:
-        raise ModelFileError(f"{path} holds no ohmq header: it is not a model file of this project") from error
+def _read_header(path: Path, record: Mapping[str, Any]) -> _Header:
+    """Check the types of a record, and read its ids and digests."""
+    version, provenance = record["format"], record.get("provenance", {})
     if version not in (MODEL_FORMAT, SWAPPED_FORMAT):
         raise ModelFileError(f"{path} has model format {version}; this release reads 1 and 2: update ohmq")
-    provenance = header.get("provenance", {})
+    if not isinstance(provenance, dict):
+        raise ModelFileError(f"{path} is damaged: its provenance is no JSON object")
+    model_id = _hash_value(path, record, "model_id", 4)
     if version == MODEL_FORMAT:
-        return _Header(model_id, config, provenance, None, None)
+        return _Header(model_id, record["config"], provenance, None, None)
+    digests = [_hash_value(path, record, key, 32) for key in ("bitstream_sha256", "transforms_sha256")]
+    return _Header(model_id, record["config"], provenance, *digests)
+
+
+def _hash_value(path: Path, record: Mapping[str, Any], key: str, size: int) -> bytes:
+    """Return an id or digest of ``size`` bytes, which a record holds in hexadecimal digits."""
     try:
-        digests = [bytes.fromhex(header[key]) for key in ("bitstream_sha256", "transforms_sha256")]
+        value = bytes.fromhex(record[key])
     except (KeyError, ValueError, TypeError) as error:
-        raise ModelFileError(f"{path} is damaged: its header has no digest {error}") from error
-    if len(model_id) != 4:
-        raise ModelFileError(f"{path} is damaged: its id has {len(model_id)} bytes, not 4")
-    return _Header(model_id, config, provenance, *digests)
+        kind = "id" if key == "model_id" else "digest"
+        raise ModelFileError(f"{path} is damaged: its header has no {kind} in hexadecimal digits ({key})") from error
+    if len(value) != size:
+        raise ModelFileError(f"{path} is damaged: its {key} has {len(value)} bytes, not {size}")
+    return value
 
 
 def _verify(path: Path, header: _Header, frozen: FrozenModel) -> None:

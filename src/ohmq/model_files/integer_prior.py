@@ -28,6 +28,8 @@ def integer_prior(
     """
     if not tables:
         return None
+    if config.quantizer == "none":
+        raise ModelFileError(f"{name}: a model without a quantizer has no prior")
     try:
         make = _tabulated_prior if config.tabulated_prior else _context_prior
         prior = make(config, tables)

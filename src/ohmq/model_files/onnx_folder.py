@@ -6,20 +6,19 @@ Symbols are decoded by the same integers as everywhere; pixels may differ by 1 o
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from ohmq.entropy.context_prior import IntegerContextPrior
 from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.errors import ConfigError, ModelFileError
 from ohmq.model_files.identity import content_digest
 from ohmq.model_files.integer_prior import integer_prior
+from ohmq.model_files.tensor_file import read_tensor_file
 from ohmq.models.config import ModelConfig, config_from_dict
 from ohmq.postfilter.filters import PostFilter
 from ohmq.runtime.onnx_transforms import Array, OnnxTransforms
@@ -64,7 +63,10 @@ def load_onnx(folder: Path) -> OnnxModel:
     """
     path = folder / "model.safetensors"
     header, tensors = _read_tensors(folder, path)
-    graphs = {name: _read_graph(folder / f"{name}.onnx", header["sha256"].get(name)) for name in GRAPHS}
+    sums = header.get("sha256")
+    if not isinstance(sums, dict):
+        raise ModelFileError(f"{path} is damaged: its header has no checksums")
+    graphs = {name: _read_graph(folder / f"{name}.onnx", sums.get(name)) for name in GRAPHS}
     try:
         config = config_from_dict(header["config"])
         model_id, transforms_id = (bytes.fromhex(header.get(key, "")) for key in ("model_id", "transforms_id"))
@@ -73,7 +75,7 @@ def load_onnx(folder: Path) -> OnnxModel:
         raise ModelFileError(f"{path}: {error}") from error
     name = str(header.get("name", folder.name))
     prior = integer_prior(name, config, _below("prior", tensors))
-    recorded = header["sha256"].get("tensors")  # older releases wrote none
+    recorded = sums.get("tensors")  # older releases wrote none
     if recorded is not None and content_digest(config, tensors).hex() != recorded:
         raise ModelFileError(f"{path} is damaged: its configuration and tensors do not match their checksum")
     block = tensors.get("synthesis_transform.block", np.zeros(0, np.float32)).astype(np.float32)
@@ -90,6 +92,8 @@ def load_onnx(folder: Path) -> OnnxModel:
         )
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is not installed; it comes with: pip install 'ohmq[onnx]'") from error
+    except ModelFileError as error:
+        raise ModelFileError(f"{folder}: {error}") from error
     return OnnxModel(name, config, prior, model_id, transforms_id, transforms)
 
 
@@ -98,13 +102,10 @@ def _read_tensors(folder: Path, path: Path) -> tuple[dict[str, Any], dict[str, A
     if not path.is_file():
         raise ModelFileError(f"{folder} is no folder that ohmq export --onnx wrote: it has no model.safetensors")
     try:
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        header = json.loads(metadata["ohmq_onnx"])
-        version = header["format"]
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise ModelFileError(f"{path} was not written by ohmq export --onnx ({type(error).__name__})") from error
+        header, tensors = read_tensor_file(path, "ohmq_onnx")
+    except ModelFileError as error:
+        raise ModelFileError(f"{folder} was not written by ohmq export --onnx: {error}") from error
+    version = header["format"]
     if version != ONNX_FORMAT:
         old = isinstance(version, int) and version < ONNX_FORMAT
         hint = "export the model again" if old else "update ohmq"

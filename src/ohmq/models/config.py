@@ -54,6 +54,15 @@ UNSTATED: dict[str, Any] = {
 }
 """Values of photo configuration fields that a model file leaves out, because the first models had no such fields."""
 
+MAX_FIELD = 2**16
+"""Largest number in a configuration field: a model file must not make the reader allocate without limit."""
+MAX_GROUPS = 1024
+"""Largest number of groups: each has networks of its own."""
+MAX_BLOCKS = 64
+"""Largest number of residual blocks in a row."""
+MAX_TABLE_ENTRIES = 2**22
+"""Largest number of symbols of all channels together."""
+
 GEOMETRY_PROBES = ((1, 1), (100, 300))
 """Height and width, in pixels, of the images whose patches stand for a family's geometry in `bitstream_fields`."""
 
@@ -140,6 +149,7 @@ class ModelConfig:
     context_features: int = 7
 
     def __post_init__(self) -> None:
+        self._check_types()
         if self.quantizer not in ("ohm", "integer", "none"):
             raise ConfigError(f"quantizer is {self.quantizer!r}; choose 'ohm', 'integer' or 'none'")
         if self.prior not in ("static", "context"):
@@ -152,9 +162,31 @@ class ModelConfig:
             )
         if not 2 <= self.num_symbols <= 65536:
             raise ConfigError(f"num_symbols is {self.num_symbols}; it must lie in 2 to 65536")
+        if self.channels_max * self.num_symbols > MAX_TABLE_ENTRIES:
+            raise ConfigError(
+                f"{self.channels_max} channels of {self.num_symbols} symbols; all channels have at most {MAX_TABLE_ENTRIES}"
+            )
         for name in ("context_group", "context_hidden", "context_features"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if len(self.group_sizes) > MAX_GROUPS:
+            raise ConfigError(f"{len(self.group_sizes)} groups of channels; there are at most {MAX_GROUPS}")
+
+    def _check_types(self) -> None:
+        """Check that each field has the type of its default, and that no number is beyond what a model can have."""
+        for field in dataclasses.fields(self):
+            value, kind = getattr(self, field.name), type(field.default)
+            if kind is int and (isinstance(value, bool) or not isinstance(value, int) or abs(value) > MAX_FIELD):
+                raise ConfigError(f"{field.name} is {value!r}; it must be a whole number of at most {MAX_FIELD}")
+            if kind in (bool, str) and not isinstance(value, kind):
+                raise ConfigError(
+                    f"{field.name} is {value!r}; it must be {'a text' if kind is str else 'true or false'}"
+                )
+            if kind is tuple and not (
+                isinstance(value, list | tuple)
+                and all(isinstance(item, int) and abs(item) <= MAX_FIELD for item in value)
+            ):
+                raise ConfigError(f"{field.name} is {value!r}; it must be a list of whole numbers")
 
     @property
     def family(self) -> str:
@@ -335,6 +367,11 @@ class MnistConfig(ModelConfig):
     image_channels: ClassVar[int] = 1
     latent_channels: int = 32
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.latent_channels < 1:
+            raise ConfigError(f"latent_channels is {self.latent_channels}; it must be at least 1")
+
     def patch_shape(self, height: int, width: int) -> tuple[int, int]:
         """Return 28x28 pixels, for any image."""
         return 28, 28
@@ -451,8 +488,8 @@ class PhotoConfig(ModelConfig):
     def _check_transforms(self) -> None:
         for name in ("analysis_blocks", "synthesis_blocks"):
             blocks = getattr(self, name)
-            if len(blocks) != 2 or min(blocks) < 0:
-                raise ConfigError(f"{name} is {list(blocks)}; it must be two numbers of blocks, at least 0")
+            if len(blocks) != 2 or min(blocks) < 0 or max(blocks) > MAX_BLOCKS:
+                raise ConfigError(f"{name} is {list(blocks)}; it must be two numbers of blocks, 0 to {MAX_BLOCKS}")
         if self.distilled_channels < 0:
             raise ConfigError(f"distilled_channels is {self.distilled_channels}; it must be at least 0")
         if self.distilled_channels and self.analysis_blocks[0]:
@@ -508,6 +545,8 @@ def config_from_dict(values: Mapping[str, Any]) -> ModelConfig:
     """
     values = dict(values)
     family = values.pop("family", None)
+    if not isinstance(family, str):
+        raise ConfigError(f"the model family is {family!r}; it must be a name")
     if family not in FAMILIES:
         _load_installed_family(str(family))
     if family not in FAMILIES:

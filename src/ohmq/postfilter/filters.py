@@ -219,7 +219,12 @@ def filter_and_round(decoded: Array, channels: int, filters: PostFilter | None, 
 
     Returns:
         (T, image_channels, H, W), uint8.
+
+    Raises:
+        ModelFileError: pixels that are not finite: weights of the model are not, or are far too large.
     """
+    if not np.isfinite(decoded.sum()):
+        raise ModelFileError("the model decodes to pixels that are no numbers: its weights are damaged or diverged")
     if filters is not None:
         decoded = np.stack([filters.apply(image, channels, threads) for image in decoded])
     return np.asarray(decoded.round().clip(0, 255), np.uint8)

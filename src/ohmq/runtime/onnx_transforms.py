@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ohmq.errors import ConfigError
+from ohmq.errors import ConfigError, ModelFileError
 from ohmq.models.config import ModelConfig
 from ohmq.postfilter.filters import FilterKernel, PostFilter, filter_and_round
 
@@ -42,6 +42,9 @@ class OnnxTransforms:
         synthesis_halo: latent positions around a window that synthesis needs.
         block: filters of a photo model's block transform, (D, 3, 16, 16); of another model empty.
         filters: the post-filter; None: none.
+
+    Raises:
+        ModelFileError: tensors of the quantizer that do not fit the configuration.
     """
 
     def __init__(
@@ -58,6 +61,31 @@ class OnnxTransforms:
         self.config, self.quantizer, self.block, self.filters = config, quantizer, block, filters
         self.analysis_halo, self.synthesis_halo = analysis_halo, synthesis_halo
         self._sessions = sessions
+        self._check_quantizer()
+
+    def _check_quantizer(self) -> None:
+        config, tensors = self.config, self.quantizer
+        if config.quantizer != "ohm":
+            return
+        latent = tensors["output_bias"].shape if "output_bias" in tensors else ()
+        table = config.channels_max, config.num_symbols
+        if self._directional:
+            expected = {
+                "project": (table[0], *latent),
+                "directions": (table[0], *latent),
+                "centres": table,
+                "values": table,
+            }
+        else:
+            expected = {"weight": (*table, *latent), "codewords": (*table, *latent), "bias": table}
+        for name, shape in expected.items():
+            if (
+                len(latent) != 1
+                or name not in tensors
+                or tensors[name].shape != shape
+                or tensors[name].dtype.kind != "f"
+            ):
+                raise ModelFileError(f"the quantizer's tensor {name} is missing or does not fit the configuration")
 
     @staticmethod
     def open_sessions(graphs: dict[str, bytes]) -> dict[str, Any]:
@@ -65,13 +93,19 @@ class OnnxTransforms:
 
         Raises:
             ModuleNotFoundError: ONNX Runtime is not installed.
+            ModelFileError: a graph that it cannot run.
         """
         import onnxruntime
 
-        sessions = {
-            name: onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-            for name, graph in graphs.items()
-        }
+        sessions = {}
+        for name, graph in graphs.items():
+            try:
+                session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"], enable_fallback=0)
+                if len(session.get_inputs()) != 1 or len(session.get_outputs()) != 1:
+                    raise ValueError("more than one input or output")
+            except Exception as error:  # damaged graphs make ONNX Runtime raise errors of many classes
+                raise ModelFileError(f"ONNX Runtime cannot run the graph {name!r}: {error}") from error
+            sessions[name] = session
         _SESSIONS.update(sessions.values())
         return sessions
 
@@ -105,9 +139,22 @@ class OnnxTransforms:
         )
 
     def _run(self, name: str, values: Array) -> Array:
+        """Run a graph on values (1, channels, height, width); ModelFileError if it is not the graph that its name says."""
         session = self._sessions[name]
         inputs = {session.get_inputs()[0].name: np.ascontiguousarray(values, np.float32)}
-        output: Array = session.run(None, inputs)[0]
+        try:
+            output: Array = session.run(None, inputs)[0]
+        except Exception as error:  # graphs that do not fit make ONNX Runtime raise errors of many classes
+            raise ModelFileError(f"ONNX Runtime cannot run the graph {name!r}: {error}") from error
+        pixels, latent = (values, output) if name == "analysis" else (output, values)
+        if (
+            output.dtype != np.float32
+            or output.ndim != 4
+            or pixels.shape[:2] != (1, self.config.image_channels)
+            or self.config.patch_shape(*pixels.shape[2:]) != pixels.shape[2:]
+            or self.config.latent_shape(*pixels.shape[2:]) != latent.shape[2:]
+        ):
+            raise ModelFileError(f"the graph {name!r} gives {output.dtype} of shape {output.shape}; it is damaged")
         return output
 
     def symbols(self, patches: NDArray[np.uint8], /) -> NDArray[np.int64]:

@@ -20,6 +20,7 @@ from ohmq.errors import ConfigError
 from ohmq.model_files.checkpoint import CHECKPOINT_FORMAT, read_checkpoint
 from ohmq.models import ModelConfig, PhotoConfig
 from ohmq.runtime.devices import find_device
+from ohmq.training.checkpoint_io import AtomicCheckpoints
 from ohmq.training.module import TrainingModule
 from ohmq.training.options import TrainOptions, recorded_options
 from ohmq.utils.provenance import command_line
@@ -219,6 +220,7 @@ def fit(
         enable_model_summary=False,
         use_distributed_sampler=False,
         gradient_clip_val=options.clip_norm or None,
+        plugins=[AtomicCheckpoints()],
     )
     if loader.batch_size % trainer.world_size:
         raise ConfigError(

@@ -1,5 +1,6 @@
 """The choice of kernels, with and without numba."""
 
+import hashlib
 import os
 import pickle
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 from support.processes import run_python
 from support.small_models import make_codec, photo_picture
 
@@ -44,6 +46,20 @@ def test_a_prior_is_given_its_kernels(codec_name: str) -> None:
 def test_importing_compiles_nothing() -> None:
     script = "import sys, ohmq.entropy.kernels_numba, ohmq.postfilter.kernels_numba; print('numba' in sys.modules)"
     assert run_python(script) == "False"
+
+
+def test_without_constriction_the_compiled_kernels_code() -> None:
+    """There is no wheel of constriction for Linux on ARM."""
+    script = (
+        "import sys; sys.modules['constriction'] = None\n"
+        "import hashlib, ohmq; from PIL import Image\n"
+        "codec = ohmq.load('mnist-ohm', compiled=False)\n"
+        "data = codec.compress(Image.linear_gradient('L').resize((28, 28)))\n"
+        "print(codec.compiled, hashlib.sha256(data).hexdigest())"
+    )
+    image = Image.linear_gradient("L").resize((28, 28))
+    expected = hashlib.sha256(load("mnist-ohm", compiled=False).compress(image)).hexdigest()
+    assert run_python(script) == f"True {expected}"
 
 
 WITHOUT_NUMBA = """

@@ -131,6 +131,14 @@ def test_colour_profiles() -> None:
     assert "icc_profile" in image.info
     image.info["icc_profile"] = b"nonsense"
     assert prepare_image(image, grey=False).notes == ("damaged colour profile ignored",)
+
+
+def test_a_profile_whose_colour_space_is_no_text() -> None:
+    data = bytearray(srgb_profile("sRGB"))
+    data[16:20] = b"RGB\xa0"
+    image = photo()
+    image.info["icc_profile"] = bytes(data)
+    assert prepare_image(image, grey=False).notes == ("damaged colour profile ignored",)
     grey = Image.new("L", (2, 2), 7)
     grey.info["icc_profile"] = srgb_profile("sRGB")
     (note,) = prepare_image(grey, grey=True).notes
