@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -51,7 +52,7 @@ class _Results(Dataset[Any]):
 class ProcessMap(Generic[_In, _Out]):
     """Results of a function, in the order of its items, computed ahead in processes.
 
-    The processes start at the first iteration and stay until `close`. They ignore the signals that stop a run: the
+    The processes start at the first iteration and stay until `close`, or until the object is not used any more. They ignore the signals that stop a run: the
     process that owns them handles these, and they end with it.
 
     Args:
@@ -75,6 +76,8 @@ class ProcessMap(Generic[_In, _Out]):
                 persistent_workers=True,
                 generator=torch.Generator(),  # its own: the caller's random numbers stay as they are
             )
+        # The finalizer keeps the loader alive: torch cannot end its processes once it is garbage itself.
+        weakref.finalize(self, _end_processes, self._loader)
 
     def __iter__(self) -> Iterator[_Out]:
         """Iterate over the results."""
@@ -88,9 +91,13 @@ class ProcessMap(Generic[_In, _Out]):
 
     def close(self) -> None:
         """End the processes."""
-        if self._loader._iterator is not None:
-            self._loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
-            self._loader._iterator = None
+        _end_processes(self._loader)
+
+
+def _end_processes(loader: DataLoader[Any]) -> None:
+    if loader._iterator is not None:
+        loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
+        loader._iterator = None
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Functions computed in worker processes."""
 
+import gc
 import os
 import signal
 import time
@@ -19,6 +20,21 @@ def square(number: int) -> tuple[int, int]:
     return number * number, os.getpid()
 
 
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def assert_ended(processes: set[int]) -> None:
+    deadline = time.monotonic() + 10
+    while any(map(alive, processes)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(alive, processes))
+
+
 def test_results_come_in_order_from_several_processes_that_stay() -> None:
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
@@ -34,10 +50,7 @@ def test_results_come_in_order_from_several_processes_that_stay() -> None:
             os.kill(process, number)  # a scheduler signals all processes of a job: the owner alone acts on it
     assert [result for result, _ in mapped] == [25, 1, 16, 4]
     mapped.close()
-    deadline = time.monotonic() + 10
-    while any(os.path.exists(f"/proc/{process}/cmdline") for process in processes) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(os.path.exists(f"/proc/{process}/cmdline") for process in processes)
+    assert_ended(processes)
 
 
 def test_errors_of_the_function_and_deaths_of_processes_are_clear() -> None:
@@ -49,3 +62,12 @@ def test_errors_of_the_function_and_deaths_of_processes_are_clear() -> None:
     with pytest.raises(ConfigError, match=r"a process that reads images ended .*fewer --num-workers"):
         list(mapped)
     mapped.close()
+
+
+def test_processes_end_with_the_object_that_owns_them() -> None:
+    mapped = ProcessMap(square, [1, 2, 7], 2)
+    results = iter(mapped)
+    processes = {next(results)[1], next(results)[1]}
+    del mapped, results  # in the middle
+    gc.collect()
+    assert_ended(processes)
