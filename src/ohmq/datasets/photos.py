@@ -276,6 +276,7 @@ class CropReader:
             return np.ascontiguousarray(pixels[:, ::-1] if rng.random() < 0.5 else pixels)
         raise ConfigError(f"not one of {len(order)} photos can be read; the first is {self.files[0]}")
 
+
 class CropLoader:
     """Batches of random crops, one of each photo an epoch, mirrored half of the time.
 

@@ -4,9 +4,28 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ohmq.errors import ConfigError
+from ohmq.errors import ConfigError, OutputWriteError
 
-__all__ = ["resume_point"]
+__all__ = ["make_output_dir", "resume_point"]
+
+
+def make_output_dir(output_dir: Path) -> None:
+    """Make the folder of a run.
+
+    Args:
+        output_dir: the folder; it may exist.
+
+    Raises:
+        OutputWriteError: it is a file, or cannot be made or written.
+    """
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # such as a file of this name, or one on the way
+        raise OutputWriteError(
+            f"{output_dir}: no folder can be made there ({error.strerror}); choose another"
+        ) from error
+    if not os.access(output_dir, os.W_OK | os.X_OK):
+        raise OutputWriteError(f"{output_dir}: no permission to write into this folder; choose another")
 
 
 def resume_point(
@@ -27,6 +46,7 @@ def resume_point(
 
     Raises:
         ConfigError: output_dir holds a checkpoint, and neither the arguments nor the job id ask to resume from it.
+        OutputWriteError: the output folder cannot be made.
     """
     environment = os.environ if environment is None else environment
     job = environment.get("SLURM_JOB_ID", "")
@@ -35,7 +55,7 @@ def resume_point(
     last, job_file = output_dir / "last.ckpt", output_dir / "slurm_job_id"
     same_job = bool(job) and job_file.is_file() and job_file.read_text().strip() == job
     if job:
-        output_dir.mkdir(parents=True, exist_ok=True)
+        make_output_dir(output_dir)
         job_file.write_text(job + "\n")
     if ckpt is not None:
         return ckpt

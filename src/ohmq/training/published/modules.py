@@ -78,6 +78,7 @@ class CodecModule(TrainingModule):
         output = self.model(images, active)
         result = rate_distortion_loss(images, output.reconstruction, output.bits, lagrangian)
         values = {"train_loss": result.loss, "train_distortion": result.distortion, "train_rate_bpp": result.rate_bpp}
+        self.watch_loss(result.loss)
         self.log("loss", result.loss, prog_bar=True, logger=False)
         self.log_dict(values, on_step=True, sync_dist=True)  # the mean over all processes
         return result.loss
@@ -138,7 +139,7 @@ class WarmStartModule(TrainingModule):
         first = min(self.VECTOR_FREE_EPOCHS, self.options.warm_start_epochs - 1)
         if isinstance(bottleneck, VectorBottleneck) and not bottleneck.started and self.current_epoch >= first:
             torch.manual_seed(self.options.seed)
-            bottleneck.start(bottleneck.model.normalise(self.sample))
+            bottleneck.start(bottleneck.model.normalise(self.sample.to(self.device)))
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Compute the distortion (vector) or rate–distortion loss (scalar) of images in [0, 1]."""
@@ -152,6 +153,7 @@ class WarmStartModule(TrainingModule):
             output = self.bottleneck(images, active)
             result = rate_distortion_loss(images, output.reconstruction, output.bits, lagrangian)
             loss, distortion = result.loss, result.distortion
+        self.watch_loss(loss)
         self.log("loss", loss, prog_bar=True, logger=False)
         self.log_dict({"warm_loss": loss, "warm_distortion": distortion})
         return loss
@@ -161,5 +163,5 @@ class WarmStartModule(TrainingModule):
         torch.manual_seed(self.options.seed)
         model = self.bottleneck.model
         self.bottleneck.eval()
-        self.bottleneck.transfer(model.normalise(self.sample))
+        self.bottleneck.transfer(model.normalise(self.sample.to(self.device)))
         return model
