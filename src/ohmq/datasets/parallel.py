@@ -52,8 +52,8 @@ class _Results(Dataset[Any]):
 class ProcessMap(Generic[_In, _Out]):
     """Results of a function, in the order of its items, computed ahead in processes.
 
-    The processes start at the first iteration and stay until `close`, or until the object is not used any more. They ignore the signals that stop a run: the
-    process that owns them handles these, and they end with it.
+    The processes start at the first iteration and stay until `close`, or until the object is not used any more. They
+    ignore the signals that stop a run: the process that owns them handles these, and they end with it.
 
     Args:
         function: the function; it and its results can be pickled.

@@ -145,11 +145,7 @@ class StageProgress(Callback):
         if done and elapsed:
             rate = done / elapsed
             pace = f"{rate:.1f} steps/s" if rate >= 1 else f"{1 / rate:.1f} s/step"
-            left = duration((self._total_steps(trainer) - trainer.global_step) / rate)
-            if self.further_steps:  # of another kind, so that their time is a guess
-                rest = (self._total_steps(trainer) - trainer.global_step + self.further_steps) / rate
-                left = f"{left} left of this stage, about {duration(rest)}"
-            parts += [pace, f"{left} left"]
+            parts += [pace, self._time_left(trainer, rate, elapsed)]
         title = f"{self.name}: epoch {epoch}/{self.epochs}"
         if self.bar is None:
             print(", ".join([title, *parts]), file=sys.stderr, flush=True)
@@ -158,6 +154,16 @@ class StageProgress(Callback):
         self.bar.set_postfix_str(", ".join(parts), refresh=False)
         self.bar.n = trainer.global_step
         self.bar.refresh()
+
+    def _time_left(self, trainer: Trainer, rate: float, elapsed: float) -> str:
+        """Format the time left at a rate in steps a second, or at the end the time that the stage took."""
+        steps = self._total_steps(trainer) - trainer.global_step
+        if steps <= 0:
+            return f"took {duration(elapsed)}"
+        if self.further_steps:  # of another kind, so that their time is a guess
+            rest = (steps + self.further_steps) / rate
+            return f"{duration(steps / rate)} left of this stage, about {duration(rest)} of the run"
+        return f"{duration(steps / rate)} left"
 
     def _values(self, trainer: Trainer) -> Iterator[str]:
         """Format the losses that the module shows."""
