@@ -270,7 +270,7 @@ def _announce(trainer: Trainer, module: TrainingModule, stage: Stage, loader: Ar
 
 def _check_epochs_done(path: Path, stage: Stage) -> None:
     """Refuse a checkpoint with more epochs than the stage has."""
-    done = read_checkpoint(path)["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"]
+    done = read_checkpoint(path)["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     if done > stage.epochs:
         raise ConfigError(
             f"{path} has done {done} epochs of the stage {stage.name}, more than its {stage.epochs}: give as many epochs or "

@@ -152,8 +152,8 @@ def _check_ranges(options: TrainOptions) -> None:
             if value is not None and value < lowest:
                 raise ConfigError(f"{name} is {value}; it must be at least {lowest}")
     for name in ("learning_rate", "warm_start_learning_rate", "fraction_power"):
-        if not 0 < getattr(options, name) < math.inf:
-            raise ConfigError(f"{name} is {getattr(options, name)}; it must be a finite number greater than 0")
+        if not 0 < getattr(options, name) <= _LARGEST:
+            raise ConfigError(f"{name} is {getattr(options, name)}; it must be greater than 0 and at most {_LARGEST:g}")
     for name in ("weight_decay", "clip_norm"):
         if not 0 <= getattr(options, name) < math.inf:
             raise ConfigError(f"{name} is {getattr(options, name)}; it must be a finite number of at least 0")
@@ -163,6 +163,8 @@ def _check_ranges(options: TrainOptions) -> None:
         raise ConfigError(f"seed is {options.seed}; it must lie in 0 to 2**32 - 1")
 
 
+_LARGEST = 1e30
+"""Upper bound of rates: float32 holds their products in the optimizer."""
 _COUNTS = (
     "batch_size",
     "val_every",

@@ -101,16 +101,18 @@ def cluster_environment(options: TrainOptions) -> ClusterEnvironment | None:
         warnings.simplefilter("ignore")
         if not SLURMEnvironment.detect():
             return None
-    text = os.environ.get("SLURM_STEP_NUM_TASKS", "")
+    text = os.environ.get("SLURM_STEP_NUM_TASKS", "") if "SLURM_TASK_PID" in os.environ else ""  # srun sets both
     tasks, wanted = int(text) if text.isdigit() else 1, device_count(options) * options.num_nodes
     if tasks > 1 or options.num_nodes > 1:
         if tasks != wanted:
             raise ConfigError(
-                f"Slurm started {tasks} tasks (SLURM_STEP_NUM_TASKS), but {wanted} processes train together: start as "
+                f"srun started {tasks} tasks (SLURM_STEP_NUM_TASKS), but {wanted} processes train together: start as "
                 "many with srun -n, or give their number with --devices and --num-nodes"
             )
         return None
-    return LightningEnvironment()
+    environment = LightningEnvironment()
+    environment.set_global_rank(environment.local_rank())  # not SLURM_PROCID, which another program may have been given
+    return environment
 
 
 @contextlib.contextmanager

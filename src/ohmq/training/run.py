@@ -1,5 +1,6 @@
 """Training runs: from options to checkpoints, one runner for each family of models."""
 
+import contextlib
 import errno
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +11,7 @@ from lightning.pytorch import seed_everything
 from ohmq.errors import OutputWriteError
 from ohmq.training.options import TrainOptions
 from ohmq.training.photo.run import train_photo
-from ohmq.training.processes import device_count
+from ohmq.training.processes import cluster_environment, device_count
 from ohmq.training.progress import show_phases
 from ohmq.training.published.run import train_published
 from ohmq.training.resume import make_output_dir
@@ -52,7 +53,10 @@ def train(options: TrainOptions, *, resume: Path | None = None, start: Path | No
     # A sharp softmax produces many denormal numbers (below 1e-38), which slow multiplication down many times: count
     # them as zero. Threads that torch started before this line keep them.
     torch.set_flush_denormal(True)
-    device_count(options)  # refuse devices that are not there before the data are read
+    # Refuse devices and tasks that do not fit before the data are read.
+    device_count(options)
+    cluster_environment(options)
+    is_new = not options.output_dir.exists()
     make_output_dir(options.output_dir)
     runner = RUNNERS.get(options.model.family, train_published)
     try:
@@ -65,3 +69,7 @@ def train(options: TrainOptions, *, resume: Path | None = None, start: Path | No
             f"{error.filename or options.output_dir}: {error.strerror}; make room or choose another output folder, and go on "
             "from the last checkpoint"
         ) from error
+    finally:
+        if is_new:  # nothing is left of a run that did not begin
+            with contextlib.suppress(OSError):
+                options.output_dir.rmdir()
