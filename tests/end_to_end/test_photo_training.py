@@ -17,9 +17,10 @@ from ohmq.errors import ConfigError
 from ohmq.loading import load
 from ohmq.metrics import psnr_db
 from ohmq.models import PhotoConfig
+from ohmq.training import module
 from ohmq.training.options import TrainOptions, preset
-from ohmq.training.photo import module as photo
 from ohmq.training.photo.distill_analysis import DISTILLED_CHANNELS
+from ohmq.training.photo.module import PhotoModule
 from ohmq.training.run import train
 
 
@@ -133,8 +134,8 @@ def test_training_in_bfloat16_is_close_to_float32(photos: Path, tmp_path: Path) 
 def test_a_diverging_run_stops_and_resumes_with_a_smaller_learning_rate(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(photo, "WATCHED_STEPS", 4)  # an epoch has 3
-    monkeypatch.setattr(photo, "DIVERGED", 1.0)  # every mean that is not a new least
+    monkeypatch.setattr(module, "WATCHED_STEPS", 4)  # an epoch has 3
+    monkeypatch.setattr(PhotoModule, "DIVERGED", 1.0)  # every mean that is not a new least
     with pytest.raises(
         ConfigError, match=r"diverged at step \d+: the mean loss of 4 steps rose.*smaller learning rate"
     ):
