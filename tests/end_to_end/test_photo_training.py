@@ -2,8 +2,11 @@
 
 import csv
 import dataclasses
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +102,61 @@ def test_two_processes_have_the_same_loss_as_one(photos: Path, tmp_path: Path) -
         losses[name] += logged(tmp_path / name, "train_mse", "quick_analysis")
     assert len(losses["one"]) == 6
     assert losses["two"] == pytest.approx(losses["one"], rel=1e-4)
+
+
+def children(process: int) -> set[int]:
+    listed = Path(f"/proc/{process}/task/{process}/children")
+    return set(map(int, listed.read_text().split())) if listed.exists() else set()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_processes_that_read_photos_end_with_the_run(photos: Path, tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "ohmq", "train", "--data", str(photos), "-o", "run", "--cpu", "--num-workers", "2"]
+    command += [
+        "--epochs",
+        "500",
+        "--batch-size",
+        "2",
+        "--crop-size",
+        "64",
+        "--quick-epochs",
+        "0",
+        "--val-every",
+        "500",
+    ]
+    command += ["--channels-max", "40"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "run" / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = children(process.pid)
+    assert len(workers) == 2, (tmp_path / "log").read_text()
+    if number == signal.SIGKILL:
+        process.kill()
+    else:
+        os.killpg(process.pid, number)  # as a terminal and a scheduler do: all processes of the run
+    code = process.wait(100)
+    output = (tmp_path / "log").read_text()
+    assert code == (-number if number == signal.SIGKILL else 128 + number), output
+    assert "Traceback" not in output
+    if number != signal.SIGKILL:
+        assert f"{number.name}: checkpoint written" in output
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning warns about processes and folders
+def test_weights_do_not_depend_on_the_processes_that_read_photos(photos: Path, tmp_path: Path) -> None:
+    (photos / "openimages" / "validation" / "cut.png").write_bytes(
+        (photos / "openimages" / "validation" / "0.png").read_bytes()[:300]
+    )
+    alone = torch.load(train(small_run(photos, tmp_path / "alone", num_workers=0)), weights_only=False)
+    shared = torch.load(train(small_run(photos, tmp_path / "shared", num_workers=2)), weights_only=False)
+    assert all(torch.equal(value, shared["state_dict"][key]) for key, value in alone["state_dict"].items())
 
 
 def small_run(photos: Path, output: Path, **changes: object) -> TrainOptions:
