@@ -86,10 +86,11 @@ class PhotoSource:
         # Both splits come from one place: photos of another one are no held-out part of these.
         base = options.data_base_path or find_photos(None)
         self.options, self.num_workers = options, loader_processes(options)
-        train, held_out = photo_folder(base, "train"), photo_folder(base, "validation")
+        train = photo_folder(base, "train")
         # The photo family validates on whole photos, the published network on crops.
         smallest = BLOCK if isinstance(options.model, PhotoConfig) else options.crop_size
         self.files = photo_files(train, options.crop_size, num_workers=self.num_workers)[: options.num_train_samples]
+        held_out = photo_folder(base, "validation")
         self.held_out = photo_files(held_out, smallest, num_workers=self.num_workers)[: options.num_val_samples]
         self.count = len(self.files)
         logger.info(
