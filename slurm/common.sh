@@ -3,7 +3,8 @@
 # Under Slurm a job runs its command with srun; without Slurm by plain bash, where an array becomes a loop.
 #   OHMQ_DRY_RUN=1   print each command and run none
 #   OHMQ_PYTHON      the Python to use (default: .venv/bin/python of this repository if it is there, else python)
-#   OHMQ_DATA        where the data are: mnist/ (else downloaded), openimages/train, openimages/validation, kodak/
+#   OHMQ_DATA        where the data are (default: data): mnist/ (else downloaded), openimages/train, openimages/validation
+#                    (or photos/train, photos/validation), kodak/
 # Further arguments of a script are added to its command, where a later option wins.
 set -euo pipefail
 

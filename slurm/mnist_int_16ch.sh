@@ -1,5 +1,6 @@
 #!/bin/bash
-# Digits, integer rounding, 16 channels: the six published runs, two numbers of channels by three ranges of lambda.
+# Digits, integer rounding, 16 channels: the six published runs, two numbers of channels by three ranges of
+# lambda (-published: without the warm start that train.py has by default).
 #SBATCH --job-name=mnist-int-16ch
 #SBATCH --time=12:00:00
 #SBATCH --gres=gpu:1
@@ -20,6 +21,6 @@ for task in $(tasks 5); do
   name=mnist_int_c${channels_min[task]}-16_lambda${lambda_min[task]}-${lambda_max[task]}
   run "$ROOT/train.py" --mnist -batch_size 512 -n_epochs 1000 -learning_rate 1e-3 \
     -lambda_rd "${lambda_min[task]}" "${lambda_max[task]}" -encoder_channels 16 \
-    -bottleneck_channels "${channels_min[task]}" 16 -no_quant_symbols 256 -integer_quant -initialisation published \
+    -bottleneck_channels "${channels_min[task]}" 16 -no_quant_symbols 256 -integer_quant -published \
     --test_sets data/mnist_png/testing --description "$name" -log_interval 1000 "$@"
 done

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Digits without a quantizer: the published run.
+# Digits without a quantizer: the published run (-published: without the warm start that train.py has by default).
 #SBATCH --job-name=mnist-no-quant
 #SBATCH --time=12:00:00
 #SBATCH --gres=gpu:1
@@ -12,4 +12,5 @@
 source "${SLURM_SUBMIT_DIR:-$(cd "$(dirname "$0")/.." && pwd)}/slurm/common.sh"
 
 run "$ROOT/train.py" --mnist -batch_size 512 -n_epochs 1000 -learning_rate 1e-4 -lambda_rd 1 -encoder_channels 32 \
-  -bottleneck_channels 32 -no_quant --description mnist_no_quant -log_interval 1000 "$@"
+  -bottleneck_channels 32 -no_quant -published --test_sets data/mnist_png/testing \
+  --description mnist_no_quant -log_interval 1000 "$@"

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Digits, one-hot max, 16 channels: the six published runs, two numbers of channels by three ranges of lambda.
+# Digits, one-hot max, 16 channels: the six published runs, two numbers of channels by three ranges of
+# lambda (-published: without the warm start that train.py has by default).
 #SBATCH --job-name=mnist-ohm-16ch
 #SBATCH --time=12:00:00
 #SBATCH --gres=gpu:1
@@ -20,6 +21,6 @@ for task in $(tasks 5); do
   name=mnist_ohm_c${channels_min[task]}-16_lambda${lambda_min[task]}-${lambda_max[task]}
   run "$ROOT/train.py" --mnist -batch_size 512 -n_epochs 1000 -learning_rate 1e-3 \
     -lambda_rd "${lambda_min[task]}" "${lambda_max[task]}" -encoder_channels 4096 \
-    -bottleneck_channels "${channels_min[task]}" 16 -no_quant_symbols 256 -initialisation published \
+    -bottleneck_channels "${channels_min[task]}" 16 -no_quant_symbols 256 -published \
     --test_sets data/mnist_png/testing --description "$name" -log_interval 1000 "$@"
 done

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Photographs, published network, integer rounding, 0 to 480 channels: the published run.
+# Photographs, published network, integer rounding, 0 to 480 channels: the published run (-published: without the warm start that train.py has by default).
 #SBATCH --job-name=openimages-int-480ch
 #SBATCH --time=8-00:00:00
 #SBATCH --gres=gpu:1
@@ -12,5 +12,5 @@
 source "${SLURM_SUBMIT_DIR:-$(cd "$(dirname "$0")/.." && pwd)}/slurm/common.sh"
 
 run "$ROOT/train.py" -batch_size 32 -n_epochs 10 -learning_rate 1e-4 -lambda_rd 0.95 0.999 \
-  -encoder_channels 480 -bottleneck_channels 0 480 -no_quant_symbols 32 -integer_quant -initialisation published \
+  -encoder_channels 480 -bottleneck_channels 0 480 -no_quant_symbols 32 -integer_quant -published \
   --test_sets "${OHMQ_DATA:-data}/kodak" --description openimages_int_480ch "$@"

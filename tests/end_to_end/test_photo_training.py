@@ -2,8 +2,11 @@
 
 import csv
 import dataclasses
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +20,10 @@ from ohmq.errors import ConfigError
 from ohmq.loading import load
 from ohmq.metrics import psnr_db
 from ohmq.models import PhotoConfig
+from ohmq.training import module
 from ohmq.training.options import TrainOptions, preset
-from ohmq.training.photo import module as photo
 from ohmq.training.photo.distill_analysis import DISTILLED_CHANNELS
+from ohmq.training.photo.module import PhotoModule
 from ohmq.training.run import train
 
 
@@ -100,6 +104,61 @@ def test_two_processes_have_the_same_loss_as_one(photos: Path, tmp_path: Path) -
     assert losses["two"] == pytest.approx(losses["one"], rel=1e-4)
 
 
+def children(process: int) -> set[int]:
+    listed = Path(f"/proc/{process}/task/{process}/children")
+    return set(map(int, listed.read_text().split())) if listed.exists() else set()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_processes_that_read_photos_end_with_the_run(photos: Path, tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "ohmq", "train", "--data", str(photos), "-o", "run", "--cpu", "--num-workers", "2"]
+    command += [
+        "--epochs",
+        "500",
+        "--batch-size",
+        "2",
+        "--crop-size",
+        "64",
+        "--quick-epochs",
+        "0",
+        "--val-every",
+        "500",
+    ]
+    command += ["--channels-max", "40"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "run" / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = children(process.pid)
+    assert len(workers) == 2, (tmp_path / "log").read_text()
+    if number == signal.SIGKILL:
+        process.kill()
+    else:
+        os.killpg(process.pid, number)  # as a terminal and a scheduler do: all processes of the run
+    code = process.wait(100)
+    output = (tmp_path / "log").read_text()
+    assert code == (-number if number == signal.SIGKILL else 128 + number), output
+    assert "Traceback" not in output
+    if number != signal.SIGKILL:
+        assert f"{number.name}: checkpoint written" in output
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning warns about processes and folders
+def test_weights_do_not_depend_on_the_processes_that_read_photos(photos: Path, tmp_path: Path) -> None:
+    (photos / "openimages" / "validation" / "cut.png").write_bytes(
+        (photos / "openimages" / "validation" / "0.png").read_bytes()[:300]
+    )
+    alone = torch.load(train(small_run(photos, tmp_path / "alone", num_workers=0)), weights_only=False)
+    shared = torch.load(train(small_run(photos, tmp_path / "shared", num_workers=2)), weights_only=False)
+    assert all(torch.equal(value, shared["state_dict"][key]) for key, value in alone["state_dict"].items())
+
+
 def small_run(photos: Path, output: Path, **changes: object) -> TrainOptions:
     model = PhotoConfig(
         channels_max=40, latent_channels=24, wide=8, wider=12, context_hidden=8, context_projection=4,
@@ -133,8 +192,8 @@ def test_training_in_bfloat16_is_close_to_float32(photos: Path, tmp_path: Path) 
 def test_a_diverging_run_stops_and_resumes_with_a_smaller_learning_rate(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(photo, "WATCHED_STEPS", 4)  # an epoch has 3
-    monkeypatch.setattr(photo, "DIVERGED", 1.0)  # every mean that is not a new least
+    monkeypatch.setattr(module, "WATCHED_STEPS", 4)  # an epoch has 3
+    monkeypatch.setattr(PhotoModule, "DIVERGED", 1.0)  # every mean that is not a new least
     with pytest.raises(
         ConfigError, match=r"diverged at step \d+: the mean loss of 4 steps rose.*smaller learning rate"
     ):

@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.photo_folders import draw_photo, make_photo_folder
 
 from ohmq.cli.published_compress import build_parser as compress_parser
 from ohmq.cli.published_train import build_parser, options_from
+from ohmq.cli.test_sets import read_test_sets
 from ohmq.experiments.catalogue import experiment_names, find_experiments
+from ohmq.training.sources import PhotoSource
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(path.name for path in (ROOT / "slurm").glob("*.sh") if path.name != "common.sh")
@@ -31,8 +34,9 @@ def start(script: str, *arguments: str, code: int = 0, cwd: Path = ROOT, **envir
     return done.stdout + (done.stderr if code else "")
 
 
-def commands(script: str, *arguments: str, **environment: str) -> list[list[str]]:
-    return [shlex.split(line) for line in start(script, *arguments, OHMQ_DRY_RUN="1", **environment).splitlines()]
+def commands(script: str, *arguments: str, cwd: Path = ROOT, **environment: str) -> list[list[str]]:
+    lines = start(script, *arguments, cwd=cwd, OHMQ_DRY_RUN="1", **environment).splitlines()
+    return [shlex.split(line) for line in lines]
 
 
 def test_every_published_job_has_a_script() -> None:
@@ -72,15 +76,30 @@ def test_training_options_are_as_published(script: str, quantizer: str, channels
         assert (options.epochs, options.batch_size) == ((1000, 512) if digits else (10, 32))
         assert options.learning_rate == (1e-3 if digits and quantizer != "none" else 1e-4)
         assert (options.weight_decay, options.schedule, options.fraction_power) == (1e-5, "constant", 0.5)
-        assert not options.warm_starts
+        assert (options.initialisation, options.warm_starts) == ("published", False)
         if quantizer != "none":
             assert options.model.num_symbols == (256 if digits else 32)
-            assert options.test_sets
+        assert options.test_sets
         runs.append((options.lambdas, options.model.channels_min, str(options.output_dir)))
     wide = [((low, high), c) for low, high in ((0.95, 0.999), (0.9, 0.999), (0.85, 0.9)) for c in (0, 8)]
     expected = wide if channels == 16 else [((1.0, 1.0), 32)] if quantizer == "none" else [((0.95, 0.999), 0)]
     assert [run[:2] for run in runs] == expected
     assert len({run[2] for run in runs}) == len(runs)  # none writes into the folder of another
+
+
+@pytest.mark.parametrize("script", [name for name in SCRIPTS if name.startswith("openimages")])
+def test_photos_are_found_in_data_without_further_options(
+    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (make_photo_folder(tmp_path) / "openimages" / "validation").rename(tmp_path / "data" / "kodak")
+    draw_photo(tmp_path / "data" / "openimages" / "validation" / "0.png", 80, 64, 1)
+    (line,) = commands(script, "-crop_size", "32", cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OHMQ_DATA", raising=False)
+    options = options_from(build_parser().parse_args(line[2:]))
+    source = PhotoSource(options)
+    assert (source.count, len(source.held_out)) == (6, 1)
+    assert [len(images) for _, images in read_test_sets(options)] == [2]
 
 
 @pytest.mark.parametrize("script", sorted(ARRAYS))

@@ -1,6 +1,7 @@
 """Training of the published networks through both command lines."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from PIL import Image
 from ohmq.cli.published_train import build_parser, options_from
 from ohmq.errors import ConfigError
 from ohmq.loading import load
-from ohmq.models import OpenImagesConfig
+from ohmq.models import MnistConfig, OpenImagesConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,6 +60,12 @@ def test_the_published_command_line_trains_and_tests(mnist_folder: Path, tmp_pat
     more = ["--data_base_path", str(mnist_folder), "--output_dir", "out", "--warm_start_epochs", "2", "-cpu"]
     output = run([str(ROOT / "train.py"), *line.split(), *more], tmp_path)
     assert "data/mnist_png/testing does not exist" in output
+    assert output.count("using MNIST from") == 1
+    assert "2 epochs of a warm start (-initialisation scalar) come before the 2 of the published training" in output
+    for noise in ("litlogger", "Tip:", "weights_only", "pin_memory", "v_num", "TPU", "Warning", "\r"):
+        assert noise not in output
+    assert "stage train: 2 epochs of 1 steps" in output
+    assert re.search(r"^train: epoch 2/2, loss [\d.]+, val_loss [\d.]+, .*, took \d+ s$", output, re.M)
     for name in ("last.ckpt", "best.ckpt", "test_validation/rate_distortion.csv", "test_testing/rate_distortion.png"):
         assert (tmp_path / "out" / name).stat().st_size > 0
     log = (tmp_path / "out" / "logs_train" / "metrics.csv").read_text()
@@ -141,6 +148,25 @@ def test_one_dash_equals_two_and_one_value_equals_two_of_it() -> None:
     assert photos.model == OpenImagesConfig()
 
 
+def test_published_is_exactly_the_published_training() -> None:
+    base = "--mnist -batch_size 512 -n_epochs 1000 -learning_rate 1e-3 -lambda_rd 0.95 0.999 -bottleneck_channels 0 32"
+    options = options_from(build_parser().parse_args([*base.split(), "-published"]))
+    assert options == options_from(build_parser().parse_args([*base.split(), "-initialisation", "published"]))
+    short = options_from(build_parser().parse_args("-mnist -published -bottleneck_channels 0 32".split()))
+    assert short == options  # its settings are the defaults
+    assert (options.initialisation, options.warm_starts, options.schedule) == ("published", False, "constant")
+    assert (options.weight_decay, options.ema_decay, options.clip_norm, options.fraction_power) == (1e-5, 0, 0, 0.5)
+    assert isinstance(options.model, MnistConfig)
+    assert (options.model.prior, options.model.residual_quantization) == ("static", False)
+    photos = options_from(
+        build_parser().parse_args("-published -bottleneck_channels 0 480 -no_quant_symbols 32".split())
+    )
+    assert (photos.epochs, photos.batch_size, photos.learning_rate, photos.crop_size) == (10, 32, 1e-4, 256)
+    for conflict in ("-initialisation scalar", "-warm_start_epochs 5"):
+        with pytest.raises(ConfigError, match="-published .*leave"):
+            options_from(build_parser().parse_args(["-mnist", "-published", *conflict.split()]))
+
+
 @pytest.mark.parametrize("flags", ["--quantizer integer", "--quantizer none", "--initialisation published"])
 def test_other_quantizers_train(mnist_folder: Path, tmp_path: Path, flags: str) -> None:
     command = ["-m", "ohmq", "train", *flags.split(), "--channels-max", "4", "--num-symbols", "16", "--epochs", "1"]
@@ -161,3 +187,24 @@ def test_a_checkpoint_of_another_run_is_refused(mnist_folder: Path, tmp_path: Pa
     assert "seed was 0, now 5" in failed
     missing = run([*command, "--ckpt", "nothing.ckpt"], tmp_path, code=1)
     assert "no checkpoint nothing.ckpt" in missing
+
+
+@pytest.mark.parametrize("flags", ["", "--quantizer integer --learning-rate 1e20", "--learning-rate 1e20"])
+def test_a_run_that_diverges_fails_and_keeps_the_last_good_checkpoint(
+    mnist_folder: Path, tmp_path: Path, flags: str
+) -> None:
+    options = ["--warm-start-epochs", "1", "--epochs", "3", "--batch-size", "90", *flags.split()]
+    if not flags:
+        options += ["--ckpt", "ruined.ckpt"]
+    base = ["-m", "ohmq", "train", "--channels-max", "2", "--num-symbols", "4", "--cpu", "--data", str(mnist_folder)]
+    if not flags:  # weights that are not finite on the way, in the warm start
+        run([*base, "-o", "first", "--warm-start-epochs", "1", "--epochs", "3", "--batch-size", "90"], tmp_path)
+        contents = torch.load(tmp_path / "first" / "warm_start.ckpt", weights_only=False)
+        contents["state_dict"]["bottleneck.project.weight"].fill_(float("nan"))
+        for name in ("processed", "completed", "started", "ready"):
+            contents["loops"]["fit_loop"]["epoch_progress"]["current"][name] = 0
+        torch.save(contents, tmp_path / "ruined.ckpt")
+    output = run([*base, *options, "-o", "out"], tmp_path, code=1)
+    assert "ohmq: training diverged at step" in output and "Traceback" not in output
+    for path in (tmp_path / "out").glob("*.ckpt"):
+        assert all(value.isfinite().all() for value in weights(path).values())

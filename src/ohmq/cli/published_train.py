@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,21 @@ from ohmq.errors import ConfigError
 
 __all__ = ["build_parser", "options_from", "run"]
 
+log = logging.getLogger(__name__)
+
+_DEFAULTS = {"n_epochs": 1000, "batch_size": 512, "learning_rate": 1e-3, "weight_decay": 1e-5}
+"""Published settings of digits, the defaults of the command line."""
+_PUBLISHED_PHOTOS = {**_DEFAULTS, "n_epochs": 10, "batch_size": 32, "learning_rate": 1e-4}
+"""Published settings of photos."""
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser; every option can be spelled with one dash or two."""
     parser = argparse.ArgumentParser(
         prog="train.py",
-        description="Train a model with the published command line (ohmq train is the modern spelling).",
+        description="Train a model with the published command line (ohmq train is the modern spelling). Unlike the "
+        "published training, OHM models begin with 20 epochs of a warm start (-initialisation scalar), in addition to "
+        "-n_epochs; -published trains exactly as published.",
         epilog="Example: python train.py --mnist -batch_size 512 -n_epochs 1000 -learning_rate 1e-3 "
         "-lambda_rd 0.95 0.999 -encoder_channels 8192 -bottleneck_channels 0 32 -no_quant_symbols 256",
         allow_abbrev=False,
@@ -24,33 +32,59 @@ def build_parser() -> argparse.ArgumentParser:
     def add(name: str, **settings: Any) -> None:
         parser.add_argument(f"-{name}", f"--{name}", dest=name, **settings)
 
-    add("n_epochs", type=int, default=1000, help="passes over the training images")
-    add("batch_size", type=int, default=512)
-    add("learning_rate", type=float, default=1e-3)
-    add("weight_decay", type=float, default=1e-5)
+    add(
+        "published",
+        action="store_true",
+        help="exactly the published training: random start, static prior, no refinement, constant learning rate, no warm "
+        "start; on photos the defaults become 10 epochs, batches of 32 and a rate of 1e-4",
+    )
+    add("n_epochs", type=int, help="passes over the training images, after the warm start (default: 1000)")
+    add("batch_size", type=int, help="images of a step, over all devices (default: 512)")
+    add("learning_rate", type=float, help="Adam's learning rate (default: 1e-3)")
+    add("weight_decay", type=float, help="Adam's L2 penalty (default: 1e-5)")
     add("encoder_channels", type=int, help="C_max * S for OHM, C_max otherwise; checked")
-    add("bottleneck_channels", type=int, nargs="+", default=[0, 16], help="c_max, or c_min c_max")
-    add("no_quant_symbols", type=int, default=256, help="S, alphabet size")
-    add("lambda_rd", type=float, nargs="+", default=[0.95, 0.999], help="lambda, or lambda_min lambda_max")
+    add("bottleneck_channels", type=int, nargs="+", default=[0, 16], help="c_max, or c_min c_max (default: 0 16)")
+    add("no_quant_symbols", type=int, default=256, help="S, alphabet size (default: 256)")
+    add(
+        "lambda_rd",
+        type=float,
+        nargs="+",
+        default=[0.95, 0.999],
+        help="lambda, or lambda_min lambda_max (default: 0.95 0.999)",
+    )
     add("no_quant", action="store_true", help="no quantizer: distortion only")
     add("integer_quant", action="store_true", help="integer rounding instead of OHM")
-    add("mnist", action="store_true", help="train on MNIST; else on the photos below DATA_BASE_PATH/openimages")
-    add("data_base_path", type=Path, help="where the data are; else $OHMQ_DATA, ./data, or a download")
+    add(
+        "mnist",
+        action="store_true",
+        help="train on MNIST; else on the photos below DATA_BASE_PATH/openimages or photos",
+    )
+    add("data_base_path", type=Path, help="where the data are; else $OHMQ_DATA or ./data, for MNIST also a download")
     add("description", default="", help="free text, kept in the checkpoint; names the default output folder")
-    add("output_dir", type=Path, help="logs and checkpoints (default: runs/DESCRIPTION or runs/mnist)")
+    add("output_dir", type=Path, help="logs and checkpoints (default: runs/DESCRIPTION, runs/mnist or runs/openimages)")
     add("test_sets", nargs="*", default=[], help="image folders to evaluate after training")
-    add("crop_size", type=int, default=256, help="of photos; MNIST is not cropped")
-    add("num_train_samples", type=int)
-    add("num_val_samples", type=int)
-    add("num_workers", type=int, default=0, help="processes that load photos; MNIST stays in memory")
-    add("devices", default="auto", help="as Lightning takes it: a number, or auto")
-    add("num_nodes", type=int, default=1, help="machines that train together")
+    add("test_limit", type=int, help="evaluate on the first images of each test set only (default: all)")
+    add("crop_size", type=int, default=256, help="of photos, in pixels; MNIST is not cropped (default: 256)")
+    add("num_train_samples", type=int, help="training images to use (default: all)")
+    add("num_val_samples", type=int, help="validation images to use (default: all)")
+    add(
+        "num_workers",
+        type=int,
+        help="processes that read photos for each device, 0 for a thread; MNIST stays in memory (default: on GPUs up to 8 "
+        "each, else a thread)",
+    )
+    add("devices", default="auto", help="number of devices, a list of GPUs such as 0,1, or auto (default)")
+    add("num_nodes", type=int, default=1, help="machines that train together (default: 1)")
     add("cpu", action="store_true", help="never use an accelerator")
     add("ckpt", type=Path, help="resume from this checkpoint")
-    add("seed", type=int, default=0)
-    add("log_interval", type=int, default=50, help="steps between log rows")
-    add("initialisation", choices=["published", "scalar"], default="scalar", help="scalar: the warm start (default)")
-    add("warm_start_epochs", type=int, default=20, help="passes of the warm start")
+    add("seed", type=int, default=0, help="seed of all random numbers (default: 0)")
+    add("log_interval", type=int, default=50, help="steps between log rows (default: 50)")
+    add(
+        "initialisation",
+        choices=["published", "scalar"],
+        help="published: random weights; scalar: a warm start before -n_epochs (default; OHM only)",
+    )
+    add("warm_start_epochs", type=int, help="passes of the warm start, in addition to -n_epochs (default: 20)")
     return parser
 
 
@@ -73,6 +107,9 @@ def options_from(arguments: argparse.Namespace) -> Any:
         raise ConfigError(f"-bottleneck_channels takes one or two values, not {len(channels)}")
     if len(lambdas) not in (1, 2):
         raise ConfigError(f"-lambda_rd takes one or two values, not {len(lambdas)}")
+    _check_published(arguments)
+    settings = _PUBLISHED_PHOTOS if arguments.published and not arguments.mnist else _DEFAULTS
+    training = {name: _given(getattr(arguments, name), default) for name, default in settings.items()}
     quantizer = "none" if arguments.no_quant else "integer" if arguments.integer_quant else "ohm"
     config = (MnistConfig if arguments.mnist else OpenImagesConfig)(
         quantizer=quantizer,  # type: ignore[arg-type]
@@ -92,12 +129,12 @@ def options_from(arguments: argparse.Namespace) -> Any:
     return TrainOptions(
         model=config,
         lambdas=(lambdas[0], lambdas[-1]),
-        epochs=arguments.n_epochs,
-        batch_size=arguments.batch_size,
-        learning_rate=arguments.learning_rate,
-        weight_decay=arguments.weight_decay,
-        initialisation=arguments.initialisation,
-        warm_start_epochs=arguments.warm_start_epochs,
+        epochs=training["n_epochs"],
+        batch_size=training["batch_size"],
+        learning_rate=training["learning_rate"],
+        weight_decay=training["weight_decay"],
+        initialisation="published" if arguments.published else _given(arguments.initialisation, "scalar"),
+        warm_start_epochs=_given(arguments.warm_start_epochs, 20),
         data_base_path=arguments.data_base_path,
         crop_size=arguments.crop_size,
         num_train_samples=arguments.num_train_samples,
@@ -114,6 +151,49 @@ def options_from(arguments: argparse.Namespace) -> Any:
     )
 
 
+def _given(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _check_published(arguments: argparse.Namespace) -> None:
+    """Refuse options of a warm start beside -published."""
+    if not arguments.published:
+        return
+    if arguments.initialisation not in (None, "published"):
+        raise ConfigError(
+            f"-published starts from random weights, and -initialisation {arguments.initialisation} does not: leave one out"
+        )
+    if arguments.warm_start_epochs:
+        raise ConfigError("-published has no warm start: leave -warm_start_epochs out")
+
+
+def _tell_training(arguments: argparse.Namespace, options: Any) -> None:
+    """Log how the training differs from the published one."""
+    if options.warm_starts:
+        log.info(
+            "%d epochs of a warm start (-initialisation scalar) come before the %d of the published training; "
+            "-published leaves them out",
+            options.warm_start_epochs,
+            options.epochs,
+        )
+    elif options.initialisation != "published" and arguments.mnist:
+        log.info("weights start variance-preserving; -published starts from PyTorch's random weights")
+    if not arguments.published:
+        return
+    published = _DEFAULTS if arguments.mnist else _PUBLISHED_PHOTOS
+    if arguments.no_quant:
+        published = {**published, "learning_rate": 1e-4}
+    changed = [
+        f"-{name} {getattr(arguments, name)} (published: {value})"
+        for name, value in published.items()
+        if getattr(arguments, name) not in (None, value)
+    ]
+    log.info(
+        "published training: random start, static prior, constant rate%s",
+        f"; but {', '.join(changed)}" if changed else "",
+    )
+
+
 def run(argv: list[str] | None = None) -> int:
     """Train, then evaluate on the test sets.
 
@@ -127,37 +207,18 @@ def run(argv: list[str] | None = None) -> int:
         OhmqError: options, data or a checkpoint that cannot be used.
     """
     arguments = build_parser().parse_args(argv)
-    from ohmq.cli.output import echo_error, print_rate_points, progress_bar
-    from ohmq.datasets.mnist import resolve_test_set
-    from ohmq.evaluation.report import EvaluationOptions, evaluate_set, read_images, write_evaluation
-    from ohmq.model_files.resolve import resolve_model
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from ohmq.cli.test_sets import evaluate_test_sets, read_test_sets
     from ohmq.training.fit import is_first_process
     from ohmq.training.resume import resume_point
     from ohmq.training.run import train
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = options_from(arguments)
-    # Read first, so that test images that cannot be read fail before the training.
-    test_sets: list[tuple[str, Sequence[tuple[str, Any]]]] = []
-    for path in options.test_sets:
-        if arguments.mnist:
-            digits = resolve_test_set(path, options.data_base_path)
-            test_sets.append((digits.name, [(f"{number:05d}", image) for number, image in enumerate(digits.images)]))
-        else:
-            photos, _ = read_images([path], grey=False, report=echo_error)
-            test_sets.append((Path(path).resolve().name, photos))
-    checkpoint = train(options, resume=resume_point(options.output_dir, arguments.ckpt, False))
-    if not is_first_process():
-        return 0
-    print(f"last checkpoint: {checkpoint}")
-    if options.model.quantizer == "none":
-        return 0
-    frozen = resolve_model(checkpoint)
-    for number, (name, images) in enumerate(test_sets):
-        repeated = name in [earlier for earlier, _ in test_sets[:number]]
-        folder = options.output_dir / (f"test_{name}_{number}" if repeated else f"test_{name}")
-        with progress_bar(len(images), "evaluate") as update:
-            evaluation = evaluate_set(frozen, images, EvaluationOptions(), data=name, progress=update)
-        write_evaluation(evaluation, folder)
-        print_rate_points(evaluation.result.points, evaluation.result.data)
+    resume = resume_point(options.output_dir, arguments.ckpt, False)
+    test_sets = read_test_sets(options, arguments.test_limit)
+    _tell_training(arguments, options)
+    checkpoint = train(options, resume=resume)
+    if is_first_process():
+        print(f"last checkpoint: {checkpoint}")
+        evaluate_test_sets(options, checkpoint, test_sets)
     return 0

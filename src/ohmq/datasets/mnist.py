@@ -1,8 +1,8 @@
 """MNIST: its IDX files, found in the usual folders or downloaded with hashes; and folders of digits as image files."""
 
+import functools
 import gzip
 import logging
-import os
 import zlib
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -11,14 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohmq.bitstream.format import DEFAULT_MAX_PIXELS
+from ohmq.datasets.folders import DATA_HINT, data_folders, find_data
 from ohmq.errors import ConfigError, UnsupportedImageError
 from ohmq.imaging.listing import list_images
 
 __all__ = [
+    "MNIST_FOLDERS",
     "MNIST_MIRRORS",
     "DigitSet",
     "Split",
     "find_mnist",
+    "holds_mnist",
     "load_mnist",
     "load_mnist_images",
     "load_png_folder",
@@ -36,6 +39,7 @@ MNIST_MIRRORS = (
 )
 MNIST_MD5 = {TRAIN_FILE: "f68b3c2dcbeaaa9fbdd348bbdeb94873", TEST_FILE: "9fb629c4189551a2d022fa330f9573f3"}
 MNIST_FOLDERS = ("", "mnist", "MNIST", "MNIST/raw", "mnist/MNIST/raw", "raw")
+"""Folders below that of the data that are searched for MNIST."""
 IDX_MAGIC = 0x00000803  # unsigned bytes, three dimensions
 SIDE = 28
 """Width and height of a digit, in pixels."""
@@ -71,17 +75,14 @@ def find_mnist(data_base_path: Path | str | None = None, *, download: bool = Tru
 
     References: LeCun, Bottou, Bengio, Haffner, Gradient-based learning applied to document recognition, 1998.
     """
-    bases = [str(base) for base in (data_base_path, os.environ.get("OHMQ_DATA"), "data") if base]
-    for number, base in enumerate(bases):
-        for below in MNIST_FOLDERS:
-            folder = Path(base) / below
-            if _idx_file(folder, TRAIN_FILE) and _idx_file(folder, TEST_FILE):
-                if data_base_path and number:
-                    log.warning("no MNIST below %s; using MNIST from %s", data_base_path, folder)
-                else:
-                    log.info("using MNIST from %s", folder)
-                return folder
-    failure = "downloading was not allowed"
+    bases = data_folders(data_base_path)
+    if (found := find_data(bases, MNIST_FOLDERS, holds_mnist)) is not None:
+        if data_base_path and find_data(bases[:1], MNIST_FOLDERS, holds_mnist) is None:
+            _log_once(logging.WARNING, f"no MNIST below {data_base_path}; using MNIST from {found}")
+        else:
+            _log_once(logging.INFO, f"using MNIST from {found}")
+        return found
+    failure, searched = "downloading was not allowed", ", ".join(map(str, bases))
     if download:
         try:
             folder = _download_mnist()
@@ -89,13 +90,28 @@ def find_mnist(data_base_path: Path | str | None = None, *, download: bool = Tru
             failure = str(error)
         else:
             level = logging.WARNING if data_base_path else logging.INFO
-            log.log(level, "no MNIST below %s; using the downloaded copy in %s", ", ".join(bases), folder)
+            _log_once(level, f"no MNIST below {searched}; using the downloaded copy in {folder}")
             return folder
     raise ConfigError(
-        f"MNIST not found below {', '.join(bases)} (there in any of: ., {', '.join(MNIST_FOLDERS[1:])}), "
+        f"MNIST not found below {searched} (there in any of: ., {', '.join(MNIST_FOLDERS[1:])}), "
         f"and {failure}. Put {TRAIN_FILE}[.gz] and {TEST_FILE}[.gz] into one folder and name it with "
-        "--data_base_path or the environment variable OHMQ_DATA"
+        f"{DATA_HINT}"
     )
+
+
+def holds_mnist(folder: Path) -> bool:
+    """Tell whether a folder has both files of MNIST's images.
+
+    Args:
+        folder: the folder itself; see `MNIST_FOLDERS` for those below another that are searched.
+    """
+    return bool(_idx_file(folder, TRAIN_FILE) and _idx_file(folder, TEST_FILE))
+
+
+@functools.cache
+def _log_once(level: int, message: str) -> None:
+    """Log a message that several parts of a run would repeat."""
+    log.log(level, message)
 
 
 def _download_mnist() -> Path:

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -160,7 +159,7 @@ def _export(checkpoint: Path, model_path: Path, options: "TrainOptions", show_pr
 
     frozen = resolve_model(checkpoint)
     if isinstance(frozen.config, PhotoConfig):
-        photos = filter_photos(options.data_base_path or Path(os.environ["OHMQ_DATA"]))
+        photos = filter_photos(options.data_base_path)
         with show_progress(len(photos), "fitting filters") as progress:
             frozen = fit_filters(frozen, photos, progress)
     save_model(frozen, model_path, force=True)
@@ -245,7 +244,7 @@ def image_sets(
     """Build a reader of the test sets that experiments name; each is read once.
 
     Args:
-        data_base_path: folder of MNIST and of ``kodak``; None: ``$OHMQ_DATA``, or the usual places of MNIST.
+        data_base_path: folder of MNIST and of ``kodak``; None: the usual places.
         folder: images of the test set "photos"; None: the folder ``kodak`` below data_base_path.
         report: called with a line of text for each image that is skipped or loses something when it is read.
 
@@ -256,16 +255,17 @@ def image_sets(
 
     @cache
     def read(name: str) -> NamedImages:
+        from ohmq.datasets.folders import data_folders, find_data
         from ohmq.datasets.mnist import load_mnist
         from ohmq.evaluation.report import read_images
 
         if name == "mnist":
             digits = load_mnist(data_base_path, "test")
             return NamedImages("MNIST test", [(f"{number:05d}", image) for number, image in enumerate(digits)])
-        base = data_base_path or (Path(os.environ["OHMQ_DATA"]) if "OHMQ_DATA" in os.environ else None)
-        photos = folder or (base and base / "kodak")
-        if photos is None or not photos.exists():
-            raise ConfigError(f"no images to test on{f' in {photos}' if photos else ''}: name them with --images")
+        folders = [data_base_path] if data_base_path else data_folders()
+        photos = folder or find_data(folders, ["kodak"], Path.is_dir) or folders[0] / "kodak"
+        if not photos.exists():
+            raise ConfigError(f"no images to test on in {photos}: name them with --images")
         return NamedImages(photos.name, read_images([str(photos)], grey=False, report=report)[0])
 
     return read

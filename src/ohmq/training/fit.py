@@ -1,20 +1,21 @@
 """Lightning's Trainer as this project sets it up: checkpoints, logs, signals and several processes."""
 
 import dataclasses
+import logging
 import signal
 import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from ohmq._version import __version__
 from ohmq.datasets.arrays import ArrayLoader
+from ohmq.datasets.parallel import worker_errors
 from ohmq.datasets.photos import CropLoader, WholePhotos
 from ohmq.errors import ConfigError
 from ohmq.model_files.checkpoint import CHECKPOINT_FORMAT, read_checkpoint
@@ -23,9 +24,13 @@ from ohmq.runtime.devices import find_device
 from ohmq.training.checkpoint_io import AtomicCheckpoints
 from ohmq.training.module import TrainingModule
 from ohmq.training.options import TrainOptions, recorded_options
+from ohmq.training.processes import cluster_environment, device_count, quiet_lightning
+from ohmq.training.progress import StageProgress
 from ohmq.utils.provenance import command_line
 
 __all__ = ["DISTILL_STAGE", "ResumeState", "Stage", "fit", "is_first_process"]
+
+logger = logging.getLogger(__name__)
 
 DISTILL_STAGE = "quick_analysis"
 """Name of the stage that trains the distilled analysis transform, as checkpoints and log folders have it."""
@@ -129,10 +134,12 @@ class _Stop(Callback):
         path: the checkpoint to write.
         record: provenance, kept in every checkpoint under "ohmq".
         started_at: start of the run, on the clock of `time.monotonic`.
+        progress: display of the stage, which the message goes through.
     """
 
-    def __init__(self, path: Path, record: dict[str, Any], started_at: float) -> None:
+    def __init__(self, path: Path, record: dict[str, Any], started_at: float, progress: StageProgress) -> None:
         self.path, self.record, self.started_at, self.signal = path, record, started_at, 0
+        self.progress = progress
         self.handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -165,7 +172,7 @@ class _Stop(Callback):
         if not number:
             return
         trainer.save_checkpoint(self.path)
-        trainer.print(f"\n{signal.Signals(number).name}: checkpoint written to {self.path}")
+        self.progress.write(trainer, f"{signal.Signals(number).name}: checkpoint written to {self.path}")
         if number != signal.SIGUSR1:
             raise SystemExit(128 + number)
 
@@ -179,6 +186,7 @@ def fit(
     validation: ArrayLoader | CropLoader | WholePhotos,
     checkpoint: Path | None,
     started_at: float,
+    further_steps: int = 0,
 ) -> None:
     """Train one stage: ``last.ckpt`` is written each epoch, ``best.ckpt`` where ``val_loss`` is lowest.
 
@@ -190,46 +198,102 @@ def fit(
         validation: validation batches; every process validates on all of them.
         checkpoint: checkpoint of this stage to resume from; None: start at its beginning.
         started_at: start of the run on the clock of `time.monotonic`, less the seconds it took before it was resumed.
+        further_steps: steps of the stages that follow, for the time that is left.
 
     Raises:
-        ConfigError: a batch that cannot be shared among the processes, or an accelerator that is not here.
+        ConfigError: a batch that cannot be shared among the processes, devices that are not there, a checkpoint of more
+            epochs than the stage has, training that diverged, or a process that reads photos and ended.
         SystemExit: stopped by SIGTERM or SIGINT; a checkpoint is written.
     """
     if not options.cpu:
         find_device(options.accelerator)
-    folder = options.output_dir
-    validates = stage.name != "warm_start"
-    stop = _Stop(folder / "last.ckpt", _checkpoint_record(stage, options), started_at)
-    logs = _new_log_folder(folder, stage)
-    trainer = Trainer(
+    if checkpoint is not None:
+        _check_epochs_done(checkpoint, stage)
+    try:
+        with quiet_lightning(), worker_errors():
+            trainer = _build_trainer(stage, options, started_at, further_steps)
+            loader.step = lambda: module.global_step
+            _share_batches(trainer, loader)
+            if trainer.is_global_zero:
+                _announce(trainer, module, stage, loader)
+            held_out = validation if _validates(stage) else None
+            trainer.fit(module, loader, held_out, ckpt_path=checkpoint, weights_only=True)
+    finally:
+        for images in (loader, validation):
+            if isinstance(images, CropLoader):
+                images.close()
+
+
+def _validates(stage: Stage) -> bool:
+    return stage.name != "warm_start"
+
+
+def _build_trainer(stage: Stage, options: TrainOptions, started_at: float, further_steps: int) -> Trainer:
+    """Build the trainer of a stage."""
+    folder, logs = options.output_dir, _new_log_folder(options.output_dir, stage)
+    progress = StageProgress(stage.name, stage.epochs, further_steps)
+    stop = _Stop(folder / "last.ckpt", _checkpoint_record(stage, options), started_at, progress)
+    processes = device_count(options)
+    environment = cluster_environment(options)
+    return Trainer(
         max_epochs=stage.epochs,
         accelerator="cpu" if options.cpu else options.accelerator,
-        devices=options.devices,
+        devices=1 if processes == 1 and str(options.devices) == "-1" else options.devices,
         num_nodes=options.num_nodes,
+        plugins=[AtomicCheckpoints(), *([environment] if environment else [])],
         # Stages leave parameters unused: the running mean, and OHM while it warms up.
-        strategy="ddp_find_unused_parameters_true" if _uses_many_processes(options) else "auto",
+        strategy="ddp_find_unused_parameters_true" if processes * options.num_nodes > 1 else "auto",
         logger=[
             CSVLogger(folder, name="", version=logs, flush_logs_every_n_steps=options.log_interval),
             TensorBoardLogger(folder, name="", version=logs),
         ],
-        callbacks=[stop, TQDMProgressBar(refresh_rate=10), *_checkpoint_callbacks(folder, validates)],
+        callbacks=[stop, progress, *_checkpoint_callbacks(folder, _validates(stage))],
         log_every_n_steps=options.log_interval,
         check_val_every_n_epoch=options.val_every,
-        limit_val_batches=None if validates else 0,
+        limit_val_batches=None if _validates(stage) else 0,
         num_sanity_val_steps=0,
         enable_model_summary=False,
+        enable_progress_bar=False,  # `StageProgress` knows the whole run
         use_distributed_sampler=False,
         gradient_clip_val=options.clip_norm or None,
-        plugins=[AtomicCheckpoints()],
     )
+
+
+def _share_batches(trainer: Trainer, loader: ArrayLoader | CropLoader) -> None:
+    """Give each process its share of a batch."""
     if loader.batch_size % trainer.world_size:
         raise ConfigError(
             f"a batch of {loader.batch_size} images over {trainer.world_size} processes; choose a --batch-size (and "
             "a warm-start batch) that is a multiple of them"
         )
-    loader.step = lambda: module.global_step
     loader.rank, loader.world_size = trainer.global_rank, trainer.world_size
-    trainer.fit(module, loader, validation if validates else None, ckpt_path=checkpoint, weights_only=True)
+
+
+def _announce(trainer: Trainer, module: TrainingModule, stage: Stage, loader: ArrayLoader | CropLoader) -> None:
+    """Log one line that says what the stage does."""
+    device = trainer.strategy.root_device.type
+    where = f"{trainer.world_size} processes on {device}" if trainer.world_size > 1 else device
+    logger.info(
+        "stage %s: %d epochs of %d steps, %d images a step, learning rate %g, %s, %d channels, on %s",
+        stage.name,
+        stage.epochs,
+        len(loader),
+        loader.batch_size,
+        module.learning_rate,
+        module.schedule,
+        stage.model.channels_max,
+        where,
+    )
+
+
+def _check_epochs_done(path: Path, stage: Stage) -> None:
+    """Refuse a checkpoint with more epochs than the stage has."""
+    done = read_checkpoint(path)["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    if done > stage.epochs:
+        raise ConfigError(
+            f"{path} has done {done} epochs of the stage {stage.name}, more than its {stage.epochs}: give as many epochs or "
+            "more to go on"
+        )
 
 
 def _checkpoint_record(stage: Stage, options: TrainOptions) -> dict[str, Any]:
@@ -264,9 +328,3 @@ def _checkpoint_callbacks(folder: Path, validates: bool) -> list[Callback]:
             ModelCheckpoint(folder, filename="best", monitor="val_loss", mode="min", enable_version_counter=False)
         )
     return callbacks
-
-
-def _uses_many_processes(options: TrainOptions) -> bool:
-    if options.devices == "auto":
-        return options.num_nodes > 1 or (not options.cpu and torch.cuda.device_count() > 1)
-    return options.num_nodes > 1 or options.devices not in (1, "1")

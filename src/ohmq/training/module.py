@@ -1,13 +1,15 @@
 """Lightning modules around the plain models."""
 
 import math
-from typing import Any
+from collections import deque
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ohmq.errors import ConfigError
 from ohmq.models import CompressionModel
 from ohmq.training.options import TrainOptions
 
@@ -18,9 +20,16 @@ WARM_UP_STEPS = 100
 LEAST_RATE_FACTOR = 0.003
 """Lower bound of the cosine schedule, relative to the full learning rate."""
 
+WATCHED_STEPS = 40
+"""Steps whose mean loss is watched for divergence; a resumed run starts to watch anew."""
+
 
 class TrainingModule(LightningModule):
-    """Base of all stages' modules: schedule, seeds of each step, weight averaging, active channels of a batch.
+    """Base of all stages' modules: schedule, seeds of each step, weight averaging, active channels, divergence.
+
+    Training stops with a `ConfigError` when it diverges: when a loss is not finite and would ruin the weights, when the
+    mean loss of `WATCHED_STEPS` steps is `DIVERGED` times its least, or when weights or ``val_loss`` are not finite at
+    the end of an epoch, before a checkpoint is written.
 
     Args:
         options: the run; its model is that of the stage.
@@ -29,11 +38,18 @@ class TrainingModule(LightningModule):
         schedule: "constant" or "cosine", see `TrainOptions`.
     """
 
+    DIVERGED: ClassVar[float] = 10.0
+    """Training stops when the watched mean loss exceeds its least value by this factor."""
+    ADVICE: ClassVar[str] = "start again with a smaller --learning-rate or with --clip-norm 1"
+    """Way out of a run that diverged."""
+
     def __init__(self, options: TrainOptions, total_steps: int, learning_rate: float, schedule: str) -> None:
         super().__init__()
         self.options, self.total_steps = options, total_steps
         self.learning_rate, self.schedule = learning_rate, schedule
         self.averaged: AveragedModel | None = None  # on the instance: a class attribute would hide the module
+        self.recent_losses: deque[float] = deque(maxlen=WATCHED_STEPS)
+        self.least_loss = math.inf
 
     def keep_average(self, model: CompressionModel) -> None:
         """Keep a running mean of the weights, if the options ask for it.
@@ -49,6 +65,41 @@ class TrainingModule(LightningModule):
         super().optimizer_step(*args, **kwargs)
         if self.averaged is not None:
             self.averaged.update_parameters(self.model)  # type: ignore[arg-type]
+
+    def watch_loss(self, loss: Tensor) -> None:
+        """Stop a run that diverges; every training step calls it.
+
+        Args:
+            loss: of this process's images, scalar.
+
+        Raises:
+            ConfigError: training diverged.
+        """
+        value = float(loss.detach())
+        if not math.isfinite(value) and self.options.clip_norm == 0:  # else the step is left out
+            raise ConfigError(f"training diverged at step {self.global_step}: the loss is {value}; {self.ADVICE}")
+        self.recent_losses.append(value)
+        if len(self.recent_losses) < WATCHED_STEPS:
+            return
+        mean = sum(self.recent_losses) / WATCHED_STEPS
+        self.least_loss = min(self.least_loss, mean)
+        if not mean < self.DIVERGED * self.least_loss:
+            raise ConfigError(
+                f"training diverged at step {self.global_step}: the mean loss of {WATCHED_STEPS} steps rose from "
+                f"{self.least_loss:.3g} to {mean:.3g}; {self.ADVICE}"
+            )
+
+    def on_validation_epoch_end(self) -> None:
+        """Stop a run whose ``val_loss`` is not finite, before the checkpoint is written."""
+        value = float(self.trainer.callback_metrics.get("val_loss", 0.0))
+        if not math.isfinite(value):
+            raise ConfigError(f"training diverged at step {self.global_step}: val_loss is {value}; {self.ADVICE}")
+
+    def on_train_epoch_end(self) -> None:
+        """Stop a run whose weights are not finite, before the checkpoint is written."""
+        for name, parameter in self.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise ConfigError(f"training diverged at step {self.global_step}: {name} is not finite; {self.ADVICE}")
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # Random numbers depend on the step alone, so that a resumed run equals an uninterrupted one.

@@ -1,13 +1,14 @@
 """Options of a training run, their validation, and presets."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from ohmq.errors import ConfigError
-from ohmq.models import MnistConfig, ModelConfig, PhotoConfig
+from ohmq.models import MnistConfig, ModelConfig, OpenImagesConfig, PhotoConfig
 
 __all__ = ["PRESETS", "TrainOptions", "preset", "recorded_options"]
 
@@ -42,7 +43,8 @@ class TrainOptions:
         num_val_samples: number of validation images to use; None: all.
         val_every: epochs between validations.
         log_interval: steps between log rows.
-        num_workers: processes that load images (folders of photos; MNIST stays in memory).
+        num_workers: processes that read photos, for each device; 0: a thread; None: chosen by the machine, see
+            `ohmq.training.processes.loader_processes`. MNIST stays in memory.
         devices: devices as Lightning's Trainer takes them.
         num_nodes: machines that train together, as Lightning's Trainer takes them.
         accelerator: kind of device to train on: "auto", "cuda" or "mps"; auto: the one that is there, else the CPU.
@@ -86,7 +88,7 @@ class TrainOptions:
     num_val_samples: int | None = None
     val_every: int = 1
     log_interval: int = 50
-    num_workers: int = 0
+    num_workers: int | None = None
     devices: int | str = "auto"
     num_nodes: int = 1
     accelerator: str = "auto"
@@ -132,7 +134,7 @@ def _check_lambdas(options: TrainOptions) -> None:
     lambdas = options.lambdas
     if len(lambdas) != 2:
         raise ConfigError(f"lambdas {lambdas}: needs two values, lambda_min and lambda_max")
-    if not all(0 <= value <= 1 for value in lambdas) or lambdas[0] > lambdas[1]:
+    if not 0 <= lambdas[0] <= lambdas[1] <= 1:
         raise ConfigError(f"lambda_rd {lambdas}: needs 0 <= lambda_min <= lambda_max <= 1")
 
 
@@ -148,14 +150,38 @@ def _check_epochs(options: TrainOptions) -> None:
 
 
 def _check_ranges(options: TrainOptions) -> None:
-    for name in ("batch_size", "val_every", "log_interval", "num_nodes", "warm_start_batch_size"):
-        if getattr(options, name) < 1:
-            raise ConfigError(f"{name} is {getattr(options, name)}; it must be at least 1")
+    for names, lowest in ((_COUNTS, 1), (_COUNTS_FROM_ZERO, 0)):
+        for name in names:
+            value = getattr(options, name)
+            if value is not None and value < lowest:
+                raise ConfigError(f"{name} is {value}; it must be at least {lowest}")
     for name in ("learning_rate", "warm_start_learning_rate", "fraction_power"):
-        if not getattr(options, name) > 0:
-            raise ConfigError(f"{name} is {getattr(options, name)}; it must be greater than 0")
+        if not 0 < getattr(options, name) <= _LARGEST:
+            raise ConfigError(f"{name} is {getattr(options, name)}; it must be greater than 0 and at most {_LARGEST:g}")
+    for name in ("weight_decay", "clip_norm"):
+        if not 0 <= getattr(options, name) < math.inf:
+            raise ConfigError(f"{name} is {getattr(options, name)}; it must be a finite number of at least 0")
     if not 0 <= options.ema_decay < 1:
         raise ConfigError(f"ema_decay is {options.ema_decay}; it must lie in [0, 1)")
+    if not 0 <= options.seed < 2**32:
+        raise ConfigError(f"seed is {options.seed}; it must lie in 0 to 2**32 - 1")
+
+
+_LARGEST = 1e30
+"""Upper bound of rates: float32 holds their products in the optimizer."""
+_COUNTS = (
+    "batch_size",
+    "val_every",
+    "log_interval",
+    "num_nodes",
+    "warm_start_batch_size",
+    "crop_size",
+    "num_train_samples",
+    "num_val_samples",
+)
+"""Options of at least 1."""
+_COUNTS_FROM_ZERO = ("warm_start_epochs", "grow_epochs", "num_workers")
+"""Options of at least 0."""
 
 
 def _check_choices(options: TrainOptions) -> None:
@@ -287,6 +313,16 @@ PRESETS: dict[str, dict[str, Any]] = {
         "val_every": 5,
     },
 }
+PRESETS["mnist-published"] = {"model": MnistConfig(), "initialisation": "published"}
+_OPENIMAGES: dict[str, Any] = {
+    "initialisation": "published",
+    "epochs": 10,
+    "batch_size": 32,
+    "crop_size": 256,
+    "learning_rate": 1e-4,
+}
+PRESETS["openimages-ohm"] = {**_OPENIMAGES, "model": OpenImagesConfig()}
+PRESETS["openimages-int"] = {**_OPENIMAGES, "model": OpenImagesConfig(quantizer="integer")}
 PRESETS["photo-int"] = {
     **PRESETS["photo"],
     "quick_epochs": 0,
@@ -299,7 +335,7 @@ PRESETS["photo-int"] = {
         num_symbols=256,
     ),
 }
-"""Settings of the shipped models, by name; missing settings have their defaults."""
+"""Settings of the shipped models and of the published training, by name; missing settings have their defaults."""
 
 
 def preset(name: str) -> dict[str, Any]:

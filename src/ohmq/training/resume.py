@@ -1,12 +1,36 @@
 """The checkpoint that a run resumes from."""
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ohmq.errors import ConfigError
+from ohmq.errors import ConfigError, OutputWriteError
+from ohmq.utils.atomic_write import new_folder
 
-__all__ = ["resume_point"]
+__all__ = ["output_folder", "resume_point"]
+
+
+@contextlib.contextmanager
+def output_folder(output_dir: Path) -> Iterator[None]:
+    """Make the folder of a run for the work inside; if that fails, remove it again, unless something was put there.
+
+    Args:
+        output_dir: the folder; it may exist, and then it stays.
+
+    Raises:
+        OutputWriteError: it is a file, or cannot be made or written.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(new_folder(output_dir))
+        except OSError as error:  # such as a file of this name, or one on the way
+            raise OutputWriteError(
+                f"{output_dir}: no folder can be made there ({error.strerror}); choose another"
+            ) from error
+        if not os.access(output_dir, os.W_OK | os.X_OK):
+            raise OutputWriteError(f"{output_dir}: no permission to write into this folder; choose another")
+        yield
 
 
 def resume_point(
@@ -27,6 +51,7 @@ def resume_point(
 
     Raises:
         ConfigError: output_dir holds a checkpoint, and neither the arguments nor the job id ask to resume from it.
+        OutputWriteError: the output folder cannot be made.
     """
     environment = os.environ if environment is None else environment
     job = environment.get("SLURM_JOB_ID", "")
@@ -35,8 +60,8 @@ def resume_point(
     last, job_file = output_dir / "last.ckpt", output_dir / "slurm_job_id"
     same_job = bool(job) and job_file.is_file() and job_file.read_text().strip() == job
     if job:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        job_file.write_text(job + "\n")
+        with output_folder(output_dir):
+            job_file.write_text(job + "\n")
     if ckpt is not None:
         return ckpt
     if not last.exists():

@@ -1,19 +1,17 @@
 """Training and validation images of a run: loaders, and a sample for warm starts."""
 
 import logging
-import os
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ohmq.datasets.arrays import ArrayLoader
 from ohmq.datasets.mnist import Split, load_mnist
-from ohmq.datasets.photos import CropLoader, photo_files, photo_folder
-from ohmq.errors import ConfigError
+from ohmq.datasets.photos import CropLoader, find_photos, photo_files, photo_folder
 from ohmq.models import PhotoConfig
 from ohmq.models.photo import BLOCK
 from ohmq.training.options import TrainOptions
+from ohmq.training.processes import loader_processes
 
 __all__ = ["DigitSource", "PhotoSource"]
 
@@ -73,9 +71,10 @@ class PhotoSource:
         files: training photos.
         held_out: validation photos.
         count: number of training photos.
+        num_workers: processes that read photos.
 
     Raises:
-        ConfigError: no folder named, or no usable photo in it.
+        ConfigError: no photos found, or no usable one among them.
     """
 
     SCALE = (0.75, 0.95)
@@ -84,25 +83,40 @@ class PhotoSource:
     """Crops of a sample."""
 
     def __init__(self, options: TrainOptions) -> None:
-        if options.data_base_path is None and "OHMQ_DATA" not in os.environ:
-            raise ConfigError("photos to train on: name their folder with --data (or $OHMQ_DATA)")
-        base = options.data_base_path or Path(os.environ["OHMQ_DATA"])
-        self.options = options
-        self.files = photo_files(photo_folder(base, "train"), options.crop_size)[: options.num_train_samples]
+        # Both splits come from one place: photos of another one are no held-out part of these.
+        base = options.data_base_path or find_photos(None)
+        self.options, self.num_workers = options, loader_processes(options)
+        train = photo_folder(base, "train")
         # The photo family validates on whole photos, the published network on crops.
         smallest = BLOCK if isinstance(options.model, PhotoConfig) else options.crop_size
-        self.held_out = photo_files(photo_folder(base, "validation"), smallest)[: options.num_val_samples]
+        self.files = photo_files(train, options.crop_size, num_workers=self.num_workers)[: options.num_train_samples]
+        held_out = photo_folder(base, "validation")
+        self.held_out = photo_files(held_out, smallest, num_workers=self.num_workers)[: options.num_val_samples]
         self.count = len(self.files)
-        logger.info("%d training photos, %d validation photos", len(self.files), len(self.held_out))
+        logger.info(
+            "%d photos from %s, %d from %s, read by %s",
+            len(self.files),
+            train,
+            len(self.held_out),
+            held_out,
+            f"{self.num_workers} processes" if self.num_workers else "a thread (--num-workers for processes)",
+        )
 
     def loader(self, batch_size: int) -> CropLoader:
         """Random crops of scaled training photos, (batch_size, 3, crop, crop), float32 in [0, 1]."""
-        return CropLoader(self.files, batch_size, self.options.crop_size, seed=self.options.seed, scale=self.SCALE)
+        return self._loader(batch_size, self.num_workers)
+
+    def _loader(self, batch_size: int, num_workers: int) -> CropLoader:
+        options = self.options
+        return CropLoader(
+            self.files, batch_size, options.crop_size, seed=options.seed, scale=self.SCALE, num_workers=num_workers
+        )
 
     def validation(self) -> CropLoader:
         """Crops of the validation photos."""
-        return CropLoader(self.held_out, self.options.batch_size, self.options.crop_size)
+        options = self.options
+        return CropLoader(self.held_out, options.batch_size, options.crop_size, num_workers=self.num_workers)
 
     def sample(self) -> Tensor:
         """Crops of the first training batch, (<= 64, 3, crop, crop), float32 in [0, 1]."""
-        return next(iter(self.loader(self.SAMPLES)))
+        return next(iter(self._loader(self.SAMPLES, num_workers=0)))

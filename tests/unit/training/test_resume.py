@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ohmq.errors import ConfigError
-from ohmq.training.resume import resume_point
+from ohmq.errors import ConfigError, OutputWriteError
+from ohmq.training.resume import output_folder, resume_point
 
 
 def test_resume_point(tmp_path: Path) -> None:
@@ -23,3 +23,18 @@ def test_resume_point(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         resume_point(tmp_path, None, False, array)
     assert resume_point(tmp_path, None, False, {**array, "SLURM_JOB_ID": "81"}) == last
+
+
+def test_an_output_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    for _ in range(2):
+        with output_folder(tmp_path / "new" / "run"):
+            assert (tmp_path / "new" / "run").is_dir()
+    with pytest.raises(ValueError, match="failed"), output_folder(tmp_path / "other" / "run"):
+        raise ValueError("the run failed before it wrote anything")
+    assert not (tmp_path / "other").exists()
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OutputWriteError, match="no folder can be made there"), output_folder(path):
+            pass
+        with pytest.raises(OutputWriteError):
+            resume_point(path, None, False, {"SLURM_JOB_ID": "77"})

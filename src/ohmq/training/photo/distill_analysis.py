@@ -1,6 +1,7 @@
 """Distillation of the photo family's analysis transform: a small one learns the latents of the full one."""
 
 import dataclasses
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -57,6 +58,8 @@ class DistilledAnalysisModule(PhotoModule):
         full_analysis: the analysis transform to learn from.
     """
 
+    DIVERGED: ClassVar[float] = 10.0
+
     def __init__(
         self,
         options: TrainOptions,
@@ -79,6 +82,7 @@ class DistilledAnalysisModule(PhotoModule):
         images = self.model.normalise(batch).contiguous(memory_format=torch.channels_last)
         squares = (self.model.analysis_transform(images) - self.deep(images)).square()
         loss = squares.mean()
+        self.watch_loss(loss)
         self.log("loss", loss, prog_bar=True, logger=False)
         self.log("train_mse", squares.sum() / images.numel() * GREY_LEVELS**2, on_step=True, sync_dist=True)
         return loss

@@ -46,11 +46,11 @@ def fitted_at(cut_points: Sequence[int]) -> list[int]:
     return sorted({min(cut_points, key=lambda point: abs(point / largest - share)) for share in SHARES})
 
 
-def filter_photos(data_base_path: Path, count: int = PHOTOS) -> list[Path]:
+def filter_photos(data_base_path: Path | None, count: int = PHOTOS) -> list[Path]:
     """List photos to fit filters to, evenly spread over the training photos.
 
     Args:
-        data_base_path: folder in which `ohmq.datasets.photos.photo_folder` looks for them.
+        data_base_path: folder in which `ohmq.datasets.photos.photo_folder` looks for them; None: the usual places.
         count: number of photos; fewer if the folder has fewer.
 
     Raises:

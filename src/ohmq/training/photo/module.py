@@ -2,8 +2,7 @@
 
 import dataclasses
 import math
-from collections import deque
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -43,10 +42,6 @@ TYPICAL_GROWTH = 4.6
 """Ratio of m to the square root of lambda, below that."""
 LEAST_DISTORTION = 0.01
 """Epsilon of the loss, in bits per pixel."""
-WATCHED_STEPS = 40
-"""Steps whose mean loss is watched for divergence; a resumed run starts to watch anew."""
-DIVERGED = 3.0
-"""Training stops when the watched mean loss exceeds its least value by this factor."""
 VALIDATION_CUTS = 6
 """Cut points that are validated."""
 ALL_CHANNELS_EVERY = 4
@@ -116,6 +111,9 @@ class PhotoModule(TrainingModule):
         ConfigError: ``options.only`` leaves no parameter to train.
     """
 
+    DIVERGED: ClassVar[float] = 3.0
+    ADVICE: ClassVar[str] = "resume from the last checkpoint with a smaller learning rate"
+
     def __init__(
         self,
         options: TrainOptions,
@@ -129,8 +127,6 @@ class PhotoModule(TrainingModule):
         self.register_buffer("lambdas", targets.lambdas)
         self.rates_bpp: Tensor
         self.lambdas: Tensor
-        self.recent_losses: deque[float] = deque(maxlen=WATCHED_STEPS)
-        self.least_loss = math.inf
         self._choose_parameters()
         self.keep_average(model)
         if options.precision == "bfloat16" or (options.precision == "auto" and has_bfloat16(options.cpu)):
@@ -191,22 +187,10 @@ class PhotoModule(TrainingModule):
         """Compute the loss of crops (batch, 3, H, W) in [0, 1]."""
         images = self.model.normalise(batch).contiguous(memory_format=torch.channels_last)
         loss, rate, error = self._loss(self.model, images, self.draw_channels(len(images)))
-        self._stop_if_diverged(float(loss.detach()))
+        self.watch_loss(loss)
         self.log("loss", loss, prog_bar=True, logger=False)
         self.log_dict({"train_loss": loss, "train_mse": error, "train_rate_bpp": rate}, on_step=True, sync_dist=True)
         return loss
-
-    def _stop_if_diverged(self, loss: float) -> None:
-        self.recent_losses.append(loss)
-        if len(self.recent_losses) < WATCHED_STEPS:
-            return
-        mean = sum(self.recent_losses) / WATCHED_STEPS
-        self.least_loss = min(self.least_loss, mean)
-        if not mean < DIVERGED * self.least_loss:
-            raise ConfigError(
-                f"training diverged at step {self.global_step}: the mean loss of {WATCHED_STEPS} steps rose from "
-                f"{self.least_loss:.3g} to {mean:.3g}; resume from the last checkpoint with a smaller learning rate"
-            )
 
     def on_train_start(self) -> None:
         """Set the learning rate of the options, which a resumed run may have changed since the checkpoint."""
@@ -237,7 +221,7 @@ class PhotoModule(TrainingModule):
         mean_loss = images.new_zeros(())
         cuts = self.validation_cuts()
         for count in cuts:
-            output = model(images, torch.tensor([count]))
+            output = model(images, torch.tensor([count], device=images.device))
             decoded = model.denormalise(output.reconstruction).clamp(0, 1).mul(255).round()
             error = (decoded - batch).square().mean()
             rate = output.bits.sum() / batch[0, 0].numel()
@@ -255,6 +239,7 @@ class PhotoModule(TrainingModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the BD-rate against JPEG on the validation photos; NaN where there is none."""
+        super().on_validation_epoch_end()
         values = self.trainer.callback_metrics
         cuts = self.validation_cuts()
         try:

@@ -29,6 +29,7 @@ from ohmq.training.photo.initialise import (
 )
 from ohmq.training.photo.module import PhotoModule, PhotoTargets
 from ohmq.training.sources import PhotoSource
+from ohmq.utils.progress import steps
 
 __all__ = ["DESIGN_CROP", "DESIGN_CROPS", "train_photo"]
 
@@ -70,7 +71,7 @@ def train_photo(options: TrainOptions, *, resume: Path | None, start: Path | Non
     run = _PhotoRun(options, photos, design, started_at)
     checkpoint = state.path
     if options.epochs and state.stage != DISTILL_STAGE:
-        model, checkpoint = run.train(model, checkpoint), None
+        model, checkpoint = run.train(model, checkpoint, distill_epochs), None
         if distill_epochs and is_first_process():
             _keep_full_analysis(options.output_dir)
     if distill_epochs:
@@ -121,17 +122,23 @@ class _PhotoRun:
 
     def __init__(self, options: TrainOptions, photos: PhotoSource, design: PhotoDesign, started_at: float) -> None:
         self.options, self.started_at = options, started_at
-        self.loader = CropLoader(photos.files, options.batch_size, options.crop_size, seed=options.seed)
+        self.loader = CropLoader(
+            photos.files, options.batch_size, options.crop_size, seed=options.seed, num_workers=photos.num_workers
+        )
         self.validation = WholePhotos(photos.held_out, BLOCK)
-        anchor = classic_curve("jpeg", [photo[0].permute(1, 2, 0).numpy() for photo in self.validation])
+        held_out = [photo[0].permute(1, 2, 0).numpy() for photo in self.validation]
+        anchor = classic_curve("jpeg", steps(held_out, "JPEG of the validation photos"))
         self.targets = PhotoTargets(design.rates_bpp, design.lambdas, anchor)
 
-    def train(self, model: PhotoModel | PhotoIntegerModel, checkpoint: Path | None) -> PhotoModel | PhotoIntegerModel:
+    def train(
+        self, model: PhotoModel | PhotoIntegerModel, checkpoint: Path | None, distill_epochs: int
+    ) -> PhotoModel | PhotoIntegerModel:
         """Train the whole model; returns it with averaged weights where there are any."""
         _use_channels_last(model.analysis_transform, model.synthesis_transform)
         options = dataclasses.replace(self.options, model=model.config)
         module = PhotoModule(options, model, self.options.epochs * len(self.loader), self.targets)
-        self._fit(module, Stage("train", model.config, self.options.epochs), self.options, checkpoint)
+        stage = Stage("train", model.config, self.options.epochs)
+        self._fit(module, stage, self.options, checkpoint, further_steps=distill_epochs * len(self.loader))
         return module.final_model
 
     def distill(self, model: PhotoModel, epochs: int, checkpoint: Path | None) -> None:
@@ -149,7 +156,14 @@ class _PhotoRun:
         options = dataclasses.replace(self.options, val_every=min(self.options.val_every, epochs))
         self._fit(module, Stage(DISTILL_STAGE, distilled.config, epochs), options, checkpoint)
 
-    def _fit(self, module: PhotoModule, stage: Stage, options: TrainOptions, checkpoint: Path | None) -> None:
+    def _fit(
+        self,
+        module: PhotoModule,
+        stage: Stage,
+        options: TrainOptions,
+        checkpoint: Path | None,
+        further_steps: int = 0,
+    ) -> None:
         fit(
             module,
             stage,
@@ -158,6 +172,7 @@ class _PhotoRun:
             validation=self.validation,
             checkpoint=checkpoint,
             started_at=self.started_at,
+            further_steps=further_steps,
         )
 
 

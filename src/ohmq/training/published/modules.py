@@ -78,6 +78,7 @@ class CodecModule(TrainingModule):
         output = self.model(images, active)
         result = rate_distortion_loss(images, output.reconstruction, output.bits, lagrangian)
         values = {"train_loss": result.loss, "train_distortion": result.distortion, "train_rate_bpp": result.rate_bpp}
+        self.watch_loss(result.loss)
         self.log("loss", result.loss, prog_bar=True, logger=False)
         self.log_dict(values, on_step=True, sync_dist=True)  # the mean over all processes
         return result.loss
@@ -152,6 +153,7 @@ class WarmStartModule(TrainingModule):
             output = self.bottleneck(images, active)
             result = rate_distortion_loss(images, output.reconstruction, output.bits, lagrangian)
             loss, distortion = result.loss, result.distortion
+        self.watch_loss(loss)
         self.log("loss", loss, prog_bar=True, logger=False)
         self.log_dict({"warm_loss": loss, "warm_distortion": distortion})
         return loss

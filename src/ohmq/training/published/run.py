@@ -58,7 +58,13 @@ def train_published(options: TrainOptions, *, resume: Path | None, start: Path |
         resumes = stage.name == state.stage
         model = _model_of_stage(stage, None if resumes else model, options, source)
         model = _train_stage(
-            stage, model, options, source, checkpoint=state.path if resumes else None, started_at=started_at
+            stage,
+            model,
+            options,
+            source,
+            checkpoint=state.path if resumes else None,
+            started_at=started_at,
+            further_steps=sum(_steps(later, options, source) for later in stages[stages.index(stage) + 1 :]),
         )
         if stage is not stages[-1] and is_first_process():
             shutil.copyfile(last, options.output_dir / f"{stage.name}.ckpt")
@@ -104,6 +110,14 @@ def _model_of_stage(
     return model
 
 
+def _steps(stage: Stage, options: TrainOptions, source: DigitSource | PhotoSource) -> int:
+    return stage.epochs * (source.count // min(_batch_size(stage, options), source.count))
+
+
+def _batch_size(stage: Stage, options: TrainOptions) -> int:
+    return options.warm_start_batch_size if stage.name == "warm_start" else options.batch_size
+
+
 def _train_stage(
     stage: Stage,
     model: CompressionModel,
@@ -112,10 +126,11 @@ def _train_stage(
     *,
     checkpoint: Path | None,
     started_at: float,
+    further_steps: int,
 ) -> CompressionModel:
     """Train one stage and return its model, with averaged weights where there are any."""
     warms_up = stage.name == "warm_start"
-    loader = source.loader(options.warm_start_batch_size if warms_up else options.batch_size)
+    loader = source.loader(_batch_size(stage, options))
     total_steps = stage.epochs * len(loader)
     stage_options = dataclasses.replace(options, model=stage.model, grow_epochs=0)
     if stage.name == "grow":
@@ -139,5 +154,6 @@ def _train_stage(
         validation=source.validation(),
         checkpoint=checkpoint,
         started_at=started_at,
+        further_steps=further_steps,
     )
     return module.finish()
