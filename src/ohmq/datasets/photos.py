@@ -112,11 +112,7 @@ def _warn_left_out(problems: Mapping[Path, str], total: int) -> None:
 
 def _read_rgb(path: Path) -> Image.Image:
     """Read a photo as an RGB image; errors name the file."""
-    opened = open_image(path).image
-    try:
-        return prepare_image(opened, grey=False).image
-    except UnsupportedImageError as error:
-        raise UnsupportedImageError(f"{path}: {error}") from error
+    return prepare_image(open_image(path).image, grey=False).image
 
 
 def read_photo(path: Path) -> NDArray[np.uint8]:
