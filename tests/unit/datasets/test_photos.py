@@ -1,5 +1,6 @@
 """Loaders of photos."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from support.photo_folders import draw_photo, make_photo_folder
 
 from ohmq.datasets.photos import CropLoader, WholePhotos, photo_files, photo_folder
 from ohmq.errors import ConfigError
+from ohmq.imaging.files import open_image
 
 
 @pytest.fixture
@@ -96,7 +98,7 @@ def test_whole_photos_leave_out_what_cannot_be_read(
     draw_photo(folder / "large.png", 96, 96, 3)
     files = photo_files(folder, 16)
     assert len(files) == 5
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)  # large.png has more than twice as many
+    monkeypatch.setattr("ohmq.datasets.photos.open_image", partial(open_image, max_pixels=8000))
     caplog.clear()
     whole = WholePhotos(files, 16)
     assert [tuple(photo.shape) for photo in whole] == [(1, 3, 80, 64)] * 2
