@@ -3,16 +3,16 @@
 import json
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 
-__all__ = ["pretrained_model_ids", "pretrained_models"]
+__all__ = ["pretrained_model_ids", "pretrained_models", "quality_table"]
 
 
 def pretrained_models() -> dict[str, Path]:
     """Return the names of the models that come with this package, and their files."""
-    folder = Path(str(resources.files("ohmq"))) / "pretrained"
-    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+    return {path.stem: path for path in sorted(_folder().glob("*.safetensors"))}
 
 
 def pretrained_model_ids() -> dict[bytes, str]:
@@ -22,3 +22,20 @@ def pretrained_model_ids() -> dict[bytes, str]:
         with safe_open(path, framework="np") as file:
             ids[bytes.fromhex(json.loads(file.metadata()["ohmq"])["model_id"])] = name
     return ids
+
+
+def quality_table(model_id: bytes) -> dict[str, Any] | None:
+    """Return the calibration of a model's quality scale, for `ohmq.encoder.quality_scale`; None if it has none.
+
+    Args:
+        model_id: bitstream id of the model, 4 bytes.
+    """
+    for path in sorted(_folder().glob("*.quality.json")):
+        table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if table["model_id"] == model_id.hex():
+            return table
+    return None
+
+
+def _folder() -> Path:
+    return Path(str(resources.files("ohmq"))) / "pretrained"
