@@ -1,5 +1,6 @@
 """``ohmq export``."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,7 @@ def command(
 
 
 def _export_folder(checkpoint: str, folder: Path, *, force: bool) -> None:
+    from ohmq.cli.output import phase_progress
     from ohmq.model_files.export_onnx import export_onnx
     from ohmq.model_files.onnx_folder import GRAPHS
     from ohmq.model_files.resolve import resolve_model
@@ -53,7 +55,8 @@ def _export_folder(checkpoint: str, folder: Path, *, force: bool) -> None:
     for file in files:
         check_output(file, force=force)
     frozen = resolve_model(checkpoint)
-    export_onnx(frozen, folder, force=force)
+    with phase_progress(sys.stderr.isatty()):
+        export_onnx(frozen, folder, force=force)
     size = sum(file.stat().st_size for file in files)
     click.echo(f"{folder}: model {frozen.model_id.hex()} for ONNX Runtime, {size:,} bytes")
 

@@ -71,7 +71,7 @@ def phase_progress(visible: bool) -> Iterator[None]:
             close()
             bars.append(click.progressbar(length=total, label=phase, file=sys.stderr).__enter__())
         elif bars:
-            bars[0].update(1)
+            bars[0].update(done - bars[0].pos)
             if done == total:
                 close()
 

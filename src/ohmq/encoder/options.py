@@ -10,7 +10,7 @@ from ohmq.bitstream.format import DEFAULT_MAX_PIXELS, bytes_of_rate
 from ohmq.errors import ConfigError
 from ohmq.models.config import ModelConfig
 
-__all__ = ["DEFAULT_EFFORT", "DEFAULT_MAX_PIXELS", "DEFAULT_QUALITY", "MAX_EFFORT", "EncodeOptions"]
+__all__ = ["DEFAULT_EFFORT", "DEFAULT_MAX_PIXELS", "DEFAULT_QUALITY", "MAX_EFFORT", "TARGETS", "EncodeOptions"]
 
 DEFAULT_EFFORT = 1
 """Refinement passes of the encoder by default, for models that support RDOQ."""
@@ -112,6 +112,11 @@ class EncodeOptions:
             raise TypeError(f"no option {unknown[0]!r}; choose from {', '.join(cls.names())}")
         return dataclasses.replace(options or cls(), **changes)
 
+    @property
+    def has_target(self) -> bool:
+        """Whether a target for size or quality is given."""
+        return any(getattr(self, target) is not None for target in TARGETS)
+
     def layer_limit(self) -> int | None:
         """Return the limit on the number of layers; None: one for each cut point.
 
@@ -142,7 +147,7 @@ class EncodeOptions:
             raise ConfigError(
                 f"quality is {self.quality:g}: {name} has no quality scale; give channels, fraction, bpp, max_bytes or psnr"
             )
-        if all(getattr(self, target) is None for target in TARGETS) and has_scale and not self.fixed_rate:
+        if not self.has_target and has_scale and not self.fixed_rate:
             return DEFAULT_QUALITY
         return self.quality
 

@@ -166,6 +166,6 @@ class LatentRefiner:
         for step in STEPS[: source.effort]:
             quantization_error, decoded = self._decode(latent, channels, source.lambda_scale)
             quantization_error -= self._quantizer["output_bias"]
-            error = block_coefficients(image.astype(np.float32) - decoded, self._windowed.transforms.block)[0]
+            error = block_coefficients((image.astype(np.float32) - decoded)[None], self._windowed.transforms.block)[0]
             latent = refine_latent(latent, quantization_error, error, step)
         return latent
