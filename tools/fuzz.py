@@ -111,7 +111,7 @@ def seeds(shipped: bool = True) -> list[Seed]:
         digit = open_image(ROOT / "examples" / "digits" / "digit_3_a.png").image
         for name in ("mnist-ohm", "mnist-int"):
             codec = ohmq.load(name)
-            files.append(Seed(name, codec.compress(digit), codec))
+            files.append(Seed(name, codec.compress(digit, layers="all"), codec))
     return files
 
 
