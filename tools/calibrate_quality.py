@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import ohmq
+from ohmq.encoder.options import EncodeOptions
 from ohmq.encoder.quality_scale import LEAST_ERROR, measure_probe
 from ohmq.utils.atomic_write import write_atomically
 from ohmq.utils.provenance import command_line, software_versions
@@ -129,7 +130,7 @@ def check(codec: ohmq.Codec, images: Iterator[tuple[str, Image.Image]]) -> dict[
     for _, image in images:
         pixels = image.width * image.height
         for quality in QUALITIES:
-            coded = codec.compress_prepared(image, ohmq.EncodeOptions(quality=quality))
+            coded = codec.compress_prepared(image, EncodeOptions(quality=quality))
             row = score(image, codec.decompress(coded.data)), 8 * len(coded.data) / pixels, coded.channels
             measured.setdefault(("ohmq", quality), []).append(row)
         for name, qualities in OTHERS.items():

@@ -158,6 +158,7 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float | N
 @click.option(
     "--layers",
     type=_LayerLimit(),
+    metavar="N|all",
     default=1,
     show_default=True,
     help='Largest number of layers. Between layers a file can be cut; "all" ends one at each cut point of the model.',

@@ -121,17 +121,14 @@ class EncodeOptions:
         """Return the limit on the number of layers; None: one for each cut point.
 
         Raises:
-            ValueError: neither a positive number nor "all".
+            ValueError: a number below 1, or a word other than "all".
+            TypeError: neither a whole number nor a word.
         """
         if self.layers == "all":
             return None
-        try:
-            limit = operator.index(self.layers)
-        except TypeError:
-            limit = 0
-        if limit < 1:
+        if isinstance(self.layers, str) or operator.index(self.layers) < 1:
             raise ValueError(f"layers is {self.layers!r}; it must be a number from 1, or 'all'")
-        return limit
+        return operator.index(self.layers)
 
     def quality_for(self, has_scale: bool, name: str) -> float | None:
         """Return the quality at which compressing aims; None: another target, or all channels.

@@ -19,7 +19,7 @@ def files_at_cuts(codec: Codec, image: Image.Image, **arguments: object) -> list
 
 
 @pytest.mark.parametrize(
-    "arguments", [{}, {"layers": 1}, {"layers": 2}, {"fixed_rate": True}, {"layers": 1, "fixed_rate": True}]
+    "arguments", [{"layers": "all"}, {}, {"layers": 2}, {"layers": "all", "fixed_rate": True}, {"fixed_rate": True}]
 )
 def test_the_largest_file_within_bytes(codec: Codec, digit: Image.Image, arguments: dict[str, object]) -> None:
     files = files_at_cuts(codec, digit, **arguments)
