@@ -116,7 +116,7 @@ def test_numpy_and_torch_images(context_codec: Codec, digit: Image.Image) -> Non
 
 
 def test_errors(context_codec: Codec, digit: Image.Image) -> None:
-    data = context_codec.compress(digit)
+    data = context_codec.compress(digit, layers="all")
     other = make_codec("static")
     with pytest.raises(ModelMismatchError, match=f"{context_codec.model_id.hex()}.*{other.model_id.hex()}"):
         other.decompress(data)

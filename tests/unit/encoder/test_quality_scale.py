@@ -71,13 +71,14 @@ def test_errors_outside_of_the_calibration_are_clipped(scale: QualityScale) -> N
 
 
 def test_quality_chooses_channels_of_one_layer(photo_codec: Codec, crop: Image.Image) -> None:
-    coded = [photo_codec.compress_prepared(crop, EncodeOptions(quality=q)) for q in (0, 30, 60, 80, 95, 100)]
+    prepared = photo_codec.prepare(crop)
+    coded = [photo_codec.compress_prepared(prepared, EncodeOptions(quality=q)) for q in (0, 30, 60, 80, 95, 100)]
     assert all(a.channels < b.channels and len(a.data) < len(b.data) for a, b in itertools.pairwise(coded[:-1]))
     assert coded[-1].channels == photo_codec.num_channels
     for one in coded:
         assert [layer.channels for layer in read_header(one.data).layers] == [one.channels]
     assert coded[1].data == photo_codec.compress(crop, channels=coded[1].channels)
-    assert photo_codec.compress_prepared(crop, EncodeOptions()) == coded[3]._replace(quality=DEFAULT_QUALITY)
+    assert photo_codec.compress_prepared(prepared, EncodeOptions()) == coded[3]._replace(quality=DEFAULT_QUALITY)
     assert len(read_header(photo_codec.compress(crop, layers="all")).layers) > 9
 
 
