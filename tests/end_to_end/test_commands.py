@@ -257,7 +257,7 @@ def test_a_failed_write_leaves_nothing(run: Run, model: Path, tmp_path: Path, mo
 
 
 def test_truncate_and_info_agree(run: Run, model: Path, tmp_path: Path) -> None:
-    assert run("compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model).code == 0
+    assert run("compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model, "--layers", "all").code == 0
     (described,) = json.loads(run("info", "a.ohm", "--json").out)["results"]
     assert [row["channels"] for row in described["layers"]] == [1, 2, 3, 4, 5, 6]
     assert described["file_bytes"] == described["expected_bytes"] == described["layers"][-1]["bytes"]
