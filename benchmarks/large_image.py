@@ -1,12 +1,13 @@
 """Compress and decompress one large image by the command line: peak memory, and time beside small images.
 
     python benchmarks/large_image.py PHOTOS [--width 12500] [--height 8000] [--small 512] [--count 4]
-        [-- --fraction 0.3]
+        [-- --fraction 0.3 --layers all]
 
 The large image is laid out with the photographs of a folder, each scaled to 1250x1000 pixels; every command is a
 process of its own and its peak is that of the operating system (ru_maxrss). The time is also given for a pixel, as a
 ratio to that of pieces of the same image with `--small` pixels a side, `--count` of them in one process; start-up,
-which is a process with one image of 16x16 pixels, is taken off both. Options after `--` go to `ohmq compress`.
+which is a process with one image of 16x16 pixels, is taken off both. Options after `--` go to `ohmq compress`; default: all
+channels in all layers, `--fraction 1 --layers all`.
 """
 
 import argparse
@@ -85,7 +86,9 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=8000)
     parser.add_argument("--small", type=int, default=512)
     parser.add_argument("--count", type=int, default=4)
-    parser.add_argument("options", nargs="*", help="of ohmq compress, after --")
+    parser.add_argument(
+        "options", nargs="*", default=["--fraction", "1", "--layers", "all"], help="of ohmq compress, after --"
+    )
     arguments = parser.parse_args()
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     with tempfile.TemporaryDirectory() as name:

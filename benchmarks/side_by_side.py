@@ -217,7 +217,7 @@ def entropy(codec: Codec, images: Images, bpp: float, rounds: int) -> list[Row]:
     Raises:
         OhmqError: bytes or symbols of the two coders differ.
     """
-    files = [codec.compress(image, bpp=bpp) for _, image in images]
+    files = [codec.compress(image, bpp=bpp, layers="all") for _, image in images]
     symbols = [codec.decode(data)[1] for data in files]
     counts = [codec.decode(data)[0].num_channels for data in files]
     total = sum(math.prod(item.values.shape[:3]) * count for item, count in zip(symbols, counts, strict=True))
@@ -307,8 +307,10 @@ def codecs(codec: Codec, images: Images, bpp: float, rounds: int) -> list[Row]:
         names.remove("jpeg444")  # without colour it gives the same files
     pixels = [np.asarray(image) for _, image in images]
     # Settings of all codecs are known before timing starts: no search for a size is timed.
-    counts = [codec.decode(codec.compress(image, bpp=bpp))[0].num_channels for _, image in images]
-    files = [codec.compress(image, channels=count) for (_, image), count in zip(images, counts, strict=True)]
+    counts = [codec.decode(codec.compress(image, bpp=bpp, layers="all"))[0].num_channels for _, image in images]
+    files = [
+        codec.compress(image, channels=count, layers="all") for (_, image), count in zip(images, counts, strict=True)
+    ]
     chosen = {name: [at_size(name, x, len(data)) for x, data in zip(pixels, files, strict=True)] for name in names}
     times: dict[tuple[str, str], list[float]] = {}
     sizes: dict[str, int] = {}
@@ -322,7 +324,7 @@ def codecs(codec: Codec, images: Images, bpp: float, rounds: int) -> list[Row]:
             sizes = dict.fromkeys(("ohmq", *names), 0)
             for position, (_, image) in enumerate(images):
                 start = time.perf_counter()
-                data = codec.compress(image, channels=counts[position])
+                data = codec.compress(image, channels=counts[position], layers="all")
                 add("ohmq", "encode", time.perf_counter() - start)
                 start = time.perf_counter()
                 codec.decompress(data)
@@ -383,6 +385,10 @@ def command_lines(model: str, image: Image.Image, folder: Path) -> dict[str, lis
         file,
         "-m",
         model,
+        "--fraction",
+        "1",
+        "--layers",
+        "all",
         "--force",
     ]
     decoded = str(folder / "decoded.png")

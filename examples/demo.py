@@ -140,7 +140,7 @@ def photos(output: Path) -> None:
         sheet.paste(image.crop(box), (0, row * CROP))
         for column, rate in enumerate(RATES_BPP):
             path = output / f"{name}_{rate}.ohm"
-            write_atomically(path, codec.compress(image, bpp=rate), force=True)
+            write_atomically(path, codec.compress(image, bpp=rate, layers="all"), force=True)
             data = path.read_bytes()
             decoded = codec.decompress(data)
             size, jpeg = jpeg_at(image, len(data))

@@ -26,20 +26,21 @@ import ohmq
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "photos"
 TARGETS: dict[str, dict[str, Any]] = {
-    "all": {},
+    "all": {"channels": 1000, "layers": "all"},
     "channels": {"channels": 116, "layers": 3},
-    "bpp": {"bpp": 0.6},
+    "bpp": {"bpp": 0.6, "layers": "all"},
     "max_bytes": {"max_bytes": 2500, "layers": 2, "psnr_table": True},
-    "psnr": {"psnr": 27.0},
-    "tiles": {"channels": 300, "tile": 5, "psnr_table": True},
+    "psnr": {"psnr": 27.0, "layers": "all"},
+    "quality": {"quality": 70},
+    "tiles": {"channels": 300, "tile": 5, "layers": "all", "psnr_table": True},
 }
 """Arguments of `ohmq.Codec.compress` by the name of the case."""
 DIGIT_TARGETS: dict[str, dict[str, Any]] = {
-    "all": {},
-    "half": {"fraction": 0.5},
-    "fixed_rate": {"fixed_rate": True},
-    "max_bytes": {"max_bytes": 150},
-    "psnr": {"psnr": 5.0},
+    "all": {"layers": "all"},
+    "half": {"fraction": 0.5, "layers": "all"},
+    "fixed_rate": {"fixed_rate": True, "layers": "all"},
+    "max_bytes": {"max_bytes": 150, "layers": "all"},
+    "psnr": {"psnr": 5.0, "layers": "all"},
 }
 
 
@@ -70,7 +71,11 @@ def cases(compiled: bool) -> Iterator[tuple[str, ohmq.Codec, Callable[[], bytes]
                     image, effort=effort, **arguments
                 ),
             )
-        yield f"photo/{name}/fixed rate", photo, lambda image=image: photo.compress(image, channels=64, fixed_rate=True)
+        yield (
+            f"photo/{name}/fixed rate",
+            photo,
+            lambda image=image: photo.compress(image, channels=64, layers="all", fixed_rate=True),
+        )
     for model in ("mnist-ohm", "mnist-int"):
         codec = ohmq.load(model, compiled=compiled)
         for name, image in photographs():

@@ -79,7 +79,7 @@ def golden_files(name: str, codec: Codec) -> dict[str, bytes]:
     """Return the files of a model, by kind."""
     image, wide = golden_images(codec)
     files = {
-        "layers": codec.compress(image),
+        "layers": codec.compress(image, layers="all"),
         "one": codec.compress(image, layers=1),
         "fixed": codec.compress(image, layers=2, fixed_rate=True),
         "tiles": codec.compress(wide, layers=2),
@@ -90,7 +90,7 @@ def golden_files(name: str, codec: Codec) -> dict[str, bytes]:
     if name == "context":
         files["table"] = codec.compress(image, layers=3, psnr_table=True)
     if name in ("photo", "filters"):  # the latent of one image in tiles
-        files["grid"] = codec.compress(image, tile=3)
+        files["grid"] = codec.compress(image, layers="all", tile=3)
     if name == "photo":
         files["gridfixed"] = codec.compress(image, tile=2, layers=2, fixed_rate=True)
     return {kind: files[kind] for kind in KINDS.get(name, files)}

@@ -16,6 +16,7 @@ from ohmq.decoder.decoder import Decoder
 from ohmq.decoder.progressive import decode_progressive
 from ohmq.encoder.encoder import Encoder, FileSettings
 from ohmq.encoder.options import DEFAULT_MAX_PIXELS, EncodeOptions
+from ohmq.encoder.quality_scale import QualityScale, measure_probe
 from ohmq.encoder.rate_control import search_psnr, search_size
 from ohmq.entropy.kernels import NUMPY
 from ohmq.entropy.select_kernels import select_kernels
@@ -30,7 +31,7 @@ from ohmq.imaging.convert import (
     prepare_image,
 )
 from ohmq.imaging.extras import decode_extras, split_extras
-from ohmq.model_files.pretrained import pretrained_model_ids
+from ohmq.model_files.pretrained import pretrained_model_ids, quality_table
 from ohmq.postfilter.select_kernel import select_kernel
 from ohmq.runtime.latents import Latent, Source, Symbols
 from ohmq.runtime.protocols import CodingModel
@@ -46,11 +47,13 @@ class CompressedImage(NamedTuple):
         data: the file.
         channels: the number of channels in it.
         psnr_db: PSNR of the decoded image in dB; None if it was not measured.
+        quality: the quality that was aimed at, 0 to 100; None if something else was.
     """
 
     data: bytes
     channels: int
-    psnr_db: float | None
+    psnr_db: float | None = None
+    quality: float | None = None
 
 
 class Codec:
@@ -73,6 +76,7 @@ class Codec:
         num_channels: the number of channels of the model.
         cut_points: numbers of channels at which a file can be cut.
         grey: whether the model codes grey images; else RGB.
+        quality_scale: what ``quality`` means with this model; None: it has no such scale.
 
     Raises:
         ModelFileError: the model has no quantizer, so it cannot compress.
@@ -95,6 +99,8 @@ class Codec:
         self.name, self.config, self.model_id = frozen.name, frozen.config, frozen.model_id
         self.num_channels, self.cut_points = self.config.channels_max, self.config.cut_points
         self.grey = self.config.image_channels == 1
+        table = quality_table(self.model_id)
+        self.quality_scale = None if table is None else QualityScale.from_table(table)
         self.windowed = WindowedTransforms(self.transforms, self.config, self.name)
         self.encoder = Encoder(self.windowed, self.prior, self.model_id, kernels)
         self.decoder = Decoder(
@@ -126,16 +132,16 @@ class Codec:
             image: Pillow image of any mode, numpy array (H, W) or (H, W, C) of uint8, C from 1 (grey) to 4 (RGBA), or torch
                 tensor.
             options: options of the encoder; default: `EncodeOptions`'s defaults.
-            arguments: single options by name, such as ``bpp=0.5``, ``psnr=32.0``, ``fraction=0.5``, ``channels=64``,
-                ``max_bytes=10_000``, ``layers=1``, ``effort=2``, ``tile=0``, ``fixed_rate=True``, ``flatten=True``,
-                ``keep_metadata=True``, ``psnr_table=True`` or ``max_pixels=2**27``; see `EncodeOptions`.
+            arguments: single options by name, such as ``quality=70``, ``bpp=0.5``, ``psnr=32.0``, ``fraction=0.5``,
+                ``channels=64``, ``max_bytes=10_000``, ``layers="all"``, ``effort=2``, ``tile=0``, ``fixed_rate=True``,
+                ``flatten=True``, ``keep_metadata=True``, ``psnr_table=True`` or ``max_pixels=2**27``; see `EncodeOptions`.
 
         Returns:
             The file.
 
         Raises:
             ValueError: an option out of range, or more than one target for size or quality.
-            ConfigError: an effort, and a model without RDOQ.
+            ConfigError: an effort, and a model without RDOQ; or a quality, and a model without a quality scale.
             UnreachableTargetError: the smallest file is larger than bpp or max_bytes allow, or psnr is out of reach.
             UnsupportedImageError: an image that cannot be coded.
 
@@ -143,11 +149,26 @@ class Codec:
             ImageConversionWarning: the conversion to the coded image loses information; see `prepare`.
         """
         options = EncodeOptions.merge(options, arguments)
-        options.channel_count(self.config)  # before the image is read
+        self.check_options(options)  # before the image is read
         prepared = self.prepare(
             image, flatten=options.flatten, keep_metadata=options.keep_metadata, max_pixels=options.max_pixels
         )
         return self.compress_prepared(prepared, options).data
+
+    def check_options(self, options: EncodeOptions) -> None:
+        """Check that this model has what the options ask for; an image is not needed.
+
+        Args:
+            options: options of the encoder.
+
+        Raises:
+            ValueError: a number of channels or a tile that the model does not have.
+            ConfigError: an effort or a quality that the model does not have.
+        """
+        options.effort_for(self.config, self.name)
+        options.quality_for(self.quality_scale is not None, self.name)
+        options.channel_count(self.config)
+        self.windowed.tile_side(1, 1, options.tile)
 
     def compress_prepared(self, image: Image.Image, options: EncodeOptions) -> CompressedImage:
         """Compress an image that `prepare` gave; errors as `compress`.
@@ -162,7 +183,7 @@ class Codec:
         effort = options.effort_for(self.config, self.name)
         colours, extras = split_extras(image)
         settings = FileSettings(
-            layers=options.layers,
+            layers=options.layer_limit(),
             fixed_rate=options.fixed_rate,
             extras=extras,
             original=image if options.psnr_table else None,
@@ -175,11 +196,19 @@ class Codec:
         max_bytes = options.byte_limit(image.width, image.height)
         if max_bytes is not None:
             file, channels, _ = search_size(self.encoder, source, max_bytes, settings)
-            return CompressedImage(file, channels, None)
+            return CompressedImage(file, channels)
         channels, psnr_db = options.channel_count(self.config), None
+        quality = options.quality_for(self.quality_scale is not None, self.name)
+        if quality is not None:
+            channels = self._channels_for_quality(source, quality)
         if options.psnr is not None:
             channels, psnr_db, source = search_psnr(self.encoder, image, source, options.psnr)
-        return CompressedImage(self.encoder.encode(source, channels, settings), channels, psnr_db)
+        return CompressedImage(self.encoder.encode(source, channels, settings), channels, psnr_db, quality)
+
+    def _channels_for_quality(self, source: Source, quality: float) -> int:
+        scale, refiner = self.quality_scale, self.encoder.refiner
+        assert scale is not None and refiner is not None and isinstance(source, Latent)
+        return scale.channel_count(quality, measure_probe(refiner.decoded_parts(source, scale.probe_channels)))
 
     def compress_batch(self, images: Any, options: EncodeOptions | None = None, **arguments: Any) -> list[bytes]:
         """Compress several images, which may differ in size.
@@ -304,7 +333,7 @@ class Codec:
         Args:
             source: from `analyse` or `latent`.
             channels: the number of channels.
-            layers: as in `EncodeOptions`.
+            layers: limit on the number of layers; default: one for each cut point.
             fixed_rate: as in `EncodeOptions`; for symbols only.
             extras: mask and metadata, by ascending type.
             original: the image from `prepare`, for a PSNR table; default: no table.

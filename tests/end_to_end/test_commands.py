@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import struct
@@ -256,7 +257,7 @@ def test_a_failed_write_leaves_nothing(run: Run, model: Path, tmp_path: Path, mo
 
 
 def test_truncate_and_info_agree(run: Run, model: Path, tmp_path: Path) -> None:
-    assert run("compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model).code == 0
+    assert run("compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model, "--layers", "all").code == 0
     (described,) = json.loads(run("info", "a.ohm", "--json").out)["results"]
     assert [row["channels"] for row in described["layers"]] == [1, 2, 3, 4, 5, 6]
     assert described["file_bytes"] == described["expected_bytes"] == described["layers"][-1]["bytes"]
@@ -534,7 +535,18 @@ def test_targets_are_hit(run: Run, model: Path, tmp_path: Path) -> None:
         assert len(result.err.splitlines()) == 1
         assert "digit_3_a.png" in result.err and words in result.err
     assert files(tmp_path) == ["a.ohm", "b.ohm"]
-    for wrong in (("--bpp", 1, "--psnr", 30), ("--bpp", "nan"), ("--psnr", 0), ("--psnr", "inf"), ("--max-bytes", 0)):
+    for wrong in (
+        ("--bpp", 1, "--psnr", 30),
+        ("-q", 9, "--bpp", 1),
+        ("-q", 101),
+        ("-q", "nan"),
+        ("--layers", 0),
+        ("--layers", "x"),
+        ("--bpp", "nan"),
+        ("--psnr", 0),
+        ("--psnr", "inf"),
+        ("--max-bytes", 0),
+    ):
         assert run("compress", DIGITS, "-o", "out", "-m", model, *wrong).code == 2
 
 
@@ -695,15 +707,47 @@ def running(pid: str) -> bool:
         return False
 
 
+def test_the_default_says_what_was_chosen(run: Run, model: Path) -> None:
+    with read_image(PHOTOS / "chelsea.png") as image:
+        image.convert("RGB").crop((100, 60, 180, 124)).save("a.png")
+    image, codec = read_image("a.png"), load("photo")
+    for arguments, options, words in (
+        ((), {}, r"quality 80 (default; -q 0 to 100), \d+ of 1000 channels"),
+        (("-q", 35), {"quality": 35}, r"quality 35, \d+ of 1000 channels"),
+        (
+            ("--quality", 100, "--layers", "all"),
+            {"quality": 100, "layers": "all"},
+            "quality 100, 1000 of 1000 channels",
+        ),
+        (("--channels", 64, "--layers", 3), {"channels": 64, "layers": 3}, "64 of 1000 channels"),
+        (
+            ("--fixed-rate",),
+            {"fixed_rate": True},
+            "1000 of 1000 channels (default; --bpp, --psnr or --channels for less)",
+        ),
+    ):
+        result = run("compress", "a.png", "-o", "a.ohm", "--force", *arguments)
+        assert result.code == 0
+        assert Path("a.ohm").read_bytes() == codec.compress(image, **options)  # type: ignore[arg-type]
+        assert re.search("bpp, " + words.replace("(", r"\(").replace(")", r"\)") + "$", result.out.strip()), result.out
+    (row,) = json.loads(run("compress", "a.png", "-o", "b.ohm", "--json").out)["results"]
+    assert (row["quality"], row["layers"]) == (80, 1)
+    digit = DIGITS / "digit_3_a.png"
+    assert "6 of 6 channels (default" in run("compress", digit, "-o", "c.ohm", "-m", model).out
+    result = run("compress", digit, "-o", "d.ohm", "-m", model, "-q", 50)
+    assert result.code == 2 and "has no quality scale" in result.err
+    assert not Path("d.ohm").exists()
+
+
 def test_truncate_to_bpp_and_fraction(run: Run, model: Path, tmp_path: Path) -> None:
-    assert run("compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model).code == 0
+    assert run("compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model, "--layers", "all").code == 0
     codec = load(model)
     original = read_image(DIGITS / "digit_3_a.png").convert("L")
     for target, expected in (
-        (("--fraction", 0.5), codec.compress(original, fraction=0.5)),
-        (("--fraction", 1), codec.compress(original)),
-        (("--fraction", 0.01), codec.compress(original, channels=1)),
-        (("--bpp", 0.9), codec.compress(original, bpp=0.9)),
+        (("--fraction", 0.5), codec.compress(original, fraction=0.5, layers="all")),
+        (("--fraction", 1), codec.compress(original, layers="all")),
+        (("--fraction", 0.01), codec.compress(original, channels=1, layers="all")),
+        (("--bpp", 0.9), codec.compress(original, bpp=0.9, layers="all")),
     ):
         assert run("truncate", "a.ohm", "-o", "b.ohm", "--force", *target).code == 0
         assert Path("b.ohm").read_bytes() == expected, target
@@ -715,7 +759,8 @@ def test_truncate_to_bpp_and_fraction(run: Run, model: Path, tmp_path: Path) -> 
 
 
 def test_cut_to_a_psnr(run: Run, model: Path, tmp_path: Path) -> None:
-    assert run("compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model, "--psnr-table").code == 0
+    table_line = "compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model, "--psnr-table", "--layers", "all"
+    assert run(*table_line).code == 0
     table = psnr_table(Path("a.ohm").read_bytes())
     assert table is not None
     result = run("info", "a.ohm")
@@ -771,7 +816,7 @@ def test_effort(run: Run, model: Path) -> None:
 
 
 def test_progressive_images(run: Run, model: Path, tmp_path: Path) -> None:
-    assert run("compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model).code == 0
+    assert run("compress", DIGITS / "digit_3_a.png", "-o", "a.ohm", "-m", model, "--layers", "all").code == 0
     data = Path("a.ohm").read_bytes()
     codec = load(model)
     result = run("decompress", "a.ohm", "--progressive", "steps", "-m", model)

@@ -68,7 +68,7 @@ def test_compressing_until_the_disk_is_full(model: Path, tmp_path: Path) -> None
 def test_other_commands_on_a_full_disk(model: Path, tmp_path: Path, command: str) -> None:
     """Nothing is left of a file that does not fit."""
     image = open_image(DIGITS / "digit_3_a.png").image.convert("L").resize((280, 280))
-    data = load(model).compress(image)
+    data = load(model).compress(image, layers="all")
     (tmp_path / "a.ohm").write_bytes(data)
     arguments = {
         "decompress": ["decompress", "a.ohm", "-o", "disk/a.bmp", "-m", model],

@@ -57,7 +57,7 @@ def folder(codec: Codec, tmp_path: Path, digits: list[Image.Image]) -> Path:
     image = Image.new("L", (84, 56))
     for number, digit in enumerate(digits[:6]):
         image.paste(digit, (number % 3 * 28, number // 3 * 28))
-    (folder / "a b.ohm").write_bytes(codec.compress(image))
+    (folder / "a b.ohm").write_bytes(codec.compress(image, layers="all"))
     (folder / "damaged.ohm").write_bytes(b"\x93OHM" + bytes(30))
     (folder / "secret.txt").write_text("secret")
     (tmp_path / "outside.ohm").write_bytes(b"outside")

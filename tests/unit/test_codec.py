@@ -24,7 +24,7 @@ from ohmq.models import MnistConfig, build_model
 
 def test_round_trip(codec: Codec, digit: Image.Image) -> None:
     symbols = codec.analyse(digit)
-    data = codec.compress(digit)
+    data = codec.compress(digit, layers="all")
     file, decoded = codec.decode(data)
     assert np.array_equal(decoded.values, symbols.values)
     assert file.num_channels == codec.num_channels
@@ -36,15 +36,15 @@ def test_round_trip(codec: Codec, digit: Image.Image) -> None:
 
 @pytest.mark.parametrize("fixed_rate", [False, True])
 def test_every_cut_is_the_image_of_fewer_channels(codec: Codec, digit: Image.Image, fixed_rate: bool) -> None:
-    whole = codec.compress(digit, fixed_rate=fixed_rate)
+    whole = codec.compress(digit, fixed_rate=fixed_rate, layers="all")
     for number, channels in enumerate(codec.cut_points, start=1):
         cut = truncate_ohm(whole, num_layers=number)
-        assert cut == codec.compress(digit, channels=channels, fixed_rate=fixed_rate)
+        assert cut == codec.compress(digit, channels=channels, fixed_rate=fixed_rate, layers="all")
         assert codec.decompress(cut).tobytes() == codec.decompress(whole, channels=channels).tobytes()
 
 
 def test_a_partial_download_decodes_to_the_last_whole_layer(context_codec: Codec, digit: Image.Image) -> None:
-    whole = context_codec.compress(digit)
+    whole = context_codec.compress(digit, layers="all")
     part = whole[:-1]
     with pytest.raises(TruncatedFileError):
         context_codec.decompress(part)
@@ -116,7 +116,7 @@ def test_numpy_and_torch_images(context_codec: Codec, digit: Image.Image) -> Non
 
 
 def test_errors(context_codec: Codec, digit: Image.Image) -> None:
-    data = context_codec.compress(digit)
+    data = context_codec.compress(digit, layers="all")
     other = make_codec("static")
     with pytest.raises(ModelMismatchError, match=f"{context_codec.model_id.hex()}.*{other.model_id.hex()}"):
         other.decompress(data)

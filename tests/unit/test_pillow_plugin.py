@@ -37,7 +37,7 @@ def crop() -> Image.Image:
 
 @pytest.fixture
 def data(photo: Codec, crop: Image.Image) -> bytes:
-    return photo.compress(crop, bpp=2)
+    return photo.compress(crop, bpp=2, layers="all")
 
 
 def test_every_exported_name_is_there() -> None:
@@ -92,7 +92,14 @@ def test_pixels_are_what_the_codec_decodes(photo: Codec, data: bytes, tmp_path: 
 def test_saving(photo: Codec, crop: Image.Image, context_codec: Codec, digit: Image.Image, tmp_path: Path) -> None:
     crop.save(tmp_path / "a.ohm")
     assert (tmp_path / "a.ohm").read_bytes() == photo.compress(crop)
-    for arguments in ({"fraction": 0.5}, {"bpp": 1.0}, {"max_bytes": 900}, {"psnr": 20}, {"channels": 14, "layers": 1}):
+    for arguments in (
+        {"quality": 55},
+        {"fraction": 0.5},
+        {"bpp": 1.0},
+        {"max_bytes": 900},
+        {"psnr": 20},
+        {"channels": 14, "layers": 1},
+    ):
         buffer = io.BytesIO()
         crop.save(buffer, "OHM", model="photo", **arguments)
         assert buffer.getvalue() == photo.compress(crop, **arguments)  # type: ignore[arg-type]
@@ -111,8 +118,8 @@ def test_saving_what_cannot_be_saved_leaves_nothing(crop: Image.Image, tmp_path:
     with pytest.raises(ValueError, match="at most one of"):
         crop.save(tmp_path / "a.ohm", bpp=1, psnr=30)
     assert list(tmp_path.iterdir()) == []
-    with pytest.warns(UserWarning, match="no option optimize, quality: ignored"):
-        crop.save(tmp_path / "a.ohm", quality=80, optimize=True, channels=6)
+    with pytest.warns(UserWarning, match="no option optimize, progressive: ignored"):
+        crop.save(tmp_path / "a.ohm", progressive=True, optimize=True, channels=6)
     with pytest.warns(ImageConversionWarning, match="alpha"):
         Image.new("RGBA", (9, 9)).save(tmp_path / "b.ohm", channels=6, flatten=True)
 

@@ -46,9 +46,11 @@ def alpha_of(image: Image.Image) -> bytes:
 def test_every_cut_has_the_exact_mask(colour_codec: Codec, sticker: Image.Image, fixed_rate: bool) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # nothing is lost, so nothing is said
-        data = colour_codec.compress(sticker, fixed_rate=fixed_rate)
+        data = colour_codec.compress(sticker, fixed_rate=fixed_rate, layers="all")
     expected = prepare_image(sticker, grey=False, flatten=False).image.convert("RGB")
-    assert read_ohm(data).layers == read_ohm(colour_codec.compress(expected, fixed_rate=fixed_rate)).layers
+    assert (
+        read_ohm(data).layers == read_ohm(colour_codec.compress(expected, fixed_rate=fixed_rate, layers="all")).layers
+    )
     for number in range(1, len(colour_codec.cut_points) + 1):
         picture = colour_codec.decompress(truncate_ohm(data, num_layers=number))
         assert (picture.mode, picture.size, picture.info) == ("RGBA", sticker.size, {})
@@ -109,7 +111,7 @@ def test_psnr_is_of_what_can_be_seen(colour_codec: Codec, sticker: Image.Image) 
 def test_growing_files_have_the_mask_from_the_first_layer(colour_codec: Codec, sticker: Image.Image) -> None:
     image = sticker.copy()
     image.info = {"exif": EXIF}
-    data = colour_codec.compress(image, keep_metadata=True)
+    data = colour_codec.compress(image, keep_metadata=True, layers="all")
     header = read_header(data)
     for stream in (data, io.BytesIO(data), [data[n : n + 7] for n in range(0, len(data), 7)]):
         pictures = list(colour_codec.decompress_progressive(stream))
@@ -200,7 +202,7 @@ def test_symbols_are_those_of_the_picture_on_white(colour_codec: Codec, sticker:
 
 
 def test_transparent_and_in_tiles(colour_codec: Codec, sticker: Image.Image) -> None:
-    tiled = colour_codec.compress(sticker, tile=2)
+    tiled = colour_codec.compress(sticker, tile=2, layers="all")
     header = read_header(tiled)
     assert (header.tile, header.alpha) == (2, True)
     assert reference_file(tiled)["tile"] == 2
@@ -212,8 +214,8 @@ def test_transparent_and_in_tiles(colour_codec: Codec, sticker: Image.Image) -> 
     assert np.abs(np.asarray(one, int) - np.asarray(parts, int)[..., :3]).max() <= 1
     cut = truncate_ohm(tiled, num_layers=2)
     assert alpha_of(colour_codec.decompress(cut)) == alpha_of(sticker)
-    goal = colour_codec.compress(sticker, psnr=20, tile=2)
+    goal = colour_codec.compress(sticker, psnr=20, tile=2, layers="all")
     assert read_header(goal).tile == 2
     assert sum(layer.channels for layer in read_header(goal).layers) == sum(
-        layer.channels for layer in read_header(colour_codec.compress(sticker, psnr=20, tile=0)).layers
+        layer.channels for layer in read_header(colour_codec.compress(sticker, psnr=20, tile=0, layers="all")).layers
     )

@@ -85,9 +85,7 @@ def seeds(shipped: bool = True) -> list[Seed]:
         photo = open_image(ROOT / "examples" / "photos" / "coffee.png").image.resize((40, 24))
         for name, image in (("mnist-ohm", digit), ("mnist-int", digit), ("photo", photo)):
             codec = ohmq.load(name, compiled=False)
-            files.append(
-                Seed(name, codec.compress(image, effort=0) if name == "photo" else codec.compress(image), codec)
-            )
+            files.append(Seed(name, codec.compress(image, layers="all", effort=0 if name == "photo" else None), codec))
     return files
 
 

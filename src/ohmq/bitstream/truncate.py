@@ -66,13 +66,14 @@ def truncate_ohm(
         ):
             return head + data[header.header_bytes : header.header_bytes + size - len(head)]
     asked = f"fraction is {fraction}, " if fraction is not None else f"bpp is {bpp}, " if bpp is not None else ""
+    hint = "; compress with --layers all (layers='all') makes files that can be cut" if len(layers) == 1 else ""
     if channels is not None:
         raise ValueError(
-            f"{asked}channels is {channels}; the first layer alone holds {layers[0].channels}, the smallest possible"
+            f"{asked}channels is {channels}; the first layer alone holds {layers[0].channels}, the smallest possible{hint}"
         )
     raise ValueError(
         f"{asked}max_bytes is {max_bytes}; the first layer alone makes a file of {size} bytes "
-        f"({8 * size / (header.width * header.height):.4g} bpp), the smallest possible"
+        f"({8 * size / (header.width * header.height):.4g} bpp), the smallest possible{hint}"
     )
 
 

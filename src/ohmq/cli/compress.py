@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ohmq.cli.jobs import Job, compiled_for, find_files, place_outputs, run_jobs
-from ohmq.cli.options import COMPILED, DEVICE, FRACTION, IMAGE_EXTENSIONS, OUTPUT, SKIP_EXISTING, check_skip
+from ohmq.cli.options import (
+    COMPILED,
+    DEVICE,
+    FRACTION,
+    IMAGE_EXTENSIONS,
+    OUTPUT,
+    SKIP_EXISTING,
+    NumberRange,
+    check_skip,
+)
 from ohmq.cli.output import finish
 
 if TYPE_CHECKING:
@@ -59,7 +68,7 @@ class _Compress:
         )
         notes = (*loaded.notes, *notes)
         del loaded  # one copy less of a large image
-        data, channels, psnr_db = self.codec.compress_prepared(image, self.options)
+        data, channels, psnr_db, quality = self.codec.compress_prepared(image, self.options)
         header = read_header(data)
         write_atomically(job.target, data, force=self.force)
         if self.options.keep_metadata:
@@ -72,11 +81,24 @@ class _Compress:
             "height": image.height,
             "extras_bytes": sum(extra.length for extra in header.extras if extra.type != ExtraType.PSNR),
             "channels": channels,
+            "layers": len(header.layers),
+            **({} if quality is None else {"quality": quality}),
             "file_bpp": 8 * len(data) / (image.width * image.height),
             **({} if psnr_db is None else {"psnr_db": psnr_db if psnr_db < math.inf else None}),  # JSON has no infinity
             "seconds": time.perf_counter() - start,
             "notes": list(notes),
         }
+
+
+class _LayerLimit(click.ParamType):
+    """A number of layers from 1, or the word "all"."""
+
+    name = "N|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value in ("all", 1):
+            return value
+        return click.IntRange(1).convert(value, param, ctx)
 
 
 def _options_for(codec: "Codec", options: dict[str, Any]) -> "EncodeOptions":
@@ -90,12 +112,21 @@ def _options_for(codec: "Codec", options: dict[str, Any]) -> "EncodeOptions":
 
     try:
         built = EncodeOptions(**options)
-        built.effort_for(codec.config, codec.name)
-        built.channel_count(codec.config)
-        codec.windowed.tile_side(1, 1, built.tile)
+        codec.check_options(built)
     except (ValueError, ConfigError) as error:
         raise click.UsageError(str(error)) from error
     return built
+
+
+def _choice(result: dict[str, Any], options: "EncodeOptions", num_channels: int) -> str:
+    """Describe the quality and the channels of a file, and how to choose others if they are defaults."""
+    channels = f"{result['channels']} of {num_channels} channels"
+    if "psnr_db" in result:
+        return f"{channels}, {result['psnr_db']:.2f} dB"
+    if "quality" in result:
+        default = "" if options.has_target else " (default; -q 0 to 100)"
+        return f"quality {result['quality']:g}{default}, {channels}"
+    return channels if options.has_target else f"{channels} (default; --bpp, --psnr or --channels for less)"
 
 
 def _finite(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
@@ -109,8 +140,15 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float | N
 @OUTPUT
 @click.option("--keep-extension", is_flag=True, help="Keep the extension in the output's name: a.png.ohm.")
 @click.option("-m", "--model", default="photo", show_default=True, help="Shipped name, model file or checkpoint.")
-@click.option("--fraction", type=FRACTION, help="Fraction of the adaptive range of channels, 0 to 1 (default 1).")
-@click.option("--channels", type=click.IntRange(1), help="Or: number of channels.")
+@click.option(
+    "-q",
+    "--quality",
+    type=NumberRange(0, 100),
+    help="Quality, 0 to 100; equal numbers look about equally good.  [default: 80; models without a quality scale: "
+    "all channels]",
+)
+@click.option("--fraction", type=FRACTION, help="Or: the fraction of the adaptive range of channels, 0 to 1.")
+@click.option("--channels", type=click.IntRange(1), help="Or: the number of channels.")
 @click.option(
     "--bpp", type=float, callback=_finite, help="Or: write the largest file of at most this rate, in bits per pixel."
 )
@@ -124,23 +162,35 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float | N
 @click.option(
     "--effort",
     type=click.IntRange(0, 2),
-    help="Refinement passes of the encoder (default for photos: 1). More passes take longer; files get smaller.",
+    help="Number of refinement passes of the encoder. More passes take longer and give more quality for the same bytes.  "
+    "[default: 1 for photo models, else 0]",
 )
 @click.option(
-    "--layers", type=click.IntRange(1), help="Limit on the number of places where the file can be cut (default: all)."
+    "--layers",
+    type=_LayerLimit(),
+    metavar="N|all",
+    default=1,
+    show_default=True,
+    help='Largest number of layers. Between layers a file can be cut; "all" ends one at each cut point of the model.',
 )
 @click.option(
-    "--fixed-rate", is_flag=True, help="Code without an entropy coder: the size depends on the image's dimensions only."
+    "--fixed-rate",
+    is_flag=True,
+    help="Code without an entropy coder: the size then depends on the image's dimensions and the number of channels only.",
 )
 @click.option(
-    "--flatten", is_flag=True, help="Flatten transparent images onto white; default: keep their mask exactly."
+    "--flatten", is_flag=True, help="Flatten transparent images onto white.  [default: keep their mask exactly]"
 )
 @click.option(
     "--keep-metadata",
     is_flag=True,
-    help="Keep EXIF, XMP, an sRGB profile, the resolution and the file's time; default: drop them.",
+    help="Keep EXIF, XMP, an sRGB profile, the resolution and the file's time.  [default: drop them]",
 )
-@click.option("--psnr-table", is_flag=True, help="Store the PSNR of each layer in the file, for truncate --psnr.")
+@click.option(
+    "--psnr-table",
+    is_flag=True,
+    help="Store the PSNR of each layer in the file, for ohmq truncate --psnr; goes with --layers.",
+)
 @click.option(
     "-j",
     "--jobs",
@@ -150,15 +200,19 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float | N
     show_default=True,
     help="Number of files compressed at once.",
 )
-@click.option("--max-pixels", type=click.IntRange(1), default=2**27, show_default=True, help="Refuse larger images.")
 @click.option(
-    "--tile", type=click.IntRange(0, 256), help="Code in tiles of N x N blocks; 0: one piece (default: if large)."
+    "--max-pixels", type=click.IntRange(1), default=2**27, show_default=True, help="Refuse images of more pixels."
+)
+@click.option(
+    "--tile",
+    type=click.IntRange(0, 256),
+    help="Code in tiles of N x N blocks of 16 x 16 pixels; 0 codes in one piece.  [default: 128 above 8 megapixels, else 0]",
 )
 @DEVICE
 @COMPILED
 @SKIP_EXISTING
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
-@click.option("--json", "as_json", is_flag=True, help="Results as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def command(
     inputs: tuple[str, ...],
     output: str | None,
@@ -172,13 +226,16 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Turn images into .ohm files: files, folders, globs, - for standard input. Give at most one target for size or quality."""
-    from ohmq.encoder.options import EncodeOptions
+    """Turn images into .ohm files.
+
+    Inputs are files, folders, glob patterns, and - for standard input. At most one of --quality, --fraction, --channels,
+    --bpp, --max-bytes and --psnr says how large or how good the files are.
+    """
+    from ohmq.encoder.options import TARGETS, EncodeOptions
     from ohmq.imaging.files import open_image
 
-    targets = ("fraction", "channels", "bpp", "max_bytes", "psnr")
-    if sum(options[name] is not None for name in targets) > 1:
-        raise click.UsageError("give only one of --fraction, --channels, --bpp, --max-bytes and --psnr")
+    if sum(options[name] is not None for name in TARGETS) > 1:
+        raise click.UsageError("give only one of --quality, --fraction, --channels, --bpp, --max-bytes and --psnr")
     check_skip(skip_existing, force)
     files = find_files(inputs, IMAGE_EXTENSIONS)
     work = _Compress(model, EncodeOptions(), force, compiled_for(compiled, files, processes), device)
@@ -194,10 +251,9 @@ def command(
     )
 
     def show(result: dict[str, Any]) -> None:
-        quality = f", {result['psnr_db']:.2f} dB" if "psnr_db" in result else ""
         click.echo(
             f"{result['input']} -> {result['output']}: {result['bytes']:,} bytes, {result['file_bpp']:.3f} bpp, "
-            f"{result['channels']} of {codec.num_channels} channels{quality}"
+            f"{_choice(result, work.options, codec.num_channels)}"
         )
 
     outcome = run_jobs(jobs, work, "compress", as_json, show=show, processes=processes)

@@ -1,5 +1,6 @@
 """``ohmq export``."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,19 +14,23 @@ __all__ = ["command"]
 
 @click.command(epilog="Example: ohmq export runs/mnist-ohm/last.ckpt -o mnist-ohm.safetensors")
 @click.argument("checkpoint")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The model file.")
-@click.option("--onnx", type=click.Path(path_type=Path, file_okay=False), help="Or: a folder for --runtime onnx.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Model file to write.")
+@click.option(
+    "--onnx",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Or: folder to write, which runs without torch (--runtime onnx).",
+)
 @click.option(
     "--filters",
     metavar="DATA|MODEL",
-    help="Photo models, with -o: fit filters after the synthesis to photos that lie where ohmq train --data finds them, or "
-    "take those of a model that decodes alike.",
+    help="For photo models, with -o: fit a post-filter to the training photos of a folder, laid out as for ohmq train --data, "
+    "or take the post-filter of a model that decodes alike.  [default: keep the one that there is]",
 )
 @click.option(
     "--filter-photos",
     "count",
     type=click.IntRange(min=1),
-    help="How many of them, evenly spread.  [default: 240]",
+    help="Number of photos to fit the post-filter to, evenly spread.  [default: 240]",
 )
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 def command(
@@ -44,6 +49,7 @@ def command(
 
 
 def _export_folder(checkpoint: str, folder: Path, *, force: bool) -> None:
+    from ohmq.cli.output import phase_progress
     from ohmq.model_files.export_onnx import export_onnx
     from ohmq.model_files.onnx_folder import GRAPHS
     from ohmq.model_files.resolve import resolve_model
@@ -53,7 +59,8 @@ def _export_folder(checkpoint: str, folder: Path, *, force: bool) -> None:
     for file in files:
         check_output(file, force=force)
     frozen = resolve_model(checkpoint)
-    export_onnx(frozen, folder, force=force)
+    with phase_progress(sys.stderr.isatty()):
+        export_onnx(frozen, folder, force=force)
     size = sum(file.stat().st_size for file in files)
     click.echo(f"{folder}: model {frozen.model_id.hex()} for ONNX Runtime, {size:,} bytes")
 

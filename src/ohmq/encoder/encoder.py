@@ -19,6 +19,7 @@ from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.geometry import Window
 from ohmq.runtime.latents import Latent, Source, Symbols
 from ohmq.runtime.windowed import WindowedTransforms
+from ohmq.utils.progress import phase
 
 __all__ = ["EncodedImage", "Encoder", "FileSettings"]
 
@@ -124,8 +125,11 @@ class Encoder:
         psnr_db = {}
         if settings.original is not None:
             assert symbols is not None
-            for end in sorted({end for ends in layouts for end in ends}):
-                psnr_db[end] = self.psnr_db(settings.original, symbols, end)
+            layer_ends = sorted({end for ends in layouts for end in ends})
+            with phase("PSNR of the layers", len(layer_ends)) as advance:
+                for end in layer_ends:
+                    psnr_db[end] = self.psnr_db(settings.original, symbols, end)
+                    advance()
         files = []
         for ends, parts in zip(layouts, payloads, strict=True):
             table = (psnr_extra([psnr_db[end] for end in ends]),) if psnr_db else ()

@@ -2,27 +2,35 @@
 
 import dataclasses
 import math
+import operator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ohmq.bitstream.format import DEFAULT_MAX_PIXELS, bytes_of_rate
 from ohmq.errors import ConfigError
 from ohmq.models.config import ModelConfig
 
-__all__ = ["DEFAULT_EFFORT", "DEFAULT_MAX_PIXELS", "MAX_EFFORT", "EncodeOptions"]
+__all__ = ["DEFAULT_EFFORT", "DEFAULT_MAX_PIXELS", "DEFAULT_QUALITY", "MAX_EFFORT", "TARGETS", "EncodeOptions"]
 
 DEFAULT_EFFORT = 1
 """Refinement passes of the encoder by default, for models that support RDOQ."""
 MAX_EFFORT = 2
+DEFAULT_QUALITY = 80.0
+"""Quality by default, 0 to 100, for models that have a quality scale; `docs/choose-a-bitrate.md` gives the reason."""
+TARGETS = ("quality", "fraction", "channels", "bpp", "max_bytes", "psnr")
+"""Options that say how large or how good a file is, of which one at most is given."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeOptions:
     """Options of `ohmq.Codec.compress`.
 
-    At most one of the first five is a target for size or quality; without any, all channels are coded.
+    At most one of the first six is a target for size or quality. Without any, quality is `DEFAULT_QUALITY`; models without a
+    quality scale, and files at a fixed rate, get all channels.
 
     Attributes:
+        quality: number of channels that makes the image look so good, 0 to 100 (all channels), on the model's
+            `ohmq.encoder.quality_scale.QualityScale`. The shipped model "photo" has one.
         fraction: fraction of the adaptive range of channels, in [0, 1].
         channels: number of channels.
         bpp: write the largest file of at most this rate, in bits per pixel of the whole file.
@@ -30,7 +38,8 @@ class EncodeOptions:
         psnr: write the smallest file whose decoded image has at least this PSNR, in dB, over the colours of all pixels
             that are not fully transparent. The last three targets end at one of the model's cut points; with RDOQ they
             also end at group boundaries, and λ is scaled by up to 2 to come near the target.
-        layers: limit on the number of layers, the places where a file can be cut; default: one for each cut point.
+        layers: limit on the number of layers, the places where a file can be cut; "all": one for each cut point. Default: 1,
+            the smallest file.
         fixed_rate: pack symbols without entropy coding, so that the size is known before.
         flatten: flatten transparency onto white.
         keep_metadata: keep EXIF (orientation 1, since the image is stored upright), XMP, an sRGB profile and, in the EXIF
@@ -44,15 +53,16 @@ class EncodeOptions:
             default: `DEFAULT_EFFORT` where it is supported, else 0.
 
     Raises:
-        ValueError: an option out of range, more than one target, or an effort at a fixed rate.
+        ValueError: an option out of range, more than one target, or an effort or a quality at a fixed rate.
     """
 
+    quality: float | None = None
     fraction: float | None = None
     channels: int | None = None
     bpp: float | None = None
     max_bytes: int | None = None
     psnr: float | None = None
-    layers: int | None = None
+    layers: int | Literal["all"] = 1
     fixed_rate: bool = False
     flatten: bool = False
     keep_metadata: bool = False
@@ -62,9 +72,15 @@ class EncodeOptions:
     effort: int | None = None
 
     def __post_init__(self) -> None:
-        targets = (self.fraction, self.channels, self.bpp, self.max_bytes, self.psnr)
-        if sum(target is not None for target in targets) > 1:
-            raise ValueError("give at most one of fraction, channels, bpp, max_bytes and psnr")
+        if sum(getattr(self, target) is not None for target in TARGETS) > 1:
+            raise ValueError(f"give at most one of {', '.join(TARGETS[:-1])} and {TARGETS[-1]}")
+        if self.quality is not None and not 0 <= self.quality <= 100:
+            raise ValueError(f"quality is {self.quality}; it must be 0 to 100")
+        if self.quality is not None and self.fixed_rate:
+            raise ValueError(
+                f"quality is {self.quality:g}: its scale does not hold at a fixed rate; give channels or fraction"
+            )
+        self.layer_limit()
         for name in ("bpp", "max_bytes", "psnr"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -96,6 +112,42 @@ class EncodeOptions:
         if unknown := sorted(set(changes) - set(cls.names())):
             raise TypeError(f"no option {unknown[0]!r}; choose from {', '.join(cls.names())}")
         return dataclasses.replace(options or cls(), **changes)
+
+    @property
+    def has_target(self) -> bool:
+        """Whether a target for size or quality is given."""
+        return any(getattr(self, target) is not None for target in TARGETS)
+
+    def layer_limit(self) -> int | None:
+        """Return the limit on the number of layers; None: one for each cut point.
+
+        Raises:
+            ValueError: a number below 1, or a word other than "all".
+            TypeError: neither a whole number nor a word.
+        """
+        if self.layers == "all":
+            return None
+        if isinstance(self.layers, str) or operator.index(self.layers) < 1:
+            raise ValueError(f"layers is {self.layers!r}; it must be a number from 1, or 'all'")
+        return operator.index(self.layers)
+
+    def quality_for(self, has_scale: bool, name: str) -> float | None:
+        """Return the quality at which compressing aims; None: another target, or all channels.
+
+        Args:
+            has_scale: whether the model has a quality scale.
+            name: of the model, for messages.
+
+        Raises:
+            ConfigError: a quality, and a model without a scale; ``name`` is its name.
+        """
+        if self.quality is not None and not has_scale:
+            raise ConfigError(
+                f"quality is {self.quality:g}: {name} has no quality scale; give channels, fraction, bpp, max_bytes or psnr"
+            )
+        if not self.has_target and has_scale and not self.fixed_rate:
+            return DEFAULT_QUALITY
+        return self.quality
 
     def uses_rdoq(self, config: ModelConfig) -> bool:
         """Whether a model chooses symbols by RDOQ with these options.

@@ -16,6 +16,7 @@ from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.encoder.encoder import Encoder, FileSettings
 from ohmq.errors import UnreachableTargetError
 from ohmq.runtime.latents import Latent, Source, Symbols
+from ohmq.utils.progress import phase
 
 __all__ = ["LAMBDA_SCALES", "QualityResult", "SizeResult", "search_psnr", "search_size"]
 
@@ -69,7 +70,8 @@ def search_size(encoder: Encoder, source: Source, max_bytes: int, settings: File
         UnreachableTargetError: even the first cut point needs more bytes.
     """
     if isinstance(source, Latent):
-        result, smallest = _search_size_with_rdoq(encoder, source, max_bytes, settings)
+        with phase("search for the size", _most_trials(encoder, source)) as advance:
+            result, smallest = _search_size_with_rdoq(encoder, source, max_bytes, settings, advance)
     else:
         result, smallest = _search_size_of_symbols(encoder, source, max_bytes, settings)
     if result is not None:
@@ -102,9 +104,9 @@ def _search_size_of_symbols(
 
 
 def _search_size_with_rdoq(
-    encoder: Encoder, source: Latent, max_bytes: int, settings: FileSettings
+    encoder: Encoder, source: Latent, max_bytes: int, settings: FileSettings, advance: Callable[[], None]
 ) -> tuple[SizeResult | None, int]:
-    """Bisect channels and λ; also returns the size of the smallest file."""
+    """Bisect channels and λ, and call ``advance`` after each trial; also returns the size of the smallest file."""
 
     def trial(channels: int, candidate: Source) -> tuple[bool, SizeResult]:
         table: tuple[Extra, ...] = ()
@@ -112,6 +114,7 @@ def _search_size_with_rdoq(
             layout = encoder.config.layer_ends(channels, settings.layers)
             table = (psnr_extra([0.0] * len(layout)),)
         file = encoder.encode(candidate, channels, replace(settings, extras=(*settings.extras, *table), original=None))
+        advance()
         return len(file) > max_bytes, SizeResult(file, channels, candidate)
 
     trials = _search_lambda(encoder, source, trial)
@@ -122,7 +125,7 @@ def _search_size_with_rdoq(
             return largest, len(largest.file)
         return largest._replace(file=encoder.encode(largest.source, largest.channels, settings)), len(largest.file)
     if source.effort:  # refinement spends more bits: without it the target may be within reach
-        return _search_size_with_rdoq(encoder, source._replace(effort=0), max_bytes, settings)
+        return _search_size_with_rdoq(encoder, source._replace(effort=0), max_bytes, settings, advance)
     return None, min(len(result.file) for _, result in trials)
 
 
@@ -141,9 +144,18 @@ def search_psnr(encoder: Encoder, original: Image.Image, source: Source, psnr_db
     Raises:
         UnreachableTargetError: no number of channels reaches the target.
     """
+    with phase("search for the PSNR", _most_trials(encoder, source)) as advance:
+        return _search_psnr(encoder, original, source, psnr_db, advance)
+
+
+def _search_psnr(
+    encoder: Encoder, original: Image.Image, source: Source, psnr_db: float, advance: Callable[[], None]
+) -> QualityResult:
+    """Search a PSNR, and call ``advance`` after each trial."""
 
     def trial(channels: int, candidate: Source) -> tuple[bool, QualityResult]:
         reached = encoder.psnr_db(original, encoder.symbols(candidate, channels), channels)
+        advance()
         return reached >= psnr_db, QualityResult(channels, reached, candidate)
 
     has_lambda = isinstance(source, Latent)
@@ -162,6 +174,14 @@ def search_psnr(encoder: Encoder, original: Image.Image, source: Source, psnr_db
         f"{encoder.name} reaches {best.psnr_db:.2f} dB on this image, with {best.channels} channels; "
         f"{psnr_db:g} dB are out of its reach"
     )
+
+
+def _most_trials(encoder: Encoder, source: Source) -> int:
+    """Return the largest number of trials of a search that succeeds: the sum over its bisections."""
+    if not isinstance(source, Latent):
+        return len(encoder.config.cut_points)
+    bisections = [len(encoder.stops)] * (2 if source.effort else 1) + [len(LAMBDA_SCALES) - 1]
+    return sum(count.bit_length() for count in bisections)
 
 
 def _search_lambda(encoder: Encoder, source: Latent, trial: _Trial[_Result]) -> list[tuple[bool, _Result]]:

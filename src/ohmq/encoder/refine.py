@@ -4,7 +4,7 @@ Each pass chooses symbols without context, synthesises them, and moves the laten
 quantization does not explain. The decoder does not know of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from ohmq.geometry import Window
 from ohmq.models.config import BLOCK, GREY_LEVELS
 from ohmq.runtime.latents import Latent
 from ohmq.runtime.windowed import WindowedTransforms, pixel_box, to_patches
+from ohmq.utils.progress import steps
 
 __all__ = ["STEPS", "LatentRefiner", "block_coefficients", "refine_latent"]
 
@@ -129,15 +130,42 @@ class LatentRefiner:
             refined[0, target.rows, target.columns] = values[inner.rows, inner.columns]
         return refined
 
+    def decoded_parts(self, source: Latent, channels: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+        """Decode a plain choice of symbols, without refinement and without coding; large images window by window.
+
+        Args:
+            source: the latent, with its image.
+            channels: the number of channels.
+
+        Yields:
+            Original and decoded pixels of a part, (3, H, W) each; sides are multiples of 16, the image's edge is repeated.
+        """
+        assert source.image is not None
+        rows, columns = source.values.shape[1:3]
+        whole = not self._windowed.needs_windows(source)
+        halo = 0 if whole else self._windowed.transforms.synthesis_halo
+        for window in steps(self._windowed.subdivide(Window(0, 0, rows, columns), whole), "quality"):
+            outer = window.widened(halo, rows, columns)
+            inner = window.within(outer)
+            _, decoded = self._decode(source.values[0, outer.rows, outer.columns], channels, source.lambda_scale)
+            pixels = np.asarray(source.image.crop(pixel_box(window, source.width, source.height)))
+            (original,) = to_patches(pixels, (window.shape[0] * BLOCK, window.shape[1] * BLOCK))
+            top, left = inner.top * BLOCK, inner.left * BLOCK
+            yield original, decoded[:, top : top + original.shape[1], left : left + original.shape[2]]
+
+    def _decode(self, latent: Array, channels: int, lambda_scale: float) -> tuple[Array, NDArray[np.uint8]]:
+        """Choose symbols of a latent (h, w, D) without context; returns its quantization error and the decoded pixels."""
+        rdoq = self.rdoq(latent[None, None], channels, lambda_scale)
+        quantization_error = rdoq.choose_without_context()[0, 0]
+        decoded = self._windowed.transforms.pixels_from_codewords((latent - quantization_error)[None], channels)
+        return quantization_error, decoded[0]
+
     def _refined(self, latent: Array, pixels: Array, channels: int, source: Latent) -> Array:
         """Refine the latent (h, w, D) of a window, whose pixels (H, W, 3) may end up to a block earlier."""
         (image,) = to_patches(pixels, (latent.shape[0] * BLOCK, latent.shape[1] * BLOCK))
-        transforms = self._windowed.transforms
         for step in STEPS[: source.effort]:
-            rdoq = self.rdoq(latent[None, None], channels, source.lambda_scale)
-            quantization_error = rdoq.choose_without_context()[0, 0]
-            decoded = transforms.pixels_from_codewords((latent - quantization_error)[None], channels)
+            quantization_error, decoded = self._decode(latent, channels, source.lambda_scale)
             quantization_error -= self._quantizer["output_bias"]
-            error = block_coefficients(image.astype(np.float32) - decoded, transforms.block)[0]
+            error = block_coefficients((image.astype(np.float32) - decoded)[None], self._windowed.transforms.block)[0]
             latent = refine_latent(latent, quantization_error, error, step)
         return latent

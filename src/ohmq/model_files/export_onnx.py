@@ -16,6 +16,7 @@ from ohmq.errors import ConfigError, ModelFileError
 from ohmq.model_files.identity import content_digest
 from ohmq.model_files.onnx_folder import ONNX_FORMAT
 from ohmq.utils.atomic_write import write_atomically
+from ohmq.utils.progress import steps
 
 if TYPE_CHECKING:
     import torch
@@ -86,10 +87,8 @@ def _export_graphs(frozen: "FrozenModel") -> dict[str, bytes]:
         stride = patch[0] // latent.shape[2]
         height, width = torch.export.Dim("height", min=1, max=4096), torch.export.Dim("width", min=1, max=4096)
         image_shape, latent_shape = {2: stride * height, 3: stride * width}, {2: height, 3: width}
-    return {
-        "analysis": _export_graph(analysis, image, image_shape),
-        "synthesis": _export_graph(synthesis, latent, latent_shape),
-    }
+    parts = {"analysis": (analysis, image, image_shape), "synthesis": (synthesis, latent, latent_shape)}
+    return {name: _export_graph(*parts[name]) for name in steps(list(parts), "ONNX graphs")}
 
 
 def _graph_modules(frozen: "FrozenModel") -> "tuple[torch.nn.Module, torch.nn.Module]":

@@ -2,8 +2,9 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
-__all__ = ["pretrained_model_ids", "pretrained_models"]
+__all__ = ["pretrained_model_ids", "pretrained_models", "quality_table"]
 
 
 def pretrained_models() -> dict[str, Path]:
@@ -19,6 +20,19 @@ def pretrained_model_ids() -> dict[bytes, str]:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         ids[bytes.fromhex(json.loads(header["__metadata__"]["ohmq"])["model_id"])] = name
     return ids
+
+
+def quality_table(model_id: bytes) -> dict[str, Any] | None:
+    """Return the calibration of a model's quality scale, for `ohmq.encoder.quality_scale`; None if it has none.
+
+    Args:
+        model_id: bitstream id of the model, 4 bytes.
+    """
+    for path in sorted(_folder().glob("*.quality.json")):
+        table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if table["model_id"] == model_id.hex():
+            return table
+    return None
 
 
 def _folder() -> Path:

@@ -5,7 +5,7 @@ import contextvars
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-__all__ = ["Progress", "steps", "watch"]
+__all__ = ["Progress", "phase", "steps", "watch"]
 
 _T = TypeVar("_T")
 
@@ -44,3 +44,32 @@ def steps(items: Sequence[_T], phase: str) -> Iterator[_T]:
         yield item
     if progress := _watcher.get():
         progress(phase, len(items), len(items))
+
+
+@contextlib.contextmanager
+def phase(name: str, total: int) -> Iterator[Callable[[], None]]:
+    """Report a phase whose steps may be fewer than expected; the phases inside its steps are not reported.
+
+    Args:
+        name: name of the phase, such as "search".
+        total: largest number of steps.
+
+    Yields:
+        A function to call after each step.
+    """
+    progress = _watcher.get() or (lambda name, done, total: None)
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        if done < total:
+            progress(name, done, total)
+
+    progress(name, 0, total)
+    token = _watcher.set(None)
+    try:
+        yield advance
+    finally:
+        _watcher.reset(token)
+        progress(name, total, total)

@@ -31,7 +31,10 @@ def test_truncate_by_each_limit() -> None:
     assert truncate_ohm(data, max_bytes=len(data) - 1) == two
     assert truncate_ohm(data, max_bytes=len(two)) == two
     assert truncate_ohm(truncate_ohm(data, num_layers=2), num_layers=1) == truncate_ohm(data, num_layers=1)
-    smallest = len(truncate_ohm(data, num_layers=1))
+    one = truncate_ohm(data, num_layers=1)
+    with pytest.raises(ValueError, match="layers='all'"):
+        truncate_ohm(one, max_bytes=len(one) - 1)
+    smallest = len(one)
     with pytest.raises(ValueError, match=f"{smallest} bytes"):
         truncate_ohm(data, max_bytes=smallest - 1)
     with pytest.raises(ValueError, match="exactly one"):

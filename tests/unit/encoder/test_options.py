@@ -7,7 +7,7 @@ import pytest
 from support.small_models import make_codec
 
 from ohmq.cli.compress import command
-from ohmq.encoder.options import DEFAULT_EFFORT, MAX_EFFORT, EncodeOptions
+from ohmq.encoder.options import DEFAULT_EFFORT, DEFAULT_QUALITY, MAX_EFFORT, EncodeOptions
 from ohmq.encoder.refine import STEPS
 from ohmq.errors import ConfigError
 
@@ -24,6 +24,13 @@ from ohmq.errors import ConfigError
         ({"effort": 3}, "effort is 3; it must be 0 to 2"),
         ({"effort": -1}, "effort is -1"),
         ({"effort": 1, "fixed_rate": True}, "with a fixed rate"),
+        ({"quality": 100.5}, "quality is 100.5; it must be 0 to 100"),
+        ({"quality": -1}, "quality is -1"),
+        ({"quality": math.nan}, "quality is nan"),
+        ({"quality": 60, "bpp": 0.5}, "at most one of quality, fraction, channels, bpp, max_bytes and psnr"),
+        ({"quality": 60, "fixed_rate": True}, "does not hold at a fixed rate"),
+        ({"layers": 0}, "layers is 0; it must be a number from 1, or 'all'"),
+        ({"layers": "some"}, "layers is 'some'"),
     ],
 )
 def test_impossible_options_are_refused(arguments: dict[str, object], message: str) -> None:
@@ -33,10 +40,10 @@ def test_impossible_options_are_refused(arguments: dict[str, object], message: s
 
 def test_options_are_merged() -> None:
     options = EncodeOptions(layers=3, effort=2)
-    assert EncodeOptions.merge(options, {"layers": 1}) == EncodeOptions(layers=1, effort=2)
+    assert EncodeOptions.merge(options, {"layers": "all"}) == EncodeOptions(layers="all", effort=2)
     assert EncodeOptions.merge(None, {}) == EncodeOptions()
-    with pytest.raises(TypeError, match="no option 'quality'; choose from fraction, channels"):
-        EncodeOptions.merge(None, {"quality": 90})
+    with pytest.raises(TypeError, match="no option 'colour'; choose from quality, fraction, channels"):
+        EncodeOptions.merge(None, {"colour": 90})
     with pytest.raises(ValueError, match="at most one"):
         EncodeOptions.merge(EncodeOptions(bpp=1.0), {"psnr": 30.0})
 
@@ -50,6 +57,29 @@ def test_effort_depends_on_the_model() -> None:
     assert EncodeOptions().effort_for(digits, "digits") == 0
     with pytest.raises(ConfigError, match="digits is no photo model with RDOQ"):
         EncodeOptions(effort=1).effort_for(digits, "digits")
+
+
+def test_quality_is_the_default_of_models_that_have_a_scale() -> None:
+    assert EncodeOptions().quality_for(True, "photo") == DEFAULT_QUALITY
+    assert EncodeOptions(quality=0).quality_for(True, "photo") == 0
+    for other in (
+        {"channels": 3},
+        {"fraction": 0.0},
+        {"bpp": 1.0},
+        {"max_bytes": 9},
+        {"psnr": 30.0},
+        {"fixed_rate": True},
+    ):
+        assert EncodeOptions(**other).quality_for(True, "photo") is None  # type: ignore[arg-type]
+    assert EncodeOptions().quality_for(False, "digits") is None
+    with pytest.raises(ConfigError, match="quality is 60: digits has no quality scale; give channels"):
+        EncodeOptions(quality=60).quality_for(False, "digits")
+
+
+def test_one_layer_unless_asked() -> None:
+    assert EncodeOptions().layer_limit() == 1
+    assert EncodeOptions(layers=3).layer_limit() == 3
+    assert EncodeOptions(layers="all").layer_limit() is None
 
 
 def test_limits_in_bytes() -> None:

@@ -19,7 +19,7 @@ def files_at_cuts(codec: Codec, image: Image.Image, **arguments: object) -> list
 
 
 @pytest.mark.parametrize(
-    "arguments", [{}, {"layers": 1}, {"layers": 2}, {"fixed_rate": True}, {"layers": 1, "fixed_rate": True}]
+    "arguments", [{"layers": "all"}, {}, {"layers": 2}, {"layers": "all", "fixed_rate": True}, {"fixed_rate": True}]
 )
 def test_the_largest_file_within_bytes(codec: Codec, digit: Image.Image, arguments: dict[str, object]) -> None:
     files = files_at_cuts(codec, digit, **arguments)
@@ -45,7 +45,7 @@ def test_the_smallest_file_that_reaches_a_psnr(codec: Codec, digit: Image.Image)
 
 
 def test_targets_of_a_photograph(photo_codec: Codec, crop: Image.Image) -> None:
-    files = files_at_cuts(photo_codec, crop)
+    files = files_at_cuts(photo_codec, crop, layers="all")
     reached = [psnr_db(np.asarray(crop), np.asarray(photo_codec.decompress(file))) for file in files]
     pixels = crop.width * crop.height
     middle = len(files) // 2
@@ -53,15 +53,15 @@ def test_targets_of_a_photograph(photo_codec: Codec, crop: Image.Image) -> None:
         # Feedback moves the latent for nearly as many channels: nearly the file at the cut, where without it is that file.
         size = len(files[number])
         for target in ({"max_bytes": size}, {"bpp": 8 * size / pixels + 1e-9}):
-            found = photo_codec.compress(crop, **target)
+            found = photo_codec.compress(crop, layers="all", **target)
             assert 0.95 * size < len(found) <= size
             assert psnr_db(np.asarray(crop), np.asarray(photo_codec.decompress(found))) > reached[number] - 0.15
-        plain = photo_codec.compress(crop, channels=photo_codec.cut_points[number], effort=0)
-        assert photo_codec.compress(crop, max_bytes=len(plain), effort=0) == plain
-    between = photo_codec.compress(crop, max_bytes=len(files[middle]) - 1)
+        plain = photo_codec.compress(crop, channels=photo_codec.cut_points[number], effort=0, layers="all")
+        assert photo_codec.compress(crop, max_bytes=len(plain), effort=0, layers="all") == plain
+    between = photo_codec.compress(crop, max_bytes=len(files[middle]) - 1, layers="all")
     assert len(files[middle - 1]) < len(between) < len(files[middle])
     wanted = (reached[middle - 1] + reached[middle]) / 2
-    found = photo_codec.compress(crop, psnr=wanted)
+    found = photo_codec.compress(crop, psnr=wanted, layers="all")
     assert wanted <= psnr_db(np.asarray(crop), np.asarray(photo_codec.decompress(found))) < reached[middle]
     assert len(found) < len(files[middle])
 

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,24 +131,25 @@ def test_lambda_falls_with_the_channels_and_pays(codec: Codec, shipped: Codec, p
     assert bd_rate(*curves[0], *curves[1]).percent < -1
 
 
-@pytest.mark.parametrize("layers", [None, 1, 3])
-def test_sizes_are_kept(codec: Codec, layers: int | None) -> None:
+@pytest.mark.parametrize("limit_of_layers", ["all", 1, 3])
+def test_sizes_are_kept(codec: Codec, limit_of_layers: Any) -> None:
     """The file fits, and is at least as large as any at a cut point or at the end of a group that does."""
     image = photo_picture(75, 100, 8)
+    layers = None if limit_of_layers == "all" else limit_of_layers
     latent = codec.latent(image, effort=0)
     assert {*codec.cut_points} < {*codec.encoder.stops}
     files = {count: codec.encode(latent, count, layers=layers) for count in codec.encoder.stops}
     sizes = sorted(map(len, files.values()))
     smallest = len(codec.encode(latent._replace(lambda_scale=LAMBDA_SCALES[0]), codec.cut_points[0], layers=layers))
     for limit in (2 * sizes[-1], sizes[-1], sizes[-1] - 1, sizes[len(sizes) // 2], sizes[0], smallest):
-        data = codec.compress(image, max_bytes=limit, layers=layers, effort=0)
+        data = codec.compress(image, max_bytes=limit, layers=limit_of_layers, effort=0)
         assert max([size for size in sizes if size <= limit], default=smallest) <= len(data) <= limit
         found = search_size(codec.encoder, latent, limit, FileSettings(layers=layers))
         assert found.file == data == codec.encode(found.source, found.channels, layers=layers)
     with pytest.raises(
         UnreachableTargetError, match=rf"the smallest file .* has {smallest} bytes .* {smallest - 1} allo"
     ):
-        codec.compress(image, max_bytes=smallest - 1, layers=layers, effort=0)
+        codec.compress(image, max_bytes=smallest - 1, layers=limit_of_layers, effort=0)
 
 
 def test_qualities_are_kept(shipped: Codec, photo: Image.Image) -> None:
@@ -163,7 +165,7 @@ def test_qualities_are_kept(shipped: Codec, photo: Image.Image) -> None:
         assert goal <= reached.psnr_db <= most
         data = shipped.compress(photo, psnr=goal)
         assert psnr_db(np.asarray(photo), np.asarray(shipped.decompress(data))) == pytest.approx(reached.psnr_db)
-        assert data == shipped.encode(reached.source, reached.channels)
+        assert data == shipped.encode(reached.source, reached.channels, layers=1)
 
 
 def test_a_quality_that_bisection_misses(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +194,7 @@ def test_a_table_of_psnr_counts(codec: Codec) -> None:
 def test_targets_between_cut_points_are_met(shipped: Codec, photo: Image.Image) -> None:
     pixels = photo.width * photo.height
     latent = shipped.latent(photo)
-    sizes = [len(shipped.encode(latent, count)) for count in shipped.cut_points[7:11]]
+    sizes = [len(shipped.encode(latent, count, layers=1)) for count in shipped.cut_points[7:11]]
     for below, above in itertools.pairwise(sizes):
         for limit in (int(0.7 * below + 0.3 * above), int(0.3 * below + 0.7 * above)):
             assert 0.92 * limit < len(shipped.compress(photo, bpp=8 * (limit + 0.5) / pixels)) <= limit
@@ -205,7 +207,7 @@ def test_a_file_may_be_cut_and_in_tiles(codec: Codec, monkeypatch: pytest.Monkey
     monkeypatch.setattr(windowed, "WINDOW", 3)
     image = photo_picture(70, 113, 9)
     for tile in (0, 3):
-        data = codec.compress(image, tile=tile, psnr_table=True)
+        data = codec.compress(image, tile=tile, psnr_table=True, layers="all")
         latent = codec.latent(image, tile=tile)
         symbols = codec.encoder.symbols(latent, 24)
         assert np.array_equal(codec.decode(data)[1].values, symbols.values)
