@@ -19,7 +19,6 @@ from ohmq.metrics import C1, C2
 from ohmq.model_files.pretrained import pretrained_models, quality_table
 from ohmq.runtime import windowed
 
-
 RESULT = Path(__file__).parents[3] / "results" / "quality.json"
 
 
