@@ -1,7 +1,9 @@
 """The quality scale: errors of a probe, predicted scores, and what quality means for the pretrained photo model."""
 
 import itertools
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,8 @@ from ohmq.errors import ConfigError
 from ohmq.metrics import C1, C2
 from ohmq.model_files.pretrained import pretrained_models, quality_table
 from ohmq.runtime import windowed
+
+RESULT = Path(__file__).parents[3] / "results" / "quality.json"
 
 
 @pytest.fixture
@@ -112,3 +116,14 @@ def test_the_table_belongs_to_the_pretrained_model(photo_codec: Codec) -> None:
     assert table["best_score"] == pytest.approx(table["points"][-1]["mean_score"], abs=0.01)
     assert (pretrained_models()["photo"].parent / "photo.quality.json").exists()
     assert quality_table(b"none") is None
+
+
+def test_equal_quality_looks_as_equal_as_with_jpeg_from_70_on() -> None:
+    """On 47 photographs that calibration did not see, at the same mean score, by ``tools/calibrate_quality.py --check``."""
+    result = json.loads(RESULT.read_text())
+    jpeg = sorted((row["mean_score"], row["score_deviation"]) for row in result["JPEG"])
+    compared = [row for row in result["ohmq"] if 70 <= row["quality"] < 100]
+    assert result["images"] == 47 and len(compared) == 3
+    for row in compared:
+        assert row["score_deviation"] <= np.interp(row["mean_score"], *np.transpose(jpeg))
+        assert row["mean_score"] == pytest.approx(row["quality"] / 100 * 75.78, abs=4)
