@@ -108,7 +108,8 @@ def test_streams_to_files_and_formats(run: Run, model: Path, codec: Codec) -> No
     code, decoded, _ = run("decompress", "a.ohm", "-o", "-", "--format", "bmp", "-m", model)
     assert (code, decoded[:2]) == (0, b"BM")
     assert np.array_equal(pixels(decoded), codec.decompress(coded))
-    assert run("decompress", "-", "--progressive", "steps", "-m", model, stdin=coded)[0] == 0
+    layered = run("compress", "-", "-m", model, "--layers", "all", stdin=image)[1]
+    assert run("decompress", "-", "--progressive", "steps", "-m", model, stdin=layered)[0] == 0
     assert len(files(Path("steps/stdin"))) == 6
     code, printed, messages = run("compress", "-", "-o", "-", "-m", model, "--json", stdin=image)
     assert (code, printed) == (0, coded)

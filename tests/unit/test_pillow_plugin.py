@@ -315,8 +315,8 @@ def test_a_failed_save_and_an_existing_file(crop: Image.Image, tmp_path: Path) -
     with path.open("r+b") as file, pytest.raises(OSError, match="smallest file"):
         crop.save(file, "OHM", max_bytes=3)  # the program's own file is not touched, either
     assert path.stat().st_size > 0
-    with pytest.warns(UserWarning, match="no option quality: ignored"):
-        save_atomically(crop, path, channels=6, quality=3)
+    with pytest.warns(UserWarning, match="no option lossless: ignored"):
+        save_atomically(crop, path, channels=6, lossless=True)
 
 
 def test_closed_and_verified_images_say_so(data: bytes, tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from ohmq.errors import ConfigError
 if TYPE_CHECKING:
     from ohmq.training.options import TrainOptions
 
-__all__ = ["TestSet", "evaluate_test_sets", "read_test_sets"]
+__all__ = ["EvaluationSet", "evaluate_test_sets", "read_test_sets"]
 
 
-class TestSet(NamedTuple):
+class EvaluationSet(NamedTuple):
     """Images to evaluate a trained model on.
 
     Attributes:
@@ -25,7 +25,7 @@ class TestSet(NamedTuple):
     images: Sequence[tuple[str, Any]]
 
 
-def read_test_sets(options: "TrainOptions", limit: int | None = None) -> list[TestSet]:
+def read_test_sets(options: "TrainOptions", limit: int | None = None) -> list[EvaluationSet]:
     """Read the test sets of a run, so that images that cannot be read fail before the training.
 
     Args:
@@ -40,18 +40,18 @@ def read_test_sets(options: "TrainOptions", limit: int | None = None) -> list[Te
 
     if limit is not None and limit < 1:
         raise ConfigError(f"the limit on test images is {limit}; it must be at least 1")
-    test_sets: list[TestSet] = []
+    test_sets: list[EvaluationSet] = []
     for path in options.test_sets:
         if options.model.family == "mnist":
             name, digits = resolve_test_set(path, options.data_base_path)
-            test_sets.append(TestSet(name, [(f"{n:05d}", image) for n, image in enumerate(digits[:limit])]))
+            test_sets.append(EvaluationSet(name, [(f"{n:05d}", image) for n, image in enumerate(digits[:limit])]))
         else:
             photos = ImageFiles(ImageReader([path], grey=False, report=echo_error, limit=limit))
-            test_sets.append(TestSet(Path(path).resolve().name, photos))
+            test_sets.append(EvaluationSet(Path(path).resolve().name, photos))
     return test_sets
 
 
-def evaluate_test_sets(options: "TrainOptions", checkpoint: Path, test_sets: Sequence[TestSet]) -> None:
+def evaluate_test_sets(options: "TrainOptions", checkpoint: Path, test_sets: Sequence[EvaluationSet]) -> None:
     """Evaluate a trained model; results go into a folder ``test_NAME`` of the run for each set.
 
     Args:

@@ -28,6 +28,8 @@ _CHATTER = (
     ".*`srun` command is available",
     ".*GPU available but not used",
     ".*litlogger",
+    ".*The dirpath has changed",  # of a checkpoint that was moved or named with --ckpt
+    ".*resuming from a checkpoint that ended before the epoch ended",  # the loaders know the step
 )
 """Warnings of libraries about what this project does on purpose."""
 
