@@ -71,7 +71,8 @@ def main(arguments: list[str] | None = None, command: click.Command = cli, name:
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     try:
         code = command.main(args=arguments, prog_name=name, standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None: the caller has closed it
+            sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

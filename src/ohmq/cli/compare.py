@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ohmq.cli.options import DEVICE, NumberRange
-from ohmq.cli.output import echo_error, progress_bar
+from ohmq.cli.output import echo_error, echo_skipped, progress_bar
 
 if TYPE_CHECKING:
     from ohmq.codec import Codec
@@ -126,6 +126,7 @@ def command(
         _print(comparison)
     if output_dir:
         click.echo(f"the page is {output_dir / 'comparison.html'}", err=as_json)
+    echo_skipped(reader.failed)
     return 1 if reader.failed else 0
 
 

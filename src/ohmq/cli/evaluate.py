@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ohmq.cli.options import DEVICE, FRACTION
-from ohmq.cli.output import echo_error, print_rate_points, progress_bar
+from ohmq.cli.output import echo_error, echo_skipped, print_rate_points, progress_bar
 
 __all__ = ["command"]
 
@@ -108,6 +108,7 @@ def command(
     if not as_json:
         print_rate_points(result.points, result.data)
     failed = images.failed if isinstance(images, ImageReader) else 0
+    echo_skipped(failed)
     for name in against:
         anchor = published.get(name) or classic_curve(name, (pixels for _, pixels in images))
         curve = result.curve("file_bpp" if name in CLASSIC_CODECS else "payload_bpp")
