@@ -411,15 +411,39 @@ def test_the_published_compression_line(model: Path, tmp_path: Path) -> None:
         assert reported == pytest.approx(psnr_db(original, np.asarray(codec.decompress(data))), abs=1e-3)
 
 
-def test_the_published_line_refuses_two_images_of_one_name(model: Path, tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    for name in ("a.png", "a.bmp"):
+def test_the_published_line_with_images_of_one_stem(model: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "a.bmp", "deep/a.png"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         read_image(DIGITS / "digit_3_a.png").save(tmp_path / "images" / name)
-    line = f"--image_path images --checkpoint {model} --output_dir out --do_save"
-    command = [sys.executable, str(ROOT / "compress.py"), *line.split()]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert (done.returncode, "a.bmp and a.png would be saved under one name" in done.stderr) == (1, True)
-    assert not (tmp_path / "out").exists()
+
+    def published(images: str) -> "subprocess.CompletedProcess[str]":
+        line = f"--image_path {images} --checkpoint {model} --output_dir out --do_save --channel_fractions 1"
+        command = [sys.executable, str(ROOT / "compress.py"), *line.split()]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+
+    done = published("images/**/*.png")
+    assert done.stderr == (
+        "compress.py: 2 images named a.png would be saved under one name; give a folder that holds them\n"
+    )
+    assert (done.returncode, (tmp_path / "out").exists()) == (1, False)
+    assert published("images").returncode == 0
+    saved = [f"{name}.{end}" for name in ("a.bmp", "a.png", "deep/a.png") for end in ("ohm", "png")]
+    assert files(tmp_path / "out" / "fraction_1.0000") == saved
+
+
+def test_files_that_cannot_be_read_are_counted(run: Run, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    read_image(DIGITS / "digit_3_a.png").save(tmp_path / "images" / "a.png")
+    (tmp_path / "images" / "b.png").touch()
+    (tmp_path / "images" / "c.png").touch()
+    result = run("evaluate", tmp_path / "images", "-m", model, "--channels", 6)
+    assert (result.code, result.err.splitlines()[-1]) == (1, "2 files skipped, which could not be read")
+
+
+def test_standard_output_that_is_closed(model: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ohmq", "info", "nothing.ohm"]
+    done = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *command], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "ohmq: nothing.ohm: No such file or directory\n")
 
 
 def test_the_published_line_with_a_wrong_checkpoint(tmp_path: Path) -> None:

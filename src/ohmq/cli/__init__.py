@@ -71,7 +71,8 @@ def main(arguments: list[str] | None = None, command: click.Command = cli, name:
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     try:
         code = command.main(args=arguments, prog_name=name, standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None: the caller has closed it
+            sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -82,8 +83,8 @@ def main(arguments: list[str] | None = None, command: click.Command = cli, name:
         click.echo(f"{name}: {error}", err=True)
         sys.exit(1)
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            click.echo(f"{name}: {error.filename}: {error.strerror}; choose a shorter one", err=True)
+        if error.filename is not None:
+            _echo_file_error(name, error)
             sys.exit(1)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -109,4 +110,15 @@ def run_published(name: str) -> None:
     except OhmqError as error:
         click.echo(f"{name}.py: {error}", err=True)
         code = 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _echo_file_error(f"{name}.py", error)
+        code = 1
     sys.exit(code)
+
+
+def _echo_file_error(name: str, error: OSError) -> None:
+    """Print an error of a path that cannot even be looked at, such as one in a folder that may not be searched."""
+    advice = "; choose a shorter one" if error.errno == errno.ENAMETOOLONG else ""
+    click.echo(f"{name}: {error.filename}: {error.strerror}{advice}", err=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ohmq.cli.options import DEVICE, NumberRange
-from ohmq.cli.output import echo_error, progress_bar
+from ohmq.cli.output import echo_error, echo_skipped, progress_bar
 
 if TYPE_CHECKING:
     from ohmq.codec import Codec
@@ -30,15 +30,19 @@ KODAK = ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "bpg444
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("-m", "--model", default="photo", show_default=True, help="Shipped name, model file or checkpoint.")
 @click.option(
-    "--codec", "names", multiple=True, help="jpeg, jpeg444, webp, jpeg2000 or avif. Repeatable; default: all."
+    "--codec", "names", multiple=True, help="jpeg, jpeg444, webp, jpeg2000 or avif. Repeatable.  [default: all]"
 )
 @click.option(
-    "--anchor", help="Codec that BD-rates refer to: model or one of the codecs. [default: jpeg, or the first --codec]"
+    "--anchor", help="Codec that BD-rates refer to: model or one of the codecs.  [default: jpeg, or the first --codec]"
 )
-@click.option("--rates", type=click.IntRange(1), help="Measure at most this many rates of each codec. [default: all]")
-@click.option("--effort", type=click.IntRange(0, 2), help="Refinement passes of the encoder, as for ohmq compress.")
+@click.option("--rates", type=click.IntRange(1), help="Measure at most this many rates of each codec.  [default: all]")
+@click.option(
+    "--effort",
+    type=click.IntRange(0, 2),
+    help="Number of refinement passes of the encoder.  [default: 1 for photo models, else 0]",
+)
 @DEVICE
-@click.option("--limit", type=click.IntRange(1), help="Measure at most this many images.")
+@click.option("--limit", type=click.IntRange(1), help="Measure at most this many images.  [default: all]")
 @click.option("--match", type=NumberRange(0, min_open=True), multiple=True, default=(0.15, 0.4), show_default=True,
               help="Rate of the images on the page, in bits per pixel. Repeatable.")  # fmt: skip
 @click.option("--pictures", "shown", type=click.IntRange(0), default=4, show_default=True,
@@ -50,7 +54,12 @@ KODAK = ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "bpg444
     help="Draw a published Kodak curve dotted, such as kodak-vtm, or kodak for five of them; the images must be these 24. "
     "Repeatable.",
 )
-@click.option("-o", "--output-dir", type=click.Path(path_type=Path), help="Write tables, plots and the page here.")
+@click.option(
+    "-o",
+    "--output-dir",
+    type=click.Path(path_type=Path),
+    help="Folder for tables, plots and the page.  [default: print the table only]",
+)
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
@@ -126,6 +135,7 @@ def command(
         _print(comparison)
     if output_dir:
         click.echo(f"the page is {output_dir / 'comparison.html'}", err=as_json)
+    echo_skipped(reader.failed)
     return 1 if reader.failed else 0
 
 

@@ -127,7 +127,7 @@ def _image_extension(context: click.Context, parameter: click.Parameter, value: 
 @click.option(
     "-m",
     "--model",
-    help="Shipped name, model file, checkpoint or ONNX folder; default: the shipped model that the file names.",
+    help="Shipped name, model file, checkpoint or ONNX folder.  [default: the shipped model that the file names]",
 )
 @click.option(
     "--runtime",
@@ -136,7 +136,7 @@ def _image_extension(context: click.Context, parameter: click.Parameter, value: 
     show_default=True,
     help="Runtime of the transforms; onnx: --model is a folder of `ohmq export --onnx`, torch is not needed.",
 )
-@click.option("--channels", type=click.IntRange(1), help="Decode at most this many channels.")
+@click.option("--channels", type=click.IntRange(1), help="Decode at most this many channels.  [default: all]")
 @click.option(
     "--format",
     "extension",
@@ -146,14 +146,24 @@ def _image_extension(context: click.Context, parameter: click.Parameter, value: 
     help="Format of images whose file has no name yet: in folders, or on standard output.",
 )
 @click.option("--allow-truncated", is_flag=True, help="Decode the whole layers of a file that ends early.")
-@click.option("--flatten", is_flag=True, help="Lay transparent images onto white.")
-@click.option("-j", "--jobs", "processes", type=click.IntRange(1), default=1, show_default=True, help="Files at once.")
-@click.option("--max-pixels", type=click.IntRange(1), default=2**27, show_default=True, help="Refuse larger images.")
+@click.option("--flatten", is_flag=True, help="Flatten transparent images onto white.  [default: keep their mask]")
+@click.option(
+    "-j",
+    "--jobs",
+    "processes",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Number of files decompressed at once.",
+)
+@click.option(
+    "--max-pixels", type=click.IntRange(1), default=2**27, show_default=True, help="Refuse images of more pixels."
+)
 @DEVICE
 @COMPILED
 @SKIP_EXISTING
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
-@click.option("--json", "as_json", is_flag=True, help="Results as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def command(
     inputs: tuple[str, ...],
     output: str | None,

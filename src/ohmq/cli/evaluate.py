@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ohmq.cli.options import DEVICE, FRACTION
-from ohmq.cli.output import echo_error, print_rate_points, progress_bar
+from ohmq.cli.output import echo_error, echo_skipped, print_rate_points, progress_bar
 
 __all__ = ["command"]
 
@@ -15,20 +15,25 @@ __all__ = ["command"]
 @click.argument("inputs", nargs=-1)
 @click.option("-m", "--model", default="photo", show_default=True, help="Shipped name, model file or checkpoint.")
 @click.option("--mnist", type=click.Choice(["train", "validation", "test"]), help="Evaluate on these digits.")
-@click.option("--data", "data_base_path", type=click.Path(path_type=Path), help="Folder of MNIST; default: $OHMQ_DATA.")
-@click.option("--limit", type=click.IntRange(1), help="Measure at most this many images.")
+@click.option(
+    "--data",
+    "data_base_path",
+    type=click.Path(path_type=Path),
+    help="Folder of MNIST.  [default: $OHMQ_DATA, then ./data]",
+)
+@click.option("--limit", type=click.IntRange(1), help="Measure at most this many images.  [default: all]")
 @click.option(
     "--fraction",
     "fractions",
     type=FRACTION,
     multiple=True,
-    help="Fraction of the adaptive range, 0 to 1. Repeatable; default: all cut points.",
+    help="Fraction of the adaptive range, 0 to 1. Repeatable.  [default: all cut points]",
 )
 @click.option(
     "--channels",
     type=click.IntRange(1),
     multiple=True,
-    help="Numbers of channels in place of fractions, also fewer than the model's minimum. Repeatable.",
+    help="Number of channels in place of a fraction, also fewer than the model's minimum. Repeatable.",
 )
 @click.option(
     "--against",
@@ -39,13 +44,23 @@ __all__ = ["command"]
 @click.option(
     "--cut",
     is_flag=True,
-    help="Code each image once, with all channels and layers, and cut that file; default: a file of one layer for each rate.",
+    help="Code each image once, with all channels and layers, and cut that file.  [default: code a file of one layer "
+    "for each rate]",
 )
-@click.option("--effort", type=click.IntRange(0, 2), help="Refinement passes of the encoder, as for ohmq compress.")
+@click.option(
+    "--effort",
+    type=click.IntRange(0, 2),
+    help="Number of refinement passes of the encoder.  [default: 1 for photo models, else 0]",
+)
 @DEVICE
-@click.option("-o", "--output-dir", type=click.Path(path_type=Path), help="Write tables and a plot here.")
+@click.option(
+    "-o",
+    "--output-dir",
+    type=click.Path(path_type=Path),
+    help="Folder for tables and a plot.  [default: print the table only]",
+)
 @click.option("--force", is_flag=True, help="Overwrite earlier results.")
-@click.option("--json", "as_json", is_flag=True, help="Mean rows as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the means as JSON.")
 def command(
     inputs: tuple[str, ...],
     model: str,
@@ -108,6 +123,7 @@ def command(
     if not as_json:
         print_rate_points(result.points, result.data)
     failed = images.failed if isinstance(images, ImageReader) else 0
+    echo_skipped(failed)
     for name in against:
         anchor = published.get(name) or classic_curve(name, (pixels for _, pixels in images))
         curve = result.curve("file_bpp" if name in CLASSIC_CODECS else "payload_bpp")

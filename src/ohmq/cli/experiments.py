@@ -15,10 +15,12 @@ DEFAULT_OUTPUT = Path("runs/experiments")
 
 _output = click.option(
     "-o", "--output-dir", type=click.Path(path_type=Path), default=DEFAULT_OUTPUT, show_default=True,
-    help="Gets runs/NAME (checkpoints, logs, model file) and results/NAME (curve).",
+    help="Folder that gets runs/NAME (checkpoints, logs, model file) and results/NAME (curve).",
 )  # fmt: skip
 _epochs = click.option(
-    "--epochs", type=click.IntRange(1), help="Epochs, in place of the file's; the warm start shrinks in proportion."
+    "--epochs",
+    type=click.IntRange(1),
+    help="Number of epochs, in place of the file's; the warm start shrinks in proportion.",
 )
 
 
@@ -33,7 +35,7 @@ def command() -> None:
 @command.command("list", epilog="Example: ohmq experiments list")
 @_output
 @_epochs
-@click.option("--json", "as_json", is_flag=True, help="As JSON, with all settings.")
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON, with all settings.")
 def list_command(output_dir: Path, epochs: int | None, as_json: bool) -> None:
     """List all experiments, and which of them are done in the output folder."""
     from ohmq.experiments.catalogue import GROUPS, find_experiments
@@ -67,15 +69,18 @@ def list_command(output_dir: Path, epochs: int | None, as_json: bool) -> None:
 
 @command.command("run", epilog="Example: ohmq experiments run 'mnist-int-*' --data data --epochs 10")
 @click.argument("names", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Every experiment of the list.")
+@click.option("--all", "everything", is_flag=True, help="Run every experiment of the list.")
 @_epochs
 @click.option(
-    "--data", "data_base_path", type=click.Path(path_type=Path), help="Where MNIST or the photos are, or $OHMQ_DATA."
+    "--data",
+    "data_base_path",
+    type=click.Path(path_type=Path),
+    help="Folder of MNIST or of the photos.  [default: $OHMQ_DATA, then ./data]",
 )
 @click.option("--images", type=click.Path(path_type=Path), help="Images that photo models are tested on; "
               "default: the folder kodak below --data.")  # fmt: skip
 @_output
-@click.option("--devices", default="1", show_default=True, help="As Lightning takes it: a number, or auto.")
+@click.option("--devices", default="1", show_default=True, help="Number of devices, or auto for all.")
 @click.option("--num-nodes", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--cpu", is_flag=True, help="Never use an accelerator.")
 def run_command(

@@ -27,7 +27,7 @@ def _extra_name(extra_type: int) -> str:
 
 @click.command(epilog="Example: ohmq info photo.ohm")
 @click.argument("inputs", nargs=-1, required=True)
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the contents as JSON.")
 def command(inputs: tuple[str, ...], as_json: bool) -> int:
     """Show the size, model and layers of .ohm files (- is standard input), without a model."""
     from ohmq.bitstream.psnr_table import psnr_table

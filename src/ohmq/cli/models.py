@@ -15,7 +15,7 @@ MADE_BY_EXPERIMENTS = ("mnist-ohm-c0-8-*", "mnist-ohm-c0-32-*", "mnist-published
 
 
 @click.command(epilog="Example: ohmq models")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 def command(as_json: bool) -> int:
     """List the models that come with this package, and the commands that make others."""
     from ohmq.experiments.catalogue import experiment_names, load_experiment

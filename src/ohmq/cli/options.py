@@ -28,7 +28,7 @@ FRACTION = NumberRange(0, 1)
 COMPILED = click.option(
     "--compiled/--no-compiled",
     default=None,
-    help=f"Code with numba, if it is installed; default: for more than {FEW_FILES} files in a process.",
+    help=f"Code with numba, if it is installed.  [default: for more than {FEW_FILES} files in a process]",
 )
 """The option ``--compiled/--no-compiled``; `ohmq.cli.jobs.compiled_for` chooses its default."""
 
@@ -51,7 +51,7 @@ OUTPUT = click.option(
     "-o",
     "--output",
     callback=_named,
-    help="File, folder (with a slash at its end, or one that exists) or - for standard output. [default: beside the input]",
+    help="File, folder (with a slash at its end, or one that exists) or - for standard output.  [default: beside the input]",
 )
 """The option ``--output``, for `ohmq.cli.jobs.place_outputs`; None if it was not given."""
 

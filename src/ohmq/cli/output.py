@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "echo_error",
+    "echo_skipped",
     "finish",
     "phase_progress",
     "print_json",
@@ -129,6 +130,16 @@ def print_json(value: Any) -> None:
 def echo_error(message: str) -> None:
     """Print a message on standard error."""
     click.echo(message, err=True)
+
+
+def echo_skipped(count: int) -> None:
+    """Print on standard error how many files could not be read, if there are any.
+
+    Args:
+        count: number of these files.
+    """
+    if count:
+        echo_error(f"{count} {'file' if count == 1 else 'files'} skipped, which could not be read")
 
 
 def print_rate_points(points: "Sequence[RatePoint]", name: str) -> None:

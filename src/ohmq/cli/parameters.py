@@ -10,27 +10,27 @@ __all__ = ["command"]
 @click.command(epilog="Example: ohmq parameters --family mnist --channels 8 --channels 16 --num-symbols 256")
 @click.option(
     "--family", "families", type=click.Choice(["mnist", "openimages", "photo"]), multiple=True,
-    help="Repeatable, like the next three options; default: mnist and openimages.",
+    help="Family to count. Repeatable.  [default: mnist and openimages]",
 )  # fmt: skip
 @click.option(
     "--channels",
     type=click.IntRange(1),
     multiple=True,
-    help="Number of channels C; default: those of the published runs.",
+    help="Number of channels C. Repeatable.  [default: those of the published runs]",
 )
 @click.option(
     "--num-symbols",
     type=click.IntRange(2),
     multiple=True,
-    help="Alphabet size S; default: the published one of the family.",
+    help="Alphabet size S. Repeatable.  [default: the published one of the family]",
 )
 @click.option("--quantizer", "quantizers", type=click.Choice(["ohm", "integer", "none"]), multiple=True,
-              help="Default: ohm and integer.")  # fmt: skip
+              help="Quantizer to count. Repeatable.  [default: ohm and integer]")  # fmt: skip
 @click.option("--prior", type=click.Choice(["static", "context"]), default="static", show_default=True,
               help="Prior of OHM models of the published families.")  # fmt: skip
 @click.option("--split", type=click.Choice(["ours", "published"]), default="ours", show_default=True,
               help="published: the layers before and after the quantizer count with it.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="As JSON, with both splits.")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON, with both splits.")
 def command(
     families: tuple[str, ...],
     channels: tuple[int, ...],

@@ -14,7 +14,7 @@ __all__ = ["command"]
     "--figure",
     "names",
     multiple=True,
-    help="lambda-c0, lambda-c8, quantizers, training, kodak or bitrates. Repeatable; default: all.",
+    help="Figure to draw: lambda-c0, lambda-c8, quantizers, training, kodak or bitrates. Repeatable.  [default: all]",
 )
 @click.option("--format", "extension", type=click.Choice(["png", "svg", "pdf"]), default="png", show_default=True)
 @click.option("--force", is_flag=True, help="Overwrite existing files.")

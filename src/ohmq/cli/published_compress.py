@@ -3,12 +3,13 @@
 import argparse
 import functools
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
-from ohmq.cli.output import echo_error, print_rate_points, progress_bar
+from ohmq.cli.output import echo_error, echo_skipped, print_rate_points, progress_bar
 from ohmq.errors import ConfigError
 from ohmq.evaluation.evaluate import CodedImage, OnCoded, channel_fraction, ignore_coded
 from ohmq.evaluation.report import EvaluationOptions, ImageReader, evaluate_set, write_evaluation
@@ -55,9 +56,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _count(text: str) -> int:
     """Read a positive whole number."""
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return int(text)
 
 
 def run(argv: list[str] | None = None) -> int:
@@ -80,8 +81,7 @@ def run(argv: list[str] | None = None) -> int:
         output_dir = _new_folder(Path(arguments.checkpoint).stem)
     on_coded: OnCoded = ignore_coded
     if arguments.do_save and output_dir is not None:
-        _check_names(images.names)
-        on_coded = functools.partial(_save, frozen.config, output_dir)
+        on_coded = functools.partial(_save, frozen.config, output_dir, _keeps_extensions(images.names))
     options = EvaluationOptions(fractions=arguments.channel_fractions, device=arguments.device)
     with progress_bar(len(images), "evaluate") as update:
         evaluation = evaluate_set(
@@ -92,6 +92,7 @@ def run(argv: list[str] | None = None) -> int:
     print_rate_points(evaluation.result.points, evaluation.result.data)
     if output_dir is not None:
         print(f"results: {output_dir}")
+    echo_skipped(images.failed)
     return 1 if images.failed else 0
 
 
@@ -101,18 +102,24 @@ def _new_folder(name: str) -> Path:
     return next(folder for folder in (DEFAULT_FOLDER / name for name in names) if not folder.exists())
 
 
-def _check_names(names: Sequence[str]) -> None:
-    """Refuse names that differ in their extensions only: their files would have the same name."""
-    first_names: dict[Path, str] = {}
-    for name in names:
-        rival = first_names.setdefault(Path(name).with_suffix(""), name)
-        if rival != name:
-            raise ConfigError(f"{rival} and {name} would be saved under one name; rename one of them")
+def _keeps_extensions(names: Sequence[str]) -> bool:
+    """Tell whether saved files keep the extensions of their images, as two names differ in nothing else.
+
+    Raises:
+        ConfigError: two images have one name, as a pattern can match them in several folders.
+    """
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise ConfigError(
+                f"{count} images named {name} would be saved under one name; give a folder that holds them"
+            )
+    return len({Path(name).with_suffix("") for name in names}) < len(names)
 
 
-def _save(config: ModelConfig, output_dir: Path, coded: CodedImage) -> None:
+def _save(config: ModelConfig, output_dir: Path, keep_extensions: bool, coded: CodedImage) -> None:
     """Write a measured file and its decoded image; there is no file for no channels or without a quantizer."""
-    target = output_dir / f"fraction_{channel_fraction(config, coded.channels):.4f}" / coded.name
+    folder = output_dir / f"fraction_{channel_fraction(config, coded.channels):.4f}"
+    name = coded.name if keep_extensions else str(Path(coded.name).with_suffix(""))
     if coded.data:
-        write_atomically(target.with_suffix(".ohm"), coded.data, force=True)
-    save_image(target.with_suffix(".png"), Image.fromarray(coded.pixels), force=True)
+        write_atomically(folder / f"{name}.ohm", coded.data, force=True)
+    save_image(folder / f"{name}.png", Image.fromarray(coded.pixels), force=True)

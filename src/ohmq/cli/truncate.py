@@ -22,7 +22,7 @@ __all__ = ["command"]
 @click.option("--psnr", type=float, help="Keep the fewest layers that reach this PSNR in dB, by the file's PSNR table.")
 @SKIP_EXISTING
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
-@click.option("--json", "as_json", is_flag=True, help="Results as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def command(
     inputs: tuple[str, ...],
     output: str | None,

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import operator
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 from ohmq.bitstream.format import DEFAULT_MAX_PIXELS, bytes_of_rate
@@ -54,6 +55,7 @@ class EncodeOptions:
 
     Raises:
         ValueError: an option out of range, more than one target, or an effort or a quality at a fixed rate.
+        TypeError: a target that is no number.
     """
 
     quality: float | None = None
@@ -74,6 +76,9 @@ class EncodeOptions:
     def __post_init__(self) -> None:
         if sum(getattr(self, target) is not None for target in TARGETS) > 1:
             raise ValueError(f"give at most one of {', '.join(TARGETS[:-1])} and {TARGETS[-1]}")
+        for name in TARGETS:
+            if not isinstance(value := getattr(self, name), Real | None):
+                raise TypeError(f"{name} is {value!r}; it must be a number")
         if self.quality is not None and not 0 <= self.quality <= 100:
             raise ValueError(f"quality is {self.quality}; it must be 0 to 100")
         if self.quality is not None and self.fixed_rate:

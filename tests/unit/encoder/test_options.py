@@ -3,11 +3,12 @@
 import inspect
 import math
 
+import numpy as np
 import pytest
 from support.small_models import make_codec
 
 from ohmq.cli.compress import command
-from ohmq.encoder.options import DEFAULT_EFFORT, DEFAULT_QUALITY, MAX_EFFORT, EncodeOptions
+from ohmq.encoder.options import DEFAULT_EFFORT, DEFAULT_QUALITY, MAX_EFFORT, TARGETS, EncodeOptions
 from ohmq.encoder.refine import STEPS
 from ohmq.errors import ConfigError
 
@@ -36,6 +37,13 @@ from ohmq.errors import ConfigError
 def test_impossible_options_are_refused(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EncodeOptions(**arguments)  # type: ignore[arg-type]
+
+
+def test_targets_are_numbers() -> None:
+    for name in TARGETS:  # such as quality="keep", which Pillow has for JPEG
+        with pytest.raises(TypeError, match=f"{name} is 'keep'; it must be a number"):
+            EncodeOptions(**{name: "keep"})  # type: ignore[arg-type]
+        assert EncodeOptions(**{name: np.float32(1)}).has_target  # type: ignore[arg-type]
 
 
 def test_options_are_merged() -> None:
