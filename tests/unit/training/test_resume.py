@@ -17,11 +17,13 @@ def test_resume_point(tmp_path: Path) -> None:
     assert resume_point(tmp_path, None, True, {}) == last
     assert resume_point(tmp_path, Path("other"), False, {}) == Path("other")
     for environment in ({}, {"SLURM_JOB_ID": "78"}):
-        with pytest.raises(ConfigError, match="--resume"):
-            resume_point(tmp_path, None, False, environment)
+        for _ in range(2):  # a job that was refused is refused again
+            with pytest.raises(ConfigError, match="--resume"):
+                resume_point(tmp_path, None, False, environment)
     array = {"SLURM_JOB_ID": "80", "SLURM_ARRAY_JOB_ID": "79", "SLURM_ARRAY_TASK_ID": "2"}
     with pytest.raises(ConfigError):
         resume_point(tmp_path, None, False, array)
+    assert resume_point(tmp_path, None, True, array) == last
     assert resume_point(tmp_path, None, False, {**array, "SLURM_JOB_ID": "81"}) == last
 
 
