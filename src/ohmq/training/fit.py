@@ -263,7 +263,7 @@ def _share_batches(trainer: Trainer, loader: ArrayLoader | CropLoader) -> None:
     """Give each process its share of a batch."""
     if loader.batch_size % trainer.world_size:
         raise ConfigError(
-            f"a batch of {loader.batch_size} images over {trainer.world_size} processes; choose a --batch-size (and "
+            f"a batch of {loader.batch_size} images over {trainer.world_size} processes; choose a batch size (and "
             "a warm-start batch) that is a multiple of them"
         )
     loader.rank, loader.world_size = trainer.global_rank, trainer.world_size
