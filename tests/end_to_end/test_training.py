@@ -162,6 +162,8 @@ def test_published_is_exactly_the_published_training() -> None:
         build_parser().parse_args("-published -bottleneck_channels 0 480 -no_quant_symbols 32".split())
     )
     assert (photos.epochs, photos.batch_size, photos.learning_rate, photos.crop_size) == (10, 32, 1e-4, 256)
+    unquantized = options_from(build_parser().parse_args("-mnist -published -no_quant -bottleneck_channels 32".split()))
+    assert (unquantized.epochs, unquantized.batch_size, unquantized.learning_rate) == (1000, 512, 1e-4)
     for conflict in ("-initialisation scalar", "-warm_start_epochs 5"):
         with pytest.raises(ConfigError, match="-published .*leave"):
             options_from(build_parser().parse_args(["-mnist", "-published", *conflict.split()]))

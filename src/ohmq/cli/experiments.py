@@ -108,7 +108,7 @@ def run_command(
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     machine = {
         "data_base_path": data_base_path,
-        "devices": int(devices) if devices.isdigit() else devices,
+        "devices": int(devices) if devices.isdecimal() else devices,
         "num_nodes": num_nodes,
         "cpu": cpu,
     }

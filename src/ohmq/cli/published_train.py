@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
         "published",
         action="store_true",
         help="exactly the published training: random start, static prior, no refinement, constant learning rate, no warm "
-        "start; on photos the defaults become 10 epochs, batches of 32 and a rate of 1e-4",
+        "start; on photos the defaults become 10 epochs, batches of 32 and a rate of 1e-4, and with -no_quant a rate of 1e-4",
     )
     add("n_epochs", type=int, help="passes over the training images, after the warm start (default: 1000)")
     add("batch_size", type=int, help="images of a step, over all devices (default: 512)")
@@ -108,7 +108,7 @@ def options_from(arguments: argparse.Namespace) -> Any:
     if len(lambdas) not in (1, 2):
         raise ConfigError(f"-lambda_rd takes one or two values, not {len(lambdas)}")
     _check_published(arguments)
-    settings = _PUBLISHED_PHOTOS if arguments.published and not arguments.mnist else _DEFAULTS
+    settings = _published_settings(arguments) if arguments.published else _DEFAULTS
     training = {name: _given(getattr(arguments, name), default) for name, default in settings.items()}
     quantizer = "none" if arguments.no_quant else "integer" if arguments.integer_quant else "ohm"
     config = (MnistConfig if arguments.mnist else OpenImagesConfig)(
@@ -141,7 +141,7 @@ def options_from(arguments: argparse.Namespace) -> Any:
         num_val_samples=arguments.num_val_samples,
         log_interval=arguments.log_interval,
         num_workers=arguments.num_workers,
-        devices=int(arguments.devices) if arguments.devices.isdigit() else arguments.devices,
+        devices=int(arguments.devices) if arguments.devices.isdecimal() else arguments.devices,
         num_nodes=arguments.num_nodes,
         cpu=arguments.cpu,
         seed=arguments.seed,
@@ -149,6 +149,13 @@ def options_from(arguments: argparse.Namespace) -> Any:
         description=arguments.description,
         test_sets=tuple(arguments.test_sets),
     )
+
+
+def _published_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of the published run of these data and this quantizer."""
+    if not arguments.mnist:
+        return _PUBLISHED_PHOTOS
+    return {**_DEFAULTS, "learning_rate": 1e-4} if arguments.no_quant else _DEFAULTS
 
 
 def _given(value: Any, default: Any) -> Any:
@@ -180,9 +187,7 @@ def _tell_training(arguments: argparse.Namespace, options: Any) -> None:
         log.info("weights start variance-preserving; -published starts from PyTorch's random weights")
     if not arguments.published:
         return
-    published = _DEFAULTS if arguments.mnist else _PUBLISHED_PHOTOS
-    if arguments.no_quant:
-        published = {**published, "learning_rate": 1e-4}
+    published = _published_settings(arguments)
     changed = [
         f"-{name} {getattr(arguments, name)} (published: {value})"
         for name, value in published.items()

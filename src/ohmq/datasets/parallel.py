@@ -31,8 +31,8 @@ def worker_errors() -> Iterator[None]:
         if "DataLoader worker" not in str(error):
             raise
         raise ConfigError(
-            f"a process that reads images ended ({str(error).splitlines()[0].strip()}); if memory ran out, choose fewer "
-            "--num-workers"
+            f"a process that reads images ended ({str(error).splitlines()[0].strip()}); if memory ran out, choose a "
+            "smaller num_workers"
         ) from error
 
 

@@ -263,7 +263,7 @@ def _share_batches(trainer: Trainer, loader: ArrayLoader | CropLoader) -> None:
     """Give each process its share of a batch."""
     if loader.batch_size % trainer.world_size:
         raise ConfigError(
-            f"a batch of {loader.batch_size} images over {trainer.world_size} processes; choose a --batch-size (and "
+            f"a batch of {loader.batch_size} images over {trainer.world_size} processes; choose a batch size (and "
             "a warm-start batch) that is a multiple of them"
         )
     loader.rank, loader.world_size = trainer.global_rank, trainer.world_size
@@ -318,13 +318,37 @@ def _new_log_folder(folder: Path, stage: Stage) -> str:
     return name
 
 
+class _RunCheckpoint(ModelCheckpoint):
+    """A checkpoint of a run, whose folder may have moved since: the best one stays the best."""
+
+    @property
+    def state_key(self) -> str:
+        """Name of the state in checkpoints, as Lightning's own class has it."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load the state, with the paths of today's folder."""
+        best = Path(str(self.dirpath), Path(state_dict["best_model_path"]).name)
+        if not best.is_file():
+            return  # it is not in this folder: find the best anew
+        super().load_state_dict(
+            {
+                **state_dict,
+                "dirpath": self.dirpath,
+                "best_model_path": str(best),
+                "kth_best_model_path": str(best) if state_dict["kth_best_model_path"] else "",
+                "best_k_models": {str(best): score for score in state_dict["best_k_models"].values()},
+            }
+        )
+
+
 def _checkpoint_callbacks(folder: Path, validates: bool) -> list[Callback]:
     """Build the callbacks that write ``last.ckpt`` at the end of every epoch and ``best.ckpt`` by ``val_loss``."""
     callbacks: list[Callback] = [
-        ModelCheckpoint(folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
+        _RunCheckpoint(folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
     ]
     if validates:
         callbacks.append(
-            ModelCheckpoint(folder, filename="best", monitor="val_loss", mode="min", enable_version_counter=False)
+            _RunCheckpoint(folder, filename="best", monitor="val_loss", mode="min", enable_version_counter=False)
         )
     return callbacks

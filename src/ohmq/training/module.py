@@ -40,7 +40,7 @@ class TrainingModule(LightningModule):
 
     DIVERGED: ClassVar[float] = 10.0
     """Training stops when the watched mean loss exceeds its least value by this factor."""
-    ADVICE: ClassVar[str] = "start again with a smaller --learning-rate or with --clip-norm 1"
+    ADVICE: ClassVar[str] = "start again with a smaller learning rate, or with ohmq train --clip-norm 1"
     """Way out of a run that diverged."""
 
     def __init__(self, options: TrainOptions, total_steps: int, learning_rate: float, schedule: str) -> None:

@@ -218,6 +218,9 @@ def _check_openimages(options: TrainOptions) -> None:
     """Check the options of a run of the published network for photos, or of another registered family."""
     if options.start_from:
         raise ConfigError(_START_FROM_NEEDS)
+    crop, blocks = options.crop_size, options.model.patch_shape(options.crop_size, options.crop_size)
+    if blocks != (crop, crop):
+        raise ConfigError(f"crop_size is {crop}; this model needs whole blocks: choose {blocks[0]}")
     _check_published(options)
 
 

@@ -109,7 +109,7 @@ def cluster_environment(options: TrainOptions) -> ClusterEnvironment | None:
         if tasks != wanted:
             raise ConfigError(
                 f"srun started {tasks} tasks (SLURM_STEP_NUM_TASKS), but {wanted} processes train together: start as "
-                "many with srun -n, or give their number with --devices and --num-nodes"
+                "many with srun -n, or change devices and num_nodes"
             )
         return None
     environment = LightningEnvironment()

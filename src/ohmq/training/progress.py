@@ -1,6 +1,7 @@
 """Progress of a training run on standard error: a bar on a terminal, else a line now and then."""
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -54,7 +55,7 @@ def show_phases() -> Iterator[None]:
             started[phase] = now
         elif sys.stderr.isatty():
             if phase not in bars and now - started[phase] >= SECONDS_UNTIL_SHOWN and done < total:
-                bars[phase] = tqdm(total=total, desc=phase, leave=False, file=sys.stderr)
+                bars[phase] = _bar(total, desc=phase, leave=False)
             if phase in bars:
                 bars[phase].update(done - bars[phase].n)
         elif done < total and now - max(started[phase] + SECONDS_UNTIL_SHOWN - SECONDS_BETWEEN_LINES, last_line) >= (
@@ -72,6 +73,19 @@ def show_phases() -> Iterator[None]:
         finally:
             for bar in bars.values():
                 bar.close()
+
+
+def _bar(total: int, **settings: Any) -> Any:
+    """Make a bar on standard error."""
+    # Both sizes are given: tqdm shows nothing on a terminal that says it has none, as those without a window do.
+    return tqdm(total=total, file=sys.stderr, ncols=_columns(), nrows=20, **settings)
+
+
+def _columns() -> int:
+    """Return the width of the terminal of standard error, without the last column; 79 where it does not say."""
+    with contextlib.suppress(OSError, ValueError):
+        return (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1
+    return 79
 
 
 class StageProgress(Callback):
@@ -93,12 +107,10 @@ class StageProgress(Callback):
         self.started_at = self.last_shown = time.monotonic()
         self.first_step = trainer.global_step
         if trainer.is_global_zero and sys.stderr.isatty():
-            self.bar = tqdm(
-                total=self._total_steps(trainer),
+            self.bar = _bar(
+                self._total_steps(trainer),
                 initial=self.first_step,
-                file=sys.stderr,
-                bar_format="{desc} |{bar:20}| {n_fmt}/{total_fmt} steps{postfix}",
-                dynamic_ncols=True,
+                bar_format="{desc} |{bar}| {n_fmt}/{total_fmt} steps{postfix}",
             )
 
     def on_train_batch_end(
@@ -139,20 +151,21 @@ class StageProgress(Callback):
         if not trainer.is_global_zero:
             return
         self.last_shown = time.monotonic()
-        parts = list(self._values(trainer))
+        losses, pace = list(self._values(trainer)), []
         done = trainer.global_step - self.first_step
         elapsed = self.last_shown - self.started_at
         if done and elapsed:
             rate = done / elapsed
-            pace = f"{rate:.1f} steps/s" if rate >= 1 else f"{1 / rate:.1f} s/step"
-            parts += [pace, self._time_left(trainer, rate, elapsed)]
+            pace = [f"{rate:.1f} steps/s" if rate >= 1 else f"{1 / rate:.1f} s/step"]
+            pace.append(self._time_left(trainer, rate, elapsed))
         title = f"{self.name}: epoch {epoch}/{self.epochs}"
         if self.bar is None:
-            print(", ".join([title, *parts]), file=sys.stderr, flush=True)
+            print(", ".join([title, *losses, *pace]), file=sys.stderr, flush=True)
             return
         self.bar.set_description_str(title, refresh=False)
-        self.bar.set_postfix_str(", ".join(parts), refresh=False)
-        self.bar.n = trainer.global_step
+        # The time left first: the end does not fit into a narrow terminal.
+        self.bar.set_postfix_str(", ".join([*reversed(pace), *losses]), refresh=False)
+        self.bar.n, self.bar.ncols = trainer.global_step, _columns()
         self.bar.refresh()
 
     def _time_left(self, trainer: Trainer, rate: float, elapsed: float) -> str:

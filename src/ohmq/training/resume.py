@@ -59,15 +59,13 @@ def resume_point(
         job = f"{environment.get('SLURM_ARRAY_JOB_ID', job)}_{task}"
     last, job_file = output_dir / "last.ckpt", output_dir / "slurm_job_id"
     same_job = bool(job) and job_file.is_file() and job_file.read_text().strip() == job
-    if job:
+    if ckpt is None and last.exists() and not resume and not same_job:
+        raise ConfigError(
+            f"{last} exists: resume from it by --resume (ohmq train) or --ckpt {last}, or choose another output folder"
+        )
+    if job:  # not before: a job that is refused does not own the run
         with output_folder(output_dir):
             job_file.write_text(job + "\n")
     if ckpt is not None:
         return ckpt
-    if not last.exists():
-        return None
-    if resume or same_job:
-        return last
-    raise ConfigError(
-        f"{last} exists: resume from it by --resume (ohmq train) or --ckpt {last}, or choose another output folder"
-    )
+    return last if last.exists() else None

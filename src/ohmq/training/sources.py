@@ -99,7 +99,9 @@ class PhotoSource:
             train,
             len(self.held_out),
             held_out,
-            f"{self.num_workers} processes" if self.num_workers else "a thread (--num-workers for processes)",
+            f"{self.num_workers} process{'es' * (self.num_workers > 1)}"
+            if self.num_workers
+            else "a thread (num_workers is 0)",
         )
 
     def loader(self, batch_size: int) -> CropLoader:

@@ -59,7 +59,7 @@ def test_errors_of_the_function_and_deaths_of_processes_are_clear() -> None:
         list(mapped)
     mapped.close()
     mapped = ProcessMap(square, [2, -1, 3], 1)
-    with pytest.raises(ConfigError, match=r"a process that reads images ended .*fewer --num-workers"):
+    with pytest.raises(ConfigError, match=r"a process that reads images ended .*smaller num_workers"):
         list(mapped)
     mapped.close()
 

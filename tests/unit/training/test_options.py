@@ -6,7 +6,7 @@ import pytest
 
 from ohmq.errors import ConfigError
 from ohmq.experiments.catalogue import load_experiment
-from ohmq.models import MnistConfig
+from ohmq.models import MnistConfig, OpenImagesConfig
 from ohmq.training.fit import _check_same_run
 from ohmq.training.options import TrainOptions, preset, recorded_options
 
@@ -18,6 +18,13 @@ def test_warm_starts_and_growing_need_their_quantizer() -> None:
         TrainOptions(model=MnistConfig(), initialisation="vector")
     with pytest.raises(ConfigError, match="without residual quantization"):
         TrainOptions(model=MnistConfig(residual_quantization=True), initialisation="scalar")
+
+
+@pytest.mark.parametrize(("crop", "fitting"), [(1, 16), (8, 16), (50, 64), (257, 272)])
+def test_crops_of_the_published_photo_network_are_whole_blocks(crop: int, fitting: int) -> None:
+    with pytest.raises(ConfigError, match=f"crop_size is {crop}; .* choose {fitting}$"):
+        TrainOptions(model=OpenImagesConfig(), initialisation="published", crop_size=crop)
+    assert TrainOptions(model=OpenImagesConfig(), initialisation="published", crop_size=fitting).crop_size == fitting
 
 
 def test_presets_are_the_published_trainings() -> None:

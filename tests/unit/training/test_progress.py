@@ -1,6 +1,12 @@
 """Progress of a run on standard error."""
 
+import contextlib
+import fcntl
+import os
+import pty
+import struct
 import sys
+import termios
 from typing import Any
 
 import pytest
@@ -71,10 +77,25 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     train(StageProgress("train", 3), Clock(monkeypatch), 3, 1.0)
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert (
-        "train: epoch 2/3 |" in shown.err
-        and "| 20/30 steps, loss 0.1235, val_loss 2, 1.0 steps/s, 10 s left" in shown.err
-    )
+    assert "train: epoch 2/3 |" in shown.err
+    assert "| 20/30 steps, 10 s left, 1.0 steps/s, loss 0.1235, val_loss" in shown.err
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (80, 0), (0, 0)])
+def test_a_bar_says_the_time_left_on_any_terminal(monkeypatch: pytest.MonkeyPatch, columns: int, rows: int) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    with open(theirs, "w", encoding="utf-8") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        train(StageProgress("train", 1000), Clock(monkeypatch), 1, 1.0)
+    shown = b""
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while part := os.read(ours, 4096):
+            shown += part
+    os.close(ours)
+    lines = shown.decode().replace("\n", "\r").split("\r")
+    assert any("| 10/10000 steps, 2 h 46 min left, 1.0 steps/s, loss" in line for line in lines)
+    assert all(len(line) < 80 for line in lines)
 
 
 def test_long_phases_are_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import shutil
 import time
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from ohmq.training.photo.initialise import (
 )
 from ohmq.training.photo.module import PhotoModule, PhotoTargets
 from ohmq.training.sources import PhotoSource
+from ohmq.utils.atomic_write import write_atomically
 from ohmq.utils.progress import steps
 
 __all__ = ["DESIGN_CROP", "DESIGN_CROPS", "train_photo"]
@@ -187,4 +187,4 @@ def _keep_full_analysis(folder: Path) -> None:
         path = folder / name
         # A run resumed from train.ckpt finds checkpoints of the distilling stage here: they are not copied.
         if path.exists() and read_checkpoint(path)["ohmq"]["stage"] == "train":
-            shutil.copyfile(path, folder / copy)
+            write_atomically(folder / copy, path.read_bytes(), force=True)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from ohmq.training.options import TrainOptions
 from ohmq.training.published.grow import grow_symbols, resize_channels
 from ohmq.training.published.modules import CodecModule, WarmStartModule
 from ohmq.training.sources import DigitSource, PhotoSource
+from ohmq.utils.atomic_write import write_atomically
 
 __all__ = ["plan_stages", "train_published"]
 
@@ -67,7 +67,7 @@ def train_published(options: TrainOptions, *, resume: Path | None, start: Path |
             further_steps=sum(_steps(later, options, source) for later in stages[stages.index(stage) + 1 :]),
         )
         if stage is not stages[-1] and is_first_process():
-            shutil.copyfile(last, options.output_dir / f"{stage.name}.ckpt")
+            write_atomically(options.output_dir / f"{stage.name}.ckpt", last.read_bytes(), force=True)
     return last
 
 
