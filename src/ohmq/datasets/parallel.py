@@ -1,10 +1,14 @@
 """A function of many items, computed in worker processes that live as long as their owner needs them."""
 
 import contextlib
+import os
 import signal
+import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -13,6 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 from ohmq.errors import ConfigError, OhmqError
 
 __all__ = ["ProcessMap", "worker_errors"]
+
+OWNER_CHECK_S = 1.0
+"""Seconds between two looks whether the owner of a worker process lives."""
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -72,7 +79,7 @@ class ProcessMap(Generic[_In, _Out]):
                 sampler=items,
                 num_workers=num_workers,
                 collate_fn=_unchanged,
-                worker_init_fn=_ignore_signals,
+                worker_init_fn=partial(_start_worker, os.getpid()),
                 persistent_workers=True,
                 generator=torch.Generator(),  # its own: the caller's random numbers stay as they are
             )
@@ -112,6 +119,17 @@ def _unchanged(result: Any) -> Any:
     return result
 
 
-def _ignore_signals(_worker: int) -> None:
+def _start_worker(owner: int, _worker: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
+
+
+def _end_with(owner: int) -> None:
+    """End this process when its owner is gone.
+
+    torch looks for that too, but then waits until the results are sent; nobody reads them any more, and the pipe is full.
+    """
+    while os.getppid() == owner:
+        time.sleep(OWNER_CHECK_S)
+    os._exit(1)

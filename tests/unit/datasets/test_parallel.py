@@ -3,7 +3,10 @@
 import gc
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -71,3 +74,32 @@ def test_processes_end_with_the_object_that_owns_them() -> None:
     del mapped, results  # in the middle
     gc.collect()
     assert_ended(processes)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc")
+def test_processes_end_with_an_owner_that_was_killed() -> None:
+    code = (
+        "import numpy as np\n"
+        "from ohmq.datasets.parallel import ProcessMap\n"
+        "results = iter(ProcessMap(lambda item: np.zeros(100_000, np.uint8), range(1000), 2))\n"
+        "next(results), print('ready', flush=True), input()\n"  # nobody reads the results: the pipe is full
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None and owner.stdout.readline() == b"ready\n"
+        workers = Path(f"/proc/{owner.pid}/task/{owner.pid}/children").read_text().split()
+        assert len(workers) == 2
+        owner.kill()
+    deadline = time.monotonic() + 30
+    while (alive := [worker for worker in workers if _is_running(worker)]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for worker in alive:
+        os.kill(int(worker), signal.SIGKILL)
+    assert not alive
+
+
+def _is_running(process: str) -> bool:
+    """Tell whether a process has not ended; one that ended stays in /proc until its new parent asks for its exit code."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
