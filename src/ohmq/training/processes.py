@@ -28,6 +28,7 @@ _CHATTER = (
     ".*`srun` command is available",
     ".*GPU available but not used",
     ".*litlogger",
+    ".*have no `val_dataloader`",  # a warm start is not validated
     ".*The dirpath has changed",  # of a checkpoint that was moved or named with --ckpt
     ".*resuming from a checkpoint that ended before the epoch ended",  # the loaders know the step
 )
