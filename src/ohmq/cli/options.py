@@ -32,9 +32,23 @@ COMPILED = click.option(
 )
 """The option ``--compiled/--no-compiled``; `ohmq.cli.jobs.compiled_for` chooses its default."""
 
+
+def _device(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if value != "cpu":  # looking for others takes torch
+        from ohmq.errors import ConfigError
+        from ohmq.runtime.devices import find_device
+
+        try:
+            find_device(value)
+        except ConfigError as error:
+            raise click.BadParameter(str(error)) from error
+    return value
+
+
 DEVICE = click.option(
     "--device",
     default="cpu",
+    callback=_device,
     show_default=True,
     help="Device that runs the transforms: cpu, cuda, cuda:1, mps, or auto for the first accelerator, if there is one.",
 )
