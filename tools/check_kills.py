@@ -19,7 +19,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -68,7 +67,8 @@ def run(arguments: Sequence[str], log: Path, kill_after: float | None = None, ow
     with log.open("wb") as output:
         if own:
             command = [sys.executable, "-m", "ohmq", *arguments]
-            pid = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True).pid
+            files = [(os.POSIX_SPAWN_DUP2, output.fileno(), stream) for stream in (1, 2)]
+            pid = os.posix_spawn(sys.executable, command, os.environ, file_actions=files, setsid=True)
         else:
             pid = os.fork()
             if pid == 0:
@@ -142,7 +142,7 @@ class Kind:
         shutil.rmtree(self.reference, ignore_errors=True)
         self.reference.mkdir()
         log = self.folder / f"reference-{self.name}.log"
-        if run(self.command(self.reference / self.output), log)[0]:
+        if run(self.command(self.reference / self.output), log, own=True)[0]:
             raise SystemExit(f"{self.name} fails undisturbed:\n{log.read_text()}")
 
     def measure(self, work: Path, own: bool) -> None:
