@@ -62,7 +62,7 @@ def main() -> int:
     parser.add_argument("model", help="name or file")
     parser.add_argument("photos", type=Path, help="folder")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--count", type=int, default=8, help="photographs (default: 8)")
+    parser.add_argument("--count", type=int, default=12, help="photographs (default: 12)")
     parser.add_argument("--side", type=int, default=288, help="of the crops, in pixels (default: 288)")
     arguments = parser.parse_args()
     codec = ohmq.load(arguments.model)
