@@ -26,6 +26,7 @@ from ohmq.training.module import TrainingModule
 from ohmq.training.options import TrainOptions, recorded_options
 from ohmq.training.processes import cluster_environment, device_count, quiet_lightning
 from ohmq.training.progress import StageProgress
+from ohmq.utils.counting import counted
 from ohmq.utils.provenance import command_line
 
 __all__ = ["DISTILL_STAGE", "ResumeState", "Stage", "fit", "is_first_process"]
@@ -263,7 +264,7 @@ def _share_batches(trainer: Trainer, loader: ArrayLoader | CropLoader) -> None:
     """Give each process its share of a batch."""
     if loader.batch_size % trainer.world_size:
         raise ConfigError(
-            f"a batch of {loader.batch_size} images over {trainer.world_size} processes; choose a batch size (and "
+            f"a batch of {counted(loader.batch_size, 'image')} over {trainer.world_size} processes; choose a batch size (and "
             "a warm-start batch) that is a multiple of them"
         )
     loader.rank, loader.world_size = trainer.global_rank, trainer.world_size
@@ -274,14 +275,14 @@ def _announce(trainer: Trainer, module: TrainingModule, stage: Stage, loader: Ar
     device = trainer.strategy.root_device.type
     where = f"{trainer.world_size} processes on {device}" if trainer.world_size > 1 else device
     logger.info(
-        "stage %s: %d epochs of %d steps, %d images a step, learning rate %g, %s, %d channels, on %s",
+        "stage %s: %s of %s, %s a step, learning rate %g, %s, %s, on %s",
         stage.name,
-        stage.epochs,
-        len(loader),
-        loader.batch_size,
+        counted(stage.epochs, "epoch"),
+        counted(len(loader), "step"),
+        counted(loader.batch_size, "image"),
         module.learning_rate,
         module.schedule,
-        stage.model.channels_max,
+        counted(stage.model.channels_max, "channel"),
         where,
     )
 
