@@ -116,7 +116,7 @@ def _check_same_run(path: Path, stage: str, recorded: dict[str, Any], options: T
         changeable |= {"learning_rate", "quick_epochs"}
     if stage == DISTILL_STAGE and recorded["epochs"] != current["epochs"]:
         raise ConfigError(
-            f"{path} was written after the {recorded['epochs']} epochs of the first stage: to make these "
+            f"{path} was written after the {counted(recorded['epochs'], 'epoch')} of the first stage: to make these "
             f"{current['epochs']}, name {path.with_name('train.ckpt')} as checkpoint"
         )
     changed = [
@@ -292,7 +292,7 @@ def _check_epochs_done(path: Path, stage: Stage) -> None:
     done = read_checkpoint(path)["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     if done > stage.epochs:
         raise ConfigError(
-            f"{path} has done {done} epochs of the stage {stage.name}, more than its {stage.epochs}: give as many epochs or "
+            f"{path} has done {counted(done, 'epoch')} of the stage {stage.name}, more than its {stage.epochs}: give as many epochs or "
             "more to go on"
         )
 
