@@ -292,8 +292,8 @@ def _check_epochs_done(path: Path, stage: Stage) -> None:
     done = read_checkpoint(path)["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     if done > stage.epochs:
         raise ConfigError(
-            f"{path} has done {counted(done, 'epoch')} of the stage {stage.name}, more than its {stage.epochs}: give as many epochs or "
-            "more to go on"
+            f"{path} has done {counted(done, 'epoch')} of the stage {stage.name}, more than its {stage.epochs}: "
+            "give as many epochs or more to go on"
         )
 
 
