@@ -116,6 +116,11 @@ def _worker() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
+def _base_name(name: str) -> str:
+    """Return the last part of a path or URL."""
+    return name.rpartition("/")[2] or name
+
+
 @functools.lru_cache(maxsize=4)
 def _operation_for(operation: str, fields: str, device: str, compiled: bool | None) -> Operation:
     """Make an operation once in a process, ``fields`` being the JSON of its job."""
@@ -453,7 +458,7 @@ class _ShardWork:
                 with self.watch.image(image.index):
                     data = image.read()
                     row = row._replace(source_sha256=hashlib.sha256(data).hexdigest(), bytes_in=len(data))
-                    result = self.operation(image.member or image.source, data)
+                    result = self.operation(_base_name(image.member or image.source), data)
             except TransientStorageError:
                 raise
             except AccessError as error:
@@ -484,6 +489,8 @@ class _ShardWork:
     def _failed(self, row: ManifestRow, problem: str) -> ManifestRow:
         """Return the row of an image that failed; the message does not repeat the name that the row has."""
         name = row.member or row.source
+        for prefix in (name, _base_name(name)):
+            problem = problem.removeprefix(f"{prefix}: ")
         return row._replace(
             output=None,
             field=None,
@@ -492,7 +499,7 @@ class _ShardWork:
             bytes_out=0,
             bpp=None,
             psnr_db=None,
-            error=" ".join(problem.removeprefix(f"{name}: ").split()) or "unknown error",
+            error=" ".join(problem.split()) or "unknown error",
         )
 
     def _failed_source(self, row: PlanRow, problem: str) -> ManifestRow:

@@ -15,8 +15,6 @@ from ohmq.storage.store import Store
 from ohmq.storage.tar_shards import TarWriter, index_tar
 
 if TYPE_CHECKING:
-    import pyarrow
-
     from ohmq.storage.parquet_shards import ImageRows
 
 __all__ = ["FileSink", "ParquetSink", "RowsSink", "ShardBuffer", "Sink", "TarSink", "read_members"]
