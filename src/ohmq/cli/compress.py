@@ -68,7 +68,7 @@ class _Compress:
         )
         notes = (*loaded.notes, *notes)
         del loaded  # one copy less of a large image
-        data, channels, psnr_db, quality = self.codec.compress_prepared(image, self.options)
+        data, channels, psnr_db, quality, _ = self.codec.compress_prepared(image, self.options)
         header = read_header(data)
         write_atomically(job.target, data, force=self.force)
         if self.options.keep_metadata:
