@@ -56,6 +56,11 @@ def _absolute(name: str) -> str:
     return name if "://" in name else os.path.abspath(name)
 
 
+def _absolute_model(name: str) -> str:
+    """Return the absolute path of a model file; names of shipped models have no extension, and stay."""
+    return os.path.abspath(name) if "." in os.path.basename(name) and os.path.isfile(name) else name
+
+
 class Difference(NamedTuple):
     """A field in which two jobs differ, with its value in each."""
 
@@ -263,13 +268,13 @@ class BulkJob:
 
     def absolute(self) -> "BulkJob":
         """Return the job with absolute local paths, so that it means the same in every process and folder."""
-        models = {name: getattr(self, name) for name in ("model", "decode_model")}
         return dataclasses.replace(
             self,
             sources=tuple(map(_absolute, self.sources)),
             target=_absolute(self.target),
             from_list=self.from_list and _absolute(self.from_list),
-            **{name: _absolute(value) if os.path.exists(value) else value for name, value in models.items()},
+            model=_absolute_model(self.model),
+            decode_model=_absolute_model(self.decode_model),
         )
 
     def output_fields(self) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class FailureKind(NamedTuple):
     """A kind of failure: its text without names and numbers, how often it occurs, and one image."""
 
     kind: str
-    count: int
+    images: int
     example: str
     error: str
 
