@@ -42,6 +42,7 @@ _SIGNATURE = re.compile(r"[?&](x-amz-signature|x-goog-signature|sig|awsaccesskey
 _FORMAT = re.compile(r"[a-z0-9]+")
 _NAMING = (
     "operation",
+    "decode_model",
     "options",
     "image_format",
     "cut",
