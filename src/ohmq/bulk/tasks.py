@@ -38,7 +38,7 @@ class ShardTask(NamedTuple):
     @property
     def shard(self) -> int:
         """Number of the shard."""
-        return self.planned.number
+        return self.planned.shard
 
 
 class ShardOutcome(NamedTuple):
