@@ -24,6 +24,8 @@ __all__ = [
     "Operation",
     "check_credentials",
     "shard_label",
+    "target_pattern",
+    "target_root",
 ]
 
 Operation = Literal["compress", "decompress", "transcode", "truncate"]
@@ -95,6 +97,24 @@ def shard_label(shard: int) -> str:
         '000123'
     """
     return f"{shard:06d}"
+
+
+def target_root(target: str) -> str:
+    """Return the folder or URL below which the outputs of a target lie: the target, or the folder of its pattern.
+
+    Example:
+        >>> target_root("s3://lake/ohm/data-{}.tar"), target_root("archive")
+        ('s3://lake/ohm', 'archive')
+    """
+    if target_pattern(target) is None:
+        return target
+    return target.rpartition("/")[0] or ("/" if target.startswith("/") else ".")
+
+
+def target_pattern(target: str) -> str | None:
+    """Return the name of a target's shards with ``{}`` for their number; None: the target is a folder."""
+    last = target.rpartition("/")[2]
+    return last if "{}" in last else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,16 +244,12 @@ class BulkJob:
     @property
     def target_root(self) -> str:
         """Folder or URL below which the outputs lie: the target, or the folder of its pattern."""
-        if self.target_pattern is None:
-            return self.target
-        folder = self.target.rpartition("/")[0]
-        return folder or ("/" if self.target.startswith("/") else ".")
+        return target_root(self.target)
 
     @property
     def target_pattern(self) -> str | None:
         """Name of shards with ``{}`` for their number, such as "data-{}.tar"; None: the target is a folder."""
-        last = self.target.rpartition("/")[2]
-        return last if "{}" in last else None
+        return target_pattern(self.target)
 
     @property
     def output_extension(self) -> str:

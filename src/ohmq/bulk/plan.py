@@ -37,7 +37,17 @@ from ohmq.storage.open_store import open_store
 from ohmq.storage.store import Store
 from ohmq.storage.urls import redacted
 
-__all__ = ["JOB_FILE", "Generation", "Plan", "PlannedShard", "RangeFile", "make_plan", "read_plan", "read_rows"]
+__all__ = [
+    "JOB_FILE",
+    "Generation",
+    "Plan",
+    "PlannedShard",
+    "RangeFile",
+    "has_plan",
+    "make_plan",
+    "read_plan",
+    "read_rows",
+]
 
 FORMAT = 1
 """Version of the files of a plan."""
@@ -294,6 +304,15 @@ def read_plan(store: Store) -> Plan:
             f"{redacted(store.url)} holds no bulk job with a complete plan; ohmq bulk compress or ohmq bulk plan makes one"
         )
     return Plan(store, generations)
+
+
+def has_plan(store: Store) -> bool:
+    """Tell whether a target holds a complete plan.
+
+    Args:
+        store: store of the target's root.
+    """
+    return any(_PLAN_FILE.fullmatch(item.path) for item in store.list(f"{_FOLDER}/", suffixes=(".json",)))
 
 
 def _read_generations(store: Store) -> list[Generation]:
