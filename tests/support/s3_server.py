@@ -87,8 +87,22 @@ def seaweed_server(folder: Path) -> Iterator[S3Server]:
     identity = {"name": "tester", "credentials": [{"accessKey": key, "secretKey": secret}], "actions": ["Admin"]}
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
     ports = dict(zip(("master", "volume", "filer", "s3"), _free_ports(4), strict=True))
-    command = [program, "-logtostderr=true", "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-filer", "-s3"]
-    command += [f"-s3.config={folder / 's3.json'}", "-master.volumeSizeLimitMB=64", "-volume.max=20", "-master.telemetry=false"]
+    command = [
+        program,
+        "-logtostderr=true",
+        "server",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        f"-dir={folder}",
+        "-filer",
+        "-s3",
+    ]
+    command += [
+        f"-s3.config={folder / 's3.json'}",
+        "-master.volumeSizeLimitMB=64",
+        "-volume.max=20",
+        "-master.telemetry=false",
+    ]
     for name, port in ports.items():
         command += [f"-{name}.port={port}", f"-{name}.port.grpc={port + 10000}"]
     with (folder / "log").open("wb") as log:

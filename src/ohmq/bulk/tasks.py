@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "OutcomeKind", "ShardOutcome", "ShardTask"]
 
 OutcomeKind = Literal["done", "died", "transient", "fatal", "mismatch"]
-"""How a shard ended: its marker is written; its worker died; storage failed for now; it cannot be done; wrong version or model."""
+"""End of a shard: its marker is written; its worker died; storage failed for now; it cannot be done; wrong version or model."""
 
 
 class ShardTask(NamedTuple):

@@ -36,9 +36,9 @@ class Symbols(NamedTuple):
 
         Returns:
             SHA-256, in hexadecimal, of the text "ohmq symbols", then patches, h, w and channels, then the symbols of shape
-            (patches, h, w, channels) in C order; each number in 4 bytes, little-endian.
+            (patches, h, w, channels) in C order; sizes in 4 bytes, symbols in 2, little-endian.
         """
-        values = np.ascontiguousarray(self.values[..., :channels], "<u4")
+        values = np.ascontiguousarray(self.values[..., :channels], "<u2")
         digest = hashlib.sha256(b"ohmq symbols" + np.array(values.shape, "<u4").tobytes())
         digest.update(values.data)
         return digest.hexdigest()
