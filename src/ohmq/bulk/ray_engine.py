@@ -72,13 +72,14 @@ class RayEngine:
         self._ray = _import_ray()
         self._folder: Path | None = None
         self._owns_ray = False
+        # Memory allocators with an arena a thread grow over thousands of images.
         environment = {"OMP_NUM_THREADS": str(threads), "MALLOC_ARENA_MAX": "2"}
         options: dict[str, Any] = {}
-        if address is None and not self._ray.is_initialized():
-            self._start(environment)
-        else:
+        if address is not None:
             self._connect(address)
             options["runtime_env"] = {"env_vars": environment}
+        elif not self._ray.is_initialized():  # else the caller has started Ray, with an environment of its own
+            self._start(environment)
         if work is None:
             from ohmq.bulk.shard_work import do_shard
 
@@ -119,28 +120,28 @@ class RayEngine:
             self.close()
             raise ConfigError(f"a worker takes {self.gpus_per_worker:g} GPUs, and this machine has {gpus:g}")
 
-    def _connect(self, address: str | None) -> None:
+    def _connect(self, address: str) -> None:
         """Connect to a cluster, or use the connection that this process has."""
         chosen = address
-        if address in (None, "auto"):
+        if address == "auto":
             chosen = os.environ.get("RAY_ADDRESS") or address
-        if chosen and "://" in chosen:
+        if "://" in chosen:
             raise ConfigError(
                 f"{chosen}: a Ray client's connection is lost sooner or later, and the job with it; run the driver inside "
                 "the cluster: ray job submit -- ohmq bulk ... --engine ray --address auto"
             )
         if self._ray.is_initialized():
             connected = self._ray.get_runtime_context().gcs_address
-            if address not in (None, "auto", connected):
+            if address not in ("auto", connected):
                 raise ConfigError(f"this process is connected to Ray at {connected}, not at {address}")
             return
         if chosen != "auto":
-            _check_answers(str(chosen))
+            _check_answers(chosen)
         try:
             with _own_signals():
                 self._ray.init(address=chosen, log_to_driver=False, logging_level="ERROR")
         except Exception as error:
-            raise _connection_error(str(chosen), error) from error
+            raise _connection_error(chosen, error) from error
         self._owns_ray = True
         self._quieten()
 
