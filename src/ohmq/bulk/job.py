@@ -96,8 +96,8 @@ class BulkJob:
         sources: folders, files, glob patterns, brace patterns and URLs.
         target: folder or URL of the outputs, or a pattern such as ``s3://lake/ohm/data-{}.tar`` with ``{}`` for the number
             of a shard.
-        model: name of a shipped model, model file or checkpoint (compress, transcode; decompress of files that no shipped
-            model made).
+        model: name of a shipped model, model file or checkpoint (compress, transcode).
+        decode_model: model of the .ohm files that are read (decompress, transcode); "": the shipped one that each file names.
         options: options of the encoder (compress, transcode).
         image_format: extension of decompressed images, without a dot.
         cut: the limit of a job that truncates: exactly one of `CUTS` and its value.
@@ -129,6 +129,7 @@ class BulkJob:
     sources: tuple[str, ...] = ()
     target: str
     model: str = "photo"
+    decode_model: str = ""
     options: EncodeOptions = field(default_factory=EncodeOptions)
     image_format: str = "png"
     cut: Mapping[str, float] = field(default_factory=dict)
@@ -193,6 +194,7 @@ class BulkJob:
             raise ConfigError("no target: give a folder or a URL for the outputs")
         places = [("source", name) for name in self.sources]
         places += [("target", self.target), ("from_list", self.from_list or ""), ("model", self.model)]
+        places += [("decode_model", self.decode_model)]
         for name, text in places:
             check_credentials(text, name)
         last = self.target.rstrip("/").rpartition("/")[2]

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from ohmq.bulk.job import BulkJob
+    from ohmq.bulk.plan import PlannedShard
 
 __all__ = ["Engine", "OutcomeKind", "ShardOutcome", "ShardTask"]
 
@@ -15,32 +16,29 @@ class ShardTask(NamedTuple):
     """One shard to do.
 
     Attributes:
-        job: the job.
-        shard: number of the shard.
-        plan_part: path of the part of the plan that holds the shard's rows, below the target's root.
-        first_row: first row of the shard in that part.
-        rows: number of its rows.
-        plan_hash: hash of the plan's generation.
+        job: the job, with absolute paths.
+        planned: the shard's place in the plan.
+        roots: URLs of the stores of the sources; rows of the plan name them by number.
         options_hash: hash of the options that decide the outputs.
-        model_id: hexadecimal id of the driver's model; empty: the operation has none.
+        model_id: hexadecimal id of the driver's model; None: there is none, or each file names its own.
         version: version of the driver's ohmq.
         attempt: 1 for the first one.
-        retry: do only the images that failed, and copy the others from the output that exists.
-        check: compare version and model with the driver's before the work.
+        retry: do only the images that failed, and keep the others of the outputs that exist.
     """
 
     job: "BulkJob"
-    shard: int
-    plan_part: str
-    first_row: int
-    rows: int
-    plan_hash: str
+    planned: "PlannedShard"
+    roots: tuple[str, ...]
     options_hash: str
-    model_id: str
+    model_id: str | None
     version: str
     attempt: int = 1
     retry: bool = False
-    check: bool = True
+
+    @property
+    def shard(self) -> int:
+        """Number of the shard."""
+        return self.planned.shard
 
 
 class ShardOutcome(NamedTuple):
@@ -72,13 +70,11 @@ class ShardOutcome(NamedTuple):
 
 
 class Engine(Protocol):
-    """Runs shards somewhere.
+    """Runs shards somewhere."""
 
-    Attributes:
-        slots: number of shards that run at once.
-    """
-
-    slots: int
+    @property
+    def slots(self) -> int:
+        """Number of shards that run at once; it may change."""
 
     def submit(self, task: ShardTask) -> None:
         """Take a shard, to be done when a worker is free."""
