@@ -336,6 +336,7 @@ def make_plan(
         OutputWriteError: no room for the plan or the temporary file.
     """
     import_pyarrow()
+    job = job.absolute()
     store = store or open_store(job.target_root, for_writing=True)
     listing = SourceListing(job)
     generations = _read_generations(store)
@@ -460,6 +461,7 @@ class _Planner:
         self.memory = _Memory(temporary / "names.sqlite")
         self.check = OutputCheck(job)
         self.roots: dict[str, int] = {}
+        self.own_output = job.layout_for("object") == "files"
         self.objects: list[PlanRow] = []
         self.object_bytes = 0
         self.kinds = dict.fromkeys(("object", "tar", "parquet"), 0)
@@ -524,7 +526,7 @@ class _Planner:
 
     def _names_output(self, kind: SourceKind) -> bool:
         """Whether a row of this kind has an output of its own, and not a place in its shard's."""
-        return kind != "object" or self.job.layout_for(kind) == "files"
+        return kind != "object" or self.own_output
 
     def _add(self, item: Listed) -> None:
         """Plan one source, unless it is there already."""
