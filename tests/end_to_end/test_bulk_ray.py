@@ -1,32 +1,45 @@
 """Bulk coding on a real Ray: two workers here, a cluster of two raylets, and what happens when they are killed."""
 
+import contextlib
+import json
 import os
+import shutil
 import signal
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+from click.testing import CliRunner
 from support import ray_work
+from support.small_models import make_codec
 
 from ohmq.bulk import ray_engine
+from ohmq.bulk.driver import BulkProgress, run
 from ohmq.bulk.job import BulkJob
+from ohmq.bulk.manifest import manifest_differences, read_manifest
+from ohmq.bulk.plan import PlannedShard
 from ohmq.bulk.ray_engine import RayEngine
 from ohmq.bulk.tasks import ShardOutcome, ShardTask
+from ohmq.cli import main
 from ohmq.errors import ConfigError
+from ohmq.model_files.frozen_model import save_model
+from ohmq.storage.open_store import open_store
 
 pytestmark = [
     # Ray leaves its log files and sockets to the garbage collector.
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
     pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
 ]
+DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 JOB = BulkJob(operation="compress", sources=("/images",), target="/files")
 
 
-def make_task(shard: int) -> ShardTask:
-    return ShardTask(JOB, shard, "part", 0, 1, "plan", "options", "", "version")
+def make_task(shard: int, part: str = "") -> ShardTask:
+    planned = PlannedShard(shard, 0, "plan", part, 1, 0, 0, 1, 1, "object")
+    return ShardTask(JOB, planned, ("/images",), "options", None, "version")
 
 
 def finish(engine: RayEngine, *shards: int, seconds: float = 120) -> dict[int, ShardOutcome]:
@@ -43,6 +56,51 @@ def await_outcomes(engine: RayEngine, count: int, seconds: float = 120) -> dict[
         assert time.monotonic() < end, f"only {sorted(done)} have ended"
         done.update({outcome.shard: outcome for outcome in engine.wait(1)})
     return done
+
+
+def await_files(folder: Path, count: int, pattern: str = "*") -> None:
+    end = time.monotonic() + 120
+    while len(list(folder.glob(pattern))) < count:
+        assert time.monotonic() < end, "the shards do not begin"
+        time.sleep(0.05)
+
+
+class Jobs(NamedTuple):
+    """Jobs that differ in their target, and the outputs of one of them, by the local engine with one worker."""
+
+    folder: Path
+    model: str
+
+    def job(self, name: str, **fields: Any) -> BulkJob:
+        options = {
+            "engine": "ray",
+            "workers": 2,
+            "images_per_shard": 2,
+            "compiled": False,
+            "model": self.model,
+            **fields,
+        }
+        sources = (str(self.folder / "images"),)
+        return BulkJob(operation="compress", sources=sources, target=str(self.folder / name), **options)
+
+    def check_equal(self, job: BulkJob) -> None:
+        """Compare outputs and manifest with those of the local engine."""
+        expected, found = self.folder / "local", Path(job.target)
+        names = sorted(path.name for path in expected.glob("*.tar"))
+        assert sorted(path.name for path in found.glob("*.tar")) == names
+        assert all((found / name).read_bytes() == (expected / name).read_bytes() for name in names)
+        assert not manifest_differences(*(read_manifest(open_store(str(path))) for path in (expected, found)))
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Jobs:
+    folder = tmp_path_factory.mktemp("bulk")
+    shutil.copytree(DIGITS, folder / "images", ignore=shutil.ignore_patterns("*.md"))
+    (folder / "images" / "broken.png").write_bytes(b"no image")
+    save_model(make_codec("static").frozen, folder / "static.safetensors")
+    jobs = Jobs(folder, str(folder / "static.safetensors"))
+    run(jobs.job("local", engine="local", workers=1))
+    return jobs
 
 
 @pytest.fixture(scope="module")
@@ -108,11 +166,68 @@ def engine(support_on_path: None) -> Iterator[RayEngine]:
 
 
 class TestOneMachine:
-    def test_workers_have_the_threads_asked_for(self, engine: RayEngine) -> None:
-        done = finish(engine, *range(4))
-        assert sorted(done) == [0, 1, 2, 3]
-        assert {(outcome.kind, outcome.error) for outcome in done.values()} == {("done", "1 2 1")}
+    def test_the_bytes_are_those_of_the_local_engine(self, engine: RayEngine, jobs: Jobs) -> None:
+        """Workers have the threads asked for, and no image passes through Ray."""
+        before = ray_work.store_counters()
+        seen: set[str] = set()
+
+        class Watched(RayEngine):
+            def wait(self, timeout_s: float) -> list[ShardOutcome]:
+                outcomes = super().wait(timeout_s)
+                seen.update(outcome.worker for outcome in outcomes)
+                return outcomes
+
+        job = jobs.job("ray")
+        summary = run(job, engine=lambda job: Watched(workers=2, work=ray_work.report_threads))
+        assert (summary.shards_run, summary.images, summary.failed) == (10, 21, 1)
+        jobs.check_equal(job)
+        assert seen == {"1 2 1"}
         assert os.environ.get("MALLOC_ARENA_MAX") is None  # the workers' environment is not this process's
+        after = ray_work.store_counters()
+        assert after["spilled_bytes_total"] == 0
+        created = after["cumulative_created_bytes"] - before["cumulative_created_bytes"]
+        assert created <= 64 * 2**10 * summary.shards_run
+        assert engine.running() == {}
+
+    def test_killed_workers_change_nothing(self, engine: RayEngine, jobs: Jobs) -> None:
+        killed: list[int] = []
+
+        def kill(progress: BulkProgress) -> None:
+            for worker in ray_work.busy_workers() if len(killed) < 3 else ():
+                killed.append(worker)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
+
+        job = jobs.job("killed")
+        summary = run(job, on_progress=kill)
+        assert summary.shards_done == 10
+        assert killed
+        jobs.check_equal(job)
+        attempts = {row.attempt for row in read_manifest(open_store(job.target))}
+        assert max(attempts) > 1
+
+    def test_the_command_line(self, engine: RayEngine, jobs: Jobs) -> None:
+        job = jobs.job("command")
+        line = [
+            "bulk",
+            "compress",
+            *job.sources,
+            job.target,
+            "-m",
+            job.model,
+            "--images-per-shard",
+            "2",
+            "--no-compiled",
+        ]
+        line += ["--engine", "ray", "--json", "--quiet"]
+        refused = CliRunner().invoke(main, [*line, "--address", "ray://head:10001"])
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert refused.stderr.startswith("ohmq: ray://head:10001: a Ray client's connection is lost sooner or later")
+        assert refused.stderr.count("\n") == 1
+        done = CliRunner().invoke(main, [*line, "-j", "2"])
+        assert (done.exit_code, done.stderr) == (1, "")  # an image failed
+        assert json.loads(done.stdout)["images"] == 21
+        jobs.check_equal(job)
 
     def test_a_killed_worker_is_told_from_a_bug(self, engine: RayEngine) -> None:
         done = finish(engine, ray_work.KILLED, ray_work.FAILS, 5)
@@ -131,12 +246,14 @@ class TestOneMachine:
         assert f"{socket.gethostname()}:" in outcome.error
         assert outcome.error.endswith("and the driver has 99.0: install the same version on all machines")
 
-    def test_no_more_shards_at_once_than_asked_for(self, engine: RayEngine) -> None:
+    def test_no_more_shards_at_once_than_asked_for(self, engine: RayEngine, tmp_path: Path) -> None:
         assert engine.slots == 2
         for shard in range(ray_work.ENDLESS, ray_work.ENDLESS + 4):
-            engine.submit(make_task(shard))
+            engine.submit(make_task(shard, str(tmp_path)))
+        await_files(tmp_path, 2)
         assert engine.wait(0.2) == []
         assert sorted(engine.running()) == [ray_work.ENDLESS, ray_work.ENDLESS + 1]
+        assert len(list(tmp_path.iterdir())) == 2
         assert all(0.2 <= seconds < 60 for seconds in engine.running().values())
         other = RayEngine(workers=1, address="auto", work=ray_work.work)  # the same connection, which is not its own
         other.close()
@@ -164,18 +281,24 @@ class TestCluster:
         ):
             RayEngine(address=cluster.address)
 
-    def test_a_lost_machine(self, cluster: Any) -> None:
-        node = cluster.add_node(num_cpus=1)
+    def test_a_lost_machine(self, cluster: Any, jobs: Jobs, tmp_path: Path) -> None:
+        """Its shards are done by the other one; each machine has a working folder of its own."""
+        with contextlib.chdir(tmp_path):
+            node = cluster.add_node(num_cpus=1)
         engine = RayEngine(address=cluster.address, work=ray_work.work)
         try:
             assert engine.slots == 2
-            finish(engine, 0)
             for shard in (ray_work.ENDLESS, ray_work.ENDLESS + 1):
-                engine.submit(make_task(shard))
-            engine.wait(3)
+                engine.submit(make_task(shard, str(tmp_path)))
+            await_files(tmp_path, 2, "3*")
             cluster.remove_node(node, allow_graceful=False)
             (outcome,) = await_outcomes(engine, 1).values()
-            assert outcome.kind == "died"
-            print(outcome)
+            assert (outcome.kind, outcome.error) == ("died", "the worker's machine was lost")
+            for worker in ray_work.busy_workers():
+                os.kill(worker, signal.SIGKILL)
+            await_outcomes(engine, 1)
+            job = jobs.job("cluster")
+            run(job, engine=lambda job: RayEngine(address="auto"))
+            jobs.check_equal(job)
         finally:
             engine.close()

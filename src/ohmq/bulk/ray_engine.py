@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ohmq._version import __version__
+from ohmq.bulk.local_engine import SHARDS_PER_PROCESS
 from ohmq.bulk.tasks import ShardOutcome, ShardTask
 from ohmq.errors import ConfigError
 
@@ -30,8 +31,6 @@ OLDEST_RAY = (2, 50)
 """Oldest release of Ray that works."""
 OBJECT_STORE_BYTES = 128 * 2**20
 """Shared memory of a Ray that is started here; Ray's minimum is 75 MiB. Nothing of a job lies in it."""
-SHARDS_PER_PROCESS = 50
-"""Shards after which a worker process is replaced: the memory of long-lived ones creeps up."""
 CONNECT_TIMEOUT_S = 10.0
 """Seconds to wait for an answer of a cluster's address."""
 NODES_REFRESH_S = 5.0
