@@ -38,7 +38,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 def one_line(error: BaseException, limit: int = 300) -> str:
     """Return the message of an exception in one line without credentials, or the name of its class."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    message = (isinstance(error, OSError) and error.strerror) or str(error)
+    text = " ".join(message.split()) or type(error).__name__
     return redacted(re.sub(r"\b(AKIA|ASIA)[A-Z0-9]{8,}", r"\1...", text))[:limit]
 
 

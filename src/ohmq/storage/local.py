@@ -5,6 +5,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -60,15 +61,16 @@ class LocalStore:
             if path.endswith("/"):
                 yield from self._walk(path, "", suffixes)
             elif not suffixes or path.lower().endswith(suffixes):
+                full = os.path.join(self.url, path)
                 try:
-                    status = os.stat(self._full(path))
+                    status = os.stat(full)
                 except FileNotFoundError:
-                    if os.path.islink(self._full(path)):
+                    if os.path.islink(full):
                         yield ObjectInfo(path, 0, "broken link")
                     continue  # deleted since the folder was read
                 except OSError as error:
-                    raise _error(error, self._full(path)) from error
-                if os.path.isfile(self._full(path)):
+                    raise _error(error, full) from error
+                if stat.S_ISREG(status.st_mode):
                     yield _info(path, status)
 
     def _names(self, folder: str, start: str) -> Sequence[bytes]:
@@ -90,7 +92,8 @@ class LocalStore:
         """Return one file; None: there is none."""
         full = self._full(path)
         try:
-            return _info(path, os.stat(full)) if os.path.isfile(full) else None
+            status = os.stat(full)
+            return _info(path, status) if stat.S_ISREG(status.st_mode) else None
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

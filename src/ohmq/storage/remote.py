@@ -172,14 +172,11 @@ class FsspecStore:
         """Write an object unless it exists. Where `creates_only` is False, another writer may come between.
 
         Returns:
-            False: it exists. True also if a lost reply had to be asked again and the object holds just these data.
+            False: it exists with other data. With the same data it counts as created: a reply may have been lost.
         """
         file_system, _ = self._open()
-        attempts = 0
 
         def request() -> bool:
-            nonlocal attempts
-            attempts += 1
             try:
                 if not self.creates_only and file_system.exists(self._full(path)):
                     return False
@@ -190,11 +187,9 @@ class FsspecStore:
                 raise
             return True
 
-        created = self._call(request, path, "cannot be written")
-        return created or (attempts > 1 and self._holds(path, data))
-
-    def _holds(self, path: str, data: bytes) -> bool:
-        with contextlib.suppress(NotFoundError):
+        if self._call(request, path, "cannot be written"):
+            return True
+        with contextlib.suppress(NotFoundError):  # The reply to a put that worked may be lost, and the put repeated.
             return self.read(path) == data
         return False
 

@@ -52,7 +52,8 @@ class Store(Protocol):
             suffixes: ends of the paths to list, in lower case; paths are compared in lower case. Default: all.
 
         Yields:
-            Objects in an order that does not change while the store does not: sorted by bytes in folders and on S3.
+            Objects in an order that stays the same while nothing changes. Local folders: sorted by the bytes of paths, as on
+            AWS; other servers have an order of their own.
         """
 
     def info(self, path: str) -> ObjectInfo | None:
@@ -68,7 +69,10 @@ class Store(Protocol):
         """Write an object whole, replacing it: one put, or a rename."""
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write an object unless it exists; False: it exists. Atomic if `creates_only`."""
+        """Write an object unless it exists; False: it exists. Atomic if `creates_only`.
+
+        An object that holds just these data may count as created, since the reply to an earlier request may be lost.
+        """
 
     def delete(self, path: str) -> None:
         """Delete an object; a missing one is no error."""
