@@ -17,13 +17,20 @@ from ohmq.storage.parquet_shards import ParquetShard
 if TYPE_CHECKING:
     from ohmq.datasets.shard_index import Shard
 
-__all__ = ["ShardCache"]
+__all__ = ["ShardCache", "default_cache_folder"]
 
 log = logging.getLogger(__name__)
 
 _PART_BYTES = 32 * 2**20
 """Bytes of a shard that are read with one request."""
 _SUFFIX = ".shard"
+
+
+def default_cache_folder() -> Path:
+    """Return the folder of copies in the user's cache."""
+    import pooch
+
+    return Path(pooch.os_cache("ohmq")) / "shards"
 
 
 class ShardCache:

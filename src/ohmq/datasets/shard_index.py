@@ -8,10 +8,11 @@ import logging
 import os
 import random
 import re
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,7 +116,8 @@ class PhotoIndex(NamedTuple):
 
     def select(self, chosen: "NDArray[np.bool_] | slice") -> "PhotoIndex":
         """Return the index of some of the photos."""
-        return PhotoIndex(self.shards, *(array[chosen] for array in self[1:]))  # type: ignore[misc]
+        columns = (self.shard, self.offsets, self.lengths, self.widths, self.heights)
+        return PhotoIndex(self.shards, *(column[chosen] for column in columns))  # type: ignore[arg-type]
 
 
 def is_shard_source(source: Path | str | None) -> bool:
@@ -284,7 +286,9 @@ def index_photos(
         StorageError: a shard that cannot be read.
     """
     _fill_cache(shards, cache, image_column, num_workers)
-    parts, problems, left_out, total = [], {}, 0, 0
+    parts: list[list[NDArray[Any]]] = []
+    problems: dict[str, str] = {}
+    left_out = total = 0
     for shard in shards:
         photos = photos_of_shard(shard, cache, image_column)
         usable = np.minimum(photos.widths, photos.heights) >= smallest_side
@@ -346,15 +350,27 @@ def photos_of_shard(shard: Shard, cache: ShardCache, image_column: str | None = 
     try:
         with np.load(path) as arrays:
             text = json.loads(arrays["text"].tobytes())
-            problems = {int(number): problem for number, problem in text["problems"].items()}
-            return ShardPhotos(*(arrays[name] for name in ShardPhotos._fields[:4]), text["names"], problems)
-    except (OSError, ValueError, KeyError):
+            return ShardPhotos(
+                arrays["offsets"],
+                arrays["lengths"],
+                arrays["widths"],
+                arrays["heights"],
+                text["names"],
+                {int(number): problem for number, problem in text["problems"].items()},
+            )
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # not there, or damaged
     photos = _READERS[shard.kind](shard, cache, image_column)
-    text = json.dumps({"names": photos.names, "problems": photos.problems}).encode()
+    encoded = json.dumps({"names": photos.names, "problems": photos.problems}).encode()
     buffer = io.BytesIO()
-    arrays = dict(zip(ShardPhotos._fields[:4], photos[:4], strict=True))
-    np.savez(buffer, text=np.frombuffer(text, np.uint8), **arrays)
+    np.savez(
+        buffer,
+        text=np.frombuffer(encoded, np.uint8),
+        offsets=photos.offsets,
+        lengths=photos.lengths,
+        widths=photos.widths,
+        heights=photos.heights,
+    )
     try:
         write_atomically(path, buffer.getvalue(), force=True)
     except (OSError, OutputWriteError) as error:
