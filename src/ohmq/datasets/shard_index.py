@@ -32,7 +32,16 @@ from ohmq.storage.urls import SCHEMES, expand_braces, redacted, scheme_of, split
 from ohmq.utils.atomic_write import write_atomically
 from ohmq.utils.progress import steps
 
-__all__ = ["PhotoIndex", "Shard", "ShardPhotos", "find_shards", "index_photos", "is_shard_source", "photos_of_shard"]
+__all__ = [
+    "PhotoIndex",
+    "Shard",
+    "ShardPhotos",
+    "find_shards",
+    "index_photos",
+    "is_shard_source",
+    "photos_of_shard",
+    "start_method",
+]
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +54,8 @@ _HEADER_BYTES = 1 << 16
 _THREADS = 16
 """Objects that are read at once for their sizes."""
 _WILDCARD = re.compile(r"[*?\[]")
+_BUFFER = re.compile(r" file <_io\.BytesIO object at 0x[0-9a-f]+>")
+"""Name that Pillow gives to bytes in memory."""
 _FORMAT = 1
 """Version of the files in the user's cache."""
 
@@ -144,6 +155,17 @@ def _has_shards(folder: Path) -> bool:
     return any(name.endswith(SHARD_EXTENSIONS) for name in names) and not any(
         name.endswith(IMAGE_EXTENSIONS) or name in ("photos", "openimages") for name in names
     )
+
+
+def start_method(shards: Iterable[Shard]) -> str | None:
+    """Return how processes that read shards are started; None: torch's default.
+
+    Connections and threads, which object stores and Parquet need, do not survive a fork.
+
+    Args:
+        shards: the shards.
+    """
+    return "spawn" if any(shard.kind == "parquet" or "://" in shard.root for shard in shards) else None
 
 
 def find_shards(source: str) -> dict[str, list[Shard]]:
@@ -313,7 +335,9 @@ def _fill_cache(shards: Sequence[Shard], cache: ShardCache, image_column: str | 
     missing = [shard for shard in shards if not _cache_file(shard, image_column).exists()]
     random.Random(f"{os.getpid()} {os.urandom(8).hex()}").shuffle(missing)
     reader = _ShardReader(cache, image_column)
-    results = ProcessMap(reader, missing, num_workers, "spawn") if num_workers and len(missing) > 1 else None
+    results = (
+        ProcessMap(reader, missing, num_workers, start_method(shards)) if num_workers and len(missing) > 1 else None
+    )
     try:
         iterator = iter(results) if results else map(reader, missing)
         for _ in steps(missing, "index of shards"):
@@ -464,4 +488,4 @@ def _header_size(length: int, read: Callable[[int], bytes]) -> PhotoSize:
     size = read_size(io.BytesIO(read(min(length, _HEADER_BYTES))))
     if size.problem and length > _HEADER_BYTES:
         size = read_size(io.BytesIO(read(length)))
-    return size
+    return size._replace(problem=_BUFFER.sub("", size.problem))

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, BinaryIO
@@ -13,7 +14,7 @@ from PIL import Image
 
 from ohmq.datasets.photos import PhotoSet, read_rgb, warn_left_out
 from ohmq.datasets.shard_cache import ShardCache
-from ohmq.datasets.shard_index import PhotoIndex, Shard, find_shards, index_photos, photos_of_shard
+from ohmq.datasets.shard_index import PhotoIndex, Shard, find_shards, index_photos, photos_of_shard, start_method
 from ohmq.errors import ConfigError, UnsupportedImageError
 from ohmq.storage.errors import NotFoundError
 from ohmq.storage.open_store import open_store
@@ -44,14 +45,13 @@ class ShardedPhotos(PhotoSet):
         ConfigError: the cache is too small for a window.
     """
 
-    start_method = "spawn"  # connections and threads of a store do not survive a fork
-
     def __init__(self, index: PhotoIndex, cache: ShardCache) -> None:
         self.index, self.cache = index, cache
         counts = np.bincount(index.shard, minlength=len(index.shards))
         self._first = np.concatenate([[0], np.cumsum(counts)])
         self._used = np.flatnonzero(counts)
         self.identity = _identity(index)
+        self.start_method = start_method(index.shards)
         self._window_bytes = _window_bytes(
             [index.shards[number] for number in self._used if cache.copies(index.shards[number])]
         )
@@ -64,6 +64,7 @@ class ShardedPhotos(PhotoSet):
 
     def _forget_process(self) -> None:
         self._files: OrderedDict[int, BinaryIO] = OrderedDict()
+        weakref.finalize(self, _close_all, self._files)
         self._windows: list[NDArray[np.int64]] = []
         self._window_of: dict[int, int] = {}
         self._fetched: set[int] = set()
@@ -71,7 +72,7 @@ class ShardedPhotos(PhotoSet):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what another process needs: no open files."""
-        names = ("index", "cache", "identity", "_first", "_used", "_window_bytes")
+        names = ("index", "cache", "identity", "start_method", "_first", "_used", "_window_bytes")
         return {name: self.__dict__[name] for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -100,7 +101,7 @@ class ShardedPhotos(PhotoSet):
         """
         try:
             return read_rgb("photo", self._content(index))
-        except (NotFoundError, UnsupportedImageError) as error:
+        except UnsupportedImageError as error:
             raise UnsupportedImageError(f"{self.name(index)}: {str(error).removeprefix('photo: ')}") from error
 
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -124,7 +125,10 @@ class ShardedPhotos(PhotoSet):
         """Bytes of a photo."""
         shard = self._shard(index)
         if shard.kind == "objects":
-            return open_store(shard.root).read(shard.members[self.index.offsets[index]])
+            try:
+                return open_store(shard.root).read(shard.members[self.index.offsets[index]])
+            except NotFoundError as error:
+                raise UnsupportedImageError("photo: it is not there any more") from error
         self._fetch_ahead(int(self.index.shard[index]))
         file = self._open(int(self.index.shard[index]))
         # No common position: a batch that is read ahead may be read at the same time.
@@ -152,6 +156,11 @@ class ShardedPhotos(PhotoSet):
         if shards:
             self._fetching = threading.Thread(target=self.cache.prefetch, args=(shards,), daemon=True)
             self._fetching.start()
+
+
+def _close_all(files: dict[int, BinaryIO]) -> None:
+    for file in files.values():
+        file.close()
 
 
 def _window_bytes(shards: Sequence[Shard]) -> int:

@@ -113,10 +113,10 @@ def test_shards_of_this_machine_and_of_s3_give_the_same_crops(
         remote = ShardCache(tmp_path / "remote", 10**6)
         there, _ = open_photos(f"{url}/train-data/", remote)
         assert there.identity == photos.identity
-        assert torch.equal(crops(there, num_workers=2), expected)
+        assert torch.equal(crops(there, num_workers=1), expected)  # spawned
         assert torch.equal(crops(there, step=2), expected[8:])
-        pattern, _ = open_photos(url + "/train-data/{raw-{000..002}.tar,table.parquet}", remote)
-        assert pattern.identity == photos.identity
+        pattern, _ = open_photos(url + "/train-data/raw-{000..002}.tar", remote)
+        assert len(pattern) == 17
         with pytest.raises(NotFoundError, match=r"raw-003\.tar: there is none \(2 of 5 are missing\)"):
             open_photos(url + "/train-data/raw-{000..004}.tar", remote)
     assert len(held_out) == 1
