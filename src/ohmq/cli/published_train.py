@@ -104,6 +104,7 @@ def options_from(arguments: argparse.Namespace) -> Any:
     Raises:
         ConfigError: values that do not fit together; the message gives the right value.
     """
+    from ohmq.datasets.folders import data_place
     from ohmq.models import MnistConfig, OpenImagesConfig
     from ohmq.training.options import TrainOptions
 
@@ -142,7 +143,7 @@ def options_from(arguments: argparse.Namespace) -> Any:
         weight_decay=training["weight_decay"],
         initialisation="published" if arguments.published else _given(arguments.initialisation, "scalar"),
         warm_start_epochs=_given(arguments.warm_start_epochs, 20),
-        data_base_path=arguments.data_base_path,
+        data_base_path=data_place(arguments.data_base_path) if arguments.data_base_path else None,
         data_cache=arguments.data_cache,
         data_cache_bytes=arguments.data_cache_bytes,
         image_column=arguments.image_column,

@@ -178,6 +178,7 @@ def command(
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from ohmq.cli.test_sets import evaluate_test_sets, read_test_sets
+    from ohmq.datasets.folders import data_place
     from ohmq.training.fit import is_first_process
     from ohmq.training.resume import resume_point
     from ohmq.training.run import train
@@ -185,6 +186,8 @@ def command(
     changes = {key: value for key, value in flags.items() if value not in (None, ())}
     if changes.get("accelerator") == "cpu":
         changes |= {"accelerator": "auto", "cpu": True}
+    if "data_base_path" in changes:
+        changes["data_base_path"] = data_place(changes["data_base_path"])
     if len(lambdas) > 2:
         raise ConfigError(f"--lambda-rd takes one or two values, not {len(lambdas)}")
     if lambdas:
@@ -211,7 +214,7 @@ def _train_options(preset_name: str | None, changes: dict[str, Any]) -> "TrainOp
     return TrainOptions(**{**settings, **changes})
 
 
-def _inferred_preset(data_base_path: str | None) -> str:
+def _inferred_preset(data_base_path: Path | str | None) -> str:
     """Choose what to train by the data; "" for digits without a preset.
 
     Raises:
