@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,16 +19,18 @@ __all__ = [
     "MAX_IMAGES_PER_SHARD",
     "BulkJob",
     "Difference",
-    "Engine",
+    "EngineName",
     "Layout",
     "Operation",
     "check_credentials",
     "shard_label",
+    "target_pattern",
+    "target_root",
 ]
 
 Operation = Literal["compress", "decompress", "transcode", "truncate"]
 Layout = Literal["tar", "files", "parquet"]
-Engine = Literal["local", "ray"]
+EngineName = Literal["local", "ray"]
 
 CONTROL = "_ohmq"
 """Folder below the target that holds the plan, the manifest and the markers."""
@@ -41,6 +44,7 @@ _SIGNATURE = re.compile(r"[?&](x-amz-signature|x-goog-signature|sig|awsaccesskey
 _FORMAT = re.compile(r"[a-z0-9]+")
 _NAMING = (
     "operation",
+    "decode_model",
     "options",
     "image_format",
     "cut",
@@ -49,6 +53,15 @@ _NAMING = (
     "bytes_per_shard",
     "image_column",
 )
+
+
+def _absolute(name: str) -> str:
+    return name if "://" in name else os.path.abspath(name)
+
+
+def _absolute_model(name: str) -> str:
+    """Return the absolute path of a model file; names of shipped models have no extension, and stay."""
+    return os.path.abspath(name) if "." in os.path.basename(name) and os.path.isfile(name) else name
 
 
 class Difference(NamedTuple):
@@ -84,6 +97,24 @@ def shard_label(shard: int) -> str:
         '000123'
     """
     return f"{shard:06d}"
+
+
+def target_root(target: str) -> str:
+    """Return the folder or URL below which the outputs of a target lie: the target, or the folder of its pattern.
+
+    Example:
+        >>> target_root("s3://lake/ohm/data-{}.tar"), target_root("archive")
+        ('s3://lake/ohm', 'archive')
+    """
+    if target_pattern(target) is None:
+        return target
+    return target.rpartition("/")[0] or ("/" if target.startswith("/") else ".")
+
+
+def target_pattern(target: str) -> str | None:
+    """Return the name of a target's shards with ``{}`` for their number; None: the target is a folder."""
+    last = target.rpartition("/")[2]
+    return last if "{}" in last else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +169,7 @@ class BulkJob:
     bytes_per_shard: int = 256 * 2**20
     image_column: str | None = None
     from_list: str | None = None
-    engine: Engine = "local"
+    engine: EngineName = "local"
     workers: int | None = None
     threads: int = 1
     address: str | None = None
@@ -154,7 +185,7 @@ class BulkJob:
     def __post_init__(self) -> None:
         object.__setattr__(self, "sources", tuple(map(str, self.sources)))
         object.__setattr__(self, "cut", dict(self.cut))
-        for name, choices in (("operation", Operation), ("engine", Engine)):
+        for name, choices in (("operation", Operation), ("engine", EngineName)):
             if getattr(self, name) not in get_args(choices):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose from {', '.join(get_args(choices))}")
         if self.layout is not None and self.layout not in get_args(Layout):
@@ -213,16 +244,12 @@ class BulkJob:
     @property
     def target_root(self) -> str:
         """Folder or URL below which the outputs lie: the target, or the folder of its pattern."""
-        if self.target_pattern is None:
-            return self.target
-        folder = self.target.rpartition("/")[0]
-        return folder or ("/" if self.target.startswith("/") else ".")
+        return target_root(self.target)
 
     @property
     def target_pattern(self) -> str | None:
         """Name of shards with ``{}`` for their number, such as "data-{}.tar"; None: the target is a folder."""
-        last = self.target.rpartition("/")[2]
-        return last if "{}" in last else None
+        return target_pattern(self.target)
 
     @property
     def output_extension(self) -> str:
@@ -255,6 +282,17 @@ class BulkJob:
         if self.target_pattern is not None:
             return self.target_pattern.replace("{}", shard_label(shard))
         return f"shard-{shard_label(shard)}.{layout}" if kind == "object" else f"{key}.{layout}"
+
+    def absolute(self) -> "BulkJob":
+        """Return the job with absolute local paths, so that it means the same in every process and folder."""
+        return dataclasses.replace(
+            self,
+            sources=tuple(map(_absolute, self.sources)),
+            target=_absolute(self.target),
+            from_list=self.from_list and _absolute(self.from_list),
+            model=_absolute_model(self.model),
+            decode_model=_absolute_model(self.decode_model),
+        )
 
     def output_fields(self) -> dict[str, Any]:
         """Return the fields that change outputs or manifest, as JSON has them: all that a plan is made for."""

@@ -37,7 +37,17 @@ from ohmq.storage.open_store import open_store
 from ohmq.storage.store import Store
 from ohmq.storage.urls import redacted
 
-__all__ = ["JOB_FILE", "Generation", "Plan", "PlannedShard", "RangeFile", "make_plan", "read_plan", "read_rows"]
+__all__ = [
+    "JOB_FILE",
+    "Generation",
+    "Plan",
+    "PlannedShard",
+    "RangeFile",
+    "has_plan",
+    "make_plan",
+    "read_plan",
+    "read_rows",
+]
 
 FORMAT = 1
 """Version of the files of a plan."""
@@ -296,6 +306,15 @@ def read_plan(store: Store) -> Plan:
     return Plan(store, generations)
 
 
+def has_plan(store: Store) -> bool:
+    """Tell whether a target holds a complete plan.
+
+    Args:
+        store: store of the target's root.
+    """
+    return any(_PLAN_FILE.fullmatch(item.path) for item in store.list(f"{_FOLDER}/", suffixes=(".json",)))
+
+
 def _read_generations(store: Store) -> list[Generation]:
     found = []
     for item in store.list(f"{_FOLDER}/", suffixes=(".json",)):
@@ -336,6 +355,7 @@ def make_plan(
         OutputWriteError: no room for the plan or the temporary file.
     """
     import_pyarrow()
+    job = job.absolute()
     store = store or open_store(job.target_root, for_writing=True)
     listing = SourceListing(job)
     generations = _read_generations(store)
@@ -460,6 +480,7 @@ class _Planner:
         self.memory = _Memory(temporary / "names.sqlite")
         self.check = OutputCheck(job)
         self.roots: dict[str, int] = {}
+        self.own_output = job.layout_for("object") == "files"
         self.objects: list[PlanRow] = []
         self.object_bytes = 0
         self.kinds = dict.fromkeys(("object", "tar", "parquet"), 0)
@@ -524,7 +545,7 @@ class _Planner:
 
     def _names_output(self, kind: SourceKind) -> bool:
         """Whether a row of this kind has an output of its own, and not a place in its shard's."""
-        return kind != "object" or self.job.layout_for(kind) == "files"
+        return kind != "object" or self.own_output
 
     def _add(self, item: Listed) -> None:
         """Plan one source, unless it is there already."""
