@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ohmq import __version__
 from ohmq.bulk.image_watch import ImageWatch
 from ohmq.bulk.job import BulkJob, shard_label
-from ohmq.bulk.manifest import Marker, Output, make_marker, read_marker, read_shard_manifest, write_shard
+from ohmq.bulk.manifest import Marker, Output, make_marker, marker_path, read_marker, read_shard_manifest, write_shard
 from ohmq.bulk.operations import Operation, make_operation
 from ohmq.bulk.plan import read_rows
 from ohmq.bulk.rows import ManifestRow, PlanRow
@@ -105,7 +105,7 @@ class _MismatchError(OhmqError):
 class _Image(NamedTuple):
     """One image of a shard: its place, its names, and how to read it."""
 
-    index: int
+    index: int  # type: ignore[assignment]
     source: str
     member: str | None
     key: str
@@ -275,7 +275,7 @@ class _ShardWork:
         try:
             for image in self._read_ahead(images) if remote else images:
                 self._do(image, sink, files=layout == "files")
-            return sink.publish()
+            return self._publish(sink)
         finally:
             sink.close()
 
@@ -296,6 +296,12 @@ class _ShardWork:
             while waiting:
                 first, read = waiting.popleft()
                 yield first._replace(read=read.result)
+
+    def _publish(self, sink: Sink | RowsSink) -> list[Output]:
+        """Write the output. The marker of an older output goes first: if this worker is killed, the shard is done anew."""
+        if self.task.retry:
+            self.target.delete(marker_path(self.shard))
+        return sink.publish()
 
     def _sink(self, layout: str, path: str) -> Sink:
         if layout == "files":
@@ -346,7 +352,7 @@ class _ShardWork:
                         )
                         self._do(image, sink, files=layout == "files")
                         number += 1
-            return sink.publish()
+            return self._publish(sink)
         finally:
             sink.close()
 
@@ -389,8 +395,7 @@ class _ShardWork:
                         number += 1
                     if layout == "parquet":
                         sink.write(rows, results)
-            published: list[Output] = sink.publish()
-            return published
+            return self._publish(sink)
         finally:
             if sink is not None:
                 sink.close()
