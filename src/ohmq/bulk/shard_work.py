@@ -19,7 +19,7 @@ from ohmq.bulk.manifest import Marker, Output, make_marker, marker_path, read_ma
 from ohmq.bulk.operations import Operation, make_operation
 from ohmq.bulk.plan import read_rows
 from ohmq.bulk.rows import ManifestRow, PlanRow
-from ohmq.bulk.sinks import FileSink, ParquetSink, RowsSink, Sink, TarSink, read_members
+from ohmq.bulk.sinks import FileSink, ParquetSink, RowsSink, Sink, TarSink, find_member, read_members
 from ohmq.bulk.tasks import OutcomeKind, ShardOutcome, ShardTask
 from ohmq.errors import OhmqError, OutputWriteError
 from ohmq.imaging.listing import IMAGE_EXTENSIONS
@@ -409,7 +409,7 @@ class _ShardWork:
                 sink.keep(self.earlier_outputs[row.output])
                 self.rows.append(row)
                 return
-            data = self.members.get(f"{image.output_key}.{row.field}")
+            data = find_member(self.members, f"{image.output_key}.{row.field}")
             if data is not None and hashlib.sha256(data).hexdigest() == row.output_sha256:
                 sink.add(image.output_key, row.field or "", data)
                 self.rows.append(row)

@@ -12,7 +12,7 @@ from ohmq.bulk.manifest import Marker, Output, read_markers, read_shard_manifest
 from ohmq.bulk.plan import Plan, read_plan, read_rows
 from ohmq.bulk.rows import ManifestRow
 from ohmq.bulk.shard_work import source_url
-from ohmq.bulk.sinks import read_members
+from ohmq.bulk.sinks import find_member, read_members
 from ohmq.errors import OhmqError
 from ohmq.storage.errors import NotFoundError, TransientStorageError
 from ohmq.storage.open_store import open_store
@@ -202,7 +202,7 @@ class _Checker:
         found = {}
         for row in mine:
             name = "" if single else self._member_name(row)
-            member = members.get(name)
+            member = find_member(members, name)
             self.report.images += 1
             if member is None:
                 self._fault(shard, output.path, f"{name} is missing")
