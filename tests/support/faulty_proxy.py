@@ -116,7 +116,9 @@ class FaultyProxy:
                 if kind == "reset" and self.command == "PUT":
                     self.rfile.read(length // 2)
                     return self.reset()
-                body = self._chunked() if self.headers.get("Transfer-Encoding") == "chunked" else self.rfile.read(length)
+                body = (
+                    self._chunked() if self.headers.get("Transfer-Encoding") == "chunked" else self.rfile.read(length)
+                )
                 if fault and kind == "delay":
                     time.sleep(fault.delay_s)
                 if kind in _REPLIES:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -229,14 +230,20 @@ def serve() -> None:
     os.dup2(2, 1)  # what libraries print must not come between the outcomes
     tasks: queue.Queue[Any] = queue.Queue()
     threading.Thread(target=_read_tasks, args=(sys.stdin.buffer, tasks), daemon=True).start()
-    work = tasks.get()
-    if work is None:
-        from ohmq.bulk.shard_work import do_shard
+    try:
+        work = tasks.get()
+        if work is None:
+            from ohmq.bulk.shard_work import do_shard
 
-        work = do_shard
-    _send(output, "ready")
-    while True:
-        _send(output, work(tasks.get()))
+            work = do_shard
+        _send(output, "ready")
+        while True:
+            _send(output, work(tasks.get()))
+    except BaseException:
+        traceback.print_exc()
+    finally:  # the end of the interpreter would wait for the thread that reads tasks
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def _send(output: BinaryIO, message: Any) -> None:

@@ -111,8 +111,8 @@ class Marker:
         try:
             fields = json.loads(text)
             outputs = tuple(Output(**output) for output in fields.pop("outputs"))
-            digest = fields.pop("manifest")["rows_sha256"]
-            return cls(**fields, outputs=outputs, rows_sha256=digest)
+            rows_sha256 = fields.pop("manifest")["rows_sha256"]
+            return cls(**fields, outputs=outputs, rows_sha256=rows_sha256)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise StorageError(f"not a marker that this version reads: {error}") from error
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import socket
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -61,6 +62,9 @@ def do_shard(task: ShardTask) -> ShardOutcome:
         kind, text = "fatal", str(error)
     except OSError as error:  # of temporary files
         kind, text = "fatal", f"{error.filename or 'temporary file'}: {error.strerror or error}"
+    except Exception as error:  # a bug: the driver must hear of it, or it would try again and again
+        traceback.print_exc()
+        kind, text = "fatal", f"shard {shard_label(task.shard)}: {type(error).__name__}: {error}"
     return ShardOutcome(task.shard, kind, text, seconds=time.monotonic() - start, worker=_worker())
 
 

@@ -79,10 +79,10 @@ class ShardBuffer(io.RawIOBase):
     def close(self) -> None:
         """Free the memory, or remove the temporary file."""
         if not self.closed:
+            super().close()
             self._file.close()
             if self._path is not None:
                 self._path.unlink(missing_ok=True)
-        super().close()
 
 
 class Sink(Protocol):
