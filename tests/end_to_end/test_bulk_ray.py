@@ -21,7 +21,7 @@ from ohmq.bulk.driver import BulkProgress, run
 from ohmq.bulk.job import BulkJob
 from ohmq.bulk.manifest import manifest_differences, read_manifest
 from ohmq.bulk.plan import PlannedShard
-from ohmq.bulk.ray_engine import RayEngine
+from ohmq.bulk.ray_engine import RayEngine, store_use
 from ohmq.bulk.tasks import ShardOutcome, ShardTask
 from ohmq.cli import main
 from ohmq.errors import ConfigError
@@ -168,7 +168,7 @@ def engine(support_on_path: None) -> Iterator[RayEngine]:
 class TestOneMachine:
     def test_the_bytes_are_those_of_the_local_engine(self, engine: RayEngine, jobs: Jobs) -> None:
         """Workers have the threads asked for, and no image passes through Ray."""
-        before = ray_work.store_counters()
+        before = store_use()
         seen: set[str] = set()
 
         class Watched(RayEngine):
@@ -183,10 +183,9 @@ class TestOneMachine:
         jobs.check_equal(job)
         assert seen == {"1 2 1"}
         assert os.environ.get("MALLOC_ARENA_MAX") is None  # the workers' environment is not this process's
-        after = ray_work.store_counters()
-        assert after["spilled_bytes_total"] == 0
-        created = after["cumulative_created_bytes"] - before["cumulative_created_bytes"]
-        assert created <= 64 * 2**10 * summary.shards_run
+        after = store_use()
+        assert after.spilled_bytes == 0
+        assert after.created_bytes - before.created_bytes <= 64 * 2**10 * summary.shards_run
         assert engine.running() == {}
 
     def test_killed_workers_change_nothing(self, engine: RayEngine, jobs: Jobs) -> None:
@@ -263,11 +262,13 @@ class TestOneMachine:
 
 @pytest.fixture(scope="class")
 def cluster(support_on_path: None) -> Iterator[Any]:
+    import ray
     from ray.cluster_utils import Cluster
 
     with ray_engine._own_signals():
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     yield cluster
+    ray.shutdown()
     cluster.shutdown()
 
 

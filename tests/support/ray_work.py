@@ -5,7 +5,6 @@ import signal
 import socket
 import time
 from pathlib import Path
-from typing import Any
 
 from ohmq.bulk.tasks import ShardOutcome, ShardTask
 
@@ -51,17 +50,3 @@ def busy_workers() -> list[int]:
         if parent in raylets and title.startswith(b"ray::_do"):
             found.append(int(folder.name))
     return found
-
-
-def store_counters() -> dict[str, int]:
-    """Read Ray's own counters of its object stores, added up over all machines."""
-    import ray
-    from ray._private.internal_api import node_stats
-
-    totals = {"cumulative_created_bytes": 0, "spilled_bytes_total": 0}
-    for node in ray.nodes():
-        if node["Alive"]:
-            stats: Any = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"], False).store_stats
-            for name in totals:
-                totals[name] += getattr(stats, name)
-    return totals
