@@ -35,6 +35,16 @@ def report_threads(task: ShardTask) -> ShardOutcome:
     return outcome._replace(worker=facts)
 
 
+def work_or_hang(task: ShardTask) -> ShardOutcome:
+    """Do a shard; on a machine whose working folder holds a file "hangs", never end."""
+    from ohmq.bulk.shard_work import do_shard
+
+    if Path("hangs").exists():
+        Path("begun").touch()
+        time.sleep(600)
+    return do_shard(task)
+
+
 def busy_workers() -> list[int]:
     """List the processes of this process's Ray that do a task."""
     import ray
