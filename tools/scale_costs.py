@@ -36,6 +36,7 @@ def table(rate: float) -> str:
     Args:
         rate: pictures of 512x512 a second and core.
     """
+    rate = round(rate, 2)  # the table follows from what it says
     lines = [
         f"Measured: {rate:.2f} pictures of 512×512 a second and core, {rate * PIXELS / 1e6:.2f} megapixels.",
         "",
