@@ -74,12 +74,16 @@ def storage_error(error: BaseException, name: str, what: str = "cannot be read")
         return AccessError(f"{name} {what}: no credentials, or wrong ones ({text}); set them on this machine")
     if codes & _FORBIDDEN or (isinstance(error, PermissionError) and not codes & _PASSING):
         return AccessError(f"{name} {what}: no permission, or wrong credentials ({text})")
-    if codes & _MISSING or isinstance(error, FileNotFoundError):
-        return NotFoundError(f"{name} does not exist")
     if isinstance(error, OSError) and error.errno in _FULL and not codes:
         return OutputWriteError(f"{name} {what}: {text}; make room in the folder for temporary files, or set TMPDIR")
-    if codes & _PASSING or classes & _PASSING_CLASSES or isinstance(error, asyncio.TimeoutError | ConnectionError):
+    missing = bool(codes & _MISSING)
+    passing = (
+        codes & _PASSING or classes & _PASSING_CLASSES or isinstance(error, asyncio.TimeoutError | ConnectionError)
+    )
+    if passing and not missing:  # before FileNotFoundError, which the client for HTTP makes of every failure
         return TransientStorageError(f"{name} {what}: {text}")
+    if missing or isinstance(error, FileNotFoundError):
+        return NotFoundError(f"{name} does not exist")
     if isinstance(error, UnicodeEncodeError):
         return StorageError(f"{name!r} {what}: object stores take names in UTF-8 only")
     return StorageError(f"{name} {what}: {text}")
@@ -104,14 +108,11 @@ def _codes(error: BaseException) -> set[str]:
             codes.add(str(response.get("Error", {}).get("Code")))
             codes.add(str(response.get("ResponseMetadata", {}).get("HTTPStatusCode")))
             continue
-        for status in (
-            getattr(link, "status", None),
-            getattr(link, "status_code", None),
-            getattr(link, "code", None),
-            getattr(response, "status_code", None),
-        ):
-            if isinstance(status, int) and status >= 400:
+        for owner, name in ((link, "status"), (link, "status_code"), (response, "status_code"), (link, "code")):
+            status = getattr(owner, name, None)
+            if isinstance(status, int):
                 codes.add(str(status))
+                break  # asking aiohttp for ``code`` is deprecated
     return codes
 
 

@@ -197,7 +197,7 @@ class LocalStore:
         return self
 
     def _full(self, path: str) -> str:
-        return os.path.join(self.url, checked_path(path, self.url))
+        return os.path.join(self.url, checked_path(path, self.url)) if path else self.url
 
 
 def _is_part(name: bytes) -> bool:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ohmq.errors import ConfigError
 from ohmq.storage.errors import NotFoundError, StorageError
 from ohmq.storage.store import CONTROL, ObjectInfo, Store
+from ohmq.storage.urls import redacted
 
 __all__ = ["TargetProbe", "probe_source", "probe_target"]
 
@@ -48,7 +49,7 @@ def probe_source(store: Store, path: str | None = None) -> ObjectInfo:
         path = first.path
     found = quick.info(path)
     if found is None:
-        raise NotFoundError(f"{store.url}/{path} does not exist")
+        raise NotFoundError(f"{redacted(f'{store.url}/{path}')} does not exist")
     if quick.is_local:
         quick.read(path, 0, 1)
     return found

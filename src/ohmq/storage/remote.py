@@ -5,9 +5,12 @@ import os
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from ohmq.errors import OutputWriteError
 from ohmq.storage.backoff import Backoff
 from ohmq.storage.errors import NotFoundError, StorageError
 from ohmq.storage.failures import already_exists, beyond_end, storage_error
@@ -148,7 +151,13 @@ class FsspecStore:
             OutputWriteError: the folder for temporary files is full.
         """
         file_system, _ = self._open()
-        with tempfile.TemporaryDirectory(prefix="ohmq-") as folder:
+        with contextlib.ExitStack() as stack:
+            try:
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ohmq-"))
+            except OSError as error:
+                raise OutputWriteError(
+                    f"no folder for temporary files: {error.strerror or error}; set TMPDIR"
+                ) from error
             copy = os.path.join(folder, "object")
             self._call(lambda: file_system.get_file(self._full(path), copy), path)
             with open(copy, "rb") as file:
@@ -285,8 +294,6 @@ class S3Store(FsspecStore):
 
     def age_s(self, path: str) -> float | None:
         """Return the seconds since an object was written: ``LastModified`` against the reply's ``Date``."""
-        from email.utils import parsedate_to_datetime
-
         file_system, _ = self._open()
         bucket, _, key = self._full(path).partition("/")
         try:
@@ -298,5 +305,7 @@ class S3Store(FsspecStore):
 
 
 def _object_info(path: str, entry: dict[str, Any]) -> ObjectInfo:
-    version = next((str(entry[name]).strip('"') for name in _VERSIONS if entry.get(name)), "")
-    return ObjectInfo(path, int(entry.get("size") or 0), version or f"{entry.get('size')}")
+    """Build an `ObjectInfo`; the size is 0 where a web server does not tell it."""
+    value = next((entry[name] for name in _VERSIONS if entry.get(name)), entry.get("size"))
+    version = str(value.timestamp() if isinstance(value, datetime) else value)
+    return ObjectInfo(path, int(entry.get("size") or 0), version.strip('"'))

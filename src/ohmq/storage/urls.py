@@ -8,7 +8,17 @@ from typing import NamedTuple
 
 from ohmq.errors import ConfigError
 
-__all__ = ["SCHEMES", "Location", "Scheme", "expand_braces", "is_url", "redacted", "scheme_of", "split_url"]
+__all__ = [
+    "SCHEMES",
+    "Location",
+    "Scheme",
+    "check_scheme",
+    "expand_braces",
+    "is_url",
+    "redacted",
+    "scheme_of",
+    "split_url",
+]
 
 
 class Scheme(NamedTuple):
