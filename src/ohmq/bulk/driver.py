@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import math
-import os
 import random
 import signal
 import threading
@@ -19,6 +18,7 @@ from ohmq.bulk.manifest import ShardSet, read_markers
 from ohmq.bulk.operations import Compress, Decompress, Transcode, make_operation
 from ohmq.bulk.plan import Plan, PlannedShard, make_plan
 from ohmq.bulk.shard_work import marker_outcome
+from ohmq.bulk.status import write_progress
 from ohmq.bulk.tasks import Engine, ShardOutcome, ShardTask
 from ohmq.errors import ConfigError, OhmqError
 from ohmq.storage.errors import StorageError
@@ -26,14 +26,15 @@ from ohmq.storage.lock import TargetLock
 from ohmq.storage.open_store import open_store
 from ohmq.storage.probe import probe_target
 from ohmq.storage.store import Store
-from ohmq.storage.urls import is_url
 
-__all__ = ["BulkError", "BulkProgress", "BulkSummary", "absolute_job", "make_engine", "run", "run_shards"]
+__all__ = ["BulkError", "BulkProgress", "BulkSummary", "make_engine", "run", "run_shards"]
 
 SHARDS_A_SLOT = 2
 """Number of shards in flight for each one that can run at once."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 120.0
 """Seconds before a shard is tried again after storage failed: bounds on the first wait and on each."""
+REPORT_S = 30.0
+"""Seconds between two reports of the running shards to the target, for ``ohmq bulk status``."""
 POLL_S = 0.5
 """Seconds between two looks at signals and at shards that are due again."""
 
@@ -126,23 +127,6 @@ class BulkSummary:
     stopped: bool = False
 
 
-def absolute_job(job: BulkJob) -> BulkJob:
-    """Return a job whose local paths are absolute: workers may have another current folder.
-
-    Args:
-        job: the job.
-    """
-
-    def absolute(place: str) -> str:
-        return place if not place or is_url(place) else os.path.abspath(place) + ("/" if place.endswith("/") else "")
-
-    models = {
-        name: os.path.abspath(getattr(job, name)) if os.path.exists(getattr(job, name)) else getattr(job, name)
-        for name in ("model", "decode_model")
-    }
-    return dataclasses.replace(job, target=absolute(job.target), **models)
-
-
 def make_engine(job: BulkJob) -> Engine:
     """Start the engine of a job.
 
@@ -171,7 +155,7 @@ def run(
     *,
     on_progress: Callable[[BulkProgress], None] | None = None,
     on_plan: Callable[[int], None] | None = None,
-    engine: Callable[[BulkJob], Engine] = make_engine,
+    start_engine: Callable[[BulkJob], Engine] = make_engine,
 ) -> BulkSummary:
     """Run a bulk job, or go on with one that was stopped.
 
@@ -182,7 +166,7 @@ def run(
         job: the job.
         on_progress: called about twice a second.
         on_plan: called with the number of sources listed so far.
-        engine: starts the workers. Default: those that the job names.
+        start_engine: starts the workers. Default: those that the job names.
 
     Returns:
         The summary. Images that failed are rows of the manifest with an error: they raise nothing.
@@ -196,7 +180,7 @@ def run(
         >>> from ohmq.bulk import BulkJob, run
         >>> summary = run(BulkJob(operation="compress", sources=("photos",), target="archive"))  # doctest: +SKIP
     """
-    job = absolute_job(job)
+    job = job.absolute()
     start = time.monotonic()
     operation = make_operation(job)
     model_id = operation.model_id or None
@@ -204,7 +188,9 @@ def run(
     probe_target(store)
     with TargetLock(store) as lock:
         plan = make_plan(job, model_id, store=store, on_progress=on_plan)
-        return run_shards(job, plan, store, model_id, start=start, on_progress=on_progress, engine=engine, lock=lock)
+        return run_shards(
+            job, plan, store, model_id, start=start, on_progress=on_progress, start_engine=start_engine, lock=lock
+        )
 
 
 def run_shards(
@@ -215,7 +201,7 @@ def run_shards(
     *,
     start: float,
     on_progress: Callable[[BulkProgress], None] | None = None,
-    engine: Callable[[BulkJob], Engine] = make_engine,
+    start_engine: Callable[[BulkJob], Engine] = make_engine,
     lock: TargetLock | None = None,
     retry: ShardSet | None = None,
     failed_only: bool = False,
@@ -229,7 +215,7 @@ def run_shards(
         model_id: hexadecimal id of the model; None: there is none, or each file names its own.
         start: `time.monotonic` at the start of the run.
         on_progress: as for `run`.
-        engine: as for `run`.
+        start_engine: as for `run`.
         lock: lock on the target; the job ends if another one takes it.
         retry: shards with a marker whose failed images are tried again.
         failed_only: do the shards of ``retry`` alone, and leave out those without a marker.
@@ -259,7 +245,8 @@ def run_shards(
         if failed_only:
             tasks = (task for task in tasks if task.retry)
         begun = time.monotonic()
-        with _stop_signals() as signals, contextlib.closing(engine(job)) as workers:
+        reported = begun
+        with _stop_signals() as signals, contextlib.closing(start_engine(job)) as workers:
             window = _Window(job, store, tasks, workers, progress, totals, begun)
             while window.busy:
                 if signals:
@@ -270,6 +257,11 @@ def run_shards(
                 window.step()
                 if on_progress is not None:
                     on_progress(progress)
+                if time.monotonic() - reported >= REPORT_S:
+                    reported = time.monotonic()
+                    write_progress(store, progress.running)
+        if reported > begun:
+            write_progress(store, {})
     if not stopped:
         _sweep_crumbs(store)
     seconds = time.monotonic() - begun

@@ -34,8 +34,8 @@ class _Worker:
     """One process, and the thread that reads its outcomes into a queue."""
 
     def __init__(self, number: int, environment: dict[str, str], outcomes: "queue.Queue[tuple[int, Any]]") -> None:
-        self.number, self.task, self.since, self.shards, self.ready = number, None, 0.0, 0, False
-        self.task: ShardTask | None
+        self.task: ShardTask | None = None
+        self.number, self.since, self.shards, self.ready = number, 0.0, 0, False
         folder = str(Path(__file__).parents[2])
         command = f"import sys; sys.path.insert(0, {folder!r}); from ohmq.bulk.local_engine import serve; serve()"
         self.process = subprocess.Popen(

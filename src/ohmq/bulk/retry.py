@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ohmq.bulk.driver import BulkProgress, BulkSummary, absolute_job, make_engine, run_shards
+from ohmq.bulk.driver import BulkProgress, BulkSummary, make_engine, run_shards
 from ohmq.bulk.job import BulkJob
 from ohmq.bulk.manifest import ShardSet, read_markers
 from ohmq.bulk.operations import make_operation
@@ -23,7 +23,7 @@ def retry(
     target: str,
     *,
     on_progress: Callable[[BulkProgress], None] | None = None,
-    engine: Callable[[BulkJob], Engine] = make_engine,
+    start_engine: Callable[[BulkJob], Engine] = make_engine,
     failed_only: bool = False,
     **changes: Any,
 ) -> BulkSummary:
@@ -35,7 +35,7 @@ def retry(
     Args:
         target: target of the job.
         on_progress: as for `ohmq.bulk.run`.
-        engine: as for `ohmq.bulk.run`.
+        start_engine: as for `ohmq.bulk.run`.
         failed_only: leave out the shards that are not finished yet.
         changes: fields of `ohmq.bulk.BulkJob` that change no output, such as ``engine``, ``workers`` or
             ``image_timeout_s``.
@@ -52,7 +52,7 @@ def retry(
     planned = plan.job
     pattern = planned.target_pattern
     root = store.url if pattern is None else f"{store.url.rstrip('/')}/{pattern}"
-    job = absolute_job(dataclasses.replace(planned, target=root, update=False, **changes))
+    job = dataclasses.replace(planned, target=root, update=False, **changes)
     if differences := job.differences(planned):
         raise ConfigError(f"{differences[0].field} changes outputs; retry keeps the options of the job")
     model_id = make_operation(job).model_id or None
@@ -70,7 +70,7 @@ def retry(
             model_id,
             start=start,
             on_progress=on_progress,
-            engine=engine,
+            start_engine=start_engine,
             lock=lock,
             retry=failed,
             failed_only=failed_only,

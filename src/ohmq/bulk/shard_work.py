@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 from ohmq import __version__
 from ohmq.bulk.image_watch import ImageWatch
 from ohmq.bulk.job import BulkJob, shard_label
-from ohmq.bulk.manifest import Marker, Output, make_marker, read_marker, read_shard_manifest, write_shard
+from ohmq.bulk.manifest import Marker, Output, make_marker, marker_path, read_marker, read_shard_manifest, write_shard
 from ohmq.bulk.operations import Operation, make_operation
 from ohmq.bulk.plan import read_rows
 from ohmq.bulk.rows import ManifestRow, PlanRow
-from ohmq.bulk.sinks import FileSink, ParquetSink, RowsSink, Sink, TarSink, read_members
+from ohmq.bulk.sinks import FileSink, ParquetSink, RowsSink, Sink, TarSink, find_member, read_members
 from ohmq.bulk.tasks import OutcomeKind, ShardOutcome, ShardTask
 from ohmq.errors import OhmqError, OutputWriteError
 from ohmq.imaging.listing import IMAGE_EXTENSIONS
@@ -105,7 +105,7 @@ class _MismatchError(OhmqError):
 class _Image(NamedTuple):
     """One image of a shard: its place, its names, and how to read it."""
 
-    index: int
+    index: int  # type: ignore[assignment]
     source: str
     member: str | None
     key: str
@@ -275,7 +275,7 @@ class _ShardWork:
         try:
             for image in self._read_ahead(images) if remote else images:
                 self._do(image, sink, files=layout == "files")
-            return sink.publish()
+            return self._publish(sink)
         finally:
             sink.close()
 
@@ -296,6 +296,12 @@ class _ShardWork:
             while waiting:
                 first, read = waiting.popleft()
                 yield first._replace(read=read.result)
+
+    def _publish(self, sink: Sink | RowsSink) -> list[Output]:
+        """Write the output. The marker of an older output goes first: if this worker is killed, the shard is done anew."""
+        if self.task.retry:
+            self.target.delete(marker_path(self.shard))
+        return sink.publish()
 
     def _sink(self, layout: str, path: str) -> Sink:
         if layout == "files":
@@ -346,7 +352,7 @@ class _ShardWork:
                         )
                         self._do(image, sink, files=layout == "files")
                         number += 1
-            return sink.publish()
+            return self._publish(sink)
         finally:
             sink.close()
 
@@ -389,8 +395,7 @@ class _ShardWork:
                         number += 1
                     if layout == "parquet":
                         sink.write(rows, results)
-            published: list[Output] = sink.publish()
-            return published
+            return self._publish(sink)
         finally:
             if sink is not None:
                 sink.close()
@@ -404,7 +409,7 @@ class _ShardWork:
                 sink.keep(self.earlier_outputs[row.output])
                 self.rows.append(row)
                 return
-            data = self.members.get(f"{image.output_key}.{row.field}")
+            data = find_member(self.members, f"{image.output_key}.{row.field}")
             if data is not None and hashlib.sha256(data).hexdigest() == row.output_sha256:
                 sink.add(image.output_key, row.field or "", data)
                 self.rows.append(row)

@@ -17,7 +17,7 @@ from ohmq.storage.tar_shards import TarWriter, index_tar
 if TYPE_CHECKING:
     from ohmq.storage.parquet_shards import ImageRows
 
-__all__ = ["FileSink", "ParquetSink", "RowsSink", "ShardBuffer", "Sink", "TarSink", "read_members"]
+__all__ = ["FileSink", "ParquetSink", "RowsSink", "ShardBuffer", "Sink", "TarSink", "find_member", "read_members"]
 
 MEMORY_BYTES = 128 * 2**20
 """Size in bytes above which a shard is built in a temporary file."""
@@ -187,13 +187,13 @@ class ParquetSink:
         pa = import_pyarrow()
         self._store, self._path = store, path
         self._buffer = ShardBuffer()
-        self._schema = pa.schema([("key", pa.large_binary()), ("field", pa.string()), ("image", pa.large_binary())])
+        self._schema = pa.schema([("key", pa.string()), ("field", pa.string()), ("image", pa.large_binary())])
         self._writer = ParquetShardWriter(cast(Any, self._buffer), self._schema, "image", readable=readable)
 
     def add(self, key: str, field: str, data: bytes) -> str:
         """Add a row; see `Sink`."""
         pa = import_pyarrow()
-        values = [[path_to_bytes(key)], [field], [None]]
+        values = [[_as_text(key)], [field], [None]]
         columns = [pa.array(value, kind.type) for value, kind in zip(values, self._schema, strict=True)]
         self._writer.write(pa.RecordBatch.from_arrays(columns, schema=self._schema), [data])
         return self._path
@@ -245,6 +245,21 @@ class RowsSink:
         self._buffer.close()
 
 
+def find_member(members: dict[str, bytes], name: str) -> bytes | None:
+    """Find an image in an output shard; None: it is not there.
+
+    Args:
+        members: from `read_members`.
+        name: name of the member; a Parquet shard has it as text.
+    """
+    return members.get(name, members.get(_as_text(name)))
+
+
+def _as_text(name: str) -> str:
+    """Return a name as UTF-8 text: other bytes are written as escapes."""
+    return path_to_bytes(name).decode("utf-8", "backslashreplace")
+
+
 def read_members(store: Store, path: str, column: str | None = None) -> dict[str, bytes]:
     """Read the images of an output shard.
 
@@ -273,8 +288,6 @@ def read_members(store: Store, path: str, column: str | None = None) -> dict[str
             names = [str(rows.first + number) for number in range(len(rows.images))]
             if keyed:
                 keys, fields = (rows.rows.column(name).to_pylist() for name in ("key", "field"))
-                names = [
-                    f"{key.decode('utf-8', 'surrogateescape')}.{field}" for key, field in zip(keys, fields, strict=True)
-                ]
+                names = [f"{key}.{field}" for key, field in zip(keys, fields, strict=True)]
             members |= {name: image for name, image in zip(names, rows.images, strict=True) if image is not None}
     return members

@@ -5,14 +5,14 @@ import math
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from ohmq.bulk.job import BulkJob
 from ohmq.bulk.manifest import Marker, Output, read_markers, read_shard_manifest, rows_hash
 from ohmq.bulk.plan import Plan, read_plan, read_rows
 from ohmq.bulk.rows import ManifestRow
 from ohmq.bulk.shard_work import source_url
-from ohmq.bulk.sinks import read_members
+from ohmq.bulk.sinks import find_member, read_members
 from ohmq.errors import OhmqError
 from ohmq.storage.errors import NotFoundError, TransientStorageError
 from ohmq.storage.open_store import open_store
@@ -130,6 +130,7 @@ class _Checker:
         self.against_sources, self.sample = against_sources, sample
         self.device, self.compiled = device, compiled
         self.job = plan.job
+        self.superseded = _superseded(plan)
 
     def _fault(self, shard: int, place: str, message: str) -> None:
         self.report.faults.append(Fault(shard, place, message))
@@ -138,18 +139,22 @@ class _Checker:
         """Check one shard."""
         shard = marker.shard
         try:
-            rows = read_shard_manifest(self.store, shard)
+            all_rows = read_shard_manifest(self.store, shard)
         except TransientStorageError:
             raise
         except OhmqError as error:
             self._fault(shard, "manifest", str(error))
             return
-        if rows_hash(rows) != marker.rows_sha256:
+        if rows_hash(all_rows) != marker.rows_sha256:
             self._fault(shard, "manifest", "its rows are not those of the marker")
+        rows = [row for row in all_rows if not self._is_replaced(row)]
         self.report.failed += sum(row.error is not None for row in rows)
         chosen = {row.index: row for row in rows if row.error is None and self._in_sample(row)}
         contents: dict[int, bytes] = {}
+        replaced = {row.output for row in all_rows if self._is_replaced(row) and row.field is None}
         for output in marker.outputs:
+            if output.path in replaced:  # a later shard has written it anew
+                continue
             contents |= self._check_output(shard, output, rows, chosen)
         known = {output.path for output in marker.outputs}
         for row in rows:
@@ -159,6 +164,10 @@ class _Checker:
             self._check_image(chosen[index], data)
         if self.against_sources and chosen and planned is not None:
             self._check_sources(planned, chosen, contents)
+
+    def _is_replaced(self, row: ManifestRow) -> bool:
+        """Whether an update has coded the source of an image anew: its older output counts no more."""
+        return row.member is None and (row.shard, row.source) in self.superseded
 
     def _in_sample(self, row: ManifestRow) -> bool:
         place = zlib.crc32(f"{row.shard}/{row.index}".encode()) / 2**32
@@ -178,7 +187,7 @@ class _Checker:
                 members = {"": data}
             else:
                 with self.store.fetch(output.path) as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                    digest = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
                 members = read_members(self.store, output.path, self.job.image_column)
         except TransientStorageError:
             raise
@@ -193,7 +202,7 @@ class _Checker:
         found = {}
         for row in mine:
             name = "" if single else self._member_name(row)
-            member = members.get(name)
+            member = find_member(members, name)
             self.report.images += 1
             if member is None:
                 self._fault(shard, output.path, f"{name} is missing")
@@ -299,3 +308,14 @@ class _Checker:
             except OhmqError as error:
                 for index in [plan_row.index] if plan_row.kind == "object" else chosen:
                     yield index, error
+
+
+def _superseded(plan: Plan) -> set[tuple[int, str]]:
+    """Return shard and source of the images that a later generation of the plan has coded anew."""
+    found = set()
+    if len(plan.generations) > 1:
+        for shard in plan.shards():
+            if shard.generation:
+                roots = plan.roots(shard)
+                found |= {(row.replaces, source_url(roots, row)) for row in plan.rows(shard) if row.replaces >= 0}
+    return found

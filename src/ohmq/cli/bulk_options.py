@@ -168,7 +168,15 @@ def make_job(operation: str, places: tuple[str, ...], values: dict[str, Any]) ->
 
     if len(places) < 2 and not values.get("from_list"):
         raise click.UsageError("give at least one source, and last the target")
-    names = ("model", "decode_model", "image_format", "cut", "layout", "images_per_shard", "bytes_per_shard")
+    names: tuple[str, ...] = (
+        "model",
+        "decode_model",
+        "image_format",
+        "cut",
+        "layout",
+        "images_per_shard",
+        "bytes_per_shard",
+    )
     names += ("image_column", "from_list", "update", "measure")
     fields = {name: values[name] for name in names if name in values}
     options = {name: values[name] for name in EncodeOptions.names() if name in values}
