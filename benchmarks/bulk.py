@@ -127,7 +127,7 @@ def run_job(job: BulkJob) -> Run:
         def engine(job: BulkJob) -> Engine:
             return Counted(workers=job.workers, threads=job.threads)
 
-        summary = run(job, engine=engine)
+        summary = run(job, start_engine=engine)
     else:
         summary = run(job)
     if summary.failed or summary.shards_done != summary.shards:
@@ -183,7 +183,7 @@ def driver_memory(folder: Path, rows: int) -> int:
             file.write(f"{folder}/images/{number // 1000:04d}/picture-{number:07d}.ohm\t{20_000 + number % 999}\n")
     # To truncate needs no model: torch's own memory would hide what a plan takes.
     job = BulkJob(operation="truncate", cut={"max_bytes": 4000}, from_list=str(listed), target=str(folder / f"{rows}"))
-    summary = run(job, engine=InstantEngine)
+    summary = run(job, start_engine=InstantEngine)
     assert summary.images == rows
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.partition("VmHWM:")[2].split()[0])

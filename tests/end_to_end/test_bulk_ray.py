@@ -177,7 +177,7 @@ class TestOneMachine:
                 return outcomes
 
         job = jobs.job("ray")
-        summary = run(job, engine=lambda job: Watched(workers=2, work=ray_work.report_threads))
+        summary = run(job, start_engine=lambda job: Watched(workers=2, work=ray_work.report_threads))
         assert (summary.shards_run, summary.images, summary.failed) == (11, 21, 1)
         jobs.check_equal(job)
         assert seen == {"1 2 1"}
@@ -306,7 +306,7 @@ class TestCluster:
         summary = run(
             job,
             on_progress=lose,
-            engine=lambda job: Watched(address=cluster.address, work=ray_work.work_or_hang),
+            start_engine=lambda job: Watched(address=cluster.address, work=ray_work.work_or_hang),
         )
         assert summary.shards_done == 11
         assert set(errors) == {None, "the worker's machine was lost"}
