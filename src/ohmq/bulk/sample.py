@@ -65,7 +65,7 @@ class Estimate:
         images: number of images of the job; an estimate where sources are shards.
         bytes_in: size of the sources in bytes.
         bytes_out: size of the outputs in bytes.
-        core_hours: hours of one worker, reading included.
+        core_hours: hours of one worker; reading of single files is included, that of shards is not.
         images_per_s: images a second of one worker.
         bpp: bits of the sampled outputs for each of their pixels.
         psnr_db: mean PSNR of the sample in dB, if the job measures it.
@@ -324,9 +324,8 @@ def sample_plan(
             continue
         share = max(1, round(count * _share(kind, kinds, sizes)))
         is_object = kind == "object"
-        chosen = sorted(
-            generator.sample(range(number), min(number, share if is_object else -(-share // IMAGES_A_SHARD)))
-        )
+        wanted = share if is_object else max(FEW_SHARDS, -(-share // IMAGES_A_SHARD))
+        chosen = sorted(generator.sample(range(number), min(number, wanted)))
         limit = 1 if is_object else -(-share // len(chosen))
         units: list[_Unit] = []
         for root, row in _chosen_rows(plan, kind, chosen):

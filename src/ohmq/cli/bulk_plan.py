@@ -213,12 +213,12 @@ def _show(job: "BulkJob", plan: "Plan", estimate: "Estimate | None", written: bo
             news += f" by this update, {changed:,} of them changed"
         click.echo(f"plan      in {job.target_root}: {news}")
     if estimate is not None:
-        _show_estimate(estimate)
+        _show_estimate(estimate, kinds["object"] == plan.num_rows)
 
 
-def _show_estimate(estimate: "Estimate") -> None:
+def _show_estimate(estimate: "Estimate", exact: bool) -> None:
     failed = f", {estimate.failed} failed (the first: {estimate.first_error})" if estimate.failed else ""
-    click.echo(f"sample    {estimate.sampled:,} of {estimate.images:,} images{failed}")
+    click.echo(f"sample    {estimate.sampled:,} of {'' if exact else 'about '}{estimate.images:,} images{failed}")
     value, low, high = map(bytes_text, estimate.bytes_out)
     rate = "" if estimate.bpp is None else f"; {estimate.bpp:.3f} bpp in the sample"
     quality = "" if estimate.psnr_db is None else f", {estimate.psnr_db:.2f} dB"
