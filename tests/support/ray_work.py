@@ -5,7 +5,6 @@ import signal
 import socket
 import time
 from pathlib import Path
-from typing import Any
 
 from ohmq.bulk.tasks import ShardOutcome, ShardTask
 
@@ -36,6 +35,16 @@ def report_threads(task: ShardTask) -> ShardOutcome:
     return outcome._replace(worker=facts)
 
 
+def work_or_hang(task: ShardTask) -> ShardOutcome:
+    """Do a shard; on a machine whose working folder holds a file "hangs", never end."""
+    from ohmq.bulk.shard_work import do_shard
+
+    if Path("hangs").exists():
+        Path("begun").touch()
+        time.sleep(600)
+    return do_shard(task)
+
+
 def busy_workers() -> list[int]:
     """List the processes of this process's Ray that do a task."""
     import ray
@@ -51,17 +60,3 @@ def busy_workers() -> list[int]:
         if parent in raylets and title.startswith(b"ray::_do"):
             found.append(int(folder.name))
     return found
-
-
-def store_counters() -> dict[str, int]:
-    """Read Ray's own counters of its object stores, added up over all machines."""
-    import ray
-    from ray._private.internal_api import node_stats
-
-    totals = {"cumulative_created_bytes": 0, "spilled_bytes_total": 0}
-    for node in ray.nodes():
-        if node["Alive"]:
-            stats: Any = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"], False).store_stats
-            for name in totals:
-                totals[name] += getattr(stats, name)
-    return totals

@@ -18,14 +18,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ohmq._version import __version__
 from ohmq.bulk.local_engine import SHARDS_PER_PROCESS
 from ohmq.bulk.tasks import ShardOutcome, ShardTask
 from ohmq.errors import ConfigError
 
-__all__ = ["OLDEST_RAY", "RayEngine"]
+__all__ = ["OLDEST_RAY", "RayEngine", "StoreUse", "store_use"]
 
 OLDEST_RAY = (2, 50)
 """Oldest release of Ray that works."""
@@ -37,6 +37,30 @@ NODES_REFRESH_S = 5.0
 """Seconds between two looks at the machines of a cluster."""
 LONGEST_FOLDER = 40
 """Longest temporary folder, in bytes: Ray's sockets lie about 65 below it, and a socket's path has 107 at most."""
+
+
+class StoreUse(NamedTuple):
+    """Use of Ray's object stores, over all machines that are alive.
+
+    Attributes:
+        created_bytes: size of all objects that were created since the start, in bytes.
+        spilled_bytes: size of those that were moved to disks, in bytes.
+    """
+
+    created_bytes: int
+    spilled_bytes: int
+
+
+def store_use() -> StoreUse:
+    """Read Ray's own counters of its object stores. This process must be connected to Ray."""
+    import ray
+    from ray._private.internal_api import node_stats
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    stats = [node_stats(node["NodeManagerAddress"], node["NodeManagerPort"], False).store_stats for node in nodes]
+    return StoreUse(
+        sum(part.cumulative_created_bytes for part in stats), sum(part.spilled_bytes_total for part in stats)
+    )
 
 
 class RayEngine:
