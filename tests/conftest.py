@@ -1,11 +1,13 @@
 """Small models and pictures that many tests use. Nothing here needs a network or data from outside."""
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.s3_server import S3Server, moto_server, seaweed_server
 from support.small_models import CONFIGS, make_codec
 
 from ohmq.codec import Codec
@@ -67,3 +69,17 @@ def mnist_folder(tmp_path: Path) -> Path:
         header = np.array([2051, count, 28, 28], ">u4").tobytes()
         (folder / name).write_bytes(header + pixels.astype(np.uint8).tobytes())
     return folder
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[S3Server]:
+    """An S3 server that knows the protocol; tests share it, so each makes a bucket of its own."""
+    with moto_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real object store, for races and wrong credentials; likewise shared."""
+    with seaweed_server(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from support.photo_folders import draw_photo, make_photo_folder
+from support.photo_shards import photo_bytes, write_tar
 
 from ohmq.cli import main
 from ohmq.errors import ConfigError
@@ -175,6 +176,33 @@ def small_run(photos: Path, output: Path, **changes: object) -> TrainOptions:
     settings = {"crop_size": 64, "batch_size": 2, "epochs": 2, "val_every": 1, "log_interval": 1, "cpu": True}
     settings |= {"data_base_path": photos, "output_dir": output, "model": model, "quick_epochs": 0, **changes}
     return TrainOptions(**{**preset("photo"), **settings})  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning warns about processes and folders
+def test_a_run_on_shards_resumes_exactly_with_other_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    caplog.set_level("INFO")
+
+    def shard(number: int, first: int) -> None:
+        photos = [(f"{place}.png", photo_bytes(first + place, 80, 70)) for place in range(3)]
+        write_tar(tmp_path / "lake" / f"raw-{number}.tar", photos)
+
+    for number in range(3):
+        shard(number, 10 * number)
+    source = tmp_path / "lake" / "raw-{0..2}.tar"
+    whole = train(small_run(source, tmp_path / "whole", schedule="constant", num_workers=2))
+    assert f"8 photos from {source}, 1 from its held-out part, read by 2 processes" in caplog.text
+    half = train(small_run(source, tmp_path / "half", schedule="constant", num_workers=1, epochs=1))
+    resumed = train(small_run(source, tmp_path / "half", schedule="constant", num_workers=0), resume=half)
+    expected, weights = (torch.load(path, weights_only=False)["state_dict"] for path in (whole, resumed))
+    assert all(torch.equal(value, weights[key]) for key, value in expected.items())
+    shard(1, 50)
+    with pytest.raises(
+        ConfigError, match=r"was trained on other data \(8 photos, index .*resume with the data as they were"
+    ):
+        train(small_run(source, tmp_path / "half", schedule="constant", epochs=3), resume=resumed)
 
 
 def logged(folder: Path, column: str, stage: str = "train") -> list[float]:

@@ -59,7 +59,14 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="train on MNIST; else on the photos below DATA_BASE_PATH/openimages or photos",
     )
-    add("data_base_path", type=Path, help="where the data are; else $OHMQ_DATA or ./data, for MNIST also a download")
+    add(
+        "data_base_path",
+        help="where the data are; else $OHMQ_DATA or ./data, for MNIST also a download; photos also by URL, or in tar or "
+        "Parquet shards, as ohmq train takes them",
+    )
+    add("image_column", help="column of photos in Parquet shards (default: the only one that may be)")
+    add("data_cache", type=Path, help="folder for copies of shards (default: in the user's cache)")
+    add("data_cache_bytes", type=int, default=2**35, help="limit on these copies (default: 34359738368)")
     add("description", default="", help="free text, kept in the checkpoint; names the default output folder")
     add("output_dir", type=Path, help="logs and checkpoints (default: runs/DESCRIPTION, runs/mnist or runs/openimages)")
     add("test_sets", nargs="*", default=[], help="image folders to evaluate after training")
@@ -97,6 +104,7 @@ def options_from(arguments: argparse.Namespace) -> Any:
     Raises:
         ConfigError: values that do not fit together; the message gives the right value.
     """
+    from ohmq.datasets.folders import data_place
     from ohmq.models import MnistConfig, OpenImagesConfig
     from ohmq.training.options import TrainOptions
 
@@ -135,7 +143,10 @@ def options_from(arguments: argparse.Namespace) -> Any:
         weight_decay=training["weight_decay"],
         initialisation="published" if arguments.published else _given(arguments.initialisation, "scalar"),
         warm_start_epochs=_given(arguments.warm_start_epochs, 20),
-        data_base_path=arguments.data_base_path,
+        data_base_path=data_place(arguments.data_base_path) if arguments.data_base_path else None,
+        data_cache=arguments.data_cache,
+        data_cache_bytes=arguments.data_cache_bytes,
+        image_column=arguments.image_column,
         crop_size=arguments.crop_size,
         num_train_samples=arguments.num_train_samples,
         num_val_samples=arguments.num_val_samples,

@@ -55,9 +55,26 @@ def _option(*names: str, help: str, default: str = "", **settings: Any) -> Any:
 @_option(
     "--data",
     "data_base_path",
-    type=click.Path(path_type=Path),
+    metavar="SOURCE",
     default="$OHMQ_DATA, then ./data",
-    help="Folder of MNIST or of the photos.",
+    help="Folder of MNIST or of the photos. Photos also lie in tar or Parquet shards or in object storage: a URL, a "
+    "folder of shards, or a pattern such as 's3://lake/raw-{000..999}.tar'.",
+)
+@_option(
+    "--image-column", metavar="NAME", default="the only one that may be", help="Column of photos in Parquet shards."
+)
+@_option(
+    "--data-cache",
+    type=click.Path(path_type=Path),
+    default="in the user's cache",
+    help="Folder for copies of shards that training reads.",
+)
+@_option(
+    "--data-cache-bytes",
+    type=int,
+    metavar="BYTES",
+    default="34359738368",
+    help="Limit on these copies, on each machine.",
 )
 @click.option(
     "--test-set",
@@ -154,12 +171,14 @@ def command(
 ) -> None:
     """Train a model: checkpoints, CSV and TensorBoard logs go to the output folder.
 
-    Photos are read from the folders train and validation below --data, below --data/photos or below --data/openimages.
+    Photos are read from the folders train and validation below --data, below --data/photos or below --data/openimages;
+    from shards and object storage, parts called train and validation are taken, or some photos are held out.
 
     Defaults are those without a preset; a preset has its own.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from ohmq.cli.test_sets import evaluate_test_sets, read_test_sets
+    from ohmq.datasets.folders import data_place
     from ohmq.training.fit import is_first_process
     from ohmq.training.resume import resume_point
     from ohmq.training.run import train
@@ -167,6 +186,8 @@ def command(
     changes = {key: value for key, value in flags.items() if value not in (None, ())}
     if changes.get("accelerator") == "cpu":
         changes |= {"accelerator": "auto", "cpu": True}
+    if "data_base_path" in changes:
+        changes["data_base_path"] = data_place(changes["data_base_path"])
     if len(lambdas) > 2:
         raise ConfigError(f"--lambda-rd takes one or two values, not {len(lambdas)}")
     if lambdas:
@@ -193,7 +214,7 @@ def _train_options(preset_name: str | None, changes: dict[str, Any]) -> "TrainOp
     return TrainOptions(**{**settings, **changes})
 
 
-def _inferred_preset(data_base_path: Path | None) -> str:
+def _inferred_preset(data_base_path: Path | str | None) -> str:
     """Choose what to train by the data; "" for digits without a preset.
 
     Raises:
@@ -202,9 +223,14 @@ def _inferred_preset(data_base_path: Path | None) -> str:
     from ohmq.datasets.folders import data_folders, find_data
     from ohmq.datasets.mnist import MNIST_FOLDERS, holds_mnist
     from ohmq.datasets.photos import find_photos
+    from ohmq.datasets.shard_index import is_shard_source
+    from ohmq.storage.urls import redacted
     from ohmq.training.options import PRESETS
 
-    folders = [data_base_path] if data_base_path else data_folders()
+    if is_shard_source(data_base_path):
+        click.echo(f"photos in {redacted(str(data_base_path))}: training with --preset photo", err=True)
+        return "photo"
+    folders = [Path(data_base_path)] if data_base_path else data_folders()
     digits = find_data(folders, MNIST_FOLDERS, holds_mnist)
     photos = find_photos(data_base_path)
     where = ", ".join(map(str, folders))

@@ -4,10 +4,25 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-__all__ = ["DATA_HINT", "data_folders", "find_data"]
+from ohmq.storage.urls import is_url
+
+__all__ = ["DATA_HINT", "data_folders", "data_place", "find_data"]
 
 DATA_HINT = "--data (train.py: --data_base_path) or the environment variable OHMQ_DATA"
 """The ways to name the folder of the data, for messages."""
+
+
+def data_place(text: str) -> Path | str:
+    """Return the path that a text names, or the URL as it is.
+
+    Args:
+        text: value of an option.
+
+    Example:
+        >>> data_place("s3://lake/photos/")
+        's3://lake/photos/'
+    """
+    return text if is_url(text) else Path(text)
 
 
 def data_folders(data_base_path: Path | str | None = None) -> list[Path]:

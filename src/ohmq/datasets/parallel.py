@@ -66,12 +66,20 @@ class ProcessMap(Generic[_In, _Out]):
         function: the function; it and its results can be pickled.
         items: items; iterated anew each time.
         num_workers: processes, at least 1.
+        start_method: how they are started, as `multiprocessing` names it: "spawn" where the function opens connections,
+            which a forked process must not inherit. Default: that of torch.
 
     Raises:
         ConfigError: a process ended (when iterated); errors of the function are raised as they are.
     """
 
-    def __init__(self, function: Callable[[_In], _Out], items: Iterable[_In], num_workers: int) -> None:
+    def __init__(
+        self,
+        function: Callable[[_In], _Out],
+        items: Iterable[_In],
+        num_workers: int,
+        start_method: str | None = None,
+    ) -> None:
         with _more_than_processors():
             self._loader: DataLoader[Any] = DataLoader(
                 _Results(function),
@@ -81,6 +89,7 @@ class ProcessMap(Generic[_In, _Out]):
                 collate_fn=_unchanged,
                 worker_init_fn=partial(_start_worker, os.getpid()),
                 persistent_workers=True,
+                multiprocessing_context=start_method,
                 generator=torch.Generator(),  # its own: the caller's random numbers stay as they are
             )
         # The finalizer keeps the loader alive: torch cannot end its processes once it is garbage itself.

@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from PIL import Image
 
@@ -53,11 +53,11 @@ class _Stamp(NamedTuple):
     mtime_ns: int
 
 
-def read_size(path: Path) -> PhotoSize:
+def read_size(file: Path | BinaryIO) -> PhotoSize:
     """Read the size of a photo from the header of its file.
 
     Args:
-        path: image file.
+        file: path of an image file, or the open file.
 
     Returns:
         The size as stored, without EXIF orientation; or the problem of a file that cannot be read.
@@ -65,7 +65,7 @@ def read_size(path: Path) -> PhotoSize:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the number of pixels; reading the photo checks it
-            with Image.open(path) as image:
+            with Image.open(file) as image:
                 return PhotoSize(*image.size)
     except Exception as error:  # damaged files make Pillow raise nearly anything
         return PhotoSize(0, 0, f"it cannot be read ({error})")

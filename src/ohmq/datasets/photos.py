@@ -1,6 +1,7 @@
-"""Folders of photos: finding and reading them, and batches of random crops that depend on seed and step alone."""
+"""Photos: finding and reading them, and batches of random crops that depend on seed and step alone."""
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,11 +26,15 @@ __all__ = [
     "CropLoader",
     "CropReader",
     "Crops",
+    "PhotoFiles",
+    "PhotoSet",
     "WholePhotos",
     "find_photos",
     "photo_files",
     "photo_folder",
     "read_photo",
+    "read_rgb",
+    "warn_left_out",
 ]
 
 log = logging.getLogger(__name__)
@@ -95,24 +100,38 @@ def photo_files(folder: Path, smallest_side: int, *, num_workers: int = 0) -> li
             problems[path] = size.problem
         elif min(size.width, size.height) < smallest_side:
             problems[path] = f"{size.width}x{size.height} is smaller than {smallest_side} pixels"
-    _warn_left_out(problems, len(files))
+    warn_left_out(problems, len(files))
     photos = [path for path in files if path not in problems]
     if not photos:
         raise ConfigError(f"no usable photo in {folder}: each needs at least {smallest_side} pixels on a side")
     return photos
 
 
-def _warn_left_out(problems: Mapping[Path, str], total: int) -> None:
-    """Name photos that are left out, and count them."""
-    for path, problem in list(problems.items())[:NAMED_PHOTOS]:
-        log.warning("left out %s: %s", path, problem)
+def warn_left_out(problems: Mapping[Path, str] | Mapping[str, str], total: int, count: int | None = None) -> None:
+    """Name photos that are left out, the first 20 of them, and count them.
+
+    Args:
+        problems: photos, and why each is left out.
+        total: photos, with those that are left out.
+        count: photos that are left out. Default: those with a problem.
+    """
+    for name, problem in list(problems.items())[:NAMED_PHOTOS]:
+        log.warning("left out %s: %s", name, problem)
     if problems:
-        log.warning("left out %d of %d photos", len(problems), total)
+        log.warning("left out %d of %d photos", count or len(problems), total)
 
 
-def _read_rgb(path: Path) -> Image.Image:
-    """Read a photo as an RGB image; errors name the file."""
-    return prepare_image(open_image(path).image, grey=False).image
+def read_rgb(path: Path | str, data: bytes | None = None) -> Image.Image:
+    """Read a photo as an RGB image.
+
+    Args:
+        path: image file.
+        data: its content, if it was read already; path then only names it in errors.
+
+    Raises:
+        UnsupportedImageError: a file that cannot be read; the message names it.
+    """
+    return prepare_image(open_image(path, data=data).image, grey=False).image
 
 
 def read_photo(path: Path) -> NDArray[np.uint8]:
@@ -127,7 +146,70 @@ def read_photo(path: Path) -> NDArray[np.uint8]:
     Raises:
         UnsupportedImageError: a file that cannot be read.
     """
-    return np.asarray(_read_rgb(path))
+    return np.asarray(read_rgb(path))
+
+
+class PhotoSet(ABC):
+    """Photos to train on, by number. It can be pickled: each process that reads has its own.
+
+    Attributes:
+        start_method: how processes that read are started; None: torch's default.
+        identity: text that tells the photos and their order from others; "": nothing is known of them.
+    """
+
+    start_method: str | None = None
+    identity: str = ""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of photos."""
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """Name of a photo, for messages."""
+
+    @abstractmethod
+    def read(self, index: int) -> Image.Image:
+        """Read a photo as an RGB image.
+
+        Raises:
+            UnsupportedImageError: it cannot be read; the message begins with its name.
+        """
+
+    @abstractmethod
+    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """Order of the photos in an epoch, (photos,)."""
+
+
+class PhotoFiles(PhotoSet):
+    """Photos in files of their own, in any order.
+
+    Args:
+        files: image files.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = list(files)
+
+    def __len__(self) -> int:
+        """Number of photos."""
+        return len(self.files)
+
+    def name(self, index: int) -> str:
+        """Path of a photo."""
+        return str(self.files[index])
+
+    def read(self, index: int) -> Image.Image:
+        """Read a photo as an RGB image."""
+        return read_rgb(self.files[index])
+
+    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """Order of the photos in an epoch: any permutation of them, (photos,)."""
+        return np.random.default_rng([seed, epoch]).permutation(len(self.files))
+
+
+def _photo_set(photos: "PhotoSet | Sequence[Path]") -> PhotoSet:
+    return photos if isinstance(photos, PhotoSet) else PhotoFiles(photos)
 
 
 class WholePhotos:
@@ -136,7 +218,7 @@ class WholePhotos:
     Photos that cannot be read are left out, with a warning that names them.
 
     Args:
-        files: photos.
+        photos: photos, or their files.
         multiple: side of a block, in pixels.
 
     Shape:
@@ -146,20 +228,22 @@ class WholePhotos:
         ConfigError: not one photo can be read.
     """
 
-    def __init__(self, files: Sequence[Path], multiple: int) -> None:
+    def __init__(self, photos: PhotoSet | Sequence[Path], multiple: int) -> None:
         self.photos = []
-        problems: dict[Path, str] = {}
-        for path in steps(files, "reading photos"):
+        source = _photo_set(photos)
+        problems: dict[str, str] = {}
+        for index in steps(range(len(source)), "reading photos"):
             try:
-                pixels = read_photo(path)
+                pixels = np.asarray(source.read(index))
             except UnsupportedImageError as error:
-                problems[path] = str(error).removeprefix(f"{path}: ")
+                name = source.name(index)
+                problems[name] = str(error).removeprefix(f"{name}: ")
                 continue
             height, width = (side // multiple * multiple for side in pixels.shape[:2])
             self.photos.append(torch.from_numpy(pixels[:height, :width].copy()).permute(2, 0, 1)[None])
-        _warn_left_out(problems, len(files))
+        warn_left_out(problems, len(source))
         if not self.photos:
-            raise ConfigError(f"not one of {len(files)} photos can be read; the first is {files[0]}")
+            raise ConfigError(f"not one of {len(source)} photos can be read; the first is {source.name(0)}")
 
     def __len__(self) -> int:
         """Number of photos."""
@@ -179,14 +263,14 @@ class Crops(NamedTuple):
     """
 
     pixels: NDArray[np.uint8]
-    problems: dict[Path, str]
+    problems: dict[str, str]
 
 
 class CropReader:
     """Random crops of photos, as a function of seed, epoch and place in the epoch; at home in any process.
 
     Args:
-        files: photos, each at least ``crop`` wide and high.
+        photos: photos, each at least ``crop`` wide and high.
         batch_size: crops of a batch, over all training processes.
         crop: side of a crop, in pixels.
         seed: seed of order and crops.
@@ -198,7 +282,7 @@ class CropReader:
 
     def __init__(
         self,
-        files: Sequence[Path],
+        photos: PhotoSet,
         batch_size: int,
         crop: int,
         *,
@@ -208,11 +292,11 @@ class CropReader:
         world_size: int,
         kept_bytes: int,
     ) -> None:
-        self.files, self.batch_size, self.crop = files, batch_size, crop
+        self.photos, self.batch_size, self.crop = photos, batch_size, crop
         self.seed, self.scale = seed, scale
         self.rank, self.world_size = rank, world_size
         self.kept_bytes = kept_bytes
-        self._kept: dict[Path, Image.Image] = {}
+        self._kept: dict[int, Image.Image] = {}
         self._order: tuple[int, NDArray[np.int64]] | None = None
 
     def __call__(self, place: tuple[int, int]) -> Crops:
@@ -226,38 +310,37 @@ class CropReader:
         """
         epoch, batch = place
         positions = range(batch * self.batch_size, (batch + 1) * self.batch_size)[self.rank :: self.world_size]
-        problems: dict[Path, str] = {}
+        problems: dict[str, str] = {}
         order = self._epoch_order(epoch)
         return Crops(np.stack([self._crop(epoch, position, order, problems) for position in positions]), problems)
 
     def _epoch_order(self, epoch: int) -> NDArray[np.int64]:
         """Order of the photos in an epoch, (photos,)."""
         if self._order is None or self._order[0] != epoch:
-            self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self.files))
+            self._order = epoch, self.photos.order(self.seed, epoch)
         return self._order[1]
 
-    def _image(self, path: Path) -> Image.Image:
+    def _image(self, index: int) -> Image.Image:
         """Read a photo, or take it from memory."""
-        if path not in self._kept:
-            image = _read_rgb(path)
+        if index not in self._kept:
+            image = self.photos.read(index)
             size = 3 * image.width * image.height
             if size > self.kept_bytes:
                 return image
-            self._kept[path] = image
+            self._kept[index] = image
             self.kept_bytes -= size
-        return self._kept[path]
+        return self._kept[index]
 
-    def _crop(
-        self, epoch: int, position: int, order: NDArray[np.int64], problems: dict[Path, str]
-    ) -> NDArray[np.uint8]:
+    def _crop(self, epoch: int, position: int, order: NDArray[np.int64], problems: dict[str, str]) -> NDArray[np.uint8]:
         """Crop the photo at a position of the epoch's order, (crop, crop, 3), uint8; adds to the problems."""
         rng = np.random.default_rng([self.seed, epoch, position])
         for attempt in range(len(order)):
-            path = self.files[order[(position + attempt) % len(order)]]
+            index = int(order[(position + attempt) % len(order)])
             try:
-                image = self._image(path)
+                image = self._image(index)
             except UnsupportedImageError as error:
-                problems[path] = str(error).removeprefix(f"{path}: ")
+                name = self.photos.name(index)
+                problems[name] = str(error).removeprefix(f"{name}: ")
                 continue
             factor = min(1.0, max(rng.uniform(*self.scale), self.crop / min(image.size)))
             width, height = (max(self.crop, round(side * factor)) for side in image.size)
@@ -270,7 +353,7 @@ class CropReader:
             else:
                 pixels = np.asarray(image.crop(box))
             return np.ascontiguousarray(pixels[:, ::-1] if rng.random() < 0.5 else pixels)
-        raise ConfigError(f"not one of {len(order)} photos can be read; the first is {self.files[0]}")
+        raise ConfigError(f"not one of {len(order)} photos can be read; the first is {self.photos.name(0)}")
 
 
 class CropLoader:
@@ -281,7 +364,7 @@ class CropLoader:
     uninterrupted one. A photo that turns out to be damaged is replaced by the next one, with a warning.
 
     Args:
-        files: photos, each at least ``crop`` wide and high.
+        photos: photos, or their files, each at least ``crop`` wide and high.
         batch_size: crops of a step, over all training processes; at most the number of photos are taken.
         crop: side of a crop, in pixels.
         seed: seed of order and crops.
@@ -300,7 +383,7 @@ class CropLoader:
 
     def __init__(
         self,
-        files: Sequence[Path],
+        photos: PhotoSet | Sequence[Path],
         batch_size: int,
         crop: int,
         *,
@@ -311,23 +394,23 @@ class CropLoader:
         world_size: int = 1,
         num_workers: int = 0,
     ) -> None:
-        self.files, self.batch_size, self.crop = list(files), min(batch_size, len(files)), crop
+        self.photos, self.batch_size, self.crop = _photo_set(photos), min(batch_size, len(photos)), crop
         self.seed, self.scale, self.step = seed, scale, step
         self.rank, self.world_size, self.num_workers = rank, world_size, num_workers
         self._reader: CropReader | None = None
         self._processes: ProcessMap[tuple[int, int], Crops] | None = None
-        self._problems: set[Path] = set()
+        self._problems: set[str] = set()
 
     def __len__(self) -> int:
         """Number of batches of an epoch."""
-        return len(self.files) // self.batch_size
+        return len(self.photos) // self.batch_size
 
     def __iter__(self) -> Iterator[Tensor]:
         """Iterate over the remaining batches of the epoch."""
         for crops in self._in_processes() if self.num_workers else self._in_a_thread():
-            for path, problem in crops.problems.items():
-                if path not in self._problems:
-                    log.warning("left out %s: %s", path, problem)
+            for name, problem in crops.problems.items():
+                if name not in self._problems:
+                    log.warning("left out %s: %s", name, problem)
             self._problems.update(crops.problems)
             yield torch.from_numpy(crops.pixels).permute(0, 3, 1, 2).float() / 255
 
@@ -341,7 +424,7 @@ class CropLoader:
         """Return the reader of this training process, which keeps photos in memory from epoch to epoch."""
         if self._reader is None or (self._reader.rank, self._reader.world_size) != (self.rank, self.world_size):
             self._reader = CropReader(
-                self.files,
+                self.photos,
                 self.batch_size,
                 self.crop,
                 seed=self.seed,
@@ -368,7 +451,7 @@ class CropLoader:
         """Read batches ahead in processes."""
         reader = self._crop_reader()
         if self._processes is None:
-            self._processes = ProcessMap(reader, _Places(self), self.num_workers)
+            self._processes = ProcessMap(reader, _Places(self), self.num_workers, self.photos.start_method)
         return iter(self._processes)
 
 

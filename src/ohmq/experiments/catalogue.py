@@ -31,6 +31,9 @@ _FILE_KEYS = ("group", "description", "test", "fixed_rate", "published", "model"
 _MACHINE_OPTIONS = (
     "output_dir",
     "data_base_path",
+    "data_cache",
+    "data_cache_bytes",
+    "image_column",
     "devices",
     "num_nodes",
     "num_workers",

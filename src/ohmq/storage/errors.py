@@ -2,7 +2,7 @@
 
 from ohmq.errors import OhmqError
 
-__all__ = ["AccessError", "NotFoundError", "ShardError", "StorageError", "TransientStorageError"]
+__all__ = ["AccessError", "NotFoundError", "ShardError", "StorageError", "TargetLockedError", "TransientStorageError"]
 
 
 class StorageError(OhmqError):
@@ -19,6 +19,10 @@ class AccessError(StorageError):
 
 class TransientStorageError(StorageError):
     """A failure that may pass: throttling, a lost connection, an error of the server. Back-off was in vain."""
+
+
+class TargetLockedError(StorageError):
+    """Another job works on the target."""
 
 
 class ShardError(StorageError):

@@ -21,6 +21,7 @@ from ohmq.errors import ConfigError
 from ohmq.model_files.checkpoint import CHECKPOINT_FORMAT, read_checkpoint
 from ohmq.models import ModelConfig, PhotoConfig
 from ohmq.runtime.devices import find_device
+from ohmq.storage.urls import redacted
 from ohmq.training.checkpoint_io import AtomicCheckpoints
 from ohmq.training.module import TrainingModule
 from ohmq.training.options import TrainOptions, recorded_options
@@ -208,11 +209,13 @@ def fit(
     """
     if not options.cpu:
         find_device(options.accelerator)
+    data = loader.photos.identity if isinstance(loader, CropLoader) else ""
     if checkpoint is not None:
         _check_epochs_done(checkpoint, stage)
+        _check_same_data(checkpoint, data)
     try:
         with quiet_lightning(), worker_errors():
-            trainer = _build_trainer(stage, options, started_at, further_steps)
+            trainer = _build_trainer(stage, options, data, started_at, further_steps)
             loader.step = lambda: module.global_step
             _share_batches(trainer, loader)
             if trainer.is_global_zero:
@@ -229,11 +232,11 @@ def _validates(stage: Stage) -> bool:
     return stage.name != "warm_start"
 
 
-def _build_trainer(stage: Stage, options: TrainOptions, started_at: float, further_steps: int) -> Trainer:
+def _build_trainer(stage: Stage, options: TrainOptions, data: str, started_at: float, further_steps: int) -> Trainer:
     """Build the trainer of a stage."""
     folder, logs = options.output_dir, _new_log_folder(options.output_dir, stage)
     progress = StageProgress(stage.name, stage.epochs, further_steps)
-    stop = _Stop(folder / "last.ckpt", _checkpoint_record(stage, options), started_at, progress)
+    stop = _Stop(folder / "last.ckpt", _checkpoint_record(stage, options, data), started_at, progress)
     processes = device_count(options)
     environment = cluster_environment(options)
     return Trainer(
@@ -297,7 +300,17 @@ def _check_epochs_done(path: Path, stage: Stage) -> None:
         )
 
 
-def _checkpoint_record(stage: Stage, options: TrainOptions) -> dict[str, Any]:
+def _check_same_data(path: Path, data: str) -> None:
+    """Refuse a checkpoint of training on other photos: which crop comes next is counted in their index."""
+    recorded = read_checkpoint(path)["ohmq"].get("data", "")
+    if recorded != data:
+        raise ConfigError(
+            f"{path} was trained on other data ({recorded or 'a folder'}; now: {data or 'a folder'}): its place in them "
+            "cannot be found; resume with the data as they were, or start anew in another output_dir"
+        )
+
+
+def _checkpoint_record(stage: Stage, options: TrainOptions, data: str) -> dict[str, Any]:
     """Collect the provenance that checkpoints of a stage keep."""
     return {
         "format": CHECKPOINT_FORMAT,
@@ -305,8 +318,9 @@ def _checkpoint_record(stage: Stage, options: TrainOptions) -> dict[str, Any]:
         "stage": stage.name,
         "model": stage.model.to_dict(),
         "options": options.to_dict(),
+        "data": data,
         "description": options.description,
-        "command": command_line(),
+        "command": redacted(command_line()),
     }
 
 

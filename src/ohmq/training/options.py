@@ -37,7 +37,11 @@ class TrainOptions:
         grow_epochs: the last epochs, in which the alphabet has all its symbols; before, it has initial_symbols. 0: the
             whole alphabet from the start.
         initial_symbols: alphabet size before growing.
-        data_base_path: folder of the data; None: look in the usual places.
+        data_base_path: folder of the data; for photos also a URL, shards (tar, Parquet) or a pattern of these, see
+            `ohmq.datasets.shard_index.find_shards`; None: look in the usual places.
+        data_cache: folder for copies of shards; None: in the user's cache.
+        data_cache_bytes: limit on the bytes of these copies, on each machine.
+        image_column: column of images in Parquet shards; None: the only one that may hold images.
         crop_size: side of the random crops of photos, in pixels; MNIST is not cropped.
         num_train_samples: number of training images to use; None: all.
         num_val_samples: number of validation images to use; None: all.
@@ -82,7 +86,10 @@ class TrainOptions:
     warm_start_batch_size: int = 256
     grow_epochs: int = 0
     initial_symbols: int = 32
-    data_base_path: Path | None = None
+    data_base_path: Path | str | None = None
+    data_cache: Path | None = None
+    data_cache_bytes: int = 32 * 2**30
+    image_column: str | None = None
     crop_size: int = 256
     num_train_samples: int | None = None
     num_val_samples: int | None = None
@@ -125,7 +132,7 @@ class TrainOptions:
     def to_dict(self) -> dict[str, Any]:
         """Return the options as a JSON-ready dictionary for provenance: all but local paths."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        for name in ("data_base_path", "output_dir", "test_sets"):
+        for name in _LOCAL_OPTIONS:
             del values[name]
         return {**values, "model": self.model.to_dict(), "lambdas": list(self.lambdas)}
 
@@ -167,6 +174,8 @@ def _check_ranges(options: TrainOptions) -> None:
         raise ConfigError(f"seed is {options.seed}; it must lie in 0 to 2**32 - 1")
 
 
+_LOCAL_OPTIONS = ("data_base_path", "data_cache", "data_cache_bytes", "image_column", "output_dir", "test_sets")
+"""Options that name things of one machine; the index of the data has an identity of its own."""
 _LARGEST = 1e30
 """Upper bound of rates: float32 holds their products in the optimizer."""
 _COUNTS = (
@@ -178,6 +187,7 @@ _COUNTS = (
     "crop_size",
     "num_train_samples",
     "num_val_samples",
+    "data_cache_bytes",
 )
 """Options of at least 1."""
 _COUNTS_FROM_ZERO = ("warm_start_epochs", "grow_epochs", "num_workers")

@@ -7,9 +7,14 @@ from torch import Tensor
 
 from ohmq.datasets.arrays import ArrayLoader
 from ohmq.datasets.mnist import Split, load_mnist
-from ohmq.datasets.photos import CropLoader, find_photos, photo_files, photo_folder
+from ohmq.datasets.photos import CropLoader, PhotoFiles, PhotoSet, find_photos, photo_files, photo_folder
+from ohmq.datasets.shard_cache import ShardCache, default_cache_folder
+from ohmq.datasets.shard_index import is_shard_source
+from ohmq.datasets.sharded_photos import open_sharded_photos
+from ohmq.errors import ConfigError
 from ohmq.models import PhotoConfig
 from ohmq.models.photo import BLOCK
+from ohmq.storage.urls import redacted
 from ohmq.training.options import TrainOptions
 from ohmq.training.processes import loader_processes
 
@@ -35,10 +40,14 @@ class DigitSource:
         count: N.
 
     Raises:
-        ConfigError: no MNIST.
+        ConfigError: no MNIST, or a URL or shards instead of a folder.
     """
 
     def __init__(self, options: TrainOptions) -> None:
+        if is_shard_source(options.data_base_path):
+            raise ConfigError(
+                f"{redacted(str(options.data_base_path))}: digits (MNIST) are read from a folder; URLs and shards are for photos"
+            )
         self.seed = options.seed
         self.images = self._load(options, "train")[: options.num_train_samples]
         self.held_out = self._load(options, "validation")[: options.num_val_samples]
@@ -62,19 +71,20 @@ class DigitSource:
 
 
 class PhotoSource:
-    """Folders of photos, read as they are needed.
+    """Photos in folders, shards or object storage, read as they are needed.
 
     Args:
         options: the run; its data path, seed, crop size and numbers of images.
 
     Attributes:
-        files: training photos.
+        photos: training photos.
         held_out: validation photos.
         count: number of training photos.
         num_workers: processes that read photos.
 
     Raises:
         ConfigError: no photos found, or no usable one among them.
+        StorageError: shards that cannot be read.
     """
 
     SCALE = (0.75, 0.95)
@@ -83,26 +93,44 @@ class PhotoSource:
     """Crops of a sample."""
 
     def __init__(self, options: TrainOptions) -> None:
-        # Both splits come from one place: photos of another one are no held-out part of these.
-        base = options.data_base_path or find_photos(None)
         self.options, self.num_workers = options, loader_processes(options)
-        train = photo_folder(base, "train")
         # The photo family validates on whole photos, the published network on crops.
         smallest = BLOCK if isinstance(options.model, PhotoConfig) else options.crop_size
-        self.files = photo_files(train, options.crop_size, num_workers=self.num_workers)[: options.num_train_samples]
-        held_out = photo_folder(base, "validation")
-        self.held_out = photo_files(held_out, smallest, num_workers=self.num_workers)[: options.num_val_samples]
-        self.count = len(self.files)
+        read = self._shards if is_shard_source(options.data_base_path) else self._folders
+        self.photos, self.held_out, places = read(options, smallest)
+        self.count = len(self.photos)
         logger.info(
             "%d photos from %s, %d from %s, read by %s",
-            len(self.files),
-            train,
+            self.count,
+            places[0],
             len(self.held_out),
-            held_out,
+            places[1],
             f"{self.num_workers} process{'es' * (self.num_workers > 1)}"
             if self.num_workers
             else "a thread (num_workers is 0)",
         )
+
+    def _folders(self, options: TrainOptions, smallest: int) -> tuple[PhotoSet, PhotoSet, tuple[str, str]]:
+        # Both splits come from one place: photos of another one are no held-out part of these.
+        base = options.data_base_path or find_photos(None)
+        train, held_out = photo_folder(base, "train"), photo_folder(base, "validation")
+        files = photo_files(train, options.crop_size, num_workers=self.num_workers)[: options.num_train_samples]
+        kept = photo_files(held_out, smallest, num_workers=self.num_workers)[: options.num_val_samples]
+        return PhotoFiles(files), PhotoFiles(kept), (str(train), str(held_out))
+
+    def _shards(self, options: TrainOptions, smallest: int) -> tuple[PhotoSet, PhotoSet, tuple[str, str]]:
+        source = str(options.data_base_path)
+        cache = ShardCache(options.data_cache or default_cache_folder(), options.data_cache_bytes, options.image_column)
+        train, held_out = open_sharded_photos(
+            source,
+            cache,
+            smallest_side=options.crop_size,
+            smallest_held_out=smallest,
+            num_train=options.num_train_samples,
+            num_held_out=options.num_val_samples,
+            num_workers=self.num_workers,
+        )
+        return train, held_out, (redacted(source), "its held-out part")
 
     def loader(self, batch_size: int) -> CropLoader:
         """Random crops of scaled training photos, (batch_size, 3, crop, crop), float32 in [0, 1]."""
@@ -111,7 +139,7 @@ class PhotoSource:
     def _loader(self, batch_size: int, num_workers: int) -> CropLoader:
         options = self.options
         return CropLoader(
-            self.files, batch_size, options.crop_size, seed=options.seed, scale=self.SCALE, num_workers=num_workers
+            self.photos, batch_size, options.crop_size, seed=options.seed, scale=self.SCALE, num_workers=num_workers
         )
 
     def validation(self) -> CropLoader:

@@ -46,7 +46,7 @@ def fitted_at(cut_points: Sequence[int]) -> list[int]:
     return sorted({min(cut_points, key=lambda point: abs(point / largest - share)) for share in SHARES})
 
 
-def filter_photos(data_base_path: Path | None, count: int = PHOTOS) -> list[Path]:
+def filter_photos(data_base_path: Path | str | None, count: int = PHOTOS) -> list[Path]:
     """List photos to fit filters to, evenly spread over the training photos.
 
     Args:

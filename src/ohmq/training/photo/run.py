@@ -104,7 +104,7 @@ def _initial_model(
     """Design the codec on crops of the training photos; then initialise a model, or extend that to start from."""
     assert isinstance(options.model, PhotoConfig)
     crop = min(DESIGN_CROP, options.crop_size)
-    sample = next(iter(CropLoader(photos.files, DESIGN_CROPS, crop, seed=options.seed)))
+    sample = next(iter(CropLoader(photos.photos, DESIGN_CROPS, crop, seed=options.seed)))
     design = design_photo_codec(sample, options.model)
     if options.start_from:
         return extend_photo_model(thaw(resolve_model(start or options.start_from)), design)
@@ -123,7 +123,7 @@ class _PhotoRun:
     def __init__(self, options: TrainOptions, photos: PhotoSource, design: PhotoDesign, started_at: float) -> None:
         self.options, self.started_at = options, started_at
         self.loader = CropLoader(
-            photos.files, options.batch_size, options.crop_size, seed=options.seed, num_workers=photos.num_workers
+            photos.photos, options.batch_size, options.crop_size, seed=options.seed, num_workers=photos.num_workers
         )
         self.validation = WholePhotos(photos.held_out, BLOCK)
         held_out = [photo[0].permute(1, 2, 0).numpy() for photo in self.validation]
