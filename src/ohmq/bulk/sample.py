@@ -17,7 +17,7 @@ from ohmq.bulk.plan import Plan, RangeFile
 from ohmq.bulk.rows import PlanRow
 from ohmq.errors import ConfigError, OhmqError
 from ohmq.imaging.listing import IMAGE_EXTENSIONS
-from ohmq.storage.errors import AccessError, TransientStorageError
+from ohmq.storage.errors import AccessError, NotFoundError, ShardError, TransientStorageError
 from ohmq.storage.keys import image_positions
 from ohmq.storage.open_store import open_store
 from ohmq.storage.parquet_shards import ParquetShard
@@ -65,7 +65,7 @@ class Estimate:
         images: number of images of the job; an estimate where sources are shards.
         bytes_in: size of the sources in bytes.
         bytes_out: size of the outputs in bytes.
-        core_hours: hours of one worker, reading included.
+        core_hours: hours of one worker; reading of single files is included, that of shards is not.
         images_per_s: images a second of one worker.
         bpp: bits of the sampled outputs for each of their pixels.
         psnr_db: mean PSNR of the sample in dB, if the job measures it.
@@ -210,14 +210,23 @@ class _Sampler:
         except (AccessError, TransientStorageError):
             raise
         except OhmqError as error:
-            self.failed += 1
-            self.first_error = self.first_error or str(error)
+            self.count_failure(str(error))
+            return 0, time.perf_counter() - start
         seconds = time.perf_counter() - start
-        self.sampled += 1
         self.seconds += seconds
+        self._count()
+        return size, seconds
+
+    def count_failure(self, error: str) -> None:
+        """Count an image, or a whole source, that failed."""
+        self.failed += 1
+        self.first_error = self.first_error or error
+        self._count()
+
+    def _count(self) -> None:
+        self.sampled += 1
         if self.on_progress:
             self.on_progress(self.sampled)
-        return size, seconds
 
     def single_file(self, root: str, row: PlanRow) -> _Unit:
         """Code a single file."""
@@ -324,16 +333,19 @@ def sample_plan(
             continue
         share = max(1, round(count * _share(kind, kinds, sizes)))
         is_object = kind == "object"
-        chosen = sorted(
-            generator.sample(range(number), min(number, share if is_object else -(-share // IMAGES_A_SHARD)))
-        )
+        wanted = share if is_object else max(FEW_SHARDS, -(-share // IMAGES_A_SHARD))
+        chosen = sorted(generator.sample(range(number), min(number, wanted)))
         limit = 1 if is_object else -(-share // len(chosen))
         units: list[_Unit] = []
         for root, row in _chosen_rows(plan, kind, chosen):
             if is_object:
                 units.append(sampler.single_file(root, row))
                 continue
-            start = (sampler.start_of_tar if kind == "tar" else sampler.start_of_parquet)(root, row, limit)
+            try:
+                start = (sampler.start_of_tar if kind == "tar" else sampler.start_of_parquet)(root, row, limit)
+            except (ShardError, NotFoundError) as error:  # one failure for the whole source
+                sampler.count_failure(str(error))
+                start = [_Unit(max(row.size, 1), 1, 0, 0.0)]
             units += start if len(chosen) < FEW_SHARDS else [_whole(start)]
         if not units:
             continue
@@ -359,7 +371,7 @@ def sample_plan(
         bytes_in=sum(sizes.values()),
         bytes_out=_added(bytes_out),
         core_hours=Interval(*(value / 3600 for value in hours)),
-        images_per_s=sampler.sampled / sampler.seconds,
+        images_per_s=(sampler.sampled - sampler.failed) / sampler.seconds,
         bpp=8 * sampler.bytes_out / sampler.pixels if sampler.pixels else None,
         psnr_db=fmean(sampler.psnr) if sampler.psnr else None,
         source_requests=source,

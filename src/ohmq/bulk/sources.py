@@ -82,7 +82,7 @@ class SourceListing:
     def store(self, root: str) -> Store:
         """Open a source's store, once."""
         if root not in self._stores:
-            self._stores[root] = open_store(root)
+            self._stores[root] = open_store(root, processes=2)
         return self._stores[root]
 
     def __iter__(self) -> Iterator[Listed]:
