@@ -124,6 +124,21 @@ class OnnxTransforms:
             raise ConfigError(f"ONNX folders run on the CPU: leave the device {device!r} out, or use the runtime torch")
         return self
 
+    @property
+    def decoders(self) -> tuple[str, ...]:
+        """Names of further decoders: none."""
+        return ()
+
+    def with_decoder(self, decoder: str | None, /) -> "OnnxTransforms":
+        """Return these transforms: ONNX folders have one decoder.
+
+        Raises:
+            ConfigError: another decoder.
+        """
+        if decoder is not None:
+            raise ConfigError(f"this ONNX folder has no decoder {decoder!r}")
+        return self
+
     def with_filter_kernel(self, kernel: FilterKernel) -> "OnnxTransforms":
         """Return the same transforms with another kernel of the post-filter."""
         if self.filters is None:

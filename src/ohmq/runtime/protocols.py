@@ -20,12 +20,11 @@ class TransformRuntime(Protocol):
 
     `ohmq.runtime.torch_transforms.TorchTransforms` and `ohmq.runtime.onnx_transforms.OnnxTransforms` are two. T counts
     patches; (h, w) is the latent of a patch of H x W pixels.
-
-    Attributes:
-        filters: the post-filter; None: none.
     """
 
-    filters: PostFilter | None
+    @property
+    def filters(self) -> PostFilter | None:
+        """The post-filter; None: none."""
 
     @property
     def device(self) -> str:
@@ -48,6 +47,17 @@ class TransformRuntime(Protocol):
     @property
     def synthesis_halo(self) -> int:
         """Latent positions around a window that synthesis and post-filter need."""
+
+    @property
+    def decoders(self) -> tuple[str, ...]:
+        """Names of further decoders."""
+
+    def with_decoder(self, decoder: str | None, /) -> "TransformRuntime":
+        """Return the same transforms with another decoder.
+
+        Args:
+            decoder: one of `decoders`; None: the model's own synthesis transform.
+        """
 
     def with_filter_kernel(self, kernel: FilterKernel, /) -> "TransformRuntime":
         """Return the same transforms with another kernel of the post-filter.
