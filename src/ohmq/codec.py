@@ -37,7 +37,16 @@ from ohmq.runtime.latents import Latent, Source, Symbols
 from ohmq.runtime.protocols import CodingModel
 from ohmq.runtime.windowed import WindowedTransforms
 
-__all__ = ["Codec", "CompressedImage"]
+__all__ = ["DECODERS", "STANDARD", "Codec", "CompressedImage"]
+
+STANDARD = "standard"
+"""Name of a model's own synthesis transform among its decoders."""
+DECODERS = ("fast", STANDARD, "best")
+"""Names of the decoders that models may have, from the fastest to the best."""
+
+
+def _by_quality(decoder: str) -> tuple[int, str]:
+    return (DECODERS.index(decoder) if decoder in DECODERS else len(DECODERS)), decoder
 
 
 class CompressedImage(NamedTuple):
@@ -102,6 +111,10 @@ class Codec:
         table = quality_table(self.model_id)
         self.quality_scale = None if table is None else QualityScale.from_table(table)
         self.windowed = WindowedTransforms(self.transforms, self.config, self.name)
+        self._ladder = {
+            name: WindowedTransforms(self.transforms.with_decoder(name), self.config, self.name)
+            for name in self.transforms.decoders
+        }
         self.encoder = Encoder(self.windowed, self.prior, self.model_id, kernels)
         self.decoder = Decoder(
             self.config,
@@ -111,6 +124,26 @@ class Codec:
             kernels=kernels,
             pretrained=pretrained_model_ids,
         )
+
+    @property
+    def decoders(self) -> tuple[str, ...]:
+        """Names of the decoders of the model, from the fastest to the best."""
+        return tuple(sorted({STANDARD, *self._ladder}, key=_by_quality))
+
+    def windowed_for(self, decoder: str | None) -> WindowedTransforms:
+        """Return the transforms with a decoder.
+
+        Args:
+            decoder: one of `decoders`; None: "standard".
+
+        Raises:
+            ConfigError: a decoder that the model does not have.
+        """
+        if decoder in (None, STANDARD):
+            return self.windowed
+        if decoder not in self._ladder:
+            raise ConfigError(f"{self.name} has no decoder {decoder!r}; it has {', '.join(self.decoders)}")
+        return self._ladder[decoder]
 
     def to(self, device: str) -> "Codec":
         """Return a codec of the same model on another device; this one stays where it is.
@@ -354,6 +387,7 @@ class Codec:
         channels: int | None = None,
         allow_truncated: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        decoder: str | None = None,
     ) -> Image.Image:
         """Decompress an ``.ohm`` file.
 
@@ -362,6 +396,7 @@ class Codec:
             channels: decode the layers that hold at most this number of channels; default: all.
             allow_truncated: decode the leading whole layers of a file that ends early.
             max_pixels: limit on width × height; larger images are refused before anything is allocated.
+            decoder: one of `decoders`: "fast", "standard" or "best"; default: "standard".
 
         Returns:
             Mode "L" or "RGB", with transparency "LA" or "RGBA"; ``info`` has the metadata of the file, as "exif",
@@ -370,11 +405,13 @@ class Codec:
         Raises:
             BitstreamError: a damaged file (`TruncatedFileError`, `ChecksumError`, ...).
             ModelMismatchError: the file was made with another model.
+            ConfigError: a decoder that the model does not have.
             ValueError: the first layer alone holds more channels.
         """
+        self.windowed_for(decoder)  # refused before anything is decoded
         file, symbols = self.decode(data, channels=channels, allow_truncated=allow_truncated, max_pixels=max_pixels)
         extras = decode_extras(file.extras, file.width, file.height)
-        return extras.onto(self.synthesise(symbols, file.num_channels))
+        return extras.onto(self.synthesise(symbols, file.num_channels, decoder=decoder))
 
     def decompress_progressive(
         self,
@@ -383,6 +420,7 @@ class Codec:
         channels: int | None = None,
         allow_truncated: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        decoder: str | None = None,
     ) -> Iterator[Image.Image]:
         """Decompress an ``.ohm`` file layer by layer, as its bytes arrive.
 
@@ -393,6 +431,7 @@ class Codec:
             channels: stop after the layers that hold at most this number of channels, and read no others; default: all.
             allow_truncated: end quietly after the last whole, undamaged layer; there must be one.
             max_pixels: limit on width × height; larger images are refused before anything is allocated.
+            decoder: as `decompress`.
 
         Yields:
             An image for each layer, better and better; the last is the image that `decompress` gives.
@@ -405,10 +444,11 @@ class Codec:
             ...     for image in codec.decompress_progressive(file):
             ...         image.save("latest.png")
         """
+        self.windowed_for(decoder)
         for extras, symbols, count in decode_progressive(
             self.decoder, stream, channels=channels, allow_truncated=allow_truncated, max_pixels=max_pixels
         ):
-            yield extras.onto(self.synthesise(symbols, count))
+            yield extras.onto(self.synthesise(symbols, count, decoder=decoder))
 
     def decode(
         self,
@@ -431,14 +471,18 @@ class Codec:
         """
         return self.decoder.decode(data, channels=channels, allow_truncated=allow_truncated, max_pixels=max_pixels)
 
-    def synthesise(self, symbols: Symbols, channels: int) -> Image.Image:
+    def synthesise(self, symbols: Symbols, channels: int, *, decoder: str | None = None) -> Image.Image:
         """Synthesise the image that the first ``channels`` channels of symbols stand for.
 
         Args:
             symbols: symbols of at least ``channels`` channels.
-            channels: the number of leading channels.
+            channels: the number of channels.
+            decoder: as `decompress`.
 
         Returns:
             An image of mode "L" or "RGB".
+
+        Raises:
+            ConfigError: a decoder that the model does not have.
         """
-        return self.windowed.synthesise(symbols, channels)
+        return self.windowed_for(decoder).synthesise(symbols, channels)

@@ -27,6 +27,7 @@ class _Decompress:
     model: str | None
     runtime: str
     channels: int | None
+    decoder: str | None
     progressive: bool
     allow_truncated: bool
     flatten: bool
@@ -74,6 +75,7 @@ class _Decompress:
             "channels": self.channels,
             "allow_truncated": self.allow_truncated,
             "max_pixels": self.max_pixels,
+            "decoder": self.decoder,
         }
         result = {"output": str(job.target), "width": header.width, "height": header.height}
 
@@ -138,6 +140,11 @@ def _image_extension(context: click.Context, parameter: click.Parameter, value: 
 )
 @click.option("--channels", type=click.IntRange(1), help="Decode at most this many channels.  [default: all]")
 @click.option(
+    "--decoder",
+    metavar="NAME",
+    help="Decoder of the model: fast, standard or best, if it has them. All decode the same files.  [default: standard]",
+)
+@click.option(
     "--format",
     "extension",
     default="png",
@@ -171,6 +178,7 @@ def command(
     model: str | None,
     runtime: str,
     channels: int | None,
+    decoder: str | None,
     extension: str,
     allow_truncated: bool,
     flatten: bool,
@@ -198,6 +206,7 @@ def command(
         model=model,
         runtime=runtime,
         channels=channels,
+        decoder=decoder,
         progressive=progressive is not None,
         allow_truncated=allow_truncated,
         flatten=flatten,
@@ -208,7 +217,8 @@ def command(
         compiled=compiled_for(compiled, jobs, processes),
         device=device,
     )
-    _ = work.chosen_codec  # A wrong model is reported once, not for each file.
+    if work.chosen_codec:  # A wrong model or decoder is reported once, not for each file.
+        work.chosen_codec.windowed_for(decoder)
 
     def show(result: dict[str, Any]) -> None:
         layers = f", {result['layers']} layers" if progressive else ""
