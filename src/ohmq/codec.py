@@ -123,6 +123,7 @@ class Codec:
             name=self.name,
             kernels=kernels,
             pretrained=pretrained_model_ids,
+            threads=lambda: self.transforms.threads,
         )
 
     @property

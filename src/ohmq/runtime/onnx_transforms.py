@@ -139,6 +139,11 @@ class OnnxTransforms:
             raise ConfigError(f"this ONNX folder has no decoder {decoder!r}")
         return self
 
+    @property
+    def threads(self) -> int:
+        """Number of threads of work on the CPU."""
+        return os.cpu_count() or 1
+
     def with_filter_kernel(self, kernel: FilterKernel) -> "OnnxTransforms":
         """Return the same transforms with another kernel of the post-filter."""
         if self.filters is None:
@@ -256,4 +261,4 @@ class OnnxTransforms:
     def _synthesised(self, latent: Array, channels: int) -> NDArray[np.uint8]:
         planes = latent.transpose(0, 3, 1, 2)
         images = np.concatenate([self._run("synthesis", plane[None]) for plane in planes])
-        return filter_and_round(images * np.float32(255), channels, self.filters, os.cpu_count() or 1)
+        return filter_and_round(images * np.float32(255), channels, self.filters, self.threads)

@@ -49,6 +49,10 @@ class TransformRuntime(Protocol):
         """Latent positions around a window that synthesis and post-filter need."""
 
     @property
+    def threads(self) -> int:
+        """Number of threads of work on the CPU."""
+
+    @property
     def decoders(self) -> tuple[str, ...]:
         """Names of further decoders."""
 

@@ -80,6 +80,11 @@ class TorchTransforms:
         """Return the same transforms with another decoder; None: the model's own synthesis transform."""
         return TorchTransforms(self.model, self._own_filters, self._device, decoders=self._decoders, decoder=decoder)
 
+    @property
+    def threads(self) -> int:
+        """Number of threads of work on the CPU."""
+        return torch.get_num_threads()
+
     def with_filter_kernel(self, kernel: FilterKernel) -> "TorchTransforms":
         """Return the same transforms with another kernel of the post-filters."""
 
@@ -184,7 +189,7 @@ class TorchTransforms:
         return self._finished(decoded.numpy(), channels)
 
     def _finished(self, decoded: NDArray[np.float32], channels: int) -> NDArray[np.uint8]:
-        return filter_and_round(decoded, channels, self.filters, torch.get_num_threads())
+        return filter_and_round(decoded, channels, self.filters, self.threads)
 
     def unfiltered(self, symbols: NDArray[np.int64], channels: int) -> NDArray[np.float32]:
         """Return the same as `pixels`, neither filtered nor rounded, 0 to 255."""
