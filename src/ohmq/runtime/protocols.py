@@ -88,6 +88,17 @@ class TransformRuntime(Protocol):
             patches: (T, image_channels, H, W), uint8.
         """
 
+    def dequantized(self, symbols: NDArray[np.int64], channels: int, /) -> NDArray[np.float32]:
+        """Return the latents that the first channels of symbols stand for, the input of synthesis.
+
+        Args:
+            symbols: (T, h, w, at least channels), int64.
+            channels: the number of leading channels.
+
+        Returns:
+            (T, h, w, D).
+        """
+
     def pixels(self, symbols: NDArray[np.int64], channels: int, /) -> NDArray[np.uint8]:
         """Return the patches that the first channels of symbols (T, h, w, C) decode to: (T, image_channels, H, W).
 

@@ -160,6 +160,20 @@ class TorchTransforms:
                 results.append(analyse(self.model.normalise(batch)).cpu().numpy())
         return np.concatenate(results)
 
+    def dequantized(self, symbols: NDArray[np.int64], channels: int, /) -> NDArray[np.float32]:
+        """Return the latents that the first channels of symbols stand for, the input of synthesis.
+
+        Args:
+            symbols: (T, h, w, at least channels), int64.
+            channels: the number of leading channels.
+
+        Returns:
+            (T, h, w, D).
+        """
+        with coding_state(self._device):
+            latent = self.model.dequantize(torch.from_numpy(symbols).to(self._device), channels)
+            return np.ascontiguousarray(latent.permute(0, 2, 3, 1).cpu().numpy())
+
     def pixels(self, symbols: NDArray[np.int64], channels: int) -> NDArray[np.uint8]:
         """Return the patches that the first channels of symbols decode to.
 
