@@ -43,6 +43,7 @@ __all__ = [
     "save_model",
     "with_analysis",
     "with_decoder",
+    "with_decoder_filters",
     "with_post_filter",
     "with_post_filter_of",
     "with_synthesis",
@@ -317,6 +318,30 @@ def with_decoder(
         kept |= {f"{prefix}filters.{key}": value for key, value in filters.tensors.items()}
     record = {"decoders": {**frozen.provenance.get("decoders", {}), name: provenance}}
     return _swapped(frozen, frozen.config, kept, record, {**frozen.decoders, name: config})
+
+
+def with_decoder_filters(
+    frozen: FrozenModel, name: str, filters: PostFilter, provenance: dict[str, Any]
+) -> FrozenModel:
+    """Return a photo model whose decoder ``name`` has a post-filter.
+
+    Args:
+        frozen: the model; a post-filter that the decoder has is replaced.
+        name: of the decoder.
+        filters: the post-filter.
+        provenance: of the post-filter, JSON-ready.
+
+    Raises:
+        ModelFileError: no such decoder.
+    """
+    if name not in frozen.decoders:
+        raise ModelFileError(f"{frozen.name} has no decoder {name!r}")
+    prefix = f"{_DECODERS}{name}.filters."
+    tensors = {key: value for key, value in frozen.tensors.items() if not key.startswith(prefix)}
+    tensors |= {f"{prefix}{key}": value for key, value in filters.tensors.items()}
+    record = dict(frozen.provenance.get("decoders", {}))
+    record[name] = {**record.get(name, {}), "filters": provenance}
+    return _swapped(frozen, frozen.config, tensors, {"decoders": record})
 
 
 def _transform_tensors(frozen: FrozenModel, prefix: str, tensors: Mapping[str, NDArray[Any]]) -> Tensors:
