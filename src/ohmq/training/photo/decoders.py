@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ohmq.datasets.photos import find_photos, photo_files, photo_folder
 from ohmq.errors import ConfigError
 from ohmq.model_files.checkpoint import read_checkpoint
 from ohmq.model_files.frozen_model import FrozenModel, save_model, with_decoder, with_synthesis
@@ -21,9 +22,9 @@ from ohmq.models.photo import PhotoModel, PhotoSynthesis
 from ohmq.training.fit import ResumeState, Stage, fit, is_first_process
 from ohmq.training.module import TrainingModule
 from ohmq.training.options import TrainOptions
-from ohmq.training.photo.latent_crops import CropEncoder, LatentBatch, LatentLoader, encode_crops
+from ohmq.training.photo.latent_crops import CROP, CropEncoder, LatentBatch, LatentLoader, encode_crops
 from ohmq.training.photo.module import has_bfloat16
-from ohmq.training.sources import PhotoSource
+from ohmq.training.processes import loader_processes
 from ohmq.utils.provenance import command_line
 
 __all__ = ["RECIPES", "DecoderModule", "DecoderRecipe", "train_decoders"]
@@ -32,8 +33,8 @@ logger = logging.getLogger(__name__)
 
 CROPS_OF_A_PHOTO = 3
 """Training crops of each photo."""
-VALIDATION_CROPS = 138
-"""Validation crops: a few at each cut point."""
+VALIDATION_CROPS = 6
+"""Validation crops at each cut point."""
 EFFORT = 1
 """Refinement passes of the encoder whose symbols decoders are trained on: the default of the encoder."""
 BLOCK_RATE = 0.05
@@ -162,16 +163,19 @@ def train_decoders(options: TrainOptions, *, resume: Path | None, start: Path | 
         raise ConfigError(f"{frozen.name} is no photo model with RDOQ: it has no decoder ladder")
     options = dataclasses.replace(options, model=frozen.config)
     state = ResumeState.read(resume, options) if resume else ResumeState()
-    photos = PhotoSource(options)
+    base = options.data_base_path or find_photos(None)
+    num_workers = loader_processes(options)
     folder = options.output_dir
     started_at = time.monotonic() - state.seconds
     sets = {}
-    for name, files, count, seed in (
-        ("train", photos.files, CROPS_OF_A_PHOTO * len(photos.files), options.seed),
-        ("validation", photos.held_out, VALIDATION_CROPS, 0),
+    for name, limit, seed in (
+        ("train", options.num_train_samples, options.seed),
+        ("validation", options.num_val_samples, 0),
     ):
+        files = photo_files(photo_folder(base, name), CROP, num_workers=num_workers)[:limit]
+        count = CROPS_OF_A_PHOTO * len(files) if name == "train" else len(frozen.config.cut_points) * VALIDATION_CROPS
         encoder = CropEncoder(str(source), files, seed=seed, effort=EFFORT)
-        sets[name] = encode_crops(folder / "crops" / name, encoder, count, num_workers=photos.num_workers)
+        sets[name] = encode_crops(folder / "crops" / name, encoder, count, num_workers=num_workers)
     names = list(RECIPES)
     at = names.index(state.stage.removeprefix(STAGE)) if state.stage else 0
     model_file = folder / "model.safetensors"

@@ -25,7 +25,7 @@ from ohmq.loading import load
 from ohmq.utils.atomic_write import write_atomically
 from ohmq.utils.progress import steps
 
-__all__ = ["CropEncoder", "LatentBatch", "LatentCrops", "LatentLoader", "encode_crops"]
+__all__ = ["CROP", "CropEncoder", "LatentBatch", "LatentCrops", "LatentLoader", "encode_crops"]
 
 CROP = 256
 """Side of a crop, in pixels."""
