@@ -2,20 +2,23 @@
 
     python tools/check_kills.py --count 200 --seed 1 --state kills-state
 
-For each of compress (with one and with two jobs), decompress, export (model files, every tenth an ONNX folder) and train, COUNT
-commands are started and killed with their processes (kill -9) after a random part of the time that an undisturbed one takes.
-Files under final names must be whole; others are hidden. Then the command is run again: compress, decompress and export with
---force, train with --resume. Outputs must have the bytes, and trained models the weights, of the undisturbed command. Commands
-are forked from a process that has imported torch, every twentieth is a process of its own. The state is kept in
-STATE/state.json; the same command line goes on after an interruption. The exit code is 1 if anything was wrong.
+Each of compress (with one and with two jobs), decompress, export (model files, every tenth an ONNX folder) and train is started
+and killed with its processes (kill -9) after a random part of the time that an undisturbed one takes, until COUNT kills of it
+came before its end. Files under final names must be whole; others are hidden. Then the command is run again: compress,
+decompress and export with --force, train with --resume. Outputs must have the bytes, and trained models the weights, of the
+undisturbed command. Commands are forked from a process that has imported torch, every nineteenth is a process of its own.
+
+How long an undisturbed command takes is measured at the start, before every tenth kill, and by each command that ends before its
+kill: that one is counted apart, as too late. The state is kept in STATE/state.json; the same command line goes on after an
+interruption, also with a larger COUNT. The exit code is 1 if anything was wrong.
 """
 
 import argparse
+import importlib
 import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -29,19 +32,17 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-import ohmq.cli.compress
-import ohmq.cli.decompress
-import ohmq.cli.export
-import ohmq.cli.train
 import ohmq.loading
-import ohmq.model_files.export_onnx
-import ohmq.training.run
 from ohmq.cli import main as ohmq_main
 from ohmq.utils.atomic_write import write_atomically
 
 ROOT = Path(__file__).parents[1]
-OWN_PROCESS_EVERY = 20
+OWN_PROCESS_EVERY = 19
+"""Odd, and no divisor of `ONNX_EVERY`, so that all kinds of a command have their turn."""
 ONNX_EVERY = 10
+MEASURE_EVERY = 10
+PRELOADED = ("cli.compress", "cli.decompress", "cli.export", "cli.train", "model_files.export_onnx", "training.run")
+"""Modules imported before commands are forked. Not at the top: each process of ``--jobs`` imports this file."""
 TIMEOUT_S = 600
 """Seconds that a command may take."""
 
@@ -66,7 +67,8 @@ def run(arguments: Sequence[str], log: Path, kill_after: float | None = None, ow
     with log.open("wb") as output:
         if own:
             command = [sys.executable, "-m", "ohmq", *arguments]
-            pid = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True).pid
+            files = [(os.POSIX_SPAWN_DUP2, output.fileno(), stream) for stream in (1, 2)]
+            pid = os.posix_spawn(sys.executable, command, os.environ, file_actions=files, setsid=True)
         else:
             pid = os.fork()
             if pid == 0:
@@ -128,42 +130,57 @@ class Kind:
     ) -> None:
         self.name, self.folder, self.command, self.again, self.output = name, folder, command, again, output
         self.seconds: dict[bool, float] = {}
+        self.cases_to_measure = {False: 0, True: 0}
 
     @property
     def reference(self) -> Path:
         """Folder of the undisturbed output."""
         return self.folder / f"reference-{self.name}"
 
-    def prepare(self, own: bool) -> float:
-        """Run the command undisturbed, once; return the seconds it takes."""
-        if own not in self.seconds:
-            shutil.rmtree(self.reference, ignore_errors=True)
-            self.reference.mkdir()
-            log = self.folder / f"reference-{self.name}.log"
-            code, self.seconds[own] = run(self.command(self.reference / self.output), log, own=own)
-            if code:
-                raise SystemExit(f"{self.name} fails undisturbed:\n{log.read_text()}")
-        return self.seconds[own]
+    def prepare(self) -> None:
+        """Run the command undisturbed once, for its output."""
+        shutil.rmtree(self.reference, ignore_errors=True)
+        self.reference.mkdir()
+        log = self.folder / f"reference-{self.name}.log"
+        if run(self.command(self.reference / self.output), log, own=True)[0]:
+            raise SystemExit(f"{self.name} fails undisturbed:\n{log.read_text()}")
 
-    def case(self, work: Path, random: Random, own: bool) -> tuple[bool, int]:
+    def measure(self, work: Path, own: bool) -> None:
+        """Run the command undisturbed in an empty folder: keep the seconds it takes, and check its output."""
+        log = work / "log"
+        code, self.seconds[own] = run(self.command(work / self.output), log, own=own)
+        if code:
+            raise Wrong(f"exit code {code} undisturbed:\n{log.read_text()}")
+        self.cases_to_measure[own] = MEASURE_EVERY
+        self.check(work, whole=True)
+
+    def case(self, work: Path, random: Random, own: bool) -> tuple[float | None, int]:
         """Kill the command once, and run it again.
 
+        Args:
+            work: an empty folder.
+            random: for the moment of the kill.
+            own: start a process of its own; else fork this one. Its time must have been measured.
+
         Returns:
-            Whether the kill came before its end, and the number of hidden files that were left.
+            The moment as a part of the command's time, None if the command ended before; and the number of hidden files left.
         """
-        kill_after = random.uniform(0, 1.05) * self.prepare(own)
+        part = random.random()
+        self.cases_to_measure[own] -= 1
         log = work / "log"
-        code, _ = run(self.command(work / self.output), log, kill_after, own)
-        killed = code == -signal.SIGKILL
-        if code not in (0, -signal.SIGKILL):
+        code, seconds = run(self.command(work / self.output), log, part * self.seconds[own], own)
+        if code == 0:
+            self.seconds[own] = seconds
+            self.check(work, whole=True)
+            return None, 0
+        if code != -signal.SIGKILL:
             raise Wrong(f"exit code {code} before the kill:\n{log.read_text()}")
         hidden = self.check(work, whole=False)
-        command = self.command(work / self.output)
-        code, _ = run([*command, self.again], log, own=own)
+        code, _ = run([*self.command(work / self.output), self.again], log, own=own)
         if code:
             raise Wrong(f"exit code {code} after the kill:\n{log.read_text()}")
         self.check(work, whole=True)
-        return killed, hidden
+        return part, hidden
 
     def check(self, work: Path, whole: bool) -> int:
         """Check the files under final names; ``whole``: there must be all. Returns the number of hidden files."""
@@ -251,12 +268,12 @@ def make_kinds(folder: Path) -> dict[str, list[Kind]]:
         return lambda out: [*line, "-o", str(out)]
 
     trained = Training("train", folder, train, "--resume", "run")
-    trained.prepare(False)
+    trained.prepare()
     checkpoint = str(trained.reference / trained.output / "last.ckpt")
     one = Kind("compress", folder, compress(1), "--force")
-    one.prepare(False)
+    one.prepare()
     coded = str(one.reference / one.output)
-    return {
+    groups = {
         "compress": [one, Kind("compress-jobs", folder, compress(2), "--force")],
         "decompress": [
             Kind("decompress", folder, lambda out: ["decompress", coded, "--model", "photo", "-o", str(out)], "--force")
@@ -269,59 +286,101 @@ def make_kinds(folder: Path) -> dict[str, list[Kind]]:
         ],
         "train": [trained],
     }
+    for kind in (kind for kinds in groups.values() for kind in kinds if kind not in (trained, one)):
+        kind.prepare()
+    return groups
 
 
 def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=200, help="kills of each command (default: 200)")
+    parser.add_argument("--count", type=int, default=200, help="kills before the end, of each command (default: 200)")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments (default: 0)")
     parser.add_argument("--state", type=Path, default=Path("kills-state"), help="folder (default: kills-state)")
     parser.add_argument("--only", nargs="*", help="commands: compress, decompress, export, train")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    for name in PRELOADED:
+        importlib.import_module(f"ohmq.{name}")
     folder = options.state.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "state.json"
     state: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"seed": options.seed, "commands": {}}
     if state["seed"] != options.seed:
         parser.error(f"{path} is of seed {state['seed']}; choose another --state")
+    if any(record.keys() != new_record().keys() for record in state["commands"].values()):
+        parser.error(f"{path} was written by an earlier version of this tool; choose another --state")
+    groups = {name: kinds for name, kinds in make_kinds(folder).items() if not options.only or name in options.only}
+    records = {name: state["commands"].setdefault(name, new_record()) for name in groups}
     # In turns, so that a run that is interrupted has some of each.
-    groups = make_kinds(folder)
-    for number in range(options.count):
-        for name, kinds in groups.items():
-            record = state["commands"].setdefault(
-                name, {"done": 0, "before_the_end": 0, "left_hidden_files": 0, "wrong": []}
-            )
-            if number < record["done"] or (options.only and name not in options.only):
-                continue
-            index = int(number % ONNX_EVERY == ONNX_EVERY - 1) if name == "export" else number % len(kinds)
-            own = number % OWN_PROCESS_EVERY == OWN_PROCESS_EVERY - 1
-            work = folder / "work"
-            shutil.rmtree(work, ignore_errors=True)
-            work.mkdir()
-            try:
-                killed, hidden = kinds[index].case(work, Random(f"{options.seed}:{name}:{number}"), own)
-                record["before_the_end"] += killed
-                record["left_hidden_files"] += hidden
-            except Wrong as error:
-                record["wrong"].append({"case": number, "error": str(error)})
-                shutil.copytree(work, folder / f"wrong-{name}-{number}", dirs_exist_ok=True)
-                print(f"{name} {number}: {error}", flush=True)
-            record["done"] = number + 1
+    while unfinished := [name for name, record in records.items() if checked(record) < options.count]:
+        for name in unfinished:
+            if report := run_case(name, groups[name], records[name], folder, options.seed):
+                print(report, flush=True)
             write_atomically(path, json.dumps(state, indent=1).encode(), force=True)
-        if (number + 1) % 10 == 0:
+        if checked(records[unfinished[0]]) % 10 == 0:
             print(_summary(state), file=sys.stderr, flush=True)
     print(_summary(state))
     return int(any(record["wrong"] for record in state["commands"].values()))
 
 
+def new_record() -> dict[str, Any]:
+    """Return what is counted of a command. ``moments``: kills in each tenth of the command's time."""
+    return {"cases": 0, "kills": 0, "too_late": 0, "moments": [0] * 10, "left_hidden_files": 0, "wrong": []}
+
+
+def checked(record: dict[str, Any]) -> int:
+    """Return the number of cases that need not be run again: kills before the end, and whatever was wrong."""
+    return int(record["kills"]) + len(record["wrong"])
+
+
+def run_case(name: str, kinds: Sequence[Kind], record: dict[str, Any], folder: Path, seed: int) -> str:
+    """Kill a command once, after measuring it if it is time to, and count what happened.
+
+    Args:
+        name: of the command.
+        kinds: of the command, taken in turns.
+        record: of `new_record`, changed in place.
+        folder: of the state; what was wrong is kept there.
+        seed: of the random moments.
+
+    Returns:
+        What was wrong, a line or more; else empty.
+    """
+    number, case = checked(record), record["cases"]
+    own = number % OWN_PROCESS_EVERY == OWN_PROCESS_EVERY - 1
+    kind = kinds[int(number % ONNX_EVERY == ONNX_EVERY - 1) if name == "export" else number % len(kinds)]
+    record["cases"] += 1
+    work = folder / "work"
+    try:
+        if kind.cases_to_measure[own] == 0:
+            kind.measure(_emptied(work), own)
+        part, hidden = kind.case(_emptied(work), Random(f"{seed}:{name}:{case}"), own)
+    except Wrong as error:
+        record["wrong"].append({"case": case, "error": str(error)})
+        shutil.copytree(work, folder / f"wrong-{name}-{case}", dirs_exist_ok=True)
+        return f"{name} {case}: {error}"
+    record["left_hidden_files"] += hidden
+    if part is None:
+        record["too_late"] += 1
+    else:
+        record["kills"] += 1
+        record["moments"][int(10 * part)] += 1
+    return ""
+
+
+def _emptied(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
+
+
 def _summary(state: dict[str, Any]) -> str:
-    parts = []
-    for name, record in state["commands"].items():
-        kills = f"{record['done']} kills, {record['before_the_end']} before the end"
-        parts.append(f"{name}: {kills}, {len(record['wrong'])} wrong, {record['left_hidden_files']} hidden files left")
-    return "; ".join(parts)
+    return "; ".join(
+        f"{name}: {record['kills']} kills, {record['too_late']} more too late, {len(record['wrong'])} wrong, "
+        f"{record['left_hidden_files']} hidden files left"
+        for name, record in state["commands"].items()
+    )
 
 
 if __name__ == "__main__":

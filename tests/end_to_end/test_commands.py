@@ -903,7 +903,7 @@ def test_numbers_that_are_nan_and_names_that_are_too_long(run: Run, model: Path)
     assert run("truncate", "a.ohm", "-o", "b.ohm", "--bpp", 1e308).code == 0
     assert Path("a.ohm").read_bytes() == Path("b.ohm").read_bytes()
     Path("long.ohm").write_bytes(Path("a.ohm").read_bytes() + b"\0\0\0")
-    assert "3 bytes follow its end" in run("info", "long.ohm").out
+    assert "3 bytes after its end" in run("info", "long.ohm").out
 
 
 def test_an_infinite_psnr_is_strict_json(run: Run) -> None:

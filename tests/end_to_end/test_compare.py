@@ -306,7 +306,7 @@ def test_bad_input_is_one_clear_line(
         ((coffee, "-m", "nothing"), 1, ("nothing",)),
         ((coffee, "-m", digit_model), 1, ("small.safetensors (family mnist) codes grey images", "coffee.png", "--model photo")),
         (("wide.png", "-m", "photo", "--rates", 1, "--codec", "webp"), 1, ("wide.png", "20000x4", "leave the image or webp out")),
-        ((coffee, "--reference", "kodak"), 1, ("24 Kodak images", "1 images", "leave --reference out")),
+        ((coffee, "--reference", "kodak"), 1, ("24 Kodak images", "these are 1 image,", "leave --reference out")),
         ((coffee, "--reference", "kodak-nothing"), 2, ("no reference 'kodak-nothing'", "kodak-vtm")),
         ((coffee, "--codec", "gif"), 2, ("no codec 'gif'", "jpeg2000")),
         ((coffee, "--codec", "webp", "--anchor", "avif"), 2, ("--anchor avif is not compared", "model, webp")),

@@ -145,7 +145,7 @@ def test_a_published_run_of_train_py_is_exported_and_tested(mnist_folder: Path, 
     assert done.returncode == 0, done.stderr
     arguments = ["run", name, "--data", str(mnist_folder), "-o", "out", "--cpu"]
     output, _ = run([*arguments, "--epochs", "1"], tmp_path)  # nothing is left to train
-    assert "trained 1 epochs" in output
+    assert "trained 1 epoch in" in output
     (tmp_path / "out" / "results" / name / "rate_distortion.json").unlink()
     output, _ = run([*arguments, "--epochs", "2"], tmp_path)  # a longer run goes on from there
     assert "trained 2 epochs" in output
@@ -158,7 +158,7 @@ def test_integer_rounding_warms_up(mnist_folder: Path, tmp_path: Path) -> None:
     model = 'channels_max = 4\nquantizer = "integer"'
     (tmp_path / "twin.toml").write_text(EXPERIMENT.format(top="", model=model, train=line))
     output, _ = run(["run", "twin.toml", "--data", str(mnist_folder), "-o", "out", "--cpu"], tmp_path)
-    assert "trained 1 epochs" in output
+    assert "trained 1 epoch in" in output
     warm, final = (
         torch.load(tmp_path / f"out/runs/twin/{part}.ckpt", weights_only=True) for part in ("warm_start", "last")
     )
@@ -173,7 +173,7 @@ def test_a_failing_experiment_does_not_stop_the_others(mnist_folder: Path, tmp_p
     (tmp_path / "small.toml").write_text(EXPERIMENT.format(top="", model='quantizer = "integer"', train="epochs = 1"))
     arguments = ["run", "openimages-int-c0-480", "small.toml", "--data", str(mnist_folder), "-o", "out", "--cpu"]
     output, error = run(arguments, tmp_path, code=1)
-    assert "[2/2] small: trained 1 epochs" in output
+    assert "[2/2] small: trained 1 epoch in" in output
     assert "[1/2] openimages-int-c0-480: failed: no images to test on" in error
     assert "--images" in error
 

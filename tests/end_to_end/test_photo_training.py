@@ -325,7 +325,7 @@ def test_a_distilled_analysis_learns_the_latents_of_the_full_one(
     for longer, message in (
         (
             dataclasses.replace(options, epochs=2),
-            r"after the 1 epochs of the first stage: to make these 2, name .*train.ckpt",
+            r"after the 1 epoch of the first stage: to make these 2, name .*train.ckpt",
         ),
         (
             dataclasses.replace(options, quick_epochs=0),

@@ -311,7 +311,10 @@ def test_max_pixels_counts_above_pillows_limit(
         (["compress", "a.png", "--channels", "30", "--force", "--max-pixels", "5119"], 1),
         (["decompress", "a.ohm", "-o", "b.png", "--max-pixels", "5119"], 1),
         (["decompress", "a.ohm", "-o", "b.png"], 0),
-        (["evaluate", "a.png", "-m", "photo", "--channels", "30", "-o", "e"], 0),
+        (["evaluate", "a.png", "--channels", "30", "-o", "e", "--max-pixels", "5120"], 0),
+        (["evaluate", "a.png", "--channels", "30", "-o", "f", "--max-pixels", "5119"], 1),
+        (["compare", "a.png", "--rates", "1", "--codec", "jpeg", "--max-pixels", "5119"], 1),
+        (["compare", "a.png", "--rates", "1", "--codec", "jpeg", "--max-pixels", "5120"], 0),
     ):
         with pytest.raises(SystemExit) as stop:
             main(arguments)

@@ -64,7 +64,7 @@ def test_the_published_command_line_trains_and_tests(mnist_folder: Path, tmp_pat
     assert "2 epochs of a warm start (-initialisation scalar) come before the 2 of the published training" in output
     for noise in ("litlogger", "Tip:", "weights_only", "pin_memory", "v_num", "TPU", "Warning", "\r"):
         assert noise not in output
-    assert "stage train: 2 epochs of 1 steps" in output
+    assert "stage train: 2 epochs of 1 step," in output
     assert re.search(r"^train: epoch 2/2, loss [\d.]+, val_loss [\d.]+, .*, took \d+ s$", output, re.M)
     for name in ("last.ckpt", "best.ckpt", "test_validation/rate_distortion.csv", "test_testing/rate_distortion.png"):
         assert (tmp_path / "out" / name).stat().st_size > 0

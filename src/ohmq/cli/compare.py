@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ohmq.cli.options import DEVICE, NumberRange
+from ohmq.cli.options import DEVICE, MAX_PIXELS, NumberRange
 from ohmq.cli.output import echo_error, echo_skipped, progress_bar
+from ohmq.utils.counting import counted
 
 if TYPE_CHECKING:
     from ohmq.codec import Codec
@@ -42,6 +43,7 @@ KODAK = ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "bpg444
     help="Number of refinement passes of the encoder.  [default: 1 for photo models, else 0]",
 )
 @DEVICE
+@MAX_PIXELS
 @click.option("--limit", type=click.IntRange(1), help="Measure at most this many images.  [default: all]")
 @click.option("--match", type=NumberRange(0, min_open=True), multiple=True, default=(0.15, 0.4), show_default=True,
               help="Rate of the images on the page, in bits per pixel. Repeatable.")  # fmt: skip
@@ -70,6 +72,7 @@ def command(
     rates: int | None,
     effort: int | None,
     device: str,
+    max_pixels: int,
     limit: int | None,
     match: tuple[float, ...],
     shown: int,
@@ -103,7 +106,7 @@ def command(
     frozen = resolve_model(model)
     codec = Codec(frozen, device=device)
     codec.effort_for(effort)  # An effort that the model does not have is refused before any work.
-    reader = ImageReader(inputs, grey=False, report=echo_error, limit=limit)
+    reader = ImageReader(inputs, grey=False, report=echo_error, limit=limit, max_pixels=max_pixels)
     images = suited_images(codec, ImageFiles(reader))
     sizes = tuple((name, pixels.shape[1], pixels.shape[0]) for name, pixels in images)
     if curves:
@@ -211,8 +214,8 @@ def check_kodak_sizes(shapes: Sequence[tuple[int, int]]) -> None:
     other = sum(sorted(shape) != [512, 768] for shape in shapes)
     if len(shapes) != 24 or other:
         raise ConfigError(
-            f"--reference draws curves of the 24 Kodak images (768x512); these are {len(shapes)} images, {other} of another "
-            "size; compare on those 24 or leave --reference out"
+            f"--reference draws curves of the 24 Kodak images (768x512); these are {counted(len(shapes), 'image')}, {other} of "
+            "another size; compare on those 24 or leave --reference out"
         )
 
 
@@ -250,7 +253,7 @@ def _write_plots(comparison: "Comparison", output_dir: Path, force: bool) -> Non
             plot_rate_distortion(
                 cropped,
                 output_dir / f"{name}.{extension}",
-                title=f"{comparison.data}, {len(comparison.sizes)} images",
+                title=f"{comparison.data}, {counted(len(comparison.sizes), 'image')}",
                 x_label="whole file in bits per pixel",
                 y_label=label,
                 dotted={curve.name for curve in cropped} & {curve.name for curve in comparison.references},
@@ -281,7 +284,9 @@ def _print(comparison: "Comparison") -> None:
             )
     differences = comparison.differences()
     anchor = next(codec.label for codec in comparison.codecs if codec.name == comparison.anchor)
-    click.echo(f"\n{len(comparison.sizes)} images; BD-rates against {anchor}, whole files; times: one thread, medians")
+    click.echo(
+        f"\n{counted(len(comparison.sizes), 'image')}; BD-rates against {anchor}, whole files; times: one thread, medians"
+    )
     click.echo(f"{'':{width}}  BD-rate PSNR  BD-rate MS-SSIM  encode s/MP  decode s/MP")
     for codec in comparison.codecs:
         by_psnr, by_similarity = (differences[quality][codec.name] for quality in differences)

@@ -14,12 +14,14 @@ from ohmq.cli.options import (
     DEVICE,
     FRACTION,
     IMAGE_EXTENSIONS,
+    MAX_PIXELS,
     OUTPUT,
     SKIP_EXISTING,
     NumberRange,
     check_skip,
 )
 from ohmq.cli.output import finish
+from ohmq.utils.counting import counted
 
 if TYPE_CHECKING:
     from ohmq.codec import Codec
@@ -120,7 +122,7 @@ def _options_for(codec: "Codec", options: dict[str, Any]) -> "EncodeOptions":
 
 def _choice(result: dict[str, Any], options: "EncodeOptions", num_channels: int) -> str:
     """Describe the quality and the channels of a file, and how to choose others if they are defaults."""
-    channels = f"{result['channels']} of {num_channels} channels"
+    channels = f"{result['channels']} of {counted(num_channels, 'channel')}"
     if "psnr_db" in result:
         return f"{channels}, {result['psnr_db']:.2f} dB"
     if "quality" in result:
@@ -200,9 +202,7 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float | N
     show_default=True,
     help="Number of files compressed at once.",
 )
-@click.option(
-    "--max-pixels", type=click.IntRange(1), default=2**27, show_default=True, help="Refuse images of more pixels."
-)
+@MAX_PIXELS
 @click.option(
     "--tile",
     type=click.IntRange(0, 256),

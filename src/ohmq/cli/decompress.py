@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ohmq.cli.jobs import Job, compiled_for, find_files, place_outputs, run_jobs, skipped
-from ohmq.cli.options import COMPILED, DEVICE, OUTPUT, SKIP_EXISTING, check_skip
+from ohmq.cli.options import COMPILED, DEVICE, MAX_PIXELS, OUTPUT, SKIP_EXISTING, check_skip
 from ohmq.cli.output import finish
+from ohmq.utils.counting import counted
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -67,7 +68,9 @@ class _Decompress:
         data = job.read()
         header = read_header(data)
         if self.channels is not None and self.channels < header.layers[0].channels:
-            raise ConfigError(f"the first layer alone holds {header.layers[0].channels} channels; raise --channels")
+            raise ConfigError(
+                f"the first layer alone holds {counted(header.layers[0].channels, 'channel')}; raise --channels"
+            )
         if not self.flatten:
             check_holds(named, alpha=header.alpha)
         codec = self.chosen_codec or load_for(data, compiled=self.compiled, device=self.device)
@@ -163,9 +166,7 @@ def _image_extension(context: click.Context, parameter: click.Parameter, value: 
     show_default=True,
     help="Number of files decompressed at once.",
 )
-@click.option(
-    "--max-pixels", type=click.IntRange(1), default=2**27, show_default=True, help="Refuse images of more pixels."
-)
+@MAX_PIXELS
 @DEVICE
 @COMPILED
 @SKIP_EXISTING
@@ -221,7 +222,7 @@ def command(
         work.chosen_codec.windowed_for(decoder)
 
     def show(result: dict[str, Any]) -> None:
-        layers = f", {result['layers']} layers" if progressive else ""
+        layers = f", {counted(result['layers'], 'layer')}" if progressive else ""
         click.echo(f"{result['input']} -> {result['output']}: {result['width']}x{result['height']}{layers}")
 
     outcome = run_jobs(jobs, work, "decompress", as_json, show=show, processes=processes)

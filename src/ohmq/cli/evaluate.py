@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from ohmq.cli.options import DEVICE, FRACTION
+from ohmq.cli.options import DEVICE, FRACTION, MAX_PIXELS
 from ohmq.cli.output import echo_error, echo_skipped, print_rate_points, progress_bar
 
 __all__ = ["command"]
@@ -53,6 +53,7 @@ __all__ = ["command"]
     help="Number of refinement passes of the encoder.  [default: 1 for photo models, else 0]",
 )
 @DEVICE
+@MAX_PIXELS
 @click.option(
     "-o",
     "--output-dir",
@@ -73,6 +74,7 @@ def command(
     cut: bool,
     effort: int | None,
     device: str,
+    max_pixels: int,
     output_dir: Path | None,
     force: bool,
     as_json: bool,
@@ -112,7 +114,8 @@ def command(
         pixels = load_mnist(data_base_path, mnist)  # type: ignore[arg-type]
         images = [(f"{number:05d}", image) for number, image in enumerate(pixels[:limit])]
     else:
-        images = ImageReader(inputs, grey=frozen.config.image_channels == 1, report=echo_error, limit=limit)
+        grey = frozen.config.image_channels == 1
+        images = ImageReader(inputs, grey=grey, report=echo_error, limit=limit, max_pixels=max_pixels)
     data = f"MNIST {mnist}" if mnist else ", ".join(inputs)
     options = EvaluationOptions(fractions=fractions or (-1,), channels=channels, cut=cut, effort=effort, device=device)
     with progress_bar(len(images), "evaluate") as update:

@@ -8,6 +8,7 @@ import click
 
 from ohmq.cli.output import echo_error, print_json, progress_bar
 from ohmq.errors import OhmqError
+from ohmq.utils.counting import counted
 
 __all__ = ["command"]
 
@@ -64,7 +65,7 @@ def list_command(output_dir: Path, epochs: int | None, as_json: bool) -> None:
         click.echo(f"{title} ({group})")
         for row in rows:
             if row["group"] == group:
-                click.echo(f"  {row['name']:{width}}  {row['epochs']:3d} epochs  {row['status']}")
+                click.echo(f"  {row['name']:{width}}  {counted(row['epochs'], 'epoch'):>10}  {row['status']}")
 
 
 @command.command("run", epilog="Example: ohmq experiments run 'mnist-int-*' --data data --epochs 10")

@@ -7,6 +7,7 @@ import click
 
 from ohmq.cli.jobs import Job, find_files, run_jobs
 from ohmq.cli.output import finish
+from ohmq.utils.counting import counted
 
 __all__ = ["command"]
 
@@ -87,9 +88,12 @@ def command(inputs: tuple[str, ...], as_json: bool) -> int:
             if len(data) < header.file_bytes:
                 click.echo(f"  the header announces {header.file_bytes:,} bytes: the file is not whole")
             elif len(data) > header.file_bytes:
-                click.echo(f"  {len(data) - header.file_bytes:,} bytes follow its end")
+                click.echo(f"  {counted(len(data) - header.file_bytes, 'byte', thousands=True)} after its end")
             if header.extras:
-                listed = ", ".join(f"{_extra_name(extra.type)} {extra.length:,} bytes" for extra in header.extras)
+                listed = ", ".join(
+                    f"{_extra_name(extra.type)} {counted(extra.length, 'byte', thousands=True)}"
+                    for extra in header.extras
+                )
                 click.echo(f"  beside the layers, in every cut: {listed}")
             click.echo("  layer  channels  payload bytes  file cut here  bpp" + "    PSNR dB" * bool(table))
             for number, row in enumerate(rows, start=1):

@@ -15,6 +15,7 @@ import click
 from ohmq.cli.output import phase_progress, reserve_stdout
 from ohmq.errors import ConfigError, OhmqError
 from ohmq.imaging import listing
+from ohmq.utils.counting import counted
 from ohmq.utils.streams import STDOUT, check_stream, is_stream, read_stream
 
 __all__ = [
@@ -205,7 +206,9 @@ def place_outputs(
 def _place_stream(jobs: Sequence[Job], stream: Path) -> Job:
     """Send the output of a single job to a stream."""
     if len(jobs) != 1:
-        raise ConfigError(f"{len(jobs)} inputs, and one stream ({stream}) for their outputs; name a folder with -o")
+        raise ConfigError(
+            f"{counted(len(jobs), 'input')}, and one stream ({stream}) for their outputs; name a folder with -o"
+        )
     check_stream(stream)
     if stream == STDOUT:
         reserve_stdout()

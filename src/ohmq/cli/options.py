@@ -8,7 +8,17 @@ import click
 from ohmq.cli.jobs import FEW_FILES
 from ohmq.imaging.listing import IMAGE_EXTENSIONS
 
-__all__ = ["COMPILED", "DEVICE", "FRACTION", "IMAGE_EXTENSIONS", "OUTPUT", "SKIP_EXISTING", "NumberRange", "check_skip"]
+__all__ = [
+    "COMPILED",
+    "DEVICE",
+    "FRACTION",
+    "IMAGE_EXTENSIONS",
+    "MAX_PIXELS",
+    "OUTPUT",
+    "SKIP_EXISTING",
+    "NumberRange",
+    "check_skip",
+]
 
 
 class NumberRange(click.FloatRange):
@@ -60,6 +70,11 @@ def _named(context: click.Context, parameter: click.Parameter, value: str | None
         raise click.BadParameter("an empty name")
     return value
 
+
+MAX_PIXELS = click.option(
+    "--max-pixels", type=click.IntRange(1), default=2**27, show_default=True, help="Refuse images of more pixels."
+)
+"""The option ``--max-pixels``; the default is `ohmq.bitstream.format.DEFAULT_MAX_PIXELS`."""
 
 OUTPUT = click.option(
     "-o",

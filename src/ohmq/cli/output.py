@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ohmq.utils.counting import counted
+
 if TYPE_CHECKING:
     from ohmq.cli.jobs import Outcome
     from ohmq.evaluation.results import RatePoint
@@ -112,7 +114,7 @@ def finish(outcome: "Outcome", as_json: bool, summary: str, totals: dict[str, An
     elif count > 1 or outcome.skipped:
         skipped = f"; {len(outcome.skipped)} skipped, whose outputs exist" if outcome.skipped else ""
         failed = f"; {len(outcome.failures)} failed" if outcome.failures else ""
-        click.echo(f"{len(outcome.results)} of {count} files {summary}{skipped}{failed}")
+        click.echo(f"{len(outcome.results)} of {counted(count, 'file')} {summary}{skipped}{failed}")
     return 1 if outcome.failures else 0
 
 
@@ -139,7 +141,7 @@ def echo_skipped(count: int) -> None:
         count: number of these files.
     """
     if count:
-        echo_error(f"{count} {'file' if count == 1 else 'files'} skipped, which could not be read")
+        echo_error(f"{counted(count, 'file')} skipped, which could not be read")
 
 
 def print_rate_points(points: "Sequence[RatePoint]", name: str) -> None:

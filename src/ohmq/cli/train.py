@@ -202,14 +202,18 @@ def _inferred_preset(data_base_path: Path | None) -> str:
     from ohmq.datasets.folders import data_folders, find_data
     from ohmq.datasets.mnist import MNIST_FOLDERS, holds_mnist
     from ohmq.datasets.photos import find_photos
+    from ohmq.training.options import PRESETS
 
     folders = [data_base_path] if data_base_path else data_folders()
     digits = find_data(folders, MNIST_FOLDERS, holds_mnist)
     photos = find_photos(data_base_path)
     where = ", ".join(map(str, folders))
     if digits and photos:
+        of_digits = [name for name in PRESETS if name.startswith("mnist")]
+        of_photos = [name for name in PRESETS if name not in of_digits]
         raise ConfigError(
-            f"there are photos ({photos}) and digits ({digits}) in {where}: choose with --preset, such as photo or mnist-ohm"
+            f"there are photos ({photos}) and digits ({digits}) in {where}: choose with --preset; for photos there are "
+            f"{', '.join(of_photos)}; for digits {', '.join(of_digits)}"
         )
     if photos:
         click.echo(f"photos in {photos}: training with --preset photo", err=True)

@@ -16,6 +16,7 @@ from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.encoder.encoder import Encoder, FileSettings
 from ohmq.errors import UnreachableTargetError
 from ohmq.runtime.latents import Latent, Source, Symbols
+from ohmq.utils.counting import counted
 from ohmq.utils.progress import phase
 
 __all__ = ["LAMBDA_SCALES", "QualityResult", "SizeResult", "search_psnr", "search_size"]
@@ -79,7 +80,7 @@ def search_size(encoder: Encoder, source: Source, max_bytes: int, settings: File
     extras_bytes = sum(len(extra.body) for extra in settings.extras)
     raise UnreachableTargetError(
         f"the smallest file of this {source.width}x{source.height} image at a cut point "
-        f"({encoder.config.cut_points[0]} channels) has {smallest} bytes "
+        f"({counted(encoder.config.cut_points[0], 'channel')}) has {smallest} bytes "
         f"({8 * smallest / (source.width * source.height):.4g} bpp), more than the {max_bytes} allowed"
         + (f"; {extras_bytes} of them are its mask of transparency and metadata" if extras_bytes else "")
     )
@@ -171,7 +172,7 @@ def _search_psnr(
             return trials[-1][1]
     best = max((result for _, result in trials), key=lambda result: result.psnr_db)
     raise UnreachableTargetError(
-        f"{encoder.name} reaches {best.psnr_db:.2f} dB on this image, with {best.channels} channels; "
+        f"{encoder.name} reaches {best.psnr_db:.2f} dB on this image, with {counted(best.channels, 'channel')}; "
         f"{psnr_db:g} dB are out of its reach"
     )
 

@@ -19,6 +19,7 @@ from ohmq.evaluation.classic import CLASSIC_CODECS, EXACT_DB, Coded, check_class
 from ohmq.evaluation.comparison import MODEL, CodecResult, CodedPoint, CodedRow
 from ohmq.evaluation.evaluate import evaluate_images
 from ohmq.metrics import ms_ssim, psnr_db
+from ohmq.utils.counting import counted
 
 __all__ = [
     "FileMeasures",
@@ -141,7 +142,9 @@ def compare_codecs(
         ValueError: no images, no channels, or no such codec.
     """
     if not images or not channels or min(channels) < 1:
-        raise ValueError(f"{len(images)} images at {list(channels)} channels; expected at least one of each")
+        raise ValueError(
+            f"{counted(len(images), 'image')} and the channels {list(channels)}; expected at least one of each"
+        )
     check_classic(classic)
     with one_thread():
         results = [_measure_model(codec, images, channels, effort, progress)]
@@ -200,7 +203,7 @@ def _measure_classic(
 def _model_row(row: Any, channels: int, pixels: Pixels) -> CodedRow:
     size = round(row.file_bpp * pixels.shape[0] * pixels.shape[1] / 8)
     psnr = min(row.psnr_db, EXACT_DB)
-    return CodedRow(MODEL, f"{channels} channels", row.image, size, row.file_bpp, psnr, row.ms_ssim, *row[-2:])
+    return CodedRow(MODEL, counted(channels, "channel"), row.image, size, row.file_bpp, psnr, row.ms_ssim, *row[-2:])
 
 
 def _classic_row(name: str, image: str, pixels: Pixels, quality: float) -> CodedRow:

@@ -255,7 +255,7 @@ def _fixed_rate_coded(
         files = [codec.encode(Symbols(s, width, height), n, layers=1, fixed_rate=True) for s in symbols]
         encode_s = (time.perf_counter() - clock) / len(symbols)
         clock = time.perf_counter()
-        decoded = [codec.decode(data) for data in files]
+        decoded = [codec.decode(data, max_pixels=width * height) for data in files]
         decode_s = (time.perf_counter() - clock) / len(symbols)
         for number, (_, decoded_symbols) in enumerate(decoded):
             if not np.array_equal(decoded_symbols.values, symbols[number, ..., :n]):

@@ -14,6 +14,7 @@ from ohmq.errors import ConfigError
 from ohmq.evaluation.plots import plot_rate_distortion
 from ohmq.evaluation.published import published_curve
 from ohmq.evaluation.results import Curve, RateName, ResultFile
+from ohmq.utils.counting import counted
 
 __all__ = ["FIGURES", "Drawn", "Run", "draw_figures", "read_results"]
 
@@ -143,7 +144,8 @@ def _with_epochs(run: Run, options: Mapping[Path, Mapping[str, Any]]) -> Run:
     """Add the epochs of a run and its note; options: those of all runs, by folder."""
     own = options[run.path.parent]
     epochs = _epochs(run.path.parent, options)
-    note = f"{epochs} epochs" if epochs is not None else f"{own['epochs']} epochs after {own['start_from']}"
+    after = "" if epochs is not None else f" after {own['start_from']}"
+    note = counted(own["epochs"] if epochs is None else epochs, "epoch") + after
     if run.quantizer == "ohm":
         note += f", {run.training[1]} prior"
     return run._replace(epochs=epochs, note=note)
@@ -257,7 +259,7 @@ def _quantizers(runs: Sequence[Run]) -> _Plan:
         leader = next(iter(chosen), "")
         for name, found in chosen.items():
             text = "integer" if name == twin else "OHM"
-            curves.append(_curve(found[0], name, f"{text}, {channels} channels"))
+            curves.append(_curve(found[0], name, f"{text}, {counted(channels, 'channel')}"))
             if name != leader:
                 like[name] = leader
         dotted += [static] if static in chosen else []
@@ -282,7 +284,7 @@ def _training(runs: Sequence[Run]) -> _Plan:
             run = max(found, key=lambda run: (run.epochs in measured, run.epochs or 0))
             curves.append(_curve(run, name, "ohmq"))
             if measured and run.epochs not in measured:
-                missing.append(f"{published} with the {run.epochs} epochs of {name}")
+                missing.append(f"{published} with as many epochs as {name} ({run.epochs})")
     dotted = []
     for epochs in sorted(measured, key=lambda epochs: epochs or 0):
         curves.append(_curve(measured[epochs], f"{published} {epochs}", "the published training, repeated"))
@@ -317,7 +319,7 @@ def _bitrates(runs: Sequence[Run]) -> _Plan:
         curves.append(_curve(chosen[base][0], base, "adaptive, one model"))
         if _unequal(chosen, base):
             others = sorted({f"{run.epochs}" for name in labels for run in chosen.get(name, ())})
-            missing.append(f"{base} with the {' or '.join(others)} epochs of the others")
+            missing.append(f"{base} with as many epochs as the others ({' or '.join(others)})")
     return _Plan(curves, missing, "Fixed, variable and adaptive bitrate, 10,000 test digits")
 
 

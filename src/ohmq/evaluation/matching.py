@@ -10,6 +10,7 @@ from ohmq.codec import Codec
 from ohmq.evaluation.classic import CLASSIC_CODECS, Coded
 from ohmq.evaluation.compare import Images, Pixels, code_named_image, measure_file
 from ohmq.evaluation.comparison import MODEL, CodecResult
+from ohmq.utils.counting import counted
 
 __all__ = ["Matched", "match_rates"]
 
@@ -66,10 +67,10 @@ def match_rates(
     }
     matches = []
     for channels in sorted(wanted_of_channels):
-        data = codec.compress(pixels, channels=channels, layers=1)
-        decoded = np.asarray(codec.decompress(data))
+        data = codec.compress(pixels, channels=channels, layers=1, max_pixels=area)
+        decoded = np.asarray(codec.decompress(data, max_pixels=area))
         measures = measure_file(pixels, decoded, len(data))
-        group = [Matched(MODEL, f"{channels} channels", *measures, decoded, True)]
+        group = [Matched(MODEL, counted(channels, "channel"), *measures, decoded, True)]
         for result in results[1:]:
             quality, coded = _nearest(result.name, name, pixels, len(data))
             measures = measure_file(pixels, coded.pixels, len(coded.data))

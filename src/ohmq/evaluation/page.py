@@ -17,6 +17,7 @@ from PIL import Image, features
 from ohmq.evaluation.comparison import Comparison, Difference
 from ohmq.evaluation.matching import Matched
 from ohmq.evaluation.plots import COLOURS
+from ohmq.utils.counting import counted
 
 __all__ = ["CROP_SIDE", "MAX_PAGE_BYTES", "PageImage", "comparison_page", "percent"]
 
@@ -81,7 +82,9 @@ def comparison_page(
         references = " Dotted: measured elsewhere on the same images; source: " + html.escape("; ".join(sources)) + "."
     fields = {
         "TITLE": html.escape(f"{comparison.codecs[0].label} and classic codecs"),
-        "DATA": html.escape(f"{comparison.data}: {len(comparison.sizes)} images. Model id {comparison.model_id}."),
+        "DATA": html.escape(
+            f"{comparison.data}: {counted(len(comparison.sizes), 'image')}. Model id {comparison.model_id}."
+        ),
         "TABLE": _table(comparison),
         "REFERENCES": references,
         "POINTS": str(sum(len(codec.points) for codec in comparison.codecs)),
@@ -91,7 +94,7 @@ def comparison_page(
 
     def page() -> bytes:
         shown = (
-            f"The page shows {len(data['images'])} of {len(comparison.sizes)} images, at most the middle "
+            f"The page shows {len(data['images'])} of {counted(len(comparison.sizes), 'image')}, at most the middle "
             f"{CROP_SIDE}×{CROP_SIDE} pixels of each, without loss; it is kept below {max_bytes / 1e6:g} MB. Figures are of "
             "whole images; other codecs' files are those nearest in size to the model's."
         )

@@ -23,10 +23,11 @@ from ohmq.evaluation.evaluate import (
 from ohmq.evaluation.plots import plot_rate_distortion
 from ohmq.evaluation.results import Curve, ImageRow, ResultFile
 from ohmq.evaluation.tables import write_fraction_csv, write_rate_distortion_csv
-from ohmq.imaging.convert import prepare_image
+from ohmq.imaging.convert import DEFAULT_MAX_PIXELS, prepare_image
 from ohmq.imaging.files import open_image
 from ohmq.imaging.listing import IMAGE_EXTENSIONS, ListedFile, find_files
 from ohmq.model_files.frozen_model import FrozenModel
+from ohmq.utils.counting import counted
 from ohmq.utils.provenance import command_line
 from ohmq.utils.streams import is_stream, read_stream
 
@@ -138,7 +139,7 @@ def evaluate_set(
         )
     if not (count := len(next(iter(rows.values())))):
         raise ConfigError(f"no images to evaluate in {data}")
-    title = f"{data}, {count} images"
+    title = f"{data}, {counted(count, 'image')}"
     result = ResultFile(
         command=command_line(),
         model=frozen.name,
@@ -245,6 +246,7 @@ class ImageReader:
         report: function called with a line of text for each file that is skipped and each conversion that loses something,
             once a file.
         limit: largest number of images; None: all.
+        max_pixels: limit on width × height; larger images count as files that cannot be read.
 
     Attributes:
         names: names of all files, in order.
@@ -255,9 +257,16 @@ class ImageReader:
     """
 
     def __init__(
-        self, inputs: Sequence[str], *, grey: bool, report: Callable[[str], None], limit: int | None = None
+        self,
+        inputs: Sequence[str],
+        *,
+        grey: bool,
+        report: Callable[[str], None],
+        limit: int | None = None,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> None:
         self._inputs, self._grey, self._report, self._limit = inputs, grey, report, limit
+        self._max_pixels = max_pixels
         self._files = find_files(inputs, IMAGE_EXTENSIONS)
         self._is_read: dict[Path, bool] = {}
         self._streams: dict[Path, bytes] = {}  # a stream can be read once, images several times
@@ -303,7 +312,7 @@ class ImageReader:
                 raise ConfigError(f"{file.path}: {file.error}")
             if is_stream(file.path) and file.path not in self._streams:
                 self._streams[file.path] = read_stream(file.path)
-            loaded = open_image(file.path, data=self._streams.get(file.path))
+            loaded = open_image(file.path, max_pixels=self._max_pixels, data=self._streams.get(file.path))
             prepared = prepare_image(loaded.image, grey=self._grey)
         except OhmqError as error:
             report(f"skipped: {error}")

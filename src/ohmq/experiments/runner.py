@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ohmq.errors import ConfigError
+from ohmq.utils.counting import counted
 
 if TYPE_CHECKING:
     from ohmq.evaluation.evaluate import NamedPixels
@@ -115,7 +116,7 @@ def run_experiment(
     evaluation = _evaluate(frozen, experiment, test_set, record, show_progress)
     published = [published_curve(experiment.published)] if experiment.published else []
     write_evaluation(evaluation, output_dir / "results" / experiment.name, per_image=False, published=published)
-    return f"trained {options.epochs} epochs in {record['seconds']:.0f} s; {_summary(experiment, evaluation.result)}"
+    return f"trained {counted(options.epochs, 'epoch')} in {record['seconds']:.0f} s; {_summary(experiment, evaluation.result)}"
 
 
 def _evaluate(

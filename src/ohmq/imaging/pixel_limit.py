@@ -33,7 +33,7 @@ def pixels_error(width: int, height: int, max_pixels: int) -> str | None:
         return None
     return (
         f"the image is {width}x{height}, {width * height:,} pixels; the limit is {max_pixels:,} "
-        "(raise it with max_pixels, or --max-pixels of ohmq compress)"
+        "(raise it with max_pixels, or --max-pixels)"
     )
 
 

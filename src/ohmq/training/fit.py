@@ -26,6 +26,7 @@ from ohmq.training.module import TrainingModule
 from ohmq.training.options import TrainOptions, recorded_options
 from ohmq.training.processes import cluster_environment, device_count, quiet_lightning
 from ohmq.training.progress import StageProgress
+from ohmq.utils.counting import counted
 from ohmq.utils.provenance import command_line
 
 __all__ = ["DISTILL_STAGE", "ResumeState", "Stage", "StageLoader", "fit", "is_first_process"]
@@ -115,7 +116,7 @@ def _check_same_run(path: Path, stage: str, recorded: dict[str, Any], options: T
         changeable |= {"learning_rate", "quick_epochs"}
     if stage == DISTILL_STAGE and recorded["epochs"] != current["epochs"]:
         raise ConfigError(
-            f"{path} was written after the {recorded['epochs']} epochs of the first stage: to make these "
+            f"{path} was written after the {counted(recorded['epochs'], 'epoch')} of the first stage: to make these "
             f"{current['epochs']}, name {path.with_name('train.ckpt')} as checkpoint"
         )
     changed = [
@@ -285,7 +286,7 @@ def _share_batches(trainer: Trainer, loader: StageLoader) -> None:
     """Give each process its share of a batch."""
     if loader.batch_size % trainer.world_size:
         raise ConfigError(
-            f"a batch of {loader.batch_size} images over {trainer.world_size} processes; choose a batch size (and "
+            f"a batch of {counted(loader.batch_size, 'image')} over {trainer.world_size} processes; choose a batch size (and "
             "a warm-start batch) that is a multiple of them"
         )
     loader.rank, loader.world_size = trainer.global_rank, trainer.world_size
@@ -296,14 +297,14 @@ def _announce(trainer: Trainer, module: TrainingModule, stage: Stage, loader: St
     device = trainer.strategy.root_device.type
     where = f"{trainer.world_size} processes on {device}" if trainer.world_size > 1 else device
     logger.info(
-        "stage %s: %d epochs of %d steps, %d images a step, learning rate %g, %s, %d channels, on %s",
+        "stage %s: %s of %s, %s a step, learning rate %g, %s, %s, on %s",
         stage.name,
-        stage.epochs,
-        len(loader),
-        loader.batch_size,
+        counted(stage.epochs, "epoch"),
+        counted(len(loader), "step"),
+        counted(loader.batch_size, "image"),
         module.learning_rate,
         module.schedule,
-        stage.model.channels_max,
+        counted(stage.model.channels_max, "channel"),
         where,
     )
 
@@ -313,8 +314,8 @@ def _check_epochs_done(path: Path, stage: Stage) -> None:
     done = read_checkpoint(path)["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     if done > stage.epochs:
         raise ConfigError(
-            f"{path} has done {done} epochs of the stage {stage.name}, more than its {stage.epochs}: give as many epochs or "
-            "more to go on"
+            f"{path} has done {counted(done, 'epoch')} of the stage {stage.name}, more than its {stage.epochs}: "
+            "give as many epochs or more to go on"
         )
 
 

@@ -33,7 +33,7 @@ def test_summary_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert finish(Outcome([done], [failed], []), False, "read") == 1
     assert capsys.readouterr().out == "1 of 2 files read; 1 failed\n"
     assert finish(Outcome([], [], [skipped]), False, "read") == 0
-    assert capsys.readouterr().out == "0 of 1 files read; 1 skipped, whose outputs exist\n"
+    assert capsys.readouterr().out == "0 of 1 file read; 1 skipped, whose outputs exist\n"
     assert finish(Outcome([done], [failed], [skipped]), True, "read", {"bytes": 7}) == 1
     printed = {"results": [done], "failures": [failed], "skipped": [skipped], "totals": {"bytes": 7}}
     assert json.loads(capsys.readouterr().out) == printed

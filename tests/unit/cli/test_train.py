@@ -111,6 +111,7 @@ def test_digits_and_photos_or_neither_ask_for_a_preset(
     run("--data", mnist_folder, "-o", "out", code=1)
     error = capsys.readouterr().err
     assert "photos" in error and "digits" in error and "--preset" in error
+    assert all(name in error for name in PRESETS)
     (tmp_path / "empty").mkdir()
     run("--data", tmp_path / "empty", "-o", "out", code=1)
     assert "neither photos" in capsys.readouterr().err

@@ -130,7 +130,7 @@ def test_runs_of_equal_epochs_are_drawn_together(tmp_path: Path) -> None:
     (tmp_path / "ohm" / "rate_distortion.json").unlink()
     plan = FIGURES["bitrates"](read_results([tmp_path]))
     assert [curve.label.partition("(")[2].split()[0] for curve in plan.curves] == ["6", "6", "69"]
-    assert plan.missing == ["mnist-ohm-c0-16-lambda0.95-0.999 with the 6 epochs of the others"]
+    assert plan.missing == ["mnist-ohm-c0-16-lambda0.95-0.999 with as many epochs as the others (6)"]
 
 
 def test_the_published_training_beside_the_paper_and_ours(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_the_published_training_beside_the_paper_and_ours(tmp_path: Path) -> Non
     ]
     assert list(plan.dotted) == [curve.name for curve in plan.curves[2:]]
     assert plan.missing == [
-        "mnist-published-c0-16-lambda0.95-0.999 with the 69 epochs of mnist-ohm-static-c0-16-lambda0.95-0.999"
+        "mnist-published-c0-16-lambda0.95-0.999 with as many epochs as mnist-ohm-static-c0-16-lambda0.95-0.999 (69)"
     ]
     assert not any(curve.name.startswith("mnist-published") for curve in FIGURES["lambda-c0"](
         read_results([tmp_path])).curves)  # fmt: skip

@@ -69,7 +69,7 @@ def test_the_page_has_a_bound() -> None:
         assert len(page) <= bound
         data = json.loads(re.search(r'id="data">(.*?)</script>', page.decode()).group(1))  # type: ignore[union-attr]
         assert len(data["images"]) == count
-        assert f"The page shows {count} of 1 images" in page.decode()
+        assert f"The page shows {count} of 1 image," in page.decode()
     shown = data["images"][0]
     assert (shown["width"], shown["height"]) == (CROP_SIDE, CROP_SIDE)
     with Image.open(io.BytesIO(base64.b64decode(shown["rates"][0][0]["uri"].split(",")[1]))) as image:
@@ -82,7 +82,7 @@ def test_names_cannot_break_the_page() -> None:
     name = "</script><b>@JSON@ & \u2028"
     pixels = np.zeros((4, 4, 3), np.uint8)
     made = make_comparison(make_result(MODEL), make_result("jpeg"), data=name, command=name)
-    image = PageImage(name, pixels, [[Matched(MODEL, "1 channels", 0.2, 30.0, math.nan, pixels, True)]])
+    image = PageImage(name, pixels, [[Matched(MODEL, "1 channel", 0.2, 30.0, math.nan, pixels, True)]])
     page = comparison_page(made, [image]).decode()
     assert page.count("</script>") == 2
     assert "<b>" not in page
