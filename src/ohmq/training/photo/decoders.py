@@ -59,7 +59,7 @@ class DecoderRecipe:
 
 
 RECIPES = {
-    "fast": DecoderRecipe(DecoderConfig((128, 64, 0), (6, 4, 0)), 1.5e-3, from_synthesis=False),
+    "fast": DecoderRecipe(DecoderConfig((128, 64, 0), (5, 4, 0)), 1.5e-3, from_synthesis=False),
     "standard": DecoderRecipe(None, 2e-4),
     "best": DecoderRecipe(DecoderConfig((320, 160, 96), (7, 7, 7), up_kernel=3), 6e-4),
 }
