@@ -75,6 +75,8 @@ class Codec:
             Default: if numba is installed.
         device: where transforms and quantizer run: "cpu", "cuda", "cuda:1", "mps", or "auto" for the first accelerator, if
             there is one. The entropy coder stays on the CPU, in integers: every device decodes the same symbols.
+        decoder: the decoder of images that name none, one of `decoders`; default: "standard". The encoder's own passes and
+            its search for a PSNR use "standard".
 
     Attributes:
         name: of the model.
@@ -82,6 +84,7 @@ class Codec:
         model_id: bitstream id of the model, 4 bytes; its files carry it.
         compiled: whether the inner loops are compiled.
         device: where transforms and quantizer run, such as "cpu" or "cuda:0".
+        decoder_name: the decoder of images that name none.
         num_channels: the number of channels of the model.
         cut_points: numbers of channels at which a file can be cut.
         grey: whether the model codes grey images; else RGB.
@@ -89,7 +92,7 @@ class Codec:
 
     Raises:
         ModelFileError: the model has no quantizer, so it cannot compress.
-        ConfigError: ``compiled``, and numba is missing; or no such device here.
+        ConfigError: ``compiled``, and numba is missing; or no such device here, or no such decoder in the model.
 
     Example:
         >>> codec = load("mnist-ohm")                                           # doctest: +SKIP
@@ -97,7 +100,14 @@ class Codec:
         >>> image = codec.decompress(data)                                      # doctest: +SKIP
     """
 
-    def __init__(self, frozen: CodingModel, *, compiled: bool | None = None, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        frozen: CodingModel,
+        *,
+        compiled: bool | None = None,
+        device: str = "cpu",
+        decoder: str | None = None,
+    ) -> None:
         if frozen.prior is None:
             raise ModelFileError(f"{frozen.name} was trained without a quantizer: it cannot compress")
         kernels = select_kernels(compiled)
@@ -115,6 +125,9 @@ class Codec:
             name: WindowedTransforms(self.transforms.with_decoder(name), self.config, self.name)
             for name in self.transforms.decoders
         }
+        self.decoder_name = STANDARD
+        self.windowed_for(decoder)
+        self.decoder_name = decoder or STANDARD
         self.encoder = Encoder(self.windowed, self.prior, self.model_id, kernels)
         self.decoder = Decoder(
             self.config,
@@ -135,12 +148,13 @@ class Codec:
         """Return the transforms with a decoder.
 
         Args:
-            decoder: one of `decoders`; None: "standard".
+            decoder: one of `decoders`; None: that of the codec.
 
         Raises:
             ConfigError: a decoder that the model does not have.
         """
-        if decoder in (None, STANDARD):
+        decoder = decoder or self.decoder_name
+        if decoder == STANDARD:
             return self.windowed
         if decoder not in self._ladder:
             raise ConfigError(f"{self.name} has no decoder {decoder!r}; it has {', '.join(self.decoders)}")
@@ -155,7 +169,18 @@ class Codec:
         Raises:
             ConfigError: no such device here.
         """
-        return Codec(self.frozen, compiled=self.compiled, device=device)
+        return Codec(self.frozen, compiled=self.compiled, device=device, decoder=self.decoder_name)
+
+    def with_decoder(self, decoder: str) -> "Codec":
+        """Return a codec of the same model that decodes images by another decoder; this one stays as it is.
+
+        Args:
+            decoder: one of `decoders`.
+
+        Raises:
+            ConfigError: a decoder that the model does not have.
+        """
+        return Codec(self.frozen, compiled=self.compiled, device=self.device, decoder=decoder)
 
     def compress(self, image: Any, options: EncodeOptions | None = None, **arguments: Any) -> bytes:
         """Compress an image into the bytes of an ``.ohm`` file.
@@ -397,7 +422,7 @@ class Codec:
             channels: decode the layers that hold at most this number of channels; default: all.
             allow_truncated: decode the leading whole layers of a file that ends early.
             max_pixels: limit on width × height; larger images are refused before anything is allocated.
-            decoder: one of `decoders`: "fast", "standard" or "best"; default: "standard".
+            decoder: one of `decoders`: "fast", "standard" or "best"; default: that of the codec, "standard".
 
         Returns:
             Mode "L" or "RGB", with transparency "LA" or "RGBA"; ``info`` has the metadata of the file, as "exif",

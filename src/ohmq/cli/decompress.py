@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ohmq.cli.jobs import Job, compiled_for, find_files, place_outputs, run_jobs, skipped
-from ohmq.cli.options import COMPILED, DEVICE, MAX_PIXELS, OUTPUT, SKIP_EXISTING, check_skip
+from ohmq.cli.options import COMPILED, DECODER, DEVICE, MAX_PIXELS, OUTPUT, SKIP_EXISTING, check_skip
 from ohmq.cli.output import finish
 from ohmq.utils.counting import counted
 
@@ -142,11 +142,7 @@ def _image_extension(context: click.Context, parameter: click.Parameter, value: 
     help="Runtime of the transforms; onnx: --model is a folder of `ohmq export --onnx`, torch is not needed.",
 )
 @click.option("--channels", type=click.IntRange(1), help="Decode at most this many channels.  [default: all]")
-@click.option(
-    "--decoder",
-    metavar="NAME",
-    help="Decoder of the model: fast, standard or best, if it has them. All decode the same files.  [default: standard]",
-)
+@DECODER
 @click.option(
     "--format",
     "extension",

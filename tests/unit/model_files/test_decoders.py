@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from support.small_models import photo_picture, random_filters
@@ -14,6 +15,7 @@ from ohmq.cli import main
 from ohmq.codec import Codec
 from ohmq.errors import ConfigError, ModelFileError
 from ohmq.loading import load
+from ohmq.metrics import psnr_db
 from ohmq.model_files.frozen_model import FrozenModel, load_model, save_model, with_decoder
 from ohmq.models import PhotoModel
 from ohmq.models.decoders import DecoderConfig, LadderDecoder
@@ -59,6 +61,34 @@ def test_one_file_has_several_decoders(model_path: Path) -> None:
     expected = filters.apply(images[0].numpy(), 24).round().clip(0, 255)[:, : fast.height, : fast.width]
     np.testing.assert_allclose(np.asarray(fast, float), expected.transpose(1, 2, 0), atol=1)
     assert list(codec.decompress_progressive(data, decoder="fast"))[-1] == fast
+    assert codec.with_decoder("fast").to("cpu").decompress(data) == fast
+    assert codec.with_decoder("fast").compress(standard, channels=24) == codec.compress(standard, channels=24)
+
+
+def test_evaluation_measures_the_decoder(model_path: Path, tmp_path: Path) -> None:
+    photo_picture(64, 80).save(tmp_path / "a.png")
+    results = {}
+    for name in ("fast", "standard"):
+        with pytest.raises(SystemExit):
+            main(
+                [
+                    "evaluate",
+                    str(tmp_path / "a.png"),
+                    "-m",
+                    str(model_path),
+                    "--decoder",
+                    name,
+                    "-o",
+                    str(tmp_path / name),
+                ]
+            )
+        results[name] = json.loads((tmp_path / name / "rate_distortion.json").read_text())
+        assert results[name]["decoder"] == name
+    codec = load(model_path)
+    image = Image.open(tmp_path / "a.png")
+    expected = psnr_db(np.asarray(codec.decompress(codec.compress(image), decoder="fast")), np.asarray(image))
+    assert results["fast"]["points"][-1]["psnr_db"] == pytest.approx(expected, abs=1e-4)
+    assert results["fast"]["points"][-1]["psnr_db"] != results["standard"]["points"][-1]["psnr_db"]
 
 
 def test_a_ladder_decodes_windows_as_one_piece(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
