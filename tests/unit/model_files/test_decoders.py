@@ -83,7 +83,7 @@ def test_evaluation_measures_the_decoder(model_path: Path, tmp_path: Path) -> No
                 ]
             )
         results[name] = json.loads((tmp_path / name / "rate_distortion.json").read_text())
-        assert results[name]["decoder"] == name
+        assert results[name]["extra"]["decoder"] == name
     codec = load(model_path)
     image = Image.open(tmp_path / "a.png")
     expected = psnr_db(np.asarray(codec.decompress(codec.compress(image), decoder="fast")), np.asarray(image))
