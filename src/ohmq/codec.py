@@ -37,7 +37,16 @@ from ohmq.runtime.latents import Latent, Source, Symbols
 from ohmq.runtime.protocols import CodingModel
 from ohmq.runtime.windowed import WindowedTransforms
 
-__all__ = ["Codec", "CompressedImage"]
+__all__ = ["DECODERS", "STANDARD", "Codec", "CompressedImage"]
+
+STANDARD = "standard"
+"""Name of a model's own synthesis transform among its decoders."""
+DECODERS = ("fast", STANDARD, "best")
+"""Names of the decoders that models may have, from the fastest to the best."""
+
+
+def _by_quality(decoder: str) -> tuple[int, str]:
+    return (DECODERS.index(decoder) if decoder in DECODERS else len(DECODERS)), decoder
 
 
 class CompressedImage(NamedTuple):
@@ -68,6 +77,8 @@ class Codec:
             Default: if numba is installed.
         device: where transforms and quantizer run: "cpu", "cuda", "cuda:1", "mps", or "auto" for the first accelerator, if
             there is one. The entropy coder stays on the CPU, in integers: every device decodes the same symbols.
+        decoder: the decoder of images that name none, one of `decoders`; default: "standard". The encoder's own passes and
+            its search for a PSNR use "standard".
 
     Attributes:
         name: of the model.
@@ -75,6 +86,7 @@ class Codec:
         model_id: bitstream id of the model, 4 bytes; its files carry it.
         compiled: whether the inner loops are compiled.
         device: where transforms and quantizer run, such as "cpu" or "cuda:0".
+        decoder_name: the decoder of images that name none.
         num_channels: the number of channels of the model.
         cut_points: numbers of channels at which a file can be cut.
         grey: whether the model codes grey images; else RGB.
@@ -82,7 +94,7 @@ class Codec:
 
     Raises:
         ModelFileError: the model has no quantizer, so it cannot compress.
-        ConfigError: ``compiled``, and numba is missing; or no such device here.
+        ConfigError: ``compiled``, and numba is missing; or no such device here, or no such decoder in the model.
 
     Example:
         >>> codec = load("mnist-ohm")                                           # doctest: +SKIP
@@ -90,7 +102,14 @@ class Codec:
         >>> image = codec.decompress(data)                                      # doctest: +SKIP
     """
 
-    def __init__(self, frozen: CodingModel, *, compiled: bool | None = None, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        frozen: CodingModel,
+        *,
+        compiled: bool | None = None,
+        device: str = "cpu",
+        decoder: str | None = None,
+    ) -> None:
         if frozen.prior is None:
             raise ModelFileError(f"{frozen.name} was trained without a quantizer: it cannot compress")
         kernels = select_kernels(compiled)
@@ -104,6 +123,13 @@ class Codec:
         table = quality_table(self.model_id)
         self.quality_scale = None if table is None else QualityScale.from_table(table)
         self.windowed = WindowedTransforms(self.transforms, self.config, self.name)
+        self._ladder = {
+            name: WindowedTransforms(self.transforms.with_decoder(name), self.config, self.name)
+            for name in self.transforms.decoders
+        }
+        self.decoder_name = STANDARD
+        self.windowed_for(decoder)
+        self.decoder_name = decoder or STANDARD
         self.encoder = Encoder(self.windowed, self.prior, self.model_id, kernels)
         self.decoder = Decoder(
             self.config,
@@ -112,7 +138,29 @@ class Codec:
             name=self.name,
             kernels=kernels,
             pretrained=pretrained_model_ids,
+            threads=lambda: self.transforms.threads,
         )
+
+    @property
+    def decoders(self) -> tuple[str, ...]:
+        """Names of the decoders of the model, from the fastest to the best."""
+        return tuple(sorted({STANDARD, *self._ladder}, key=_by_quality))
+
+    def windowed_for(self, decoder: str | None) -> WindowedTransforms:
+        """Return the transforms with a decoder.
+
+        Args:
+            decoder: one of `decoders`; None: that of the codec.
+
+        Raises:
+            ConfigError: a decoder that the model does not have.
+        """
+        decoder = decoder or self.decoder_name
+        if decoder == STANDARD:
+            return self.windowed
+        if decoder not in self._ladder:
+            raise ConfigError(f"{self.name} has no decoder {decoder!r}; it has {', '.join(self.decoders)}")
+        return self._ladder[decoder]
 
     def to(self, device: str) -> "Codec":
         """Return a codec of the same model on another device; this one stays where it is.
@@ -123,7 +171,18 @@ class Codec:
         Raises:
             ConfigError: no such device here.
         """
-        return Codec(self.frozen, compiled=self.compiled, device=device)
+        return Codec(self.frozen, compiled=self.compiled, device=device, decoder=self.decoder_name)
+
+    def with_decoder(self, decoder: str) -> "Codec":
+        """Return a codec of the same model that decodes images by another decoder; this one stays as it is.
+
+        Args:
+            decoder: one of `decoders`.
+
+        Raises:
+            ConfigError: a decoder that the model does not have.
+        """
+        return Codec(self.frozen, compiled=self.compiled, device=self.device, decoder=decoder)
 
     def compress(self, image: Any, options: EncodeOptions | None = None, **arguments: Any) -> bytes:
         """Compress an image into the bytes of an ``.ohm`` file.
@@ -362,6 +421,7 @@ class Codec:
         channels: int | None = None,
         allow_truncated: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        decoder: str | None = None,
     ) -> Image.Image:
         """Decompress an ``.ohm`` file.
 
@@ -370,6 +430,7 @@ class Codec:
             channels: decode the layers that hold at most this number of channels; default: all.
             allow_truncated: decode the leading whole layers of a file that ends early.
             max_pixels: limit on width × height; larger images are refused before anything is allocated.
+            decoder: one of `decoders`: "fast", "standard" or "best"; default: that of the codec, "standard".
 
         Returns:
             Mode "L" or "RGB", with transparency "LA" or "RGBA"; ``info`` has the metadata of the file, as "exif",
@@ -378,11 +439,13 @@ class Codec:
         Raises:
             BitstreamError: a damaged file (`TruncatedFileError`, `ChecksumError`, ...).
             ModelMismatchError: the file was made with another model.
+            ConfigError: a decoder that the model does not have.
             ValueError: the first layer alone holds more channels.
         """
+        self.windowed_for(decoder)  # refused before anything is decoded
         file, symbols = self.decode(data, channels=channels, allow_truncated=allow_truncated, max_pixels=max_pixels)
         extras = decode_extras(file.extras, file.width, file.height)
-        return extras.onto(self.synthesise(symbols, file.num_channels))
+        return extras.onto(self.synthesise(symbols, file.num_channels, decoder=decoder))
 
     def decompress_progressive(
         self,
@@ -391,6 +454,7 @@ class Codec:
         channels: int | None = None,
         allow_truncated: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        decoder: str | None = None,
     ) -> Iterator[Image.Image]:
         """Decompress an ``.ohm`` file layer by layer, as its bytes arrive.
 
@@ -401,6 +465,7 @@ class Codec:
             channels: stop after the layers that hold at most this number of channels, and read no others; default: all.
             allow_truncated: end quietly after the last whole, undamaged layer; there must be one.
             max_pixels: limit on width × height; larger images are refused before anything is allocated.
+            decoder: as `decompress`.
 
         Yields:
             An image for each layer, better and better; the last is the image that `decompress` gives.
@@ -413,10 +478,11 @@ class Codec:
             ...     for image in codec.decompress_progressive(file):
             ...         image.save("latest.png")
         """
+        self.windowed_for(decoder)
         for extras, symbols, count in decode_progressive(
             self.decoder, stream, channels=channels, allow_truncated=allow_truncated, max_pixels=max_pixels
         ):
-            yield extras.onto(self.synthesise(symbols, count))
+            yield extras.onto(self.synthesise(symbols, count, decoder=decoder))
 
     def decode(
         self,
@@ -439,14 +505,18 @@ class Codec:
         """
         return self.decoder.decode(data, channels=channels, allow_truncated=allow_truncated, max_pixels=max_pixels)
 
-    def synthesise(self, symbols: Symbols, channels: int) -> Image.Image:
+    def synthesise(self, symbols: Symbols, channels: int, *, decoder: str | None = None) -> Image.Image:
         """Synthesise the image that the first ``channels`` channels of symbols stand for.
 
         Args:
             symbols: symbols of at least ``channels`` channels.
-            channels: the number of leading channels.
+            channels: the number of channels.
+            decoder: as `decompress`.
 
         Returns:
             An image of mode "L" or "RGB".
+
+        Raises:
+            ConfigError: a decoder that the model does not have.
         """
-        return self.windowed.synthesise(symbols, channels)
+        return self.windowed_for(decoder).synthesise(symbols, channels)

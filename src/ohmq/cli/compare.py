@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ohmq.cli.options import DEVICE, MAX_PIXELS, NumberRange
+from ohmq.cli.options import DECODER, DEVICE, MAX_PIXELS, NumberRange
 from ohmq.cli.output import echo_error, echo_skipped, progress_bar
 from ohmq.utils.counting import counted
 
@@ -42,6 +42,7 @@ KODAK = ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "bpg444
     type=click.IntRange(0, 2),
     help="Number of refinement passes of the encoder.  [default: 1 for photo models, else 0]",
 )
+@DECODER
 @DEVICE
 @MAX_PIXELS
 @click.option("--limit", type=click.IntRange(1), help="Measure at most this many images.  [default: all]")
@@ -71,6 +72,7 @@ def command(
     anchor: str | None,
     rates: int | None,
     effort: int | None,
+    decoder: str | None,
     device: str,
     max_pixels: int,
     limit: int | None,
@@ -104,7 +106,7 @@ def command(
         for file in (*FILES, *SIMILARITY_FILES):
             check_output(output_dir / file, force=force)
     frozen = resolve_model(model)
-    codec = Codec(frozen, device=device)
+    codec = Codec(frozen, device=device, decoder=decoder)
     codec.effort_for(effort)  # An effort that the model does not have is refused before any work.
     reader = ImageReader(inputs, grey=False, report=echo_error, limit=limit, max_pixels=max_pixels)
     images = suited_images(codec, ImageFiles(reader))
@@ -126,7 +128,7 @@ def command(
         codecs=codecs,
         anchor=anchor,
         references=curves,
-        extra={"training": frozen.provenance},
+        extra={"training": frozen.provenance, **({} if decoder is None else {"decoder": codec.decoder_name})},
     )
     if output_dir:
         chosen = spread(range(len(images)), shown) if shown else []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ohmq.cli.jobs import Job, compiled_for, find_files, place_outputs, run_jobs, skipped
-from ohmq.cli.options import COMPILED, DEVICE, MAX_PIXELS, OUTPUT, SKIP_EXISTING, check_skip
+from ohmq.cli.options import COMPILED, DECODER, DEVICE, MAX_PIXELS, OUTPUT, SKIP_EXISTING, check_skip
 from ohmq.cli.output import finish
 from ohmq.utils.counting import counted
 
@@ -28,6 +28,7 @@ class _Decompress:
     model: str | None
     runtime: str
     channels: int | None
+    decoder: str | None
     progressive: bool
     allow_truncated: bool
     flatten: bool
@@ -77,6 +78,7 @@ class _Decompress:
             "channels": self.channels,
             "allow_truncated": self.allow_truncated,
             "max_pixels": self.max_pixels,
+            "decoder": self.decoder,
         }
         result = {"output": str(job.target), "width": header.width, "height": header.height}
 
@@ -140,6 +142,7 @@ def _image_extension(context: click.Context, parameter: click.Parameter, value: 
     help="Runtime of the transforms; onnx: --model is a folder of `ohmq export --onnx`, torch is not needed.",
 )
 @click.option("--channels", type=click.IntRange(1), help="Decode at most this many channels.  [default: all]")
+@DECODER
 @click.option(
     "--format",
     "extension",
@@ -172,6 +175,7 @@ def command(
     model: str | None,
     runtime: str,
     channels: int | None,
+    decoder: str | None,
     extension: str,
     allow_truncated: bool,
     flatten: bool,
@@ -199,6 +203,7 @@ def command(
         model=model,
         runtime=runtime,
         channels=channels,
+        decoder=decoder,
         progressive=progressive is not None,
         allow_truncated=allow_truncated,
         flatten=flatten,
@@ -209,7 +214,8 @@ def command(
         compiled=compiled_for(compiled, jobs, processes),
         device=device,
     )
-    _ = work.chosen_codec  # A wrong model is reported once, not for each file.
+    if work.chosen_codec:  # A wrong model or decoder is reported once, not for each file.
+        work.chosen_codec.windowed_for(decoder)
 
     def show(result: dict[str, Any]) -> None:
         layers = f", {counted(result['layers'], 'layer')}" if progressive else ""

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from ohmq.cli.options import DEVICE, FRACTION, MAX_PIXELS
+from ohmq.cli.options import DECODER, DEVICE, FRACTION, MAX_PIXELS
 from ohmq.cli.output import echo_error, echo_skipped, print_rate_points, progress_bar
 
 __all__ = ["command"]
@@ -52,6 +52,7 @@ __all__ = ["command"]
     type=click.IntRange(0, 2),
     help="Number of refinement passes of the encoder.  [default: 1 for photo models, else 0]",
 )
+@DECODER
 @DEVICE
 @MAX_PIXELS
 @click.option(
@@ -73,6 +74,7 @@ def command(
     against: tuple[str, ...],
     cut: bool,
     effort: int | None,
+    decoder: str | None,
     device: str,
     max_pixels: int,
     output_dir: Path | None,
@@ -117,7 +119,9 @@ def command(
         grey = frozen.config.image_channels == 1
         images = ImageReader(inputs, grey=grey, report=echo_error, limit=limit, max_pixels=max_pixels)
     data = f"MNIST {mnist}" if mnist else ", ".join(inputs)
-    options = EvaluationOptions(fractions=fractions or (-1,), channels=channels, cut=cut, effort=effort, device=device)
+    options = EvaluationOptions(
+        fractions=fractions or (-1,), channels=channels, cut=cut, effort=effort, device=device, decoder=decoder
+    )
     with progress_bar(len(images), "evaluate") as update:
         evaluation = evaluate_set(frozen, images, options, data=data, progress=update)
     result = evaluation.result

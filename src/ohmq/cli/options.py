@@ -11,6 +11,7 @@ from ohmq.imaging.listing import IMAGE_EXTENSIONS
 
 __all__ = [
     "COMPILED",
+    "DECODER",
     "DEVICE",
     "FRACTION",
     "IMAGE_EXTENSIONS",
@@ -60,6 +61,12 @@ def _device(context: click.Context, parameter: click.Parameter, value: str) -> s
     return value
 
 
+DECODER = click.option(
+    "--decoder",
+    metavar="NAME",
+    help="Decoder of the model: fast, standard or best, if it has them. All decode the same files.  [default: standard]",
+)
+"""The option ``--decoder``."""
 DEVICE = click.option(
     "--device",
     default="cpu",

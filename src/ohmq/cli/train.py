@@ -158,7 +158,11 @@ def _option(*names: str, help: str, default: str = "", **settings: Any) -> Any:
 @_option("--start-from", help="Train on from another model, with a new schedule: a photo model (shipped name, "
          "model file or checkpoint) of as many channels or fewer, or a checkpoint of OHM for digits with refinement, "
          "of any number of channels.")  # fmt: skip
-@_option("--only", help="Train only the parameters of a photo model whose names begin with this, such as prior.")
+@_option(
+    "--only",
+    help="Train only the parameters of a photo model whose names begin with this, such as prior; decoders: the decoder "
+    "ladder of the model of --start-from.",
+)
 @click.option("--ckpt", type=click.Path(path_type=Path), help="Resume from this checkpoint.")
 @click.option("--resume", is_flag=True, help="Resume from OUTPUT_DIR/last.ckpt if it is there.")
 def command(

@@ -27,6 +27,7 @@ class Decoder:
         name: its name, for messages.
         kernels: inner loops.
         pretrained: gives the names of the pretrained models by id, for messages.
+        threads: gives the number of threads that decode tiles; called for each file.
     """
 
     def __init__(
@@ -38,9 +39,10 @@ class Decoder:
         name: str,
         kernels: Kernels,
         pretrained: Callable[[], Mapping[bytes, str]],
+        threads: Callable[[], int] = lambda: 1,
     ) -> None:
         self.config, self.prior, self.model_id, self.name, self.kernels = config, prior, model_id, name, kernels
-        self._pretrained = pretrained
+        self._pretrained, self._threads = pretrained, threads
 
     def decode(
         self, data: bytes, *, channels: int | None, allow_truncated: bool, max_pixels: int
@@ -87,6 +89,7 @@ class Decoder:
             kernels=self.kernels,
             tile=header.tile,
             fixed_rate=header.fixed_rate,
+            threads=self._threads(),
         )
         return coder.decoder(self.config.latent_grid(header.width, header.height), channels)
 

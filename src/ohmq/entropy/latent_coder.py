@@ -6,6 +6,7 @@ Whether a file is tiled and whether it is entropy coded is decided here and nowh
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -23,6 +24,7 @@ from ohmq.utils.progress import steps
 __all__ = ["EncodedLatent", "LatentCoder", "LatentDecoder"]
 
 Array = NDArray[Any]
+_DECODING = "entropy decoding"
 _T = TypeVar("_T")
 
 
@@ -114,12 +116,20 @@ class LatentCoder:
         kernels: inner loops of entropy coding.
         tile: side of a tile in latent positions; 0 codes the latent in one piece.
         fixed_rate: whether symbols are packed without an entropy coder.
+        threads: threads that decode tiles. Default: 1.
     """
 
     def __init__(
-        self, prior: IntegerPrior, alphabets: NDArray[np.int64], *, kernels: Kernels, tile: int, fixed_rate: bool
+        self,
+        prior: IntegerPrior,
+        alphabets: NDArray[np.int64],
+        *,
+        kernels: Kernels,
+        tile: int,
+        fixed_rate: bool,
+        threads: int = 1,
     ) -> None:
-        self.tile = tile
+        self.tile, self.threads = tile, threads
         self._alphabets = alphabets
         self._block: _BlockCoder = _FixedRateCoder(alphabets) if fixed_rate else _EntropyCoder(prior, kernels)
 
@@ -244,11 +254,25 @@ class LatentDecoder:
         Raises:
             BitstreamError: a payload that cannot be decoded.
         """
-        blocks = list(zip(self._blocks, self._coder.split(payloads, len(self._blocks)), strict=True))
-        for block, block_payloads in self._coder.with_progress(blocks, "entropy decoding"):
+
+        def decode_block(block: Window, block_payloads: list[bytes]) -> None:
             decoded = self._decoder(block).decode(block_payloads, ends)
             target = self.values[:, block.rows, block.columns, self.channel : ends[-1]]
             target[...] = decoded.T.reshape(target.shape)
+
+        parts = self._coder.split(payloads, len(self._blocks))
+        threads = min(self._coder.threads, len(self._blocks))
+        if threads == 1:
+            for block, part in self._coder.with_progress(list(zip(self._blocks, parts, strict=True)), _DECODING):
+                decode_block(block, part)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                futures = [pool.submit(decode_block, *item) for item in zip(self._blocks, parts, strict=True)]
+                try:
+                    for future in self._coder.with_progress(futures, _DECODING):
+                        future.result()
+                finally:  # an error of one tile, or Ctrl-C, ends the others early
+                    pool.shutdown(cancel_futures=True)
         self.channel = ends[-1]
 
     def _decoder(self, block: Window) -> _BlockDecoder:

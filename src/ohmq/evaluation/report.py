@@ -58,6 +58,7 @@ class EvaluationOptions:
         cut: whether to code each image once, with all layers, and to cut that file.
         effort: refinement passes of the encoder, 0 to 2; None: the model's default.
         device: where the transforms run, as for `ohmq.Codec`.
+        decoder: decoder of the model, as for `ohmq.Codec`.
     """
 
     fractions: Sequence[float] = (-1,)
@@ -66,6 +67,7 @@ class EvaluationOptions:
     cut: bool = False
     effort: int | None = None
     device: str = "cpu"
+    decoder: str | None = None
 
 
 class Evaluation(NamedTuple):
@@ -119,7 +121,9 @@ def evaluate_set(
         settings["rate"] = NO_RATE
         rows = evaluate_unquantized(frozen.model, images, progress=progress, on_coded=on_coded, device=options.device)
     else:
-        codec = Codec(frozen, device=options.device)
+        codec = Codec(frozen, device=options.device, decoder=options.decoder)
+        if options.decoder is not None:
+            settings["decoder"] = codec.decoder_name
         if codec.device != "cpu":
             settings["device"] = codec.device
         if codec.config.supports_rdoq:

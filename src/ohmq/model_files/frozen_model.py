@@ -23,15 +23,17 @@ from ohmq.errors import ConfigError, ModelFileError
 from ohmq.model_files.identity import bitstream_digest, content_id, transforms_digest
 from ohmq.model_files.integer_prior import integer_prior
 from ohmq.model_files.tensor_file import read_tensor_file
-from ohmq.models import CompressionModel, ModelConfig, build_model, config_from_dict
+from ohmq.models import CompressionModel, ModelConfig, PhotoConfig, build_model, config_from_dict
+from ohmq.models.decoders import DecoderConfig, LadderDecoder
 from ohmq.postfilter.filters import PostFilter
 from ohmq.runtime.devices import coding_state
-from ohmq.runtime.torch_transforms import TorchTransforms
+from ohmq.runtime.torch_transforms import TorchDecoder, TorchTransforms
 from ohmq.utils.atomic_write import write_atomically
 
 Tensors = dict[str, NDArray[Any]]
 
 __all__ = [
+    "LADDER_FORMAT",
     "MODEL_FORMAT",
     "SWAPPED_FORMAT",
     "FrozenModel",
@@ -40,6 +42,8 @@ __all__ = [
     "load_model",
     "save_model",
     "with_analysis",
+    "with_decoder",
+    "with_decoder_filters",
     "with_post_filter",
     "with_post_filter_of",
     "with_synthesis",
@@ -49,7 +53,9 @@ MODEL_FORMAT = 1
 """Format of a model file whose id is the hash of all that it holds, as freezing gives it."""
 SWAPPED_FORMAT = 2
 """Format of a model file that keeps the id of another one, whose files it decodes, and has two digests."""
-_ANALYSIS, _SYNTHESIS = "analysis_transform.", "synthesis_transform."
+LADDER_FORMAT = 3
+"""Format 2 with further decoders."""
+_ANALYSIS, _SYNTHESIS, _DECODERS = "analysis_transform.", "synthesis_transform.", "decoders."
 _DECODING_TENSORS = (_SYNTHESIS, "quantizer.values", "quantizer.directions", "quantizer.output_bias")
 """Beginnings of the names of tensors that the image before the post-filter depends on."""
 
@@ -66,6 +72,7 @@ class FrozenModel:
         model_id: bitstream id, 4 bytes, which goes into files: models with the same one decode the same symbols.
         provenance: how it was trained, JSON-ready.
         tensors: weights and tables as a model file has them.
+        decoders: configurations of further decoders, by name.
     """
 
     name: str
@@ -75,6 +82,7 @@ class FrozenModel:
     model_id: bytes
     provenance: dict[str, Any] = field(default_factory=dict)
     tensors: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
+    decoders: Mapping[str, DecoderConfig] = field(default_factory=dict)
 
     @cached_property
     def transforms_id(self) -> bytes:
@@ -89,7 +97,12 @@ class FrozenModel:
     @cached_property
     def transforms(self) -> TorchTransforms:
         """The transforms, run by torch."""
-        return TorchTransforms(self.model, self.filters)
+        return TorchTransforms(self.model, self.filters, decoders=self.ladder)
+
+    @cached_property
+    def ladder(self) -> dict[str, TorchDecoder]:
+        """Further decoders with their post-filters, by name."""
+        return {name: _ladder_decoder(self.name, name, config, self) for name, config in self.decoders.items()}
 
 
 def assemble_model(
@@ -98,6 +111,7 @@ def assemble_model(
     tensors: Mapping[str, NDArray[Any]],
     provenance: dict[str, Any],
     model_id: bytes | None = None,
+    decoders: Mapping[str, DecoderConfig] | None = None,
 ) -> FrozenModel:
     """Build a frozen model from the tensors of a model file.
 
@@ -107,20 +121,54 @@ def assemble_model(
         tensors: weights and tables, with the names of the model file.
         provenance: JSON-ready.
         model_id: recorded bitstream id, 4 bytes; None: the hash of the configuration and all tensors.
+        decoders: configurations of further decoders, by name; default: none.
 
     Raises:
         ModelFileError: tensors that do not fit the configuration.
     """
     if not config.supports_post_filter and _below("filters.", tensors):
         raise ModelFileError(f"{name}: only photo models have filters after the synthesis")
-    weights = {key: value for key, value in tensors.items() if not key.startswith(("prior.", "filters."))}
+    weights = {key: value for key, value in tensors.items() if not key.startswith(("prior.", "filters.", _DECODERS))}
     model = _evaluation_model(name, config, weights)
     prior = integer_prior(name, config, _below("prior.", tensors))
+    decoders = dict(decoders or {})
+    unnamed = {key.split(".")[1] for key in tensors if key.startswith(_DECODERS)} - set(decoders)
+    if unnamed:
+        raise ModelFileError(f"{name}: the decoder {sorted(unnamed)[0]!r} has weights, and no configuration")
     frozen = FrozenModel(
-        name, config, model, prior, model_id or content_id(config, tensors), provenance, tensors=dict(tensors)
+        name,
+        config,
+        model,
+        prior,
+        model_id or content_id(config, tensors),
+        provenance,
+        tensors=dict(tensors),
+        decoders=decoders,
     )
-    _ = frozen.filters  # checked now
+    _ = frozen.filters, frozen.ladder  # checked now
     return frozen
+
+
+@coding_state()
+def _ladder_decoder(model: str, name: str, config: DecoderConfig, frozen: FrozenModel) -> TorchDecoder:
+    """Build a decoder of the ladder from the tensors of its model."""
+    if not isinstance(frozen.config, PhotoConfig) or frozen.config.quantizer != "ohm":
+        raise ModelFileError(f"{model}: only photo models with OHM have further decoders")
+    tensors = _below(f"{_DECODERS}{name}.", frozen.tensors)
+    filters = PostFilter.from_tensors(_below("filters.", tensors))
+    with torch.device("meta"):
+        module = LadderDecoder(frozen.config.latent_channels, config)
+    weights = {key: value for key, value in tensors.items() if not key.startswith("filters.")}
+    expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    shapes = {key: tuple(value.shape) for key, value in weights.items()}
+    if expected != shapes:
+        wrong = sorted(set(expected.items()) ^ set(shapes.items()))
+        raise ModelFileError(f"{model}: weights do not fit the decoder {name!r}: {wrong[0]}")
+    check_finite(model, weights)
+    module.load_state_dict(
+        {key: torch.from_numpy(np.array(value)).float() for key, value in weights.items()}, assign=True
+    )
+    return TorchDecoder(module.eval().requires_grad_(False), filters)
 
 
 @coding_state()
@@ -240,6 +288,62 @@ def with_analysis(
     return _swapped(frozen, config or frozen.config, kept, {"analysis": provenance})
 
 
+def with_decoder(
+    frozen: FrozenModel,
+    name: str,
+    config: DecoderConfig,
+    tensors: Mapping[str, NDArray[Any]],
+    provenance: dict[str, Any],
+    filters: PostFilter | None = None,
+) -> FrozenModel:
+    """Return a photo model with a further decoder; it keeps its bitstream id and all its other parts.
+
+    Args:
+        frozen: the model; a decoder of this name is replaced.
+        name: of the decoder, such as "fast".
+        config: its size.
+        tensors: its state as arrays.
+        provenance: of the decoder, JSON-ready.
+        filters: its post-filter; None: none.
+
+    Raises:
+        ModelFileError: tensors that are not finite or do not fit the configuration, or not a photo model with OHM.
+    """
+    prefix = f"{_DECODERS}{name}."
+    kept = {key: value for key, value in frozen.tensors.items() if not key.startswith(prefix)}
+    new = {key: np.asarray(value, np.float16) for key, value in tensors.items()}
+    check_finite(frozen.name, new)
+    kept |= {f"{prefix}{key}": value for key, value in new.items()}
+    if filters is not None:
+        kept |= {f"{prefix}filters.{key}": value for key, value in filters.tensors.items()}
+    record = {"decoders": {**frozen.provenance.get("decoders", {}), name: provenance}}
+    return _swapped(frozen, frozen.config, kept, record, {**frozen.decoders, name: config})
+
+
+def with_decoder_filters(
+    frozen: FrozenModel, name: str, filters: PostFilter, provenance: dict[str, Any]
+) -> FrozenModel:
+    """Return a photo model whose decoder ``name`` has a post-filter.
+
+    Args:
+        frozen: the model; a post-filter that the decoder has is replaced.
+        name: of the decoder.
+        filters: the post-filter.
+        provenance: of the post-filter, JSON-ready.
+
+    Raises:
+        ModelFileError: no such decoder.
+    """
+    if name not in frozen.decoders:
+        raise ModelFileError(f"{frozen.name} has no decoder {name!r}")
+    prefix = f"{_DECODERS}{name}.filters."
+    tensors = {key: value for key, value in frozen.tensors.items() if not key.startswith(prefix)}
+    tensors |= {f"{prefix}{key}": value for key, value in filters.tensors.items()}
+    record = dict(frozen.provenance.get("decoders", {}))
+    record[name] = {**record.get(name, {}), "filters": provenance}
+    return _swapped(frozen, frozen.config, tensors, {"decoders": record})
+
+
 def _transform_tensors(frozen: FrozenModel, prefix: str, tensors: Mapping[str, NDArray[Any]]) -> Tensors:
     """Return the tensors of a new transform as a model file has them."""
     new = {f"{prefix}{key}": np.asarray(value) for key, value in tensors.items()}
@@ -250,7 +354,11 @@ def _transform_tensors(frozen: FrozenModel, prefix: str, tensors: Mapping[str, N
 
 
 def _swapped(
-    frozen: FrozenModel, config: ModelConfig, tensors: Mapping[str, NDArray[Any]], provenance: dict[str, Any]
+    frozen: FrozenModel,
+    config: ModelConfig,
+    tensors: Mapping[str, NDArray[Any]],
+    provenance: dict[str, Any],
+    decoders: Mapping[str, DecoderConfig] | None = None,
 ) -> FrozenModel:
     """Build a model with other transforms and the bitstream id of its parent."""
     if config.bitstream_fields() != frozen.config.bitstream_fields():
@@ -258,7 +366,8 @@ def _swapped(
     inherited = dict(frozen.provenance)
     if not _below("filters.", tensors):
         inherited.pop("filters", None)
-    return assemble_model(frozen.name, config, tensors, inherited | provenance, frozen.model_id)
+    decoders = frozen.decoders if decoders is None else decoders
+    return assemble_model(frozen.name, config, tensors, inherited | provenance, frozen.model_id, decoders)
 
 
 def save_model(frozen: FrozenModel, path: Path, *, force: bool = False) -> None:
@@ -284,6 +393,9 @@ def save_model(frozen: FrozenModel, path: Path, *, force: bool = False) -> None:
             "bitstream_sha256": bitstream_digest(frozen.config, frozen.tensors).hex(),
             "transforms_sha256": transforms_digest(frozen.config, frozen.tensors).hex(),
         }
+    if frozen.decoders:
+        decoders = {name: config.to_dict() for name, config in frozen.decoders.items()}
+        header |= {"format": LADDER_FORMAT, "decoders": decoders}
     # safetensors writes the memory of an array as it lies, whatever the strides of the array.
     tensors = {key: np.ascontiguousarray(value) for key, value in frozen.tensors.items()}
     data = safetensors_bytes(tensors, metadata={"ohmq": json.dumps(header, sort_keys=True)})
@@ -306,7 +418,7 @@ def load_model(path: Path, name: str | None = None) -> FrozenModel:
         config = config_from_dict(header.config)
     except ConfigError as error:
         raise ModelFileError(f"{path}: {error}") from error
-    frozen = assemble_model(name or path.name, config, tensors, header.provenance, header.model_id)
+    frozen = assemble_model(name or path.name, config, tensors, header.provenance, header.model_id, header.decoders)
     _verify(path, header, frozen)
     return frozen
 
@@ -319,20 +431,30 @@ class _Header(NamedTuple):
     provenance: dict[str, Any]
     bitstream_digest: bytes | None
     transforms_digest: bytes | None
+    decoders: dict[str, DecoderConfig]
 
 
 def _read_header(path: Path, record: Mapping[str, Any]) -> _Header:
     """Check the types of a record, and read its ids and digests."""
     version, provenance = record["format"], record.get("provenance", {})
-    if version not in (MODEL_FORMAT, SWAPPED_FORMAT):
-        raise ModelFileError(f"{path} has model format {version}; this release reads 1 and 2: update ohmq")
+    if version not in (MODEL_FORMAT, SWAPPED_FORMAT, LADDER_FORMAT):
+        raise ModelFileError(f"{path} has model format {version}; this release reads 1, 2 and 3: update ohmq")
     if not isinstance(provenance, dict):
         raise ModelFileError(f"{path} is damaged: its provenance is no JSON object")
     model_id = _hash_value(path, record, "model_id", 4)
     if version == MODEL_FORMAT:
-        return _Header(model_id, record["config"], provenance, None, None)
-    digests = [_hash_value(path, record, key, 32) for key in ("bitstream_sha256", "transforms_sha256")]
-    return _Header(model_id, record["config"], provenance, *digests)
+        return _Header(model_id, record["config"], provenance, None, None, {})
+    bitstream, transforms = (_hash_value(path, record, key, 32) for key in ("bitstream_sha256", "transforms_sha256"))
+    decoders = _read_decoders(path, record.get("decoders", {}))
+    return _Header(model_id, record["config"], provenance, bitstream, transforms, decoders)
+
+
+def _read_decoders(path: Path, record: Any) -> dict[str, DecoderConfig]:
+    """Return the configurations of further decoders."""
+    try:
+        return {str(name): DecoderConfig.from_dict(values) for name, values in record.items()}
+    except (AttributeError, TypeError, ConfigError) as error:
+        raise ModelFileError(f"{path} is damaged: its decoders are no configurations ({error})") from error
 
 
 def _hash_value(path: Path, record: Mapping[str, Any], key: str, size: int) -> bytes:

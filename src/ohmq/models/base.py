@@ -177,7 +177,26 @@ class CompressionModel(nn.Module):
         Raises:
             ValueError: num_active outside [0, C], or a model without a quantizer.
         """
-        return self._decode(self.quantizer.dequantize(symbols, num_active))
+        return self.decode_latent(self.dequantize(symbols, num_active))
 
-    def _decode(self, latent: Tensor) -> Tensor:
+    @torch.no_grad()
+    def dequantize(self, symbols: Tensor, num_active: int) -> Tensor:
+        """Return the latent of the first ``num_active`` channels of symbols, (batch, D, h, w); arguments as `reconstruct`.
+
+        Args:
+            symbols: (batch, h, w, at least num_active), int64.
+            num_active: active channels, 0 to C.
+
+        Raises:
+            ValueError: num_active outside [0, C], or a model without a quantizer.
+        """
+        return self.quantizer.dequantize(symbols, num_active)
+
+    @torch.no_grad()
+    def decode_latent(self, latent: Tensor) -> Tensor:
+        """Return the images in [0, 1] that a latent (batch, D, h, w) decodes to, (batch, image_channels, H, W).
+
+        Args:
+            latent: quantized latent, (batch, D, h, w).
+        """
         return self.denormalise(self.synthesis_transform(latent)).clamp(0, 1)

@@ -270,13 +270,13 @@ class PhotoModel(_PhotoFamily):
         )
 
     @torch.no_grad()
-    def reconstruct_codewords(self, codewords: Tensor) -> Tensor:
-        """Return the images of sums of codewords.
+    def latent_of_codewords(self, codewords: Tensor) -> Tensor:
+        """Return the latents of sums of codewords.
 
         Args:
             codewords: sum of the chosen codewords, (batch, h, w, D).
 
         Returns:
-            Images in [0, 1], (batch, 3, 16 h, 16 w).
+            (batch, D, h, w).
         """
-        return self._decode((codewords + self.quantizer.output_bias).permute(0, 3, 1, 2))
+        return (codewords + self.quantizer.output_bias).permute(0, 3, 1, 2)

@@ -124,6 +124,26 @@ class OnnxTransforms:
             raise ConfigError(f"ONNX folders run on the CPU: leave the device {device!r} out, or use the runtime torch")
         return self
 
+    @property
+    def decoders(self) -> tuple[str, ...]:
+        """Names of further decoders: none."""
+        return ()
+
+    def with_decoder(self, decoder: str | None, /) -> "OnnxTransforms":
+        """Return these transforms: ONNX folders have one decoder.
+
+        Raises:
+            ConfigError: another decoder.
+        """
+        if decoder is not None:
+            raise ConfigError(f"this ONNX folder has no decoder {decoder!r}")
+        return self
+
+    @property
+    def threads(self) -> int:
+        """Number of threads of work on the CPU."""
+        return os.cpu_count() or 1
+
     def with_filter_kernel(self, kernel: FilterKernel) -> "OnnxTransforms":
         """Return the same transforms with another kernel of the post-filter."""
         if self.filters is None:
@@ -218,11 +238,15 @@ class OnnxTransforms:
             total += tensors["codewords"][channel][symbols[:, channel]]
         return total
 
-    def pixels(self, symbols: NDArray[np.int64], channels: int, /) -> NDArray[np.uint8]:
-        """Return the patches that the first ``channels`` channels of symbols (T, h, w, C) decode to.
+    def dequantized(self, symbols: NDArray[np.int64], channels: int, /) -> NDArray[np.float32]:
+        """Return the latents that the first channels of symbols stand for, the input of synthesis.
+
+        Args:
+            symbols: (T, h, w, at least channels), int64.
+            channels: the number of leading channels.
 
         Returns:
-            (T, image_channels, H, W).
+            (T, h, w, D).
         """
         rows = symbols.reshape(-1, symbols.shape[-1])
         if self.config.quantizer == "integer":
@@ -232,7 +256,15 @@ class OnnxTransforms:
             latent = self._codewords(rows, range(channels)) + self.quantizer["output_bias"]
             if not self._directional:
                 latent = np.maximum(latent, 0)
-        return self._synthesised(latent.reshape(*symbols.shape[:3], -1), channels)
+        return latent.reshape(*symbols.shape[:3], -1)
+
+    def pixels(self, symbols: NDArray[np.int64], channels: int, /) -> NDArray[np.uint8]:
+        """Return the patches that the first ``channels`` channels of symbols (T, h, w, C) decode to.
+
+        Returns:
+            (T, image_channels, H, W).
+        """
+        return self._synthesised(self.dequantized(symbols, channels), channels)
 
     def pixels_from_codewords(self, codewords: NDArray[np.float32], channels: int, /) -> NDArray[np.uint8]:
         """Return the patches of a photo model from the sums of their codewords, (T, h, w, D): (T, 3, 16 h, 16 w)."""
@@ -241,4 +273,4 @@ class OnnxTransforms:
     def _synthesised(self, latent: Array, channels: int) -> NDArray[np.uint8]:
         planes = latent.transpose(0, 3, 1, 2)
         images = np.concatenate([self._run("synthesis", plane[None]) for plane in planes])
-        return filter_and_round(images * np.float32(255), channels, self.filters, os.cpu_count() or 1)
+        return filter_and_round(images * np.float32(255), channels, self.filters, self.threads)

@@ -20,12 +20,11 @@ class TransformRuntime(Protocol):
 
     `ohmq.runtime.torch_transforms.TorchTransforms` and `ohmq.runtime.onnx_transforms.OnnxTransforms` are two. T counts
     patches; (h, w) is the latent of a patch of H x W pixels.
-
-    Attributes:
-        filters: the post-filter; None: none.
     """
 
-    filters: PostFilter | None
+    @property
+    def filters(self) -> PostFilter | None:
+        """The post-filter; None: none."""
 
     @property
     def device(self) -> str:
@@ -48,6 +47,21 @@ class TransformRuntime(Protocol):
     @property
     def synthesis_halo(self) -> int:
         """Latent positions around a window that synthesis and post-filter need."""
+
+    @property
+    def threads(self) -> int:
+        """Number of threads of work on the CPU."""
+
+    @property
+    def decoders(self) -> tuple[str, ...]:
+        """Names of further decoders."""
+
+    def with_decoder(self, decoder: str | None, /) -> "TransformRuntime":
+        """Return the same transforms with another decoder.
+
+        Args:
+            decoder: one of `decoders`; None: the model's own synthesis transform.
+        """
 
     def with_filter_kernel(self, kernel: FilterKernel, /) -> "TransformRuntime":
         """Return the same transforms with another kernel of the post-filter.
@@ -72,6 +86,17 @@ class TransformRuntime(Protocol):
 
         Args:
             patches: (T, image_channels, H, W), uint8.
+        """
+
+    def dequantized(self, symbols: NDArray[np.int64], channels: int, /) -> NDArray[np.float32]:
+        """Return the latents that the first channels of symbols stand for, the input of synthesis.
+
+        Args:
+            symbols: (T, h, w, at least channels), int64.
+            channels: the number of leading channels.
+
+        Returns:
+            (T, h, w, D).
         """
 
     def pixels(self, symbols: NDArray[np.int64], channels: int, /) -> NDArray[np.uint8]:

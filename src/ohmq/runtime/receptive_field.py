@@ -7,8 +7,8 @@ from ohmq.models.photo import ChannelGain
 
 __all__ = ["analysis_halo", "synthesis_halo"]
 
-_POINTWISE = (nn.ReLU, nn.Identity, ChannelGain)
-"""Layers whose output at a position depends on their input at that position alone."""
+_POINTWISE = (nn.ReLU, nn.SiLU, nn.Linear, nn.Identity, ChannelGain)
+"""Layers whose output at a position depends on their input at that position alone, or on no position."""
 
 
 def analysis_halo(transform: nn.Module) -> int:

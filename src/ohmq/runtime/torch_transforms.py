@@ -1,26 +1,41 @@
 """A model's transforms run by torch: pixels to symbols and back, as numpy arrays."""
 
 import copy
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ohmq.models.base import CompressionModel
+from ohmq.models.decoders import LadderDecoder
 from ohmq.models.photo import PhotoModel, PhotoSynthesis
 from ohmq.postfilter.classes import REACH
 from ohmq.postfilter.filters import FilterKernel, PostFilter, filter_and_round
 from ohmq.runtime.devices import CPU, coding_state, find_device
 from ohmq.runtime.receptive_field import analysis_halo, synthesis_halo
 
-__all__ = ["TorchTransforms"]
+__all__ = ["TorchDecoder", "TorchTransforms"]
 
 BATCH_SIZE = 512
 """Patches that go through a transform at a time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TorchDecoder:
+    """A decoder of the ladder, run by torch.
+
+    Attributes:
+        module: in evaluation mode, its weights on the device.
+        filters: the post-filter fitted to it; None: none.
+    """
+
+    module: LadderDecoder
+    filters: PostFilter | None = None
 
 
 class TorchTransforms:
@@ -32,18 +47,53 @@ class TorchTransforms:
         model: in evaluation mode, its weights on the device.
         filters: the post-filter, which runs on the CPU; None: none.
         device: where the transforms and the quantizer run. Default: the CPU.
+        decoders: further decoders, by name.
+        decoder: the decoder in place of the model's synthesis transform and post-filter; None: these.
     """
 
-    def __init__(self, model: CompressionModel, filters: PostFilter | None = None, device: torch.device = CPU) -> None:
-        self.model, self.filters, self._device = model, filters, device
+    def __init__(
+        self,
+        model: CompressionModel,
+        filters: PostFilter | None = None,
+        device: torch.device = CPU,
+        *,
+        decoders: Mapping[str, TorchDecoder] | None = None,
+        decoder: str | None = None,
+    ) -> None:
+        self.model, self._device = model, device
+        self._own_filters, self._decoders, self._decoder = filters, dict(decoders or {}), decoder
         if model.config.channels_last:
-            _channels_last(model)
+            _channels_last(model.analysis_transform, model.synthesis_transform)
+            _channels_last(*(entry.module for entry in self._decoders.values()))
+
+    @property
+    def decoders(self) -> tuple[str, ...]:
+        """Names of further decoders."""
+        return tuple(self._decoders)
+
+    @property
+    def filters(self) -> PostFilter | None:
+        """The post-filter of the decoder in use."""
+        return self._decoders[self._decoder].filters if self._decoder else self._own_filters
+
+    def with_decoder(self, decoder: str | None) -> "TorchTransforms":
+        """Return the same transforms with another decoder; None: the model's own synthesis transform."""
+        return TorchTransforms(self.model, self._own_filters, self._device, decoders=self._decoders, decoder=decoder)
+
+    @property
+    def threads(self) -> int:
+        """Number of threads of work on the CPU."""
+        return torch.get_num_threads()
 
     def with_filter_kernel(self, kernel: FilterKernel) -> "TorchTransforms":
-        """Return the same transforms with another kernel of the post-filter."""
-        if self.filters is None:
-            return self
-        return TorchTransforms(self.model, self.filters.with_kernel(kernel), self._device)
+        """Return the same transforms with another kernel of the post-filters."""
+
+        def changed(filters: PostFilter | None) -> PostFilter | None:
+            return None if filters is None else filters.with_kernel(kernel)
+
+        decoders = {name: TorchDecoder(entry.module, changed(entry.filters)) for name, entry in self._decoders.items()}
+        own = changed(self._own_filters)
+        return TorchTransforms(self.model, own, self._device, decoders=decoders, decoder=self._decoder)
 
     @property
     def device(self) -> str:
@@ -56,7 +106,12 @@ class TorchTransforms:
         if target == self._device:
             return self
         with coding_state(target):
-            return TorchTransforms(copy.deepcopy(self.model).to(target), self.filters, target)
+            decoders = {
+                name: TorchDecoder(copy.deepcopy(entry.module).to(target), entry.filters)
+                for name, entry in self._decoders.items()
+            }
+            model = copy.deepcopy(self.model).to(target)
+            return TorchTransforms(model, self._own_filters, target, decoders=decoders, decoder=self._decoder)
 
     @cached_property
     def analysis_halo(self) -> int:
@@ -66,7 +121,8 @@ class TorchTransforms:
     @cached_property
     def synthesis_halo(self) -> int:
         """Latent positions around a window that synthesis and post-filter need."""
-        return synthesis_halo(self.model.synthesis_transform, REACH if self.filters else 0)
+        transform = self._decoders[self._decoder].module if self._decoder else self.model.synthesis_transform
+        return synthesis_halo(transform, REACH if self.filters else 0)
 
     def symbols(self, patches: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Return the symbols of patches, all channels.
@@ -104,6 +160,20 @@ class TorchTransforms:
                 results.append(analyse(self.model.normalise(batch)).cpu().numpy())
         return np.concatenate(results)
 
+    def dequantized(self, symbols: NDArray[np.int64], channels: int, /) -> NDArray[np.float32]:
+        """Return the latents that the first channels of symbols stand for, the input of synthesis.
+
+        Args:
+            symbols: (T, h, w, at least channels), int64.
+            channels: the number of leading channels.
+
+        Returns:
+            (T, h, w, D).
+        """
+        with coding_state(self._device):
+            latent = self.model.dequantize(torch.from_numpy(symbols).to(self._device), channels)
+            return np.ascontiguousarray(latent.permute(0, 2, 3, 1).cpu().numpy())
+
     def pixels(self, symbols: NDArray[np.int64], channels: int) -> NDArray[np.uint8]:
         """Return the patches that the first channels of symbols decode to.
 
@@ -128,11 +198,12 @@ class TorchTransforms:
         """
         assert isinstance(self.model, PhotoModel)
         with coding_state(self._device):
-            decoded = self.model.reconstruct_codewords(torch.from_numpy(codewords).to(self._device)).mul(255).cpu()
+            latent = self.model.latent_of_codewords(torch.from_numpy(codewords).to(self._device))
+            decoded = self._images(latent, channels).mul(255).cpu()
         return self._finished(decoded.numpy(), channels)
 
     def _finished(self, decoded: NDArray[np.float32], channels: int) -> NDArray[np.uint8]:
-        return filter_and_round(decoded, channels, self.filters, torch.get_num_threads())
+        return filter_and_round(decoded, channels, self.filters, self.threads)
 
     def unfiltered(self, symbols: NDArray[np.int64], channels: int) -> NDArray[np.float32]:
         """Return the same as `pixels`, neither filtered nor rounded, 0 to 255."""
@@ -142,8 +213,15 @@ class TorchTransforms:
         for start in range(0, len(symbols), BATCH_SIZE):
             with coding_state(self._device):
                 batch = torch.from_numpy(symbols[start : start + BATCH_SIZE]).to(self._device)
-                decoded = self.model.reconstruct(batch, channels).mul(255).cpu()
+                decoded = self._images(self.model.dequantize(batch, channels), channels).mul(255).cpu()
             yield decoded.numpy()  # outside of the context, so that it does not leak to the caller
+
+    def _images(self, latent: Tensor, channels: int) -> Tensor:
+        """Return the images in [0, 1] that a latent of some channels decodes to, by the decoder in use."""
+        if self._decoder is None:
+            return self.model.decode_latent(latent)
+        normalised = self._decoders[self._decoder].module(latent, torch.tensor([channels], device=latent.device))
+        return self.model.denormalise(normalised).clamp(0, 1)
 
     @property
     def block(self) -> NDArray[np.float32]:
@@ -153,7 +231,7 @@ class TorchTransforms:
         return np.asarray(transform.block.detach().cpu().numpy())
 
 
-def _channels_last(model: CompressionModel) -> None:
-    """Lay out the weights of the transforms channels last: convolutions on a CPU then take a quarter less time."""
-    for transform in (model.analysis_transform, model.synthesis_transform):
+def _channels_last(*transforms: nn.Module) -> None:
+    """Lay out the weights of transforms channels last: convolutions on a CPU then take a quarter less time."""
+    for transform in transforms:
         transform.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

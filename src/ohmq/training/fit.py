@@ -4,9 +4,10 @@ import dataclasses
 import logging
 import signal
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -14,9 +15,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from ohmq._version import __version__
-from ohmq.datasets.arrays import ArrayLoader
 from ohmq.datasets.parallel import worker_errors
-from ohmq.datasets.photos import CropLoader, WholePhotos
+from ohmq.datasets.photos import WholePhotos
 from ohmq.errors import ConfigError
 from ohmq.model_files.checkpoint import CHECKPOINT_FORMAT, read_checkpoint
 from ohmq.models import ModelConfig, PhotoConfig
@@ -30,7 +30,7 @@ from ohmq.training.progress import StageProgress
 from ohmq.utils.counting import counted
 from ohmq.utils.provenance import command_line
 
-__all__ = ["DISTILL_STAGE", "ResumeState", "Stage", "fit", "is_first_process"]
+__all__ = ["DISTILL_STAGE", "ResumeState", "Stage", "StageLoader", "fit", "is_first_process"]
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +129,28 @@ def _check_same_run(path: Path, stage: str, recorded: dict[str, Any], options: T
         raise ConfigError(f"{path} is a checkpoint of another run: {'; '.join(changed)}; start a new output_dir")
 
 
+class StageLoader(Protocol):
+    """Training batches of a stage, shared among processes.
+
+    Attributes:
+        batch_size: images of a step, over all processes.
+        step: returns the number of training steps done.
+        rank: index of this process.
+        world_size: number of processes.
+    """
+
+    batch_size: int
+    step: Callable[[], int]
+    rank: int
+    world_size: int
+
+    def __len__(self) -> int:
+        """Number of batches of an epoch."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over the remaining batches of the epoch."""
+
+
 class _Stop(Callback):
     """Checkpoints on signals; stops training after SIGTERM and SIGINT.
 
@@ -184,8 +206,8 @@ def fit(
     stage: Stage,
     options: TrainOptions,
     *,
-    loader: ArrayLoader | CropLoader,
-    validation: ArrayLoader | CropLoader | WholePhotos,
+    loader: StageLoader,
+    validation: StageLoader | WholePhotos,
     checkpoint: Path | None,
     started_at: float,
     further_steps: int = 0,
@@ -224,7 +246,7 @@ def fit(
             trainer.fit(module, loader, held_out, ckpt_path=checkpoint, weights_only=True)
     finally:
         for images in (loader, validation):
-            if isinstance(images, CropLoader):
+            if hasattr(images, "close"):
                 images.close()
 
 
@@ -263,7 +285,7 @@ def _build_trainer(stage: Stage, options: TrainOptions, data: str, started_at: f
     )
 
 
-def _share_batches(trainer: Trainer, loader: ArrayLoader | CropLoader) -> None:
+def _share_batches(trainer: Trainer, loader: StageLoader) -> None:
     """Give each process its share of a batch."""
     if loader.batch_size % trainer.world_size:
         raise ConfigError(
@@ -273,7 +295,7 @@ def _share_batches(trainer: Trainer, loader: ArrayLoader | CropLoader) -> None:
     loader.rank, loader.world_size = trainer.global_rank, trainer.world_size
 
 
-def _announce(trainer: Trainer, module: TrainingModule, stage: Stage, loader: ArrayLoader | CropLoader) -> None:
+def _announce(trainer: Trainer, module: TrainingModule, stage: Stage, loader: StageLoader) -> None:
     """Log one line that says what the stage does."""
     device = trainer.strategy.root_device.type
     where = f"{trainer.world_size} processes on {device}" if trainer.world_size > 1 else device

@@ -64,7 +64,8 @@ class TrainOptions:
             quantization, of any number of channels. "": none.
         quick_epochs: for a photo model with OHM, the last passes, in which a distilled analysis transform learns to
             replace the full one in the encoder. 0, or with ``only``: the full one stays.
-        only: for a photo model, train only the parameters whose names begin with this. "": all.
+        only: for a photo model, train only the parameters whose names begin with this; "decoders": the decoder ladder of
+            ``start_from``, on the symbols of its encoder. "": all.
 
     Raises:
         ConfigError: values out of range, or that do not fit together.
@@ -213,6 +214,8 @@ def _check_photo(options: TrainOptions) -> None:
     """Check the options of a run of the photo family."""
     if options.quick_epochs and options.model.quantizer != "ohm":
         raise ConfigError(_DISTILL_NEEDS_OHM)
+    if options.only == "decoders" and not options.start_from:
+        raise ConfigError("only is 'decoders': these are trained for a finished model; name it with --start-from")
     if options.crop_size < 32 or options.crop_size % 16:
         raise ConfigError(f"crop_size is {options.crop_size}; the photo model needs a multiple of 16 from 32 on")
 

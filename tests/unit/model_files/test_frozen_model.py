@@ -48,7 +48,7 @@ def test_damaged_and_foreign_files_are_refused(model_path: Path, tmp_path: Path)
     target = tmp_path / "bad.safetensors"
     bias = load_file(model_path)["quantizer.output_bias"]
     cases: list[tuple[Path, str]] = [
-        (rewrite(model_path, tmp_path / "a", {"format": 3}), "format 3.*update"),
+        (rewrite(model_path, tmp_path / "a", {"format": 4}), "format 4.*update"),
         (rewrite(model_path, tmp_path / "b", {"config": {"family": "x"}}), "family 'x'"),
         (rewrite(model_path, tmp_path / "c", **{"quantizer.output_bias": bias + 1}), "damaged"),
         (rewrite(model_path, tmp_path / "d", **{"quantizer.output_bias": bias[1:]}), "do not fit"),

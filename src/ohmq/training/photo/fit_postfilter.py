@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +11,13 @@ from PIL import Image
 from ohmq.codec import Codec
 from ohmq.datasets.photos import photo_files, photo_folder, read_photo
 from ohmq.errors import ConfigError
-from ohmq.model_files.frozen_model import FrozenModel, with_post_filter
+from ohmq.model_files.frozen_model import FrozenModel, with_decoder_filters, with_post_filter
 from ohmq.models.config import BLOCK, PhotoConfig
 from ohmq.postfilter.classes import CLASSES, FEATURES, REACH, classify, clipped_differences, group_by_class
 from ohmq.postfilter.filters import PostFilter
 from ohmq.utils.provenance import command_line
 
-__all__ = ["PHOTOS", "filter_photos", "fit_filters", "fitted_at"]
+__all__ = ["DECODERS_WITHOUT", "PHOTOS", "filter_photos", "fit_filters", "fitted_at"]
 
 Progress = Callable[[int], Any]
 """Called with the number of photos done since the last call."""
@@ -26,6 +26,8 @@ SHARES = (0.028, 0.064, 0.116, 0.269, 0.402, 0.535, 0.678, 0.758, 0.92, 1.0)
 """Shares of all channels: a set of filters is fitted at the cut point nearest to each."""
 PHOTOS = 240
 """Default number of photos to fit filters to."""
+DECODERS_WITHOUT: tuple[str, ...] = ()
+"""Further decoders that do without a post-filter, because it costs more time than it is worth."""
 RIDGE = 1e-3
 """Ridge regularisation relative to the mean square of the features: keeps weights of classes with few pixels small."""
 LEAST_ERROR = 1e-3
@@ -61,7 +63,7 @@ def filter_photos(data_base_path: Path | str | None, count: int = PHOTOS) -> lis
 
 
 def fit_filters(frozen: FrozenModel, files: Sequence[Path], progress: Progress = lambda count: None) -> FrozenModel:
-    """Fit a classified post-filter to a photo model.
+    """Fit classified post-filters to a photo model: one to its own synthesis transform and one to each further decoder.
 
     A least-squares fit for each class, as in the adaptive loop filter of VVC (Karczewicz et al., VVC in-loop filters,
     2021). Each photo is weighted by one over its mean squared error, because the mean PSNR counts.
@@ -72,7 +74,7 @@ def fit_filters(frozen: FrozenModel, files: Sequence[Path], progress: Progress =
         progress: called with the number of photos done since the last call.
 
     Returns:
-        The model with its filters.
+        The model with its filters; those of `DECODERS_WITHOUT` have none.
 
     Raises:
         ConfigError: a model of another family.
@@ -82,8 +84,9 @@ def fit_filters(frozen: FrozenModel, files: Sequence[Path], progress: Progress =
         raise ConfigError(f"{frozen.name} is no photo model: only these have a post-filter")
     codec = Codec(frozen)
     counts = fitted_at(frozen.config.cut_points)
-    squares = np.zeros((len(counts), CLASSES, FEATURES, FEATURES))
-    products = np.zeros((len(counts), CLASSES, FEATURES, 3))
+    names = [None, *(name for name in frozen.decoders if name not in DECODERS_WITHOUT)]
+    sums = {name: _Sums.zero(len(counts)) for name in names}
+    runtimes = {name: frozen.transforms.with_decoder(name) for name in names}
     for file in files:
         pixels = read_photo(file)
         height, width = (side // BLOCK * BLOCK for side in pixels.shape[:2])
@@ -93,17 +96,43 @@ def fit_filters(frozen: FrozenModel, files: Sequence[Path], progress: Progress =
         original = np.asarray(photo, np.float32).transpose(2, 0, 1)
         for index, count in enumerate(counts):
             symbols = codec.decode(codec.encode(latent, count))[1].values
-            decoded = frozen.transforms.unfiltered(symbols, count)[0]
-            _accumulate(squares[index], products[index], decoded, original)
+            for name in names:
+                decoded = runtimes[name].unfiltered(symbols, count)[0]
+                _accumulate(sums[name].squares[index], sums[name].products[index], decoded, original)
         progress(1)
-    weights = np.stack([_solve(*sums) for sums in zip(squares, products, strict=True)])
     provenance: dict[str, Any] = {
         "command": command_line(),
         "model": frozen.model_id.hex(),
         "photos": len(files),
         "channels": counts,
     }
-    return with_post_filter(frozen, PostFilter.rounded(counts, weights), provenance)
+    for name in names:
+        filters = PostFilter.rounded(counts, sums[name].weights())
+        if name is None:
+            frozen = with_post_filter(frozen, filters, provenance)
+        else:
+            frozen = with_decoder_filters(frozen, name, filters, provenance)
+    return frozen
+
+
+class _Sums(NamedTuple):
+    """Normal equations of each class, at each number of channels.
+
+    Attributes:
+        squares: sums of feature products, (counts, CLASSES, FEATURES, FEATURES).
+        products: sums of features times errors, (counts, CLASSES, FEATURES, 3).
+    """
+
+    squares: NDArray[np.float64]
+    products: NDArray[np.float64]
+
+    @classmethod
+    def zero(cls, counts: int) -> "_Sums":
+        return cls(np.zeros((counts, CLASSES, FEATURES, FEATURES)), np.zeros((counts, CLASSES, FEATURES, 3)))
+
+    def weights(self) -> NDArray[np.float64]:
+        """Solve the equations: (counts, CLASSES, 3, FEATURES)."""
+        return np.stack([_solve(*equations) for equations in zip(self.squares, self.products, strict=True)])
 
 
 def _accumulate(

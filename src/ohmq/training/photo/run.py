@@ -18,6 +18,7 @@ from ohmq.models import PhotoConfig, PhotoIntegerModel, PhotoModel, build_model
 from ohmq.models.photo import BLOCK
 from ohmq.training.fit import DISTILL_STAGE, ResumeState, Stage, fit, is_first_process
 from ohmq.training.options import TrainOptions
+from ohmq.training.photo.decoders import train_decoders
 from ohmq.training.photo.distill_analysis import DistilledAnalysisModule, with_distilled_analysis
 from ohmq.training.photo.initialise import (
     PhotoDesign,
@@ -35,6 +36,8 @@ __all__ = ["DESIGN_CROP", "DESIGN_CROPS", "train_photo"]
 
 logger = logging.getLogger(__name__)
 
+DECODERS_ONLY = "decoders"
+"""Value of ``TrainOptions.only`` that trains the decoder ladder of a finished model."""
 DESIGN_CROPS = 256
 """Crops of training photos that the codec is designed on."""
 DESIGN_CROP = 128
@@ -55,6 +58,8 @@ def train_photo(options: TrainOptions, *, resume: Path | None, start: Path | Non
     Raises:
         ConfigError: data that cannot be trained on, a checkpoint of another configuration, or nothing to train.
     """
+    if options.only == DECODERS_ONLY:
+        return train_decoders(options, resume=resume, start=start)
     photos = PhotoSource(options)
     state = ResumeState.read(resume, options) if resume else ResumeState()
     started_at = time.monotonic() - state.seconds
