@@ -7,6 +7,7 @@ import pytest
 from support.photo_folders import draw_photo
 
 from ohmq.cli import main
+from ohmq.datasets.photos import PhotoFiles
 from ohmq.errors import ConfigError
 from ohmq.loading import load
 from ohmq.metrics import psnr_db
@@ -58,7 +59,7 @@ def test_decoders_are_trained_and_decode(
 
 
 def test_encoding_goes_on_where_it_stopped(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = sorted((photos / "train").glob("*.png"))
+    files = PhotoFiles(sorted((photos / "train").glob("*.png")))
     whole = encode_crops(tmp_path / "whole", CropEncoder(MODEL, files, seed=1, effort=0), 5)
     monkeypatch.setattr("ohmq.training.photo.latent_crops.CROPS_A_TASK", 2)
     calls: list[int] = []

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ohmq._version import __version__
 from ohmq.datasets.parallel import worker_errors
-from ohmq.datasets.photos import WholePhotos
+from ohmq.datasets.photos import CropLoader, WholePhotos
 from ohmq.errors import ConfigError
 from ohmq.model_files.checkpoint import CHECKPOINT_FORMAT, read_checkpoint
 from ohmq.models import ModelConfig, PhotoConfig

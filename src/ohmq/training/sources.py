@@ -75,6 +75,8 @@ class PhotoSource:
 
     Args:
         options: the run; its data path, seed, crop size and numbers of images.
+        whole: whether held-out photos are used whole, so that small ones will do; default: for the photo family, where the
+            published network takes crops.
 
     Attributes:
         photos: training photos.
@@ -92,10 +94,10 @@ class PhotoSource:
     SAMPLES = 64
     """Crops of a sample."""
 
-    def __init__(self, options: TrainOptions) -> None:
+    def __init__(self, options: TrainOptions, *, whole: bool | None = None) -> None:
         self.options, self.num_workers = options, loader_processes(options)
-        # The photo family validates on whole photos, the published network on crops.
-        smallest = BLOCK if isinstance(options.model, PhotoConfig) else options.crop_size
+        whole = isinstance(options.model, PhotoConfig) if whole is None else whole
+        smallest = BLOCK if whole else options.crop_size
         read = self._shards if is_shard_source(options.data_base_path) else self._folders
         self.photos, self.held_out, places = read(options, smallest)
         self.count = len(self.photos)

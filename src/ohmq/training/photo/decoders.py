@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ohmq.datasets.photos import find_photos, photo_files, photo_folder
 from ohmq.errors import ConfigError
 from ohmq.model_files.checkpoint import read_checkpoint
 from ohmq.model_files.frozen_model import FrozenModel, save_model, with_decoder, with_synthesis
@@ -24,7 +23,7 @@ from ohmq.training.module import TrainingModule
 from ohmq.training.options import TrainOptions
 from ohmq.training.photo.latent_crops import CROP, CropEncoder, LatentBatch, LatentLoader, encode_crops
 from ohmq.training.photo.module import has_bfloat16
-from ohmq.training.processes import loader_processes
+from ohmq.training.sources import PhotoSource
 from ohmq.utils.provenance import command_line
 
 __all__ = ["RECIPES", "DecoderModule", "DecoderRecipe", "train_decoders"]
@@ -163,19 +162,14 @@ def train_decoders(options: TrainOptions, *, resume: Path | None, start: Path | 
         raise ConfigError(f"{frozen.name} is no photo model with RDOQ: it has no decoder ladder")
     options = dataclasses.replace(options, model=frozen.config)
     state = ResumeState.read(resume, options) if resume else ResumeState()
-    base = options.data_base_path or find_photos(None)
-    num_workers = loader_processes(options)
+    photos = PhotoSource(dataclasses.replace(options, crop_size=CROP), whole=False)
     folder = options.output_dir
     started_at = time.monotonic() - state.seconds
     sets = {}
-    for name, limit, seed in (
-        ("train", options.num_train_samples, options.seed),
-        ("validation", options.num_val_samples, 0),
-    ):
-        files = photo_files(photo_folder(base, name), CROP, num_workers=num_workers)[:limit]
-        count = CROPS_OF_A_PHOTO * len(files) if name == "train" else len(frozen.config.cut_points) * VALIDATION_CROPS
-        encoder = CropEncoder(str(source), files, seed=seed, effort=EFFORT)
-        sets[name] = encode_crops(folder / "crops" / name, encoder, count, num_workers=num_workers)
+    for name, part, seed in (("train", photos.photos, options.seed), ("validation", photos.held_out, 0)):
+        count = CROPS_OF_A_PHOTO * len(part) if name == "train" else len(frozen.config.cut_points) * VALIDATION_CROPS
+        encoder = CropEncoder(str(source), part, seed=seed, effort=EFFORT)
+        sets[name] = encode_crops(folder / "crops" / name, encoder, count, num_workers=photos.num_workers)
     names = list(RECIPES)
     at = names.index(state.stage.removeprefix(STAGE)) if state.stage else 0
     model_file = folder / "model.safetensors"

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ohmq.codec import Codec
 from ohmq.datasets.parallel import ProcessMap
-from ohmq.datasets.photos import CropReader
+from ohmq.datasets.photos import CropReader, PhotoSet
 from ohmq.errors import ConfigError
 from ohmq.loading import load
 from ohmq.utils.atomic_write import write_atomically
@@ -70,15 +70,15 @@ class CropEncoder:
 
     Args:
         model: model file, or name of a pretrained model.
-        files: photos, each at least `CROP` pixels wide and high.
+        photos: photos, each at least `CROP` pixels wide and high.
         seed: seed of the crops.
         effort: number of refinement passes of the encoder.
     """
 
-    def __init__(self, model: str | Path, files: Sequence[Path], *, seed: int, effort: int) -> None:
+    def __init__(self, model: str | Path, photos: PhotoSet, *, seed: int, effort: int) -> None:
         self.model, self.seed, self.effort = str(model), seed, effort
-        self.reader = CropReader(files, 1, CROP, seed=seed, scale=SCALES, rank=0, world_size=1, kept_bytes=0)
-        self.photos = len(files)
+        self.reader = CropReader(photos, 1, CROP, seed=seed, scale=SCALES, rank=0, world_size=1, kept_bytes=0)
+        self.photos = len(photos)
 
     @cached_property
     def codec(self) -> Codec:
@@ -92,7 +92,7 @@ class CropEncoder:
         """Encode crops.
 
         Args:
-            numbers: numbers of the crops; each photo has one of every ``len(files)`` successive numbers.
+            numbers: numbers of the crops; each photo has one of every ``len(photos)`` successive numbers.
         """
         return [self._encode(number) for number in numbers]
 
@@ -176,7 +176,7 @@ def encode_crops(folder: Path, encoder: CropEncoder, count: int, *, num_workers:
     }
     left = range(record["done"], count)
     tasks = [left[start : start + CROPS_A_TASK] for start in range(0, len(left), CROPS_A_TASK)]
-    results = ProcessMap(encoder, tasks, num_workers) if num_workers and len(tasks) > 1 else None
+    results = ProcessMap(encoder, tasks, num_workers, "spawn") if num_workers and len(tasks) > 1 else None
     try:
         iterator = iter(results) if results else map(encoder, tasks)
         for task in steps(tasks, "crops encoded"):
