@@ -97,6 +97,17 @@ def test_a_job_on_object_storage(moto: S3Server, proxy: FaultyProxy, model: Path
     assert not any(key.startswith("bulk-source") for _, key in proxy.requests), proxy.requests
     assert proxy.count("PUT", "bulk-target/ohm/shard") == 0
 
+    proxy.faults.clear()
+    retried = bulk("retry", target.url, "-j", 1)  # the object has come back; the empty one stays a failure
+    assert retried.exit_code == 1, retried.output
+    assert proxy.count("GET", "bulk-source/raw/a/") == 0  # shard 0 had no failure
+    assert [row.source for row in read_manifest(target) if row.error] == [f"{source.url}/b/empty.png"]
+    with tarfile.open(fileobj=io.BytesIO(target.read("shard-000001.tar"))) as shard:
+        assert shard.getnames() == ["b/gone.ohm"]
+    verified = bulk("verify", target.url)
+    assert verified.exit_code == 0 and "5 images: 0 faults; 5 decoded" in verified.output, verified.output
+    assert "5 done, 1 failed" in bulk("status", target.url).output
+
 
 def test_two_jobs_into_one_target(moto: S3Server, proxy: FaultyProxy, model: Path) -> None:
     proxy.faults.clear()
@@ -143,6 +154,19 @@ def test_no_access(moto: S3Server, proxy: FaultyProxy, model: Path) -> None:
     done = bulk("compress", DIGITS[0], f"{url}/ohm", "-m", model)
     assert done.exit_code == 1 and "no credentials, or wrong ones" in one_line(done)
     proxy.faults.clear()
+
+
+def test_a_source_that_can_be_listed_but_not_read(
+    moto: S3Server, proxy: FaultyProxy, model: Path, tmp_path: Path
+) -> None:
+    source = open_store(f"{make_bucket(moto, 'bulk-unreadable')}/raw")
+    source.write("a.png", DIGITS[0].read_bytes())
+    proxy.faults[:] = [Fault("AccessDenied", method, "bulk-unreadable", times=999) for method in ("GET", "HEAD")]
+    done = bulk("compress", f"{source.url}/", tmp_path / "ohm", "-m", model)
+    proxy.faults.clear()
+    assert done.exit_code == 1
+    assert f"{source.url}/a.png cannot be read: no permission, or wrong credentials" in one_line(done)
+    assert not list((tmp_path / "ohm").rglob("*.tar"))
 
 
 def one_line(done: Done) -> str:
