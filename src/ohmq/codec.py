@@ -48,12 +48,14 @@ class CompressedImage(NamedTuple):
         channels: the number of channels in it.
         psnr_db: PSNR of the decoded image in dB; None if it was not measured.
         quality: the quality that was aimed at, 0 to 100; None if something else was.
+        symbols_sha256: hash of the symbols, see `ohmq.runtime.latents.Symbols.sha256`; None if it was not asked for.
     """
 
     data: bytes
     channels: int
     psnr_db: float | None = None
     quality: float | None = None
+    symbols_sha256: str | None = None
 
 
 class Codec:
@@ -170,12 +172,15 @@ class Codec:
         options.channel_count(self.config)
         self.windowed.tile_side(1, 1, options.tile)
 
-    def compress_prepared(self, image: Image.Image, options: EncodeOptions) -> CompressedImage:
+    def compress_prepared(
+        self, image: Image.Image, options: EncodeOptions, *, hash_symbols: bool = False
+    ) -> CompressedImage:
         """Compress an image that `prepare` gave; errors as `compress`.
 
         Args:
             image: image from `prepare`.
             options: options of the encoder.
+            hash_symbols: whether to hash the symbols that the file holds, without decoding it. Default: no.
 
         Returns:
             The file, its number of channels and, if it was measured, its PSNR.
@@ -195,15 +200,18 @@ class Codec:
             source = self.windowed.symbols(colours, options.tile)
         max_bytes = options.byte_limit(image.width, image.height)
         if max_bytes is not None:
-            file, channels, _ = search_size(self.encoder, source, max_bytes, settings)
-            return CompressedImage(file, channels)
+            found = search_size(self.encoder, source, max_bytes, settings, hash_symbols=hash_symbols)
+            return CompressedImage(found.file, found.channels, symbols_sha256=found.symbols_sha256)
         channels, psnr_db = options.channel_count(self.config), None
         quality = options.quality_for(self.quality_scale is not None, self.name)
         if quality is not None:
             channels = self._channels_for_quality(source, quality)
         if options.psnr is not None:
             channels, psnr_db, source = search_psnr(self.encoder, image, source, options.psnr)
-        return CompressedImage(self.encoder.encode(source, channels, settings), channels, psnr_db, quality)
+        if not hash_symbols:
+            return CompressedImage(self.encoder.encode(source, channels, settings), channels, psnr_db, quality)
+        file, symbols_sha256 = self.encoder.encode_hashed(source, channels, settings)
+        return CompressedImage(file, channels, psnr_db, quality, symbols_sha256)
 
     def _channels_for_quality(self, source: Source, quality: float) -> int:
         scale, refiner = self.quality_scale, self.encoder.refiner

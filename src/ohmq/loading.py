@@ -145,13 +145,16 @@ def register_model(model: "str | Path | Codec") -> "Codec":
     return codec
 
 
-def named_codec(model: "str | Path | Codec") -> "Codec":
+def named_codec(model: "str | Path | Codec", *, compiled: bool | None = None, device: str = "cpu") -> "Codec":
     """Load a model once and keep it, or pass a codec through.
 
     Args:
         model: name of a pretrained model, a model file, a checkpoint, or a codec.
+        compiled: as for `load`; a codec stays as it is.
+        device: as for `load`; a codec stays where it is.
 
     Raises:
         ModelFileError: no such model.
+        ConfigError: no such device here.
     """
-    return _REGISTRY.named(model) if isinstance(model, str | Path) else model
+    return _REGISTRY.named(model, compiled, device) if isinstance(model, str | Path) else model

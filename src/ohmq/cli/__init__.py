@@ -19,6 +19,7 @@ COMMANDS = {
     "compress": "Turn images into .ohm files.",
     "decompress": "Turn .ohm files into images.",
     "truncate": "Cut .ohm files to a lower bitrate, without a model.",
+    "bulk": "Code millions of images: shards, object storage, processes or a Ray cluster.",
     "info": "Show what an .ohm file holds.",
     "evaluate": "Measure a model on images: rate, distortion, time.",
     "experiments": "List experiments and run them by name.",

@@ -12,12 +12,11 @@ from ohmq.cli.jobs import Job, compiled_for, find_files, place_outputs, run_jobs
 from ohmq.cli.options import (
     COMPILED,
     DEVICE,
-    FRACTION,
     IMAGE_EXTENSIONS,
     OUTPUT,
     SKIP_EXISTING,
-    NumberRange,
     check_skip,
+    encoder_options,
 )
 from ohmq.cli.output import finish
 
@@ -68,7 +67,7 @@ class _Compress:
         )
         notes = (*loaded.notes, *notes)
         del loaded  # one copy less of a large image
-        data, channels, psnr_db, quality = self.codec.compress_prepared(image, self.options)
+        data, channels, psnr_db, quality, _ = self.codec.compress_prepared(image, self.options)
         header = read_header(data)
         write_atomically(job.target, data, force=self.force)
         if self.options.keep_metadata:
@@ -88,17 +87,6 @@ class _Compress:
             "seconds": time.perf_counter() - start,
             "notes": list(notes),
         }
-
-
-class _LayerLimit(click.ParamType):
-    """A number of layers from 1, or the word "all"."""
-
-    name = "N|all"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value in ("all", 1):
-            return value
-        return click.IntRange(1).convert(value, param, ctx)
 
 
 def _options_for(codec: "Codec", options: dict[str, Any]) -> "EncodeOptions":
@@ -129,68 +117,12 @@ def _choice(result: dict[str, Any], options: "EncodeOptions", num_channels: int)
     return channels if options.has_target else f"{channels} (default; --bpp, --psnr or --channels for less)"
 
 
-def _finite(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
-    if value is not None and not 0 < value < math.inf:
-        raise click.BadParameter(f"{value} is not a positive number")
-    return value
-
-
 @click.command(epilog="Example: ohmq compress photos/ -o coded/ --bpp 0.3")
 @click.argument("inputs", nargs=-1, required=True)
 @OUTPUT
 @click.option("--keep-extension", is_flag=True, help="Keep the extension in the output's name: a.png.ohm.")
 @click.option("-m", "--model", default="photo", show_default=True, help="Shipped name, model file or checkpoint.")
-@click.option(
-    "-q",
-    "--quality",
-    type=NumberRange(0, 100),
-    help="Quality, 0 to 100; equal numbers look about equally good.  [default: 80; models without a quality scale: "
-    "all channels]",
-)
-@click.option("--fraction", type=FRACTION, help="Or: the fraction of the adaptive range of channels, 0 to 1.")
-@click.option("--channels", type=click.IntRange(1), help="Or: the number of channels.")
-@click.option(
-    "--bpp", type=float, callback=_finite, help="Or: write the largest file of at most this rate, in bits per pixel."
-)
-@click.option("--max-bytes", type=click.IntRange(1), help="Or: write the largest file of at most this size, in bytes.")
-@click.option(
-    "--psnr",
-    type=float,
-    callback=_finite,
-    help="Or: write the smallest file that decodes to at least this PSNR, in dB.",
-)
-@click.option(
-    "--effort",
-    type=click.IntRange(0, 2),
-    help="Number of refinement passes of the encoder. More passes take longer and give more quality for the same bytes.  "
-    "[default: 1 for photo models, else 0]",
-)
-@click.option(
-    "--layers",
-    type=_LayerLimit(),
-    metavar="N|all",
-    default=1,
-    show_default=True,
-    help='Largest number of layers. Between layers a file can be cut; "all" ends one at each cut point of the model.',
-)
-@click.option(
-    "--fixed-rate",
-    is_flag=True,
-    help="Code without an entropy coder: the size then depends on the image's dimensions and the number of channels only.",
-)
-@click.option(
-    "--flatten", is_flag=True, help="Flatten transparent images onto white.  [default: keep their mask exactly]"
-)
-@click.option(
-    "--keep-metadata",
-    is_flag=True,
-    help="Keep EXIF, XMP, an sRGB profile, the resolution and the file's time.  [default: drop them]",
-)
-@click.option(
-    "--psnr-table",
-    is_flag=True,
-    help="Store the PSNR of each layer in the file, for ohmq truncate --psnr; goes with --layers.",
-)
+@encoder_options
 @click.option(
     "-j",
     "--jobs",
@@ -199,14 +131,6 @@ def _finite(context: click.Context, parameter: click.Parameter, value: float | N
     default=1,
     show_default=True,
     help="Number of files compressed at once.",
-)
-@click.option(
-    "--max-pixels", type=click.IntRange(1), default=2**27, show_default=True, help="Refuse images of more pixels."
-)
-@click.option(
-    "--tile",
-    type=click.IntRange(0, 256),
-    help="Code in tiles of N x N blocks of 16 x 16 pixels; 0 codes in one piece.  [default: 128 above 8 megapixels, else 0]",
 )
 @DEVICE
 @COMPILED

@@ -1,14 +1,28 @@
 """Options that several commands share."""
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
 from ohmq.cli.jobs import FEW_FILES
 from ohmq.imaging.listing import IMAGE_EXTENSIONS
 
-__all__ = ["COMPILED", "DEVICE", "FRACTION", "IMAGE_EXTENSIONS", "OUTPUT", "SKIP_EXISTING", "NumberRange", "check_skip"]
+__all__ = [
+    "COMPILED",
+    "DEVICE",
+    "FRACTION",
+    "IMAGE_EXTENSIONS",
+    "OUTPUT",
+    "SKIP_EXISTING",
+    "NumberRange",
+    "check_skip",
+    "encoder_options",
+    "positive",
+]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class NumberRange(click.FloatRange):
@@ -83,3 +97,96 @@ def check_skip(skip_existing: bool, force: bool) -> None:
     """
     if skip_existing and force:
         raise click.UsageError("give --skip-existing or --force, not both")
+
+
+class _LayerLimit(click.ParamType):
+    """A number of layers from 1, or the word "all"."""
+
+    name = "N|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value in ("all", 1):
+            return value
+        return click.IntRange(1).convert(value, param, ctx)
+
+
+def positive(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    """Refuse a number that is not positive and finite; None: not given."""
+    if value is not None and not 0 < value < math.inf:
+        raise click.BadParameter(f"{value} is not a positive number")
+    return value
+
+
+_ENCODER_OPTIONS = (
+    click.option(
+        "-q",
+        "--quality",
+        type=NumberRange(0, 100),
+        help="Quality, 0 to 100; equal numbers look about equally good.  [default: 80; models without a quality scale: "
+        "all channels]",
+    ),
+    click.option("--fraction", type=FRACTION, help="Or: the fraction of the adaptive range of channels, 0 to 1."),
+    click.option("--channels", type=click.IntRange(1), help="Or: the number of channels."),
+    click.option(
+        "--bpp",
+        type=float,
+        callback=positive,
+        help="Or: write the largest file of at most this rate, in bits per pixel.",
+    ),
+    click.option(
+        "--max-bytes", type=click.IntRange(1), help="Or: write the largest file of at most this size, in bytes."
+    ),
+    click.option(
+        "--psnr",
+        type=float,
+        callback=positive,
+        help="Or: write the smallest file that decodes to at least this PSNR, in dB.",
+    ),
+    click.option(
+        "--effort",
+        type=click.IntRange(0, 2),
+        help="Number of refinement passes of the encoder. More passes take longer and give more quality for the same bytes.  "
+        "[default: 1 for photo models, else 0]",
+    ),
+    click.option(
+        "--layers",
+        type=_LayerLimit(),
+        metavar="N|all",
+        default=1,
+        show_default=True,
+        help='Largest number of layers. Between layers a file can be cut; "all" ends one at each cut point of the model.',
+    ),
+    click.option(
+        "--fixed-rate",
+        is_flag=True,
+        help="Code without an entropy coder: the size then depends on the image's dimensions and the number of channels only.",
+    ),
+    click.option(
+        "--flatten", is_flag=True, help="Flatten transparent images onto white.  [default: keep their mask exactly]"
+    ),
+    click.option(
+        "--keep-metadata",
+        is_flag=True,
+        help="Keep EXIF, XMP, an sRGB profile, the resolution and the file's time.  [default: drop them]",
+    ),
+    click.option(
+        "--psnr-table",
+        is_flag=True,
+        help="Store the PSNR of each layer in the file, for ohmq truncate --psnr; goes with --layers.",
+    ),
+    click.option(
+        "--max-pixels", type=click.IntRange(1), default=2**27, show_default=True, help="Refuse images of more pixels."
+    ),
+    click.option(
+        "--tile",
+        type=click.IntRange(0, 256),
+        help="Code in tiles of N x N blocks of 16 x 16 pixels; 0 codes in one piece.  [default: 128 above 8 megapixels, else 0]",
+    ),
+)
+
+
+def encoder_options(function: _Function) -> _Function:
+    """Decorate a command with the options of `ohmq.encoder.options.EncodeOptions`, by the names of its attributes."""
+    for option in reversed(_ENCODER_OPTIONS):
+        function = option(function)
+    return function

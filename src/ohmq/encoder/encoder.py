@@ -94,6 +94,25 @@ class Encoder:
         """
         return self.encode_layouts(source, [self.config.layer_ends(channels, settings.layers)], settings).files[0]
 
+    def encode_hashed(self, source: Source, channels: int, settings: FileSettings) -> tuple[bytes, str]:
+        """Encode like `encode`, and hash the symbols of the file.
+
+        Args:
+            source: as for `encode`.
+            channels: as for `encode`.
+            settings: as for `encode`.
+
+        Returns:
+            The file, and the hash of its symbols; see `ohmq.runtime.latents.Symbols.sha256`.
+
+        Raises:
+            ValueError: as `encode`.
+        """
+        layout = self.config.layer_ends(channels, settings.layers)
+        coded = self.encode_layouts(source, [layout], settings, keep=True)
+        assert coded.symbols is not None
+        return coded.files[0], coded.symbols.sha256(channels)
+
     def encode_layouts(
         self, source: Source, layouts: Sequence[tuple[int, ...]], settings: FileSettings, *, keep: bool = False
     ) -> EncodedImage:

@@ -45,11 +45,13 @@ class SizeResult(NamedTuple):
         file: the file.
         channels: number of channels.
         source: input of the encoder, with its λ scale.
+        symbols_sha256: hash of the symbols of the file; None: not asked for.
     """
 
     file: bytes
     channels: int
     source: Source
+    symbols_sha256: str | None = None
 
 
 _Result = TypeVar("_Result", SizeResult, QualityResult)
@@ -57,7 +59,9 @@ _Trial = Callable[[int, Source], tuple[bool, _Result]]
 """One trial of the search: takes channels and source, returns (overshoots, result)."""
 
 
-def search_size(encoder: Encoder, source: Source, max_bytes: int, settings: FileSettings) -> SizeResult:
+def search_size(
+    encoder: Encoder, source: Source, max_bytes: int, settings: FileSettings, *, hash_symbols: bool = False
+) -> SizeResult:
     """Search the largest file of at most ``max_bytes`` bytes.
 
     Args:
@@ -65,15 +69,18 @@ def search_size(encoder: Encoder, source: Source, max_bytes: int, settings: File
         source: symbols of all channels, or a latent.
         max_bytes: limit on the size of the file, in bytes.
         settings: settings of the file.
+        hash_symbols: whether to hash the symbols of the file. Default: no.
 
     Raises:
         UnreachableTargetError: even the first cut point needs more bytes.
     """
     if isinstance(source, Latent):
         with phase("search for the size", _most_trials(encoder, source)) as advance:
-            result, smallest = _search_size_with_rdoq(encoder, source, max_bytes, settings, advance)
+            result, smallest = _search_size_with_rdoq(encoder, source, max_bytes, settings, advance, hash_symbols)
     else:
         result, smallest = _search_size_of_symbols(encoder, source, max_bytes, settings)
+        if result is not None and hash_symbols:
+            result = result._replace(symbols_sha256=source.sha256(result.channels))
     if result is not None:
         return result
     extras_bytes = sum(len(extra.body) for extra in settings.extras)
@@ -104,7 +111,12 @@ def _search_size_of_symbols(
 
 
 def _search_size_with_rdoq(
-    encoder: Encoder, source: Latent, max_bytes: int, settings: FileSettings, advance: Callable[[], None]
+    encoder: Encoder,
+    source: Latent,
+    max_bytes: int,
+    settings: FileSettings,
+    advance: Callable[[], None],
+    hash_symbols: bool,
 ) -> tuple[SizeResult | None, int]:
     """Bisect channels and λ, and call ``advance`` after each trial; also returns the size of the smallest file."""
 
@@ -113,9 +125,14 @@ def _search_size_with_rdoq(
         if settings.original is not None:  # room for the table, whose content is not known yet
             layout = encoder.config.layer_ends(channels, settings.layers)
             table = (psnr_extra([0.0] * len(layout)),)
-        file = encoder.encode(candidate, channels, replace(settings, extras=(*settings.extras, *table), original=None))
+        trial_settings = replace(settings, extras=(*settings.extras, *table), original=None)
+        symbols_sha256 = None
+        if hash_symbols:
+            file, symbols_sha256 = encoder.encode_hashed(candidate, channels, trial_settings)
+        else:
+            file = encoder.encode(candidate, channels, trial_settings)
         advance()
-        return len(file) > max_bytes, SizeResult(file, channels, candidate)
+        return len(file) > max_bytes, SizeResult(file, channels, candidate, symbols_sha256)
 
     trials = _search_lambda(encoder, source, trial)
     fitting = [result for overshoots, result in trials if not overshoots]
@@ -125,7 +142,8 @@ def _search_size_with_rdoq(
             return largest, len(largest.file)
         return largest._replace(file=encoder.encode(largest.source, largest.channels, settings)), len(largest.file)
     if source.effort:  # refinement spends more bits: without it the target may be within reach
-        return _search_size_with_rdoq(encoder, source._replace(effort=0), max_bytes, settings, advance)
+        plain = source._replace(effort=0)
+        return _search_size_with_rdoq(encoder, plain, max_bytes, settings, advance, hash_symbols)
     return None, min(len(result.file) for _, result in trials)
 
 

@@ -16,7 +16,7 @@ from ohmq.imaging.pixel_limit import pixel_limit
 from ohmq.utils.atomic_write import write_atomically
 from ohmq.utils.recorded_warnings import recorded_warnings
 
-__all__ = ["SAVE_FORMATS", "check_extension", "check_holds", "open_image", "save_image"]
+__all__ = ["SAVE_FORMATS", "check_extension", "check_holds", "encode_image", "open_image", "save_image"]
 
 SAVE_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {}),
@@ -154,26 +154,24 @@ def check_holds(path: Path | str, *, alpha: bool) -> None:
         )
 
 
-def save_image(
-    path: Path | str, image: Image.Image, *, force: bool = False, extension: str | None = None
-) -> tuple[str, ...]:
-    """Write an image in the format of the extension: lossless, except for JPEG (quality 95, 4:4:4).
+def encode_image(
+    image: Image.Image, extension: str, *, name: Path | str | None = None
+) -> tuple[bytes, tuple[str, ...]]:
+    """Return the content of an image file in the format of an extension: lossless, except for JPEG (quality 95, 4:4:4).
 
     Args:
-        path: the target; missing folders are made.
         image: the image; its ``info`` may hold "exif", "icc_profile", "xmp" and "dpi".
-        force: replace an existing file. Default: False.
-        extension: extension of the format, such as ".png", for a pipe; default: that of path.
+        extension: extension of the format, such as ".png".
+        name: name of the file in errors; default: "image" with the extension.
 
     Returns:
-        One phrase for each kind of data that the format cannot hold.
+        The content, and one phrase for each kind of data that the format cannot hold.
 
     Raises:
         UnsupportedImageError: an extension that is not written, or an image that the format cannot hold.
-        OutputExistsError: the file exists and force is not set.
-        OutputWriteError: disk full, no permission, and the like.
     """
-    named = Path(path).with_suffix(extension or Path(path).suffix)
+    path = Path(f"image{extension}") if name is None else Path(name)
+    named = path.with_suffix(extension)
     image_format = check_extension(named)
     check_holds(named, alpha=image.has_transparency_data)
     options, notes = dict(SAVE_FORMATS[named.suffix.lower()][1]), []
@@ -200,5 +198,28 @@ def save_image(
         image.save(buffer, image_format, **options, **metadata)
     except Exception as error:  # damaged metadata make Pillow raise nearly anything
         raise UnsupportedImageError(f"{path}: cannot be written as {image_format} ({error})") from error
-    write_atomically(Path(path), buffer.getvalue(), force=force)
-    return tuple(notes)
+    return buffer.getvalue(), tuple(notes)
+
+
+def save_image(
+    path: Path | str, image: Image.Image, *, force: bool = False, extension: str | None = None
+) -> tuple[str, ...]:
+    """Write an image in the format of the extension; see `encode_image`.
+
+    Args:
+        path: the target; missing folders are made.
+        image: the image; its ``info`` may hold "exif", "icc_profile", "xmp" and "dpi".
+        force: replace an existing file. Default: False.
+        extension: extension of the format, such as ".png", for a pipe; default: that of path.
+
+    Returns:
+        One phrase for each kind of data that the format cannot hold.
+
+    Raises:
+        UnsupportedImageError: an extension that is not written, or an image that the format cannot hold.
+        OutputExistsError: the file exists and force is not set.
+        OutputWriteError: disk full, no permission, and the like.
+    """
+    data, notes = encode_image(image, extension or Path(path).suffix, name=path)
+    write_atomically(Path(path), data, force=force)
+    return notes

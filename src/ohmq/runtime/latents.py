@@ -1,7 +1,9 @@
 """Symbols and latents of an image, as they pass between transforms, encoder and decoder."""
 
+import hashlib
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -25,6 +27,21 @@ class Symbols(NamedTuple):
     width: int
     height: int
     tile: int = 0
+
+    def sha256(self, channels: int) -> str:
+        """Hash the first ``channels`` channels: encoder and decoder of one file give the same hash, on every machine.
+
+        Args:
+            channels: the number of channels.
+
+        Returns:
+            SHA-256, in hexadecimal, of the text "ohmq symbols", then patches, h, w and channels, then the symbols of shape
+            (patches, h, w, channels) in C order; sizes in 4 bytes, symbols in 2, little-endian.
+        """
+        values = np.ascontiguousarray(self.values[..., :channels], "<u2")
+        digest = hashlib.sha256(b"ohmq symbols" + np.array(values.shape, "<u4").tobytes())
+        digest.update(values.data)
+        return digest.hexdigest()
 
 
 class Latent(NamedTuple):

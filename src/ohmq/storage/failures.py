@@ -1,6 +1,5 @@
 """Exceptions of fsspec, botocore and other clients, told apart and turned into those of ohmq."""
 
-import asyncio
 import errno
 import re
 from collections.abc import Iterator
@@ -77,9 +76,7 @@ def storage_error(error: BaseException, name: str, what: str = "cannot be read")
     if isinstance(error, OSError) and error.errno in _FULL and not codes:
         return OutputWriteError(f"{name} {what}: {text}; make room in the folder for temporary files, or set TMPDIR")
     missing = bool(codes & _MISSING)
-    passing = (
-        codes & _PASSING or classes & _PASSING_CLASSES or isinstance(error, asyncio.TimeoutError | ConnectionError)
-    )
+    passing = codes & _PASSING or classes & _PASSING_CLASSES or isinstance(error, TimeoutError | ConnectionError)
     if passing and not missing:  # before FileNotFoundError, which the client for HTTP makes of every failure
         return TransientStorageError(f"{name} {what}: {text}")
     if missing or isinstance(error, FileNotFoundError):
