@@ -2,6 +2,7 @@
 
 import contextlib
 import tempfile
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import click
 
 from ohmq.cli.bulk_options import make_job, measure_option, output_options, source_options
 from ohmq.cli.options import COMPILED, DEVICE, encoder_options
-from ohmq.cli.output import echo_error, print_json, progress_bar
+from ohmq.cli.output import SECONDS_BETWEEN_LINES, echo_error, print_json, progress_bar
 
 if TYPE_CHECKING:
     from ohmq.bulk.job import BulkJob
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-SOURCES_A_LINE = 1_000_000
-"""Number of listed sources after which progress is told."""
 _ENGINE = {
     "engine": "local",
     "workers": None,
@@ -86,9 +85,13 @@ def command(
         raise click.UsageError("give at least one source")
     values = _values_of(operation, model, values)
 
+    last = time.monotonic()
+
     def tell(count: int) -> None:
-        if not quiet and count % SOURCES_A_LINE == 0:
-            echo_error(f"plan: {count} sources listed")
+        nonlocal last
+        if not quiet and time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            echo_error(f"plan: {count:,} sources listed")
 
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ohmq-plan-"))
