@@ -119,6 +119,8 @@ class PhotoSource:
         return PhotoFiles(files), PhotoFiles(kept), (str(train), str(held_out))
 
     def _shards(self, options: TrainOptions, smallest: int) -> tuple[PhotoSet, PhotoSet, tuple[str, str]]:
+        for library in ("aiobotocore", "botocore"):  # they announce at level INFO where credentials come from
+            logging.getLogger(library).setLevel(logging.WARNING)
         source = str(options.data_base_path)
         cache = ShardCache(options.data_cache or default_cache_folder(), options.data_cache_bytes, options.image_column)
         train, held_out = open_sharded_photos(
