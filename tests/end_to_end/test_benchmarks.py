@@ -75,6 +75,33 @@ def test_side_by_side_without_images(tmp_path: Path) -> None:
     assert done.stderr == f"side_by_side.py: no .png or .jpg files in {tmp_path}\n"
 
 
+def test_bulk_coding(tmp_path: Path) -> None:
+    model, out = tmp_path / "small.safetensors", tmp_path / "bulk.json"
+    save_model(make_codec("static").frozen, model)
+    arguments = [
+        "--small",
+        "--only",
+        "memory",
+        "rerun",
+        "--model",
+        model,
+        "--data",
+        ROOT / "examples" / "photos",
+        "-o",
+        out,
+    ]
+    done = run("bulk.py", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    content = json.loads(out.read_text())
+    assert str(tmp_path) not in out.read_text()
+    assert content["machine"].endswith("CPU only")
+    rows = {(row["row"], row["what"]): row for row in content["rows"]}
+    assert 0.5 < rows["memory", "driver, large plan against small"]["value"] < 2
+    assert rows["rerun", "pictures read"]["value"] == 0
+    assert rows["rerun", "pictures read"]["met"]
+    assert all(row["what"] in done.stdout for row in content["rows"])
+
+
 def test_the_ohm_layer() -> None:
     done = run("ohm_layer.py", "--batch", 4, "--channels", 3, "--symbols", 5, "--rounds", 1)
     assert (done.returncode, done.stderr) == (0, "")

@@ -140,8 +140,9 @@ def test_no_cluster_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"this machine belongs to no Ray cluster .* start one with ray start --head"):
         RayEngine(address="auto")
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
-    with pytest.raises(ConfigError, match="ray job submit"):
-        RayEngine(address="auto")
+    for address in ("auto", None):
+        with pytest.raises(ConfigError, match="ray job submit"):
+            RayEngine(address=address)
 
 
 def test_a_ray_that_is_missing_or_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +269,7 @@ def cluster(support_on_path: None) -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster
 
-    with ray_engine._own_signals():
+    with ray_engine._own_signals(), ray_engine._environment({"OMP_NUM_THREADS": "3"}):
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     yield cluster
     ray.shutdown()
@@ -285,17 +286,31 @@ class TestCluster:
         ):
             RayEngine(address=cluster.address)
 
+    def test_machines_without_room_for_a_worker(self, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        engine = RayEngine(address=cluster.address, threads=3, gpus_per_worker=0.5, work=ray_work.work)
+        try:
+            assert engine.slots == 1  # so that an autoscaler sees a demand
+            engine.submit(make_task(0))
+            assert engine.wait(0.1) == []
+            monkeypatch.setattr(ray_engine, "NO_ROOM_TIMEOUT_S", 0)
+            with pytest.raises(
+                ConfigError, match=r"no machine of the Ray cluster has 3 CPUs and 0\.5 GPUs for a worker"
+            ):
+                engine.wait(0.1)
+        finally:
+            engine.close()
+
     def test_a_lost_machine(self, cluster: Any, jobs: Jobs, tmp_path: Path) -> None:
         """Its shards are done by the other one; each machine has a working folder of its own."""
         (tmp_path / "hangs").touch()
         with contextlib.chdir(tmp_path):
             node = cluster.add_node(num_cpus=1)
-        errors: list[str | None] = []
+        ends: set[tuple[str | None, str]] = set()
 
         class Watched(RayEngine):
             def wait(self, timeout_s: float) -> list[ShardOutcome]:
                 outcomes = super().wait(timeout_s)
-                errors.extend(outcome.error for outcome in outcomes)
+                ends.update((outcome.error, outcome.worker) for outcome in outcomes)
                 return outcomes
 
         def lose(progress: BulkProgress) -> None:
@@ -309,5 +324,6 @@ class TestCluster:
             start_engine=lambda job: Watched(address=cluster.address, work=ray_work.work_or_hang),
         )
         assert summary.shards_done == 11
-        assert set(errors) == {None, "the worker's machine was lost"}
+        # The environment of the cluster's machines does not set the number of threads.
+        assert ends == {(None, "3 None 1"), ("the worker's machine was lost", "")}
         jobs.check_equal(job)

@@ -31,18 +31,16 @@ def report_threads(task: ShardTask) -> ShardOutcome:
     outcome = do_shard(task)
     import torch
 
-    facts = f"{os.environ['OMP_NUM_THREADS']} {os.environ['MALLOC_ARENA_MAX']} {torch.get_num_threads()}"
+    facts = f"{os.environ['OMP_NUM_THREADS']} {os.environ.get('MALLOC_ARENA_MAX')} {torch.get_num_threads()}"
     return outcome._replace(worker=facts)
 
 
 def work_or_hang(task: ShardTask) -> ShardOutcome:
-    """Do a shard; on a machine whose working folder holds a file "hangs", never end."""
-    from ohmq.bulk.shard_work import do_shard
-
+    """Do a shard and report the threads; on a machine whose working folder holds a file "hangs", never end."""
     if Path("hangs").exists():
         Path("begun").touch()
         time.sleep(600)
-    return do_shard(task)
+    return report_threads(task)
 
 
 def busy_workers() -> list[int]:

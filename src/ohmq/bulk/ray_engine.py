@@ -35,6 +35,8 @@ CONNECT_TIMEOUT_S = 10.0
 """Seconds to wait for an answer of a cluster's address."""
 NODES_REFRESH_S = 5.0
 """Seconds between two looks at the machines of a cluster."""
+NO_ROOM_TIMEOUT_S = 900.0
+"""Seconds to wait for a machine that has room for a worker, while an autoscaler may start one."""
 LONGEST_FOLDER = 40
 """Longest temporary folder, in bytes: Ray's sockets lie about 65 below it, and a socket's path has 107 at most."""
 
@@ -69,7 +71,8 @@ class RayEngine:
     Args:
         workers: limit on shards at once; None: as many as the cores, or the cluster's machines, allow.
         threads: threads, and so cores, of a worker.
-        address: ``HOST:PORT`` of a cluster, or "auto" for the one that this machine belongs to; None: start Ray here.
+        address: ``HOST:PORT`` of a cluster, or "auto" for the one that this machine belongs to; None: the one that RAY_ADDRESS
+            names, as in a job that was submitted to a cluster, else a Ray that is started here.
         gpus_per_worker: GPUs of a worker; a fraction shares one.
         work: function that does a shard in a worker; default: `ohmq.bulk.shard_work.do_shard`.
 
@@ -91,40 +94,40 @@ class RayEngine:
         self._backlog: deque[ShardTask] = deque()
         self._tasks: dict[Any, ShardTask] = {}
         self._since: dict[int, float] = {}
-        self._slots, self._slots_at = 1, -NODES_REFRESH_S
+        self._room, self._looked = 1, -NODES_REFRESH_S
+        self._had_room = time.monotonic()
         self._ray = _import_ray()
         self._folder: Path | None = None
         self._owns_ray = False
-        # Memory allocators with an arena a thread grow over thousands of images.
-        environment = {"OMP_NUM_THREADS": str(threads), "MALLOC_ARENA_MAX": "2"}
-        options: dict[str, Any] = {}
+        if address is None and os.environ.get("RAY_ADDRESS", "local") != "local":
+            address = "auto"
         if address is not None:
             self._connect(address)
-            options["runtime_env"] = {"env_vars": environment}
-        elif not self._ray.is_initialized():  # else the caller has started Ray, with an environment of its own
-            self._start(environment)
+        elif not self._ray.is_initialized():  # else the caller has started Ray
+            self._start()
         if work is None:
             from ohmq.bulk.shard_work import do_shard
 
             work = do_shard
         self._work = work
-        # max_retries: the driver counts. max_calls: else a process with a GPU would end after each task.
+        # max_retries: the driver counts. max_calls: else a process with a GPU would end after each task. No runtime_env: it
+        # makes the start of a worker slow, and shows up in logs. Ray sets OMP_NUM_THREADS, `do_shard` torch's threads.
         self._remote = self._ray.remote(
             num_cpus=threads,
             num_gpus=gpus_per_worker,
             max_retries=0,
             max_calls=SHARDS_PER_PROCESS,
-            **options,
         )(_do)
 
-    def _start(self, environment: dict[str, str]) -> None:
+    def _start(self) -> None:
         """Start a Ray of this machine alone, in a temporary folder of its own."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         cpus = self.workers * self.threads if self.workers else max(cores, self.threads)
         self._folder = Path(tempfile.mkdtemp(prefix="ohmq-", dir=_short_folder()))
         self._owns_ray = True
         try:
-            with _environment(environment), _own_signals():  # the workers inherit it
+            # The workers inherit it. An arena of malloc for each thread would grow over thousands of images.
+            with _environment({"OMP_NUM_THREADS": str(self.threads), "MALLOC_ARENA_MAX": "2"}), _own_signals():
                 self._ray.init(
                     address="local",  # None would join a cluster that someone else runs on this machine
                     num_cpus=cpus,
@@ -177,16 +180,19 @@ class RayEngine:
     @property
     def slots(self) -> int:
         """Number of shards that run at once: `workers`, or what the machines that are alive now have room for."""
-        if self.workers:
-            return self.workers
-        now = time.monotonic()
-        if now - self._slots_at >= NODES_REFRESH_S:
-            self._slots_at = now
-            # At least 1, so that a cluster without machines sees a demand and adds some.
-            self._slots = max(1, sum(self._room(node["Resources"]) for node in self._ray.nodes() if node["Alive"]))
-        return self._slots
+        return self.workers or max(1, self._look())  # 1: a cluster without machines must see a demand to add some
 
-    def _room(self, resources: dict[str, float]) -> int:
+    def _look(self) -> int:
+        """Return the number of workers that all machines have room for, as of some seconds ago at most."""
+        now = time.monotonic()
+        if now - self._looked >= NODES_REFRESH_S:
+            self._looked = now
+            self._room = sum(self._room_of(node["Resources"]) for node in self._ray.nodes() if node["Alive"])
+            if self._room:
+                self._had_room = now
+        return self._room
+
+    def _room_of(self, resources: dict[str, float]) -> int:
         """Return the number of workers that a machine has room for."""
         room = int(resources.get("CPU", 0) // self.threads)
         if self.gpus_per_worker:
@@ -223,8 +229,11 @@ class RayEngine:
             timeout_s: longest time to wait, in seconds.
 
         Raises:
-            ConfigError: the connection to the cluster is lost.
+            ConfigError: the connection to the cluster is lost, or no machine had room for a worker for `NO_ROOM_TIMEOUT_S`.
         """
+        if not self._look() and time.monotonic() - self._had_room > NO_ROOM_TIMEOUT_S:
+            wanted = f"{self.threads} CPUs" + (f" and {self.gpus_per_worker:g} GPUs" if self.gpus_per_worker else "")
+            raise ConfigError(f"no machine of the Ray cluster has {wanted} for a worker")
         if not self._tasks:
             time.sleep(0 if self._backlog else timeout_s)
             self._fill()
