@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from support.bulk import MODEL, InlineEngine, assert_equal_targets, digit, digits_folder, manifest
+from support.bulk import MODEL, InlineEngine, assert_equal_targets, digit, digits_folder, manifest, outputs
 from support.s3_server import S3Server, make_bucket, s3_environment
 
 from ohmq.bulk.driver import run
@@ -142,6 +143,21 @@ def test_processes_write_the_bytes_of_one_process(tmp_path: Path) -> None:
     assert {row.worker for row in manifest(tmp_path / "two")}.isdisjoint(
         {row.worker for row in manifest(tmp_path / "one")}
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits on file sizes")
+def test_full_disk_is_one_line_and_the_same_command_goes_on(coded: Path, tmp_path: Path) -> None:
+    arguments = ["truncate", str(coded), str(tmp_path / "out"), "--layers", "1", "-j", "1", "--quiet"]
+    command = shlex.join([sys.executable, "-m", "ohmq", "bulk", *arguments])
+    environment = {**os.environ, "PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1"}
+    limited = subprocess.run(
+        ["bash", "-c", f"ulimit -f 100; {command}"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert limited.returncode == 1
+    (line,) = limited.stderr.splitlines()
+    assert "shard-000000.tar cannot be written: File too large; make room" in line
+    assert outputs(tmp_path / "out") == {}
+    assert bulk(*arguments).startswith("300 of 300 images done")
 
 
 # -- the local engine --

@@ -156,6 +156,19 @@ def test_no_access(moto: S3Server, proxy: FaultyProxy, model: Path) -> None:
     proxy.faults.clear()
 
 
+def test_a_source_that_can_be_listed_but_not_read(
+    moto: S3Server, proxy: FaultyProxy, model: Path, tmp_path: Path
+) -> None:
+    source = open_store(f"{make_bucket(moto, 'bulk-unreadable')}/raw")
+    source.write("a.png", DIGITS[0].read_bytes())
+    proxy.faults[:] = [Fault("AccessDenied", method, "bulk-unreadable", times=999) for method in ("GET", "HEAD")]
+    done = bulk("compress", f"{source.url}/", tmp_path / "ohm", "-m", model)
+    proxy.faults.clear()
+    assert done.exit_code == 1
+    assert f"{source.url}/a.png cannot be read: no permission, or wrong credentials" in one_line(done)
+    assert not list((tmp_path / "ohm").rglob("*.tar"))
+
+
 def one_line(done: Done) -> str:
     """Return the error of a command, which must be one line."""
     errors = [line for line in done.output.splitlines() if line.startswith("ohmq: ")]

@@ -16,7 +16,7 @@ from ohmq.bulk.image_watch import MAX_DEATHS, read_crumb
 from ohmq.bulk.job import CONTROL, BulkJob, shard_label
 from ohmq.bulk.manifest import ShardSet, read_markers
 from ohmq.bulk.operations import Compress, Decompress, Transcode, make_operation
-from ohmq.bulk.plan import Plan, PlannedShard, make_plan
+from ohmq.bulk.plan import Plan, PlannedShard, has_plan, make_plan
 from ohmq.bulk.shard_work import marker_outcome
 from ohmq.bulk.status import write_progress
 from ohmq.bulk.tasks import Engine, ShardOutcome, ShardTask
@@ -182,9 +182,10 @@ def run(
     """
     job = job.absolute()
     start = time.monotonic()
-    operation = make_operation(job)
-    model_id = operation.model_id or None
     store = open_store(job.target_root, processes=2, for_writing=True)
+    model_id = _shipped_model_id(job) if has_plan(store) else None
+    if model_id is None:
+        model_id = make_operation(job).model_id or None
     probe_target(store)
     with TargetLock(store) as lock:
         plan = make_plan(job, model_id, store=store, on_progress=on_plan)
@@ -413,6 +414,14 @@ def _tasks(job: BulkJob, plan: Plan, model_id: str | None, done: ShardSet, retry
         )
 
     return (task(planned) for planned in plan.shards() if planned.shard not in done)
+
+
+def _shipped_model_id(job: BulkJob) -> str | None:
+    """Return the id of a job's shipped model without loading it: a job that is finished needs no more; None: not shipped."""
+    from ohmq.model_files.pretrained import pretrained_model_ids
+
+    name = job.model if job.operation in ("compress", "transcode") else job.decode_model
+    return next((key.hex() for key, known in pretrained_model_ids().items() if known == name), None)
 
 
 def _compile(job: BulkJob) -> None:

@@ -1,5 +1,6 @@
 """Sources of a bulk job: folders, prefixes, patterns, single objects and lists, listed one object at a time."""
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,9 @@ from ohmq.bulk.job import CONTROL, BulkJob, check_credentials
 from ohmq.bulk.rows import UNKNOWN_SIZE, SourceKind, bytes_to_path
 from ohmq.errors import ConfigError
 from ohmq.imaging.listing import IMAGE_EXTENSIONS
+from ohmq.storage.errors import NotFoundError
 from ohmq.storage.open_store import open_store
+from ohmq.storage.probe import probe_source
 from ohmq.storage.store import ObjectInfo, Store
 from ohmq.storage.urls import expand_braces, is_url, redacted, scheme_of, split_url
 
@@ -98,8 +101,12 @@ class SourceListing:
                 if source.single:
                     continue
                 found = False
-                for info in self.store(source.root).list(source.prefix, suffixes=self._extensions):
+                store = self.store(source.root)
+                for info in store.list(source.prefix, suffixes=self._extensions):
                     if source.takes(info.path, self._extensions):
+                        if not found and not store.is_local:  # who may list may not be allowed to read
+                            with contextlib.suppress(NotFoundError):  # deleted meanwhile: its row will say so
+                                probe_source(store, info.path)
                         found = True
                         yield Listed(source.root, info)
                 if not found:

@@ -212,15 +212,14 @@ def failure_kind(row: ManifestRow) -> str:
         row: a row with an error.
 
     Example:
-        >>> row = ManifestRow(0, 0, "/photos/a.jpg", None, "a", None, None, None, None, None, 0, 0, 0, 0, None, None, 0, 1, "",
-        ...                   "/photos/a.jpg: cannot be read: 17 of 40 bytes")
+        >>> row = ManifestRow(0, 0, "/photos/a", None, "a", None, None, None, None, None, 0, 0, 0, 0, None, None, 0, 1, "",
+        ...                   "/photos/a: cannot be read: 17 of 40 bytes")
         >>> failure_kind(row)
         '…: cannot be read: N of N bytes'
     """
     text = row.error or ""
-    names = [row.source, row.member, row.key, row.source.rpartition("/")[2]]
-    for name in sorted(filter(None, names), key=len, reverse=True):
-        text = text.replace(name, "…")
+    for name in filter(None, (row.source, row.source.rpartition("/")[2], row.member)):
+        text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "…", text)
     text = _PATH.sub("…", _QUOTED.sub("…", text))
     return _NUMBER.sub("N", text)[:200]
 

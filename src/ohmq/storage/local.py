@@ -23,8 +23,8 @@ class LocalStore:
     """A folder.
 
     Paths are listed in the order of their bytes, which is the order of S3. Links to files are followed, links to folders
-    are not; pipes, sockets, devices and half-written files of ohmq are left out. A link that leads nowhere is listed
-    with size 0, and reading it gives the error.
+    are not. Left out are pipes, sockets and devices, half-written files of ohmq, and a folder ``lost+found`` that is
+    closed. A link that leads nowhere is listed with size 0, and reading it gives the error.
 
     Args:
         folder: the folder; it need not exist yet.
@@ -85,6 +85,8 @@ class LocalStore:
         except FileNotFoundError:
             return []
         except OSError as error:
+            if isinstance(error, PermissionError) and os.path.basename(full) == "lost+found":
+                return []  # of the file system, in the root of each disk, and closed to all users
             raise _error(error, full, "cannot be searched") from error
         return sorted(names)
 

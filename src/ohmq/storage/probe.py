@@ -1,12 +1,13 @@
 """Check before a job that its sources can be read and that its target can be written."""
 
+import contextlib
 import os
 import secrets
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from ohmq.errors import ConfigError
+from ohmq.errors import ConfigError, OhmqError
 from ohmq.storage.errors import NotFoundError, StorageError
 from ohmq.storage.store import CONTROL, ObjectInfo, Store
 from ohmq.storage.urls import redacted
@@ -81,8 +82,11 @@ def probe_target(store: Store) -> TargetProbe:
                 " AWS_REQUEST_CHECKSUM_CALCULATION=when_required"
             )
         creates_only = quick.creates_only and not quick.create(name, b"replaced") and _race(quick, f"{name}-race") == 1
-    finally:
-        _delete(quick, name)
+    except OhmqError:
+        with contextlib.suppress(OhmqError):  # the first failure is the one to tell
+            quick.delete(name)
+        raise
+    _delete(quick, name)
     store.creates_only = creates_only
     return TargetProbe(creates_only)
 

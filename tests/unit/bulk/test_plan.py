@@ -359,7 +359,7 @@ class Synthetic(LocalStore):
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr("ohmq.bulk.sources.open_store", Synthetic)
+    monkeypatch.setattr("ohmq.bulk.sources.open_store", lambda root, **_: Synthetic(root))
     monkeypatch.setattr(plan_module, "ROWS_A_PART", 1_500)
     monkeypatch.setattr(plan_module, "ROWS_A_GROUP", 500)
     peaks = []

@@ -10,7 +10,10 @@ from PIL import Image
 from support.photo_folders import draw_photo, make_photo_folder
 
 from ohmq.cli import main, train
+from ohmq.cli.published_train import build_parser, options_from
+from ohmq.errors import ConfigError
 from ohmq.training.options import PRESETS, TrainOptions
+from ohmq.training.sources import DigitSource
 
 MODEL_DEFAULTS = {"quantizer": "ohm", "channels_min": 0, "channels_max": 16, "num_symbols": 256, "prior": "static"}
 
@@ -100,6 +103,27 @@ def test_the_data_tell_what_is_trained(
     run("-o", "out")  # MNIST can be downloaded
     assert options[-1] == TrainOptions(output_dir=Path("out"))
     assert "digits (MNIST)" in capsys.readouterr().err
+
+
+def test_photos_may_lie_in_object_storage_and_shards(
+    tmp_path: Path, options: list[TrainOptions], capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = "s3://lake/raw-{000..999}.tar"
+    more = ["--data-cache", tmp_path, "--data-cache-bytes", 10**9, "--image-column", "photo"]
+    run("--data", url, "-o", "out", *more)
+    assert f"photos in {url}: training with --preset photo" in capsys.readouterr().err
+    place = {"data_base_path": url, "data_cache": tmp_path, "data_cache_bytes": 10**9, "image_column": "photo"}
+    assert options[-1] == TrainOptions(**{**PRESETS["photo"], **place, "output_dir": Path("out")})
+    words = ["-data_base_path", url, "-data_cache", tmp_path, "-data_cache_bytes", 10**9, "-image_column", "photo"]
+    published = options_from(build_parser().parse_args(list(map(str, words))))
+    assert {name: getattr(published, name) for name in place} == place
+    assert not place.keys() & options[-1].to_dict().keys()  # places are nobody else's
+    run("--data", tmp_path / "*.parquet", "-o", "out")
+    assert options[-1].data_base_path == tmp_path / "*.parquet"
+    with pytest.raises(ConfigError, match=r"raw-{000..999}\.tar: digits \(MNIST\) are read from a folder"):
+        DigitSource(TrainOptions(data_base_path=url))
+    run("--data", url, "-o", "out", "--data-cache-bytes", 0, code=1)
+    assert "data_cache_bytes is 0; it must be at least 1" in capsys.readouterr().err
 
 
 def test_digits_and_photos_or_neither_ask_for_a_preset(

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.faulty_proxy import faulty_proxy
 from support.photo_shards import make_tars, photo_bytes, write_parquet, write_tar
-from support.s3_server import make_bucket, moto_server, s3_environment
+from support.s3_server import S3Server, make_bucket, s3_environment
 
 from ohmq.datasets import sharded_photos
 from ohmq.datasets.photos import CropLoader, WholePhotos
@@ -100,14 +101,14 @@ def test_a_resumed_run_sees_the_same_crops_with_other_processes(tmp_path: Path, 
 
 
 def test_shards_of_this_machine_and_of_s3_give_the_same_crops(
-    tmp_path: Path, cache: ShardCache, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cache: ShardCache, moto: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_tars(tmp_path / "lake", 3, 6)
     write_parquet(tmp_path / "lake" / "table.parquet", [photo_bytes(n) for n in range(6)] + [None, b"no photo"])
     photos, held_out = open_photos(tmp_path / "lake", cache)
     expected = crops(photos)
-    with moto_server() as server, s3_environment(server):
-        url = make_bucket(server, "lake")
+    with faulty_proxy(moto) as proxy, s3_environment(proxy.server):
+        url = make_bucket(moto, "lake-of-photos")
         for path in sorted((tmp_path / "lake").iterdir()):
             open_store(f"{url}/train-data", for_writing=True).write(path.name, path)
         remote = ShardCache(tmp_path / "remote", 10**6)
@@ -115,6 +116,7 @@ def test_shards_of_this_machine_and_of_s3_give_the_same_crops(
         assert there.identity == photos.identity
         assert torch.equal(crops(there, num_workers=1), expected)  # spawned
         assert torch.equal(crops(there, step=2), expected[8:])
+        assert proxy.count("GET", r"lake-of-photos/train-data/raw-00.\.tar") == 3  # each shard once
         pattern, _ = open_photos(url + "/train-data/raw-{000..002}.tar", remote)
         assert len(pattern) == 17
         with pytest.raises(NotFoundError, match=r"raw-003\.tar: there is none \(2 of 5 are missing\)"):

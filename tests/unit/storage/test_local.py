@@ -88,11 +88,12 @@ def test_a_folder_that_cannot_be_searched_is_an_error(tmp_path: Path, monkeypatc
     scandir = os.scandir
 
     def refuse(path: bytes) -> object:
-        if path.endswith(b"/b"):
+        if path.endswith((b"/b", b"/lost+found")):
             raise PermissionError(errno.EACCES, "Permission denied", path)
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
+    (tmp_path / "aa" / "lost+found").mkdir(parents=True)  # nobody's files
     listing = store.list()
     assert next(listing).path == "a/x"
     with pytest.raises(AccessError, match="b cannot be searched: Permission denied"):

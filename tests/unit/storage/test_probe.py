@@ -74,6 +74,18 @@ def test_a_store_that_changes_objects(tmp_path: Path) -> None:
         probe_target(Framing(tmp_path))
 
 
+class Closed(Keeping):
+    """A store that lets nobody do anything."""
+
+    def write(self, path: str, data: bytes | Path) -> None:
+        raise AccessError("wrong credentials")
+
+
+def test_the_first_failure_is_told(tmp_path: Path) -> None:
+    with pytest.raises(AccessError, match=r"^wrong credentials$"):
+        probe_target(Closed(tmp_path))
+
+
 def test_a_store_that_does_not_delete(tmp_path: Path) -> None:
     with pytest.raises(AccessError, match="cannot be deleted; a job must be able to delete its lock"):
         probe_target(Keeping(tmp_path))
