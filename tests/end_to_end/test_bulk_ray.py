@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,6 +131,22 @@ def test_addresses_without_a_cluster(address: str, message: str) -> None:
         unused.bind(("127.0.0.1", 0))
         with pytest.raises(ConfigError, match=message):
             RayEngine(address=address.format(closed=unused.getsockname()[1]))
+
+
+def test_an_address_of_another_server() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(100)
+                connection.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(ConfigError, match=r"no Ray cluster at 127\.0\.0\.1:\d+: something else answers there"):
+            RayEngine(address=f"127.0.0.1:{server.getsockname()[1]}")
+        thread.join()
 
 
 def test_no_cluster_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,14 +14,14 @@ from typing import Any
 from ohmq import __version__
 from ohmq.bulk.image_watch import MAX_DEATHS, read_crumb
 from ohmq.bulk.job import CONTROL, BulkJob, shard_label
-from ohmq.bulk.manifest import ShardSet, read_markers
+from ohmq.bulk.manifest import ShardSet, read_markers, read_shard_manifest
 from ohmq.bulk.operations import Compress, Decompress, Transcode, make_operation
 from ohmq.bulk.plan import Plan, PlannedShard, has_plan, make_plan
-from ohmq.bulk.shard_work import marker_outcome
+from ohmq.bulk.shard_work import marker_outcome, superseded
 from ohmq.bulk.status import write_progress
 from ohmq.bulk.tasks import Engine, ShardOutcome, ShardTask
 from ohmq.errors import ConfigError, OhmqError
-from ohmq.storage.errors import StorageError
+from ohmq.storage.errors import NotFoundError, StorageError
 from ohmq.storage.lock import TargetLock
 from ohmq.storage.open_store import open_store
 from ohmq.storage.probe import probe_target
@@ -265,13 +265,14 @@ def run_shards(
             write_progress(store, {})
     if not stopped:
         _sweep_crumbs(store)
+    replaced = _replaced_failures(store, plan) if totals.failed else 0
     seconds = time.monotonic() - begun
     return BulkSummary(
         shards=plan.num_shards,
         shards_done=progress.shards_done,
         shards_run=progress.shards_run,
-        images=totals.images,
-        failed=totals.failed,
+        images=totals.images - replaced,
+        failed=totals.failed - replaced,
         bytes_in=totals.bytes_in,
         bytes_out=totals.bytes_out,
         pixels=totals.pixels,
@@ -457,6 +458,16 @@ def _stop_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _replaced_failures(store: Store, plan: Plan) -> int:
+    """Count the failed images whose sources have changed since and are planned anew: they are failures no more."""
+    replaced, count = superseded(plan), 0
+    for shard in {shard for shard, _ in replaced}:
+        with contextlib.suppress(NotFoundError):
+            rows = read_shard_manifest(store, shard)
+            count += sum(row.error is not None and (row.shard, row.source) in replaced for row in rows)
+    return count
 
 
 def _sweep_crumbs(store: Store) -> None:

@@ -33,6 +33,10 @@ OBJECT_STORE_BYTES = 128 * 2**20
 """Shared memory of a Ray that is started here; Ray's minimum is 75 MiB. Nothing of a job lies in it."""
 CONNECT_TIMEOUT_S = 10.0
 """Seconds to wait for an answer of a cluster's address."""
+TRIES = "RAY_gcs_server_port_wait_time_s"
+"""Environment variable of the number of tries to connect, of 40 seconds each; Ray's default is 20."""
+HTTP2_START, HTTP2_SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)), b"\x04"
+"""Opening of a client of HTTP/2, which gRPC is built on, and the kind of frame with which a server answers."""
 NODES_REFRESH_S = 5.0
 """Seconds between two looks at the machines of a cluster."""
 NO_ROOM_TIMEOUT_S = 900.0
@@ -54,7 +58,7 @@ class StoreUse(NamedTuple):
 
 
 def store_use() -> StoreUse:
-    """Read Ray's own counters of its object stores. This process must be connected to Ray."""
+    """Read Ray's own counters of its object stores. This process must be connected to Ray; it needs grpcio."""
     import ray
     from ray._private.internal_api import node_stats
 
@@ -164,7 +168,7 @@ class RayEngine:
         if chosen != "auto":
             _check_answers(chosen)
         try:
-            with _own_signals():
+            with _environment({TRIES: os.environ.get(TRIES, "1")}), _own_signals():
                 self._ray.init(address=chosen, log_to_driver=False, logging_level="ERROR")
         except Exception as error:
             raise _connection_error(chosen, error) from error
@@ -329,14 +333,20 @@ def _short_folder() -> str:
 
 
 def _check_answers(address: str) -> None:
-    """Refuse an address where nothing listens: Ray would try for a minute and then end the process."""
+    """Refuse an address where no server of gRPC listens: Ray would try for a quarter of an hour."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 2**16:
         raise ConfigError(f"{address!r} is no address of a Ray cluster; give auto or HOST:PORT, such as 10.0.0.1:6379")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") == "1":
+                return
+            connection.sendall(HTTP2_START)
+            answer = connection.recv(9)
     except OSError as error:
         raise ConfigError(f"no Ray cluster at {address} ({error.strerror or error})") from error
+    if answer[3:4] != HTTP2_SETTINGS:
+        raise ConfigError(f"no Ray cluster at {address}: something else answers there")
 
 
 def _connection_error(address: str, error: Exception) -> ConfigError:

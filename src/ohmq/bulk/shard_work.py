@@ -17,7 +17,7 @@ from ohmq.bulk.image_watch import ImageWatch
 from ohmq.bulk.job import BulkJob, shard_label
 from ohmq.bulk.manifest import Marker, Output, make_marker, marker_path, read_marker, read_shard_manifest, write_shard
 from ohmq.bulk.operations import Operation, make_operation
-from ohmq.bulk.plan import read_rows
+from ohmq.bulk.plan import Plan, read_rows
 from ohmq.bulk.rows import ManifestRow, PlanRow
 from ohmq.bulk.sinks import FileSink, ParquetSink, RowsSink, Sink, TarSink, find_member, read_members
 from ohmq.bulk.tasks import OutcomeKind, ShardOutcome, ShardTask
@@ -31,7 +31,7 @@ from ohmq.storage.store import Store
 from ohmq.storage.tar_shards import index_tar, read_samples
 from ohmq.storage.urls import redacted
 
-__all__ = ["ChangedSourceError", "do_shard", "marker_outcome", "source_url"]
+__all__ = ["ChangedSourceError", "do_shard", "marker_outcome", "source_url", "superseded"]
 
 READS_AHEAD = 8
 """Number of objects that are read from an object store while others are processed."""
@@ -96,6 +96,20 @@ def source_url(roots: tuple[str, ...], row: PlanRow) -> str:
         row: row of the plan.
     """
     return f"{redacted(roots[row.source]).rstrip('/')}/{row.path}"
+
+
+def superseded(plan: Plan) -> set[tuple[int, str]]:
+    """Return shard and source of the images that a later generation of the plan has anew.
+
+    Args:
+        plan: the plan.
+    """
+    found = set()
+    for shard in plan.shards() if len(plan.generations) > 1 else ():
+        if shard.generation:
+            roots = plan.roots(shard)
+            found |= {(row.replaces, source_url(roots, row)) for row in plan.rows(shard) if row.replaces >= 0}
+    return found
 
 
 class _MismatchError(OhmqError):

@@ -11,7 +11,7 @@ from ohmq.bulk.job import BulkJob
 from ohmq.bulk.manifest import Marker, Output, read_markers, read_shard_manifest, rows_hash
 from ohmq.bulk.plan import Plan, read_plan, read_rows
 from ohmq.bulk.rows import ManifestRow
-from ohmq.bulk.shard_work import source_url
+from ohmq.bulk.shard_work import source_url, superseded
 from ohmq.bulk.sinks import find_member, read_members
 from ohmq.errors import OhmqError
 from ohmq.storage.errors import NotFoundError, TransientStorageError
@@ -130,7 +130,7 @@ class _Checker:
         self.against_sources, self.sample = against_sources, sample
         self.device, self.compiled = device, compiled
         self.job = plan.job
-        self.superseded = _superseded(plan)
+        self.superseded = superseded(plan)
 
     def _fault(self, shard: int, place: str, message: str) -> None:
         self.report.faults.append(Fault(shard, place, message))
@@ -308,14 +308,3 @@ class _Checker:
             except OhmqError as error:
                 for index in [plan_row.index] if plan_row.kind == "object" else chosen:
                     yield index, error
-
-
-def _superseded(plan: Plan) -> set[tuple[int, str]]:
-    """Return shard and source of the images that a later generation of the plan has coded anew."""
-    found = set()
-    if len(plan.generations) > 1:
-        for shard in plan.shards():
-            if shard.generation:
-                roots = plan.roots(shard)
-                found |= {(row.replaces, source_url(roots, row)) for row in plan.rows(shard) if row.replaces >= 0}
-    return found

@@ -234,9 +234,8 @@ def _matching(root: str, patterns: list[str]) -> Iterator[tuple[str, ObjectInfo]
             missing.discard(info.path)
             yield store.url, info
     if missing:
-        raise NotFoundError(
-            f"{redacted(root)}/{min(missing)}: there is none ({len(missing)} of {len(plain)} are missing)"
-        )
+        of_how_many = f" ({len(missing)} of {len(plain)} are missing)" if len(plain) > 1 else ""
+        raise NotFoundError(f"{redacted(root)}/{min(missing)}: there is none{of_how_many}")
 
 
 def _is_pattern(path: str) -> bool:
