@@ -99,7 +99,7 @@ engine_options = _all(
         click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of a worker."),
         click.option(
             "--address",
-            help="Address of a Ray cluster: auto or HOST:PORT.  [default: the cluster of RAY_ADDRESS, else a Ray of this machine]",
+            help="Ray cluster: auto or HOST:PORT.  [default: the cluster of RAY_ADDRESS, else a Ray of this machine]",
         ),
         click.option(
             "--gpus-per-worker",
