@@ -120,6 +120,7 @@ def _search_size_with_rdoq(
     hash_symbols: bool,
 ) -> tuple[SizeResult | None, int]:
     """Bisect channels and λ, and call ``advance`` after each trial; also returns the size of the smallest file."""
+    kept: list[tuple[int, Symbols]] = []  # size and symbols of the largest file that fits so far; hashed at the end
 
     def trial(channels: int, candidate: Source) -> tuple[bool, SizeResult]:
         table: tuple[Extra, ...] = ()
@@ -127,18 +128,22 @@ def _search_size_with_rdoq(
             layout = encoder.config.layer_ends(channels, settings.layers)
             table = (psnr_extra([0.0] * len(layout)),)
         trial_settings = replace(settings, extras=(*settings.extras, *table), original=None)
-        symbols_sha256 = None
-        if hash_symbols:
-            file, symbols_sha256 = encoder.encode_hashed(candidate, channels, trial_settings)
-        else:
-            file = encoder.encode(candidate, channels, trial_settings)
+        coded = encoder.encode_layouts(
+            candidate, [encoder.config.layer_ends(channels, settings.layers)], trial_settings, keep=hash_symbols
+        )
+        (file,) = coded.files
+        if hash_symbols and len(file) <= max_bytes and (not kept or len(file) > kept[0][0]):
+            assert coded.symbols is not None
+            kept[:] = [(len(file), coded.symbols)]
         advance()
-        return len(file) > max_bytes, SizeResult(file, channels, candidate, symbols_sha256)
+        return len(file) > max_bytes, SizeResult(file, channels, candidate)
 
     trials = _search_lambda(encoder, source, trial)
     fitting = [result for overshoots, result in trials if not overshoots]
     if fitting:
-        largest = max(fitting, key=lambda result: len(result.file))
+        largest = max(fitting, key=lambda result: len(result.file))  # the first of several, as in ``kept``
+        if kept:
+            largest = largest._replace(symbols_sha256=kept[0][1].sha256(largest.channels))
         if settings.original is None:
             return largest, len(largest.file)
         return largest._replace(file=encoder.encode(largest.source, largest.channels, settings)), len(largest.file)
