@@ -115,8 +115,9 @@ class PhotoSource:
     def _folders(self, options: TrainOptions, smallest: int) -> tuple[PhotoSet, PhotoSet, tuple[str, str]]:
         # Both splits come from one place: photos of another one are no held-out part of these.
         base = options.data_base_path or find_photos(None)
-        train, held_out = photo_folder(base, "train"), photo_folder(base, "validation")
+        train = photo_folder(base, "train")
         files = photo_files(train, options.crop_size, num_workers=self.num_workers)[: options.num_train_samples]
+        held_out = photo_folder(base, "validation")
         kept = photo_files(held_out, smallest, num_workers=self.num_workers)[: options.num_val_samples]
         return PhotoFiles(files), PhotoFiles(kept), (str(train), str(held_out))
 
