@@ -2,9 +2,9 @@
 
     python benchmarks/bulk.py [--data PHOTOS] [--only ROW ...] [-o results/bulk.json]
 
-Pictures are crops of 512x512 of the photos, JPEG files made with a fixed seed. Each run is a process of its own; a worker
+Images are crops of 512x512 of the photos, JPEG files made with a fixed seed. Each run is a process of its own; a worker
 has one thread. Times are those of `ohmq.bulk.run`, from the plan to the last marker, with the start of workers and of Ray.
---pictures, --kill-pictures, --objects and --plan-rows make it smaller, --small very small: figures then say nothing.
+--images, --kill-images, --objects and --plan-rows make it smaller, --small very small: figures then say nothing.
 """
 
 import argparse
@@ -47,7 +47,7 @@ ENGINES = ("local", "ray")
 ROWS = ("throughput", "workers", "loop", "object-store", "memory", "kills", "rerun", "training")
 KILLED_WORKERS, KILLED_DRIVERS = 10, 2
 SECONDS_BETWEEN_KILLS = (0.5, 3.0)
-SMALL = {"pictures": 8, "pictures_per_shard": 2, "kill_pictures": 24, "objects": 40, "plan_rows": 4000, "steps": 4}
+SMALL = {"images": 8, "images_per_shard": 2, "kill_images": 24, "objects": 40, "plan_rows": 4000, "steps": 4}
 
 
 class Row(NamedTuple):
@@ -77,10 +77,10 @@ def row(name: str, what: str, value: float, bound: str, note: str) -> Row:
     return Row(name, what, value, bound, met, note)
 
 
-# -- pictures --
+# -- images --
 
 
-def make_pictures(photos: Sequence[Path], folder: Path, count: int, side: int) -> Path:
+def make_images(photos: Sequence[Path], folder: Path, count: int, side: int) -> Path:
     """Write crops of photos as JPEG files; the same ones for the same photos, count and side."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(side)
@@ -136,7 +136,7 @@ def run_job(job: BulkJob) -> Run:
 
 
 def run_loop(model: str, folder: Path) -> Run:
-    """Compress all pictures of a folder in a loop, with one thread and a codec that is warm."""
+    """Compress all images of a folder in a loop, with one thread and a codec that is warm."""
     import torch
 
     torch.set_num_threads(1)
@@ -180,7 +180,7 @@ def driver_memory(folder: Path, rows: int) -> int:
     listed = folder / f"{rows}.txt"
     with listed.open("w") as file:
         for number in range(rows):
-            file.write(f"{folder}/images/{number // 1000:04d}/picture-{number:07d}.ohm\t{20_000 + number % 999}\n")
+            file.write(f"{folder}/images/{number // 1000:04d}/image-{number:07d}.ohm\t{20_000 + number % 999}\n")
     # To truncate needs no model: torch's own memory would hide what a plan takes.
     job = BulkJob(operation="truncate", cut={"max_bytes": 4000}, from_list=str(listed), target=str(folder / f"{rows}"))
     summary = run(job, start_engine=InstantEngine)
@@ -190,7 +190,7 @@ def driver_memory(folder: Path, rows: int) -> int:
 
 
 def rerun(job: BulkJob) -> tuple[int, int]:
-    """Run a finished job again; returns the opened pictures, and the shards that were done."""
+    """Run a finished job again; returns the opened images, and the shards that were done."""
     opened = [0]
     sources = tuple(job.sources)
 
@@ -302,8 +302,8 @@ class Benchmark:
     """The rows of the table, which share runs.
 
     Args:
-        folder: empty folder for pictures and outputs.
-        photos: photos that pictures are cropped from.
+        folder: empty folder for images and outputs.
+        photos: photos that images are cropped from.
         options: parsed options of the command line.
     """
 
@@ -312,9 +312,9 @@ class Benchmark:
         self.runs: dict[tuple[str, int], Run] = {}
 
     @cached_property
-    def pictures(self) -> Path:
-        """Folder of the pictures of 512x512."""
-        return make_pictures(self.photos, self.folder / "pictures", self.options.pictures, 512)
+    def images(self) -> Path:
+        """Folder of the images of 512x512."""
+        return make_images(self.photos, self.folder / "images", self.options.images, 512)
 
     def job(self, sources: Path, name: str, **fields: Any) -> BulkJob:
         """Describe a job that compresses a folder with the default options."""
@@ -322,22 +322,20 @@ class Benchmark:
         return BulkJob(operation="compress", sources=(str(sources),), target=target, model=self.options.model, **fields)
 
     def timed(self, engine: str, workers: int) -> Run:
-        """Run an engine on all pictures, once."""
+        """Run an engine on all images, once."""
         if (engine, workers) not in self.runs:
             name = f"{engine}-{workers}"
             job = self.job(
-                self.pictures, name, engine=engine, workers=workers, images_per_shard=self.options.pictures_per_shard
+                self.images, name, engine=engine, workers=workers, images_per_shard=self.options.images_per_shard
             )
             done = self.runs[engine, workers] = apart(run_job, job)
-            print(
-                f"  {name}: {done.images} pictures in {done.seconds:.1f} s, {done.images / done.seconds:.2f} a second"
-            )
+            print(f"  {name}: {done.images} images in {done.seconds:.1f} s, {done.images / done.seconds:.2f} a second")
         return self.runs[engine, workers]
 
     def throughput(self) -> list[Row]:
         """Ray with 2 workers against local with 2."""
         local, ray = self.timed("local", 2), self.timed("ray", 2)
-        rates = f"{ray.images / ray.seconds:.3f} and {local.images / local.seconds:.3f} pictures/s"
+        rates = f"{ray.images / ray.seconds:.3f} and {local.images / local.seconds:.3f} images/s"
         rows = [row("throughput", "Ray against local, 2 workers", local.seconds / ray.seconds, ">= 0.9", rates)]
         one, other = self.folder / "local-2", self.folder / "ray-2"
         note = "outputs and rows of the manifests that differ"
@@ -353,15 +351,13 @@ class Benchmark:
         return rows
 
     def loop(self) -> list[Row]:
-        """Time a picture against a loop."""
-        loop = apart(run_loop, self.options.model, self.pictures)
-        print(f"  loop: {loop.images} pictures in {loop.seconds:.1f} s")
+        """Time an image against a loop."""
+        loop = apart(run_loop, self.options.model, self.images)
+        print(f"  loop: {loop.images} images in {loop.seconds:.1f} s")
         rows = []
         for engine in ENGINES:
             done = self.timed(engine, 1)
-            note = (
-                f"{1000 * done.seconds / done.images:.1f} ms and {1000 * loop.seconds / loop.images:.1f} ms a picture"
-            )
+            note = f"{1000 * done.seconds / done.images:.1f} ms and {1000 * loop.seconds / loop.images:.1f} ms an image"
             ratio = done.seconds / loop.seconds
             rows.append(row("loop", f"{engine}, 1 worker, against Codec.compress", ratio, "<= 1.05", note))
         return rows
@@ -384,9 +380,9 @@ class Benchmark:
 
     def kills(self) -> list[Row]:
         """Kill workers and drivers; outputs and manifest must not change."""
-        pictures = make_pictures(self.photos, self.folder / "kill-pictures", self.options.kill_pictures, 512)
-        shared: dict[str, Any] = {"images_per_shard": max(1, self.options.kill_pictures // 40), "workers": 2}
-        apart(run_job, self.job(pictures, "undisturbed", **shared))
+        images = make_images(self.photos, self.folder / "kill-images", self.options.kill_images, 512)
+        shared: dict[str, Any] = {"images_per_shard": max(1, self.options.kill_images // 40), "workers": 2}
+        apart(run_job, self.job(images, "undisturbed", **shared))
         rows = []
         for engine in ENGINES:
             target = self.folder / f"killed-{engine}"
@@ -396,7 +392,7 @@ class Benchmark:
                 "ohmq",
                 "bulk",
                 "compress",
-                str(pictures),
+                str(images),
                 str(target),
                 "-j",
                 "2",
@@ -419,8 +415,8 @@ class Benchmark:
 
     def rerun(self) -> list[Row]:
         """Run a finished job again."""
-        pictures = make_pictures(self.photos, self.folder / "objects", self.options.objects, 128)
-        job = self.job(pictures, "rerun", workers=2)
+        images = make_images(self.photos, self.folder / "objects", self.options.objects, 128)
+        job = self.job(images, "rerun", workers=2)
         start = time.perf_counter()
         first = apart(run_job, job)
         middle = time.perf_counter()
@@ -428,14 +424,14 @@ class Benchmark:
         seconds = time.perf_counter() - middle
         note = f"{first.images} objects of 128x128: {middle - start:.1f} s, then {seconds:.1f} s, {shards} shards done again"
         return [
-            row("rerun", "pictures read", opened, "== 0", "files below the source that the second run opened"),
+            row("rerun", "images read", opened, "== 0", "files below the source that the second run opened"),
             row("rerun", "time, second run against first", seconds / (middle - start), "<= 0.02", note),
         ]
 
     def training(self) -> list[Row]:
         """Resume training with 1 process where 2 were."""
-        pictures = make_pictures(self.photos, self.folder / "train-pictures", 96, 160)
-        files = sorted(pictures.iterdir())
+        images = make_images(self.photos, self.folder / "train-images", 96, 160)
+        files = sorted(images.iterdir())
         for shard in range(6):
             with (self.folder / f"train-{shard:03d}.tar").open("wb") as file, TarWriter(file) as tar:
                 for path in files[16 * shard : 16 * (shard + 1)]:
@@ -471,9 +467,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=PHOTOS, help="folder of photos (default: examples/photos)")
     parser.add_argument("--only", choices=ROWS, nargs="+", default=ROWS, metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--model", default="photo")
-    parser.add_argument("--pictures", type=int, default=2000, help="of 512x512, for throughput (default: 2000)")
-    parser.add_argument("--pictures-per-shard", type=int, default=50)
-    parser.add_argument("--kill-pictures", type=int, default=400, help="of 512x512 (default: 400)")
+    parser.add_argument("--images", type=int, default=2000, help="of 512x512, for throughput (default: 2000)")
+    parser.add_argument("--images-per-shard", type=int, default=50)
+    parser.add_argument("--kill-images", type=int, default=400, help="of 512x512 (default: 400)")
     parser.add_argument("--objects", type=int, default=20_000, help="of 128x128, for the rerun (default: 20000)")
     parser.add_argument("--plan-rows", type=int, default=1_000_000, help="against a hundredth (default: 1000000)")
     parser.add_argument("--steps", type=int, default=30, help="of training (default: 30)")

@@ -1,8 +1,8 @@
 """The table of costs in docs/scale.md, from the measured throughput and the list prices below.
 
-    python tools/scale_costs.py [results/bulk.json] [--rate PICTURES] [--write docs/scale.md]
+    python tools/scale_costs.py [results/bulk.json] [--rate IMAGES] [--write docs/scale.md]
 
-The rate is pictures of 512x512 a second and core; by default that of the run "local-1" of the benchmark's results. With
+The rate is images of 512x512 a second and core; by default that of the run "local-1" of the benchmark's results. With
 --write the table replaces the one between the marks in the page.
 """
 
@@ -13,19 +13,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 PIXELS = 512 * 512
-"""Pixels of a picture of the benchmark."""
-CORE_HOUR = 0.09
+"""Pixels of an image of the benchmark."""
+CORE_HOUR = 0.085
 """Dollars for an hour of a core, which is two vCPUs of the x86 machines of the large providers, on demand."""
-SPOT_CORE_HOUR = 0.035
+SPOT_CORE_HOUR = 0.0425
 """Dollars for the same as a spot machine."""
 GET_PER_1000, PUT_PER_1000 = 0.0004, 0.005
 """Dollars for 1,000 requests to an object store."""
 GB_MONTH = 0.023
 """Dollars for a month of 10^9 bytes in an object store."""
+REQUESTS_PER_IMAGE = 2
+"""Requests for an image in an object of its own: one reads it, one asks whether it is still the one that was planned."""
 SHARD_IMAGES, REQUESTS_PER_SHARD = 1000, 5
-"""Pictures of a shard, and its other requests: output, manifest, marker, plan, and a look for the marker."""
+"""Images of a shard, and its other requests: output, manifest, marker, plan, and a look for the marker."""
 KINDS = (("512×512, 0.3 MP", PIXELS, 60_000, 13_000), ("4000×3000, 12 MP", 12_000_000, 4_000_000, 600_000))
-"""Pictures: name, pixels, bytes as JPEG and bytes as ``.ohm`` (0.4 bits per pixel)."""
+"""Images: name, pixels, bytes as JPEG and bytes as ``.ohm`` (0.4 bits per pixel)."""
 COUNTS = ((10**6, "1 million"), (10**8, "100 million"))
 MARKS = ("<!-- costs: written by tools/scale_costs.py -->", "<!-- end of costs -->")
 
@@ -34,13 +36,13 @@ def table(rate: float) -> str:
     """Return the table as Markdown.
 
     Args:
-        rate: pictures of 512x512 a second and core.
+        rate: images of 512x512 a second and core.
     """
     rate = round(rate, 2)  # the table follows from what it says
     lines = [
-        f"Measured: {rate:.2f} pictures of 512×512 a second and core, {rate * PIXELS / 1e6:.2f} megapixels.",
+        f"Measured: {rate:.2f} images of 512×512 a second and core, {rate * PIXELS / 1e6:.2f} megapixels.",
         "",
-        "| pictures | core hours | on demand | spot | GET, one a picture | GET, in tar shards | PUT | a month before | after |",
+        "| images | core hours | on demand | spot | GET, two an image | GET, in tar shards | PUT | a month before | after |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for count, name in COUNTS:
@@ -50,8 +52,8 @@ def table(rate: float) -> str:
             cells = [
                 hours * CORE_HOUR,
                 hours * SPOT_CORE_HOUR,
-                count * GET_PER_1000 / 1000,
-                shards * GET_PER_1000 / 1000,
+                count * REQUESTS_PER_IMAGE * GET_PER_1000 / 1000,
+                shards * REQUESTS_PER_IMAGE * GET_PER_1000 / 1000,
                 shards * REQUESTS_PER_SHARD * PUT_PER_1000 / 1000,
                 count * bytes_in / 1e9 * GB_MONTH,
                 count * bytes_out / 1e9 * GB_MONTH,
@@ -65,7 +67,7 @@ def _dollars(amount: float) -> str:
 
 
 def measured_rate(results: Path) -> float:
-    """Return the pictures a second of one worker with the local engine.
+    """Return the images a second of one worker with the local engine.
 
     Args:
         results: what benchmarks/bulk.py wrote.
@@ -85,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path, nargs="?", default=Path("results/bulk.json"))
-    parser.add_argument("--rate", type=float, help="pictures of 512x512 a second and core")
+    parser.add_argument("--rate", type=float, help="images of 512x512 a second and core")
     parser.add_argument("--write", type=Path, metavar="PAGE")
     options = parser.parse_args(arguments)
     text = table(options.rate or measured_rate(options.results))

@@ -97,8 +97,8 @@ def test_bulk_coding(tmp_path: Path) -> None:
     assert content["machine"].endswith("CPU only")
     rows = {(row["row"], row["what"]): row for row in content["rows"]}
     assert 0.5 < rows["memory", "driver, large plan against small"]["value"] < 2
-    assert rows["rerun", "pictures read"]["value"] == 0
-    assert rows["rerun", "pictures read"]["met"]
+    assert rows["rerun", "images read"]["value"] == 0
+    assert rows["rerun", "images read"]["met"]
     assert all(row["what"] in done.stdout for row in content["rows"])
 
 

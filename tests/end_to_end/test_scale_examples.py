@@ -58,10 +58,10 @@ def test_costs_follow_from_the_rate(tmp_path: Path, capsys: pytest.CaptureFixtur
     results.write_text(json.dumps({"runs": {"local-1": {"images": 1000, "seconds": 500}}}))
     assert costs.main([str(results)]) == 0
     row = capsys.readouterr().out.splitlines()[4]
-    # 10^6 pictures, 2 a second: 139 hours of a core, at $0.09
-    assert row.startswith("| 1 million of 512×512, 0.3 MP | 139 | $12 | $4.86 | $0.40 |")
+    # 10^6 images, 2 a second: 139 hours of a core, at $0.085
+    assert row.startswith("| 1 million of 512×512, 0.3 MP | 139 | $12 | $5.90 | $0.80 |")
     page = (ROOT / "docs" / "scale.md").read_text()
-    rate = re.search(r"Measured: (\S+) pictures", page)
+    rate = re.search(r"Measured: (\S+) images", page)
     assert rate
     copy = tmp_path / "scale.md"
     copy.write_text(page.replace("| 1 million of", "| 2 million of"))

@@ -22,7 +22,7 @@ __all__ = ["FsspecStore", "S3Store"]
 Result = TypeVar("Result")
 
 _OPTIONS: dict[str, dict[str, Any]] = {
-    # One request a picture: with more connections s3fs asks for the size first. Botocore repeats nothing: Backoff does.
+    # One request an image: with more connections s3fs asks for the size first. Botocore repeats nothing: Backoff does.
     "s3": {
         "max_concurrency": 1,
         "config_kwargs": {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 60},
