@@ -138,8 +138,11 @@ class Codec:
             name=self.name,
             kernels=kernels,
             pretrained=pretrained_model_ids,
-            threads=lambda: self.transforms.threads,
+            threads=self._num_threads,
         )
+
+    def _num_threads(self) -> int:
+        return self.transforms.threads
 
     @property
     def decoders(self) -> tuple[str, ...]:
