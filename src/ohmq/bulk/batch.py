@@ -1,5 +1,6 @@
 """Batches of images for other pipelines: Ray Data's map_batches and torch's DataLoader. Bytes in, bytes out."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,15 +11,16 @@ from ohmq.imaging.files import check_extension
 __all__ = ["CompressBatch", "DecompressBatch"]
 
 
-class _Batch:
+class _Batch(ABC):
     """Applies an operation to the images of a batch; the model is loaded at the first batch, and stays out of pickles."""
 
     def __init__(self, column: str, output: str, names: str) -> None:
         self.column, self.output, self.names = column, output, names
         self._operation: Operation | None = None
 
+    @abstractmethod
     def _make_operation(self) -> Operation:
-        raise NotImplementedError
+        """Load the model."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_operation": None}
