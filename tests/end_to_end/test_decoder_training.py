@@ -11,6 +11,7 @@ from ohmq.datasets.photos import PhotoFiles
 from ohmq.errors import ConfigError
 from ohmq.loading import load
 from ohmq.metrics import psnr_db
+from ohmq.model_files.resolve import resolve_model
 from ohmq.models.decoders import DecoderConfig
 from ohmq.training.photo import decoders
 from ohmq.training.photo.decoders import DecoderRecipe
@@ -47,6 +48,9 @@ def test_decoders_are_trained_and_decode(
     assert stopped.value.code == 0, capsys.readouterr().err
     codec, old = load(out / "model.safetensors"), load(MODEL)
     assert codec.decoders == ("fast", "standard", "best") and codec.model_id == old.model_id
+    frozen = resolve_model(out / "model.safetensors")
+    for prefix in ("", "decoders.fast.", "decoders.best."):
+        assert frozen.tensors[f"{prefix}filters.weight"].any()
     crop = LatentCrops(out / "crops" / "train")
     pixels = crop.pixels[8].transpose(1, 2, 0)
     data = old.compress(np.ascontiguousarray(pixels), channels=24)
