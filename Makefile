@@ -1,5 +1,6 @@
 # make demo: compress and decompress real images with a shipped model.   make test: all tests.
-# make check: format, lint, types, import contract.                      make format: put the code in form.
+# make check: format, lint, types, imports, spelling, links, licences.
+# make format: put the code in form.
 # make package: wheel and source distribution into dist/, used in an empty environment.
 # make docs: the documentation, into site/; a warning is an error.
 PYTHON ?= python3
@@ -27,6 +28,8 @@ check: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
+	$(BIN)/python tools/check_prose.py
 	$(BIN)/python tools/list_dependencies.py
 
 format: .venv/.installed
