@@ -1,5 +1,5 @@
 # make demo: compress and decompress real images with a shipped model.   make test: all tests.
-# make check: format, lint, types, imports, spelling, links, licences.
+# make check: format, lint, types, imports, spelling, links, numbers, licences.
 # make format: put the code in form.
 # make package: wheel and source distribution into dist/, used in an empty environment.
 # make docs: the documentation, into site/; a warning is an error.
@@ -30,6 +30,7 @@ check: .venv/.installed
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 	$(BIN)/python tools/check_prose.py
+	$(BIN)/python tools/check_numbers.py
 	$(BIN)/python tools/list_dependencies.py
 
 format: .venv/.installed
