@@ -105,6 +105,13 @@ def _option(*names: str, help: str, default: str = "", **settings: Any) -> Any:
 )
 @_option("--epochs", type=int, default="1000", help="Passes over the training images, without a warm start.")
 @_option(
+    "--minutes",
+    type=float,
+    default="0",
+    help="Photos: training time, in place of --epochs; the learning rate follows the clock, over all resumptions. Ends with "
+    "OUTPUT_DIR/model.safetensors. Without --quick-epochs, the analysis transform is not distilled.",
+)
+@_option(
     "--quick-epochs",
     type=int,
     default="0",
@@ -215,6 +222,10 @@ def _train_options(preset_name: str | None, changes: dict[str, Any]) -> "TrainOp
     settings = preset(name) if name else {"model": MnistConfig()}
     model_changes = {memory_name(key): changes.pop(key) for key in _MODEL_KEYS if key in changes}
     settings["model"] = dataclasses.replace(settings["model"], **model_changes)
+    if changes.get("minutes"):
+        if "epochs" in changes:
+            raise click.UsageError("give one of --epochs and --minutes")
+        settings |= {"epochs": 0, "quick_epochs": 0}
     return TrainOptions(**{**settings, **changes})
 
 

@@ -11,14 +11,20 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ohmq.errors import ConfigError
 from ohmq.models import CompressionModel
+from ohmq.training.clock import TrainingClock
 from ohmq.training.options import TrainOptions
 
 __all__ = ["TrainingModule"]
 
 WARM_UP_STEPS = 100
 """Steps in which the learning rate of the cosine schedule rises to its full value."""
+CONSTANT_UNTIL = 0.5
+"""Share of the steps after which the learning rate of the cosine schedule falls."""
 LEAST_RATE_FACTOR = 0.003
 """Lower bound of the cosine schedule, relative to the full learning rate."""
+
+CLOCK_WARM_UP, CLOCK_CONSTANT_UNTIL, CLOCK_END = 0.05, 0.35, 0.95
+"""The same for a stage that is paced by the clock, in shares of its time: end of the warm-up, beginning and end of the fall."""
 
 WATCHED_STEPS = 40
 """Steps whose mean loss is watched for divergence; a resumed run starts to watch anew."""
@@ -33,9 +39,13 @@ class TrainingModule(LightningModule):
 
     Args:
         options: the run; its model is that of the stage.
-        total_steps: steps of the stage.
+        total_steps: steps of the stage; not used where it is paced by the clock.
         learning_rate: of the stage.
         schedule: "constant" or "cosine", see `TrainOptions`.
+
+    Attributes:
+        clock: paces the stage; None: its steps do.
+        averaged: running mean of the weights; None: there is none.
     """
 
     DIVERGED: ClassVar[float] = 10.0
@@ -47,6 +57,7 @@ class TrainingModule(LightningModule):
         super().__init__()
         self.options, self.total_steps = options, total_steps
         self.learning_rate, self.schedule = learning_rate, schedule
+        self.clock: TrainingClock | None = None
         self.averaged: AveragedModel | None = None  # on the instance: a class attribute would hide the module
         self.recent_losses: deque[float] = deque(maxlen=WATCHED_STEPS)
         self.least_loss = math.inf
@@ -159,9 +170,11 @@ class TrainingModule(LightningModule):
             return optimizer
 
         def factor(step: int) -> float:
-            progress = min(1.0, step / self.total_steps)
-            decay = 1.0 if progress < 0.5 else 0.5 * (1 + math.cos(math.pi * (2 * progress - 1)))
-            return min(1.0, (step + 1) / WARM_UP_STEPS) * max(decay, LEAST_RATE_FACTOR)
+            if self.clock is None:
+                return _rate_factor(step / self.total_steps, (step + 1) / WARM_UP_STEPS, CONSTANT_UNTIL, 1.0)
+            self.clock.read()
+            progress = self.clock.progress
+            return _rate_factor(progress, progress / CLOCK_WARM_UP, CLOCK_CONSTANT_UNTIL, CLOCK_END)
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -173,3 +186,17 @@ class TrainingModule(LightningModule):
             if not torch.isfinite(norm):  # one bad batch must not ruin hours of training: skip it, and say so
                 self.print(f"step {self.global_step}: gradient is not finite; step left out")
                 optimizer.zero_grad(set_to_none=True)
+
+
+def _rate_factor(progress: float, warm_up: float, constant_until: float, end: float) -> float:
+    """Compute the learning rate of the cosine schedule, relative to its peak.
+
+    Args:
+        progress: share of the stage that is done, 0 to 1.
+        warm_up: share of the warm-up that is done; from 1 on it is over.
+        constant_until: progress at which the fall begins.
+        end: progress at which it ends.
+    """
+    fallen = min(1.0, max(0.0, (progress - constant_until) / (end - constant_until)))
+    decay = 0.5 * (1 + math.cos(math.pi * fallen))
+    return max(min(1.0, warm_up), LEAST_RATE_FACTOR) * max(decay, LEAST_RATE_FACTOR)

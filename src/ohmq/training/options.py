@@ -21,10 +21,13 @@ class TrainOptions:
         model: the model's configuration.
         lambdas: (lambda_min, lambda_max) of the loss lambda * D + (1 - lambda) * R; lambda grows with the fraction.
         epochs: passes over the training images with the quantizer in place; 0 if only quick_epochs are trained.
+        minutes: for photo models, training time in place of epochs, which is then 0: the learning rate follows the clock;
+            0: by epochs. Preparation does not count, and stages that follow do not.
         batch_size: images of a step, over all devices.
         learning_rate: Adam's learning rate.
         weight_decay: Adam's L2 penalty.
-        schedule: "constant" (as published) or "cosine": constant for the first half, then a cosine to zero.
+        schedule: "constant" (as published) or "cosine": constant for the first half, then a cosine to zero; by the clock,
+            a warm-up until 5 % of the time, constant until 35 %, then a cosine to zero until 95 %.
         fraction_power: each image draws fraction = U(0, 1) ** power; 0.5 as published.
         ema_decay: decay of the running mean of the weights that is validated and exported; 0: no mean.
         clip_norm: largest gradient norm; 0: no limit.
@@ -74,6 +77,7 @@ class TrainOptions:
     model: ModelConfig = field(default_factory=MnistConfig)
     lambdas: tuple[float, float] = (0.95, 0.999)
     epochs: int = 1000
+    minutes: float = 0.0
     batch_size: int = 512
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
@@ -149,6 +153,14 @@ def _check_lambdas(options: TrainOptions) -> None:
 def _check_epochs(options: TrainOptions) -> None:
     if options.quick_epochs < 0:
         raise ConfigError(f"quick_epochs is {options.quick_epochs}; it must be at least 0")
+    if not 0 <= options.minutes < math.inf:
+        raise ConfigError(f"minutes is {options.minutes}; it must be a finite number of at least 0")
+    if options.minutes:
+        if options.epochs:
+            raise ConfigError(f"epochs is {options.epochs} and minutes {options.minutes:g}: one of them must be 0")
+        if not isinstance(options.model, PhotoConfig) or options.only == "decoders":
+            raise ConfigError("minutes is for photo models, and not for their decoders; give epochs")
+        return
     distills_only = options.epochs == 0 and options.start_from and options.quick_epochs
     if options.epochs < 1 and not distills_only:
         raise ConfigError(

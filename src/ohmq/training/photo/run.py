@@ -13,6 +13,7 @@ from ohmq.errors import ConfigError
 from ohmq.evaluation.classic import classic_curve
 from ohmq.model_files.checkpoint import read_checkpoint
 from ohmq.model_files.freeze import thaw
+from ohmq.model_files.frozen_model import save_model
 from ohmq.model_files.resolve import resolve_model
 from ohmq.models import PhotoConfig, PhotoIntegerModel, PhotoModel, build_model
 from ohmq.models.photo import BLOCK
@@ -67,7 +68,7 @@ def train_photo(options: TrainOptions, *, resume: Path | None, start: Path | Non
     _check_stages(options, state, distill_epochs)
     model, design = _initial_model(options, photos, start)
     if distill_epochs and _has_distilled_analysis(model):
-        if not options.epochs:
+        if not (options.epochs or options.minutes):
             raise ConfigError(
                 f"{options.start_from} has a distilled analysis already: with 0 epochs there is nothing to do"
             )
@@ -75,23 +76,28 @@ def train_photo(options: TrainOptions, *, resume: Path | None, start: Path | Non
         distill_epochs = 0
     run = _PhotoRun(options, photos, design, started_at)
     checkpoint = state.path
-    if options.epochs and state.stage != DISTILL_STAGE:
+    if (options.epochs or options.minutes) and state.stage != DISTILL_STAGE:
         model, checkpoint = run.train(model, checkpoint, distill_epochs), None
         if distill_epochs and is_first_process():
             _keep_full_analysis(options.output_dir)
     if distill_epochs:
         assert isinstance(model, PhotoModel)
         run.distill(model, distill_epochs, checkpoint)
-    return options.output_dir / "last.ckpt"
+    last = options.output_dir / "last.ckpt"
+    if options.minutes and is_first_process():
+        _export(last, options.output_dir / "model.safetensors")
+    return last
 
 
 def _check_stages(options: TrainOptions, state: ResumeState, distill_epochs: int) -> None:
     """Refuse options that leave nothing to train, or a checkpoint of a stage that is not part of the run."""
-    if not options.epochs and not distill_epochs:
-        raise ConfigError(f"only is {options.only!r}: no analysis is distilled then, and with 0 epochs nothing else")
     if state.stage == DISTILL_STAGE and not distill_epochs:
         full = options.output_dir / "train.ckpt"
         raise ConfigError(f"{state.path} has a distilled analysis: to go on without one, name {full} as checkpoint")
+    if options.minutes:
+        return
+    if not options.epochs and not distill_epochs:
+        raise ConfigError(f"only is {options.only!r}: no analysis is distilled then, and with 0 epochs nothing else")
     if state.stage == "train" and not options.epochs:
         raise ConfigError(
             f"{state.path} was written before the analysis was distilled: with 0 epochs nothing goes on from it"
@@ -142,7 +148,7 @@ class _PhotoRun:
         _use_channels_last(model.analysis_transform, model.synthesis_transform)
         options = dataclasses.replace(self.options, model=model.config)
         module = PhotoModule(options, model, self.options.epochs * len(self.loader), self.targets)
-        stage = Stage("train", model.config, self.options.epochs)
+        stage = Stage("train", model.config, self.options.epochs, self.options.minutes)
         self._fit(module, stage, self.options, checkpoint, further_steps=distill_epochs * len(self.loader))
         return module.final_model
 
@@ -184,6 +190,13 @@ class _PhotoRun:
 def _use_channels_last(*transforms: nn.Module) -> None:
     for transform in transforms:
         transform.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _export(checkpoint: Path, file: Path) -> None:
+    """Freeze a checkpoint into a model file."""
+    frozen = resolve_model(checkpoint)
+    save_model(frozen, file, force=True)
+    logger.info("%s: model %s", file, frozen.model_id.hex())
 
 
 def _keep_full_analysis(folder: Path) -> None:
