@@ -251,12 +251,13 @@ def fit(
         if not stage.minutes:
             _check_epochs_done(checkpoint, stage)
         _check_same_data(checkpoint, data)
+    clock = None
     if stage.minutes:
         done = read_checkpoint(checkpoint)["ohmq"]["trained_seconds"] if checkpoint is not None else 0.0
-        module.clock = TrainingClock(60 * stage.minutes, done, options.output_dir / "last.ckpt")
+        clock = module.clock = TrainingClock(60 * stage.minutes, done, options.output_dir / "last.ckpt")
     try:
         with quiet_lightning(), worker_errors():
-            trainer = _build_trainer(stage, options, data, started_at, further_steps, module.clock)
+            trainer = _build_trainer(stage, options, data, started_at, further_steps, clock)
             loader.step = lambda: module.global_step
             _share_batches(trainer, loader)
             if trainer.is_global_zero:
@@ -411,7 +412,7 @@ class _RunCheckpoint(ModelCheckpoint):
         )
 
 
-def _checkpoint_callbacks(folder: Path, validates: bool, clock: TrainingClock | None) -> list[Callback]:
+def _checkpoint_callbacks(folder: Path, validates: bool, clock: TrainingClock | None = None) -> list[Callback]:
     """Build the callbacks that write ``last.ckpt`` each epoch or by the clock, and ``best.ckpt`` by ``val_loss``."""
     last = _RunCheckpoint(folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
     callbacks: list[Callback] = [last if clock is None else clock]

@@ -127,7 +127,7 @@ class StageProgress(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         interval = SECONDS_BETWEEN_LINES if self.bar is None else 0.0
-        last = trainer.current_epoch + 1 == self.epochs or trainer.should_stop
+        last = trainer.current_epoch + 1 == self.epochs if self.clock is None else self.clock.progress >= 1
         if last or time.monotonic() - self.last_shown >= interval:
             self._show(trainer, trainer.current_epoch + 1)
 

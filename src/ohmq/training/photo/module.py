@@ -123,6 +123,7 @@ class PhotoModule(TrainingModule):
     ) -> None:
         super().__init__(options, total_steps, options.learning_rate, options.schedule)
         self.model, self.anchor = model, targets.anchor
+        self.rates = targets.rates_bpp.cpu()  # drawing numbers of channels must not wait for an accelerator
         self.register_buffer("rates_bpp", targets.rates_bpp)
         self.register_buffer("lambdas", targets.lambdas)
         self.rates_bpp: Tensor
@@ -173,15 +174,15 @@ class PhotoModule(TrainingModule):
             batch: images of this process.
 
         Shape:
-            Returns: (batch,), int64, in descending order.
+            Returns: (batch,), int64, in descending order, on the CPU.
         """
         config = self.options.model
-        low, high = self.rates_bpp[config.cut_points[0] - 1].log(), self.rates_bpp[-1].log()
+        low, high = self.rates[config.cut_points[0] - 1].log(), self.rates[-1].log()
         images = batch * self.trainer.world_size
         strata = (torch.arange(images, 0, -1) - self.draw_uniform(images)) / images
         fractions = strata * (1 + 1 / (ALL_CHANNELS_EVERY - 1))  # of the range of log rates; from 1 on: all channels
-        rates = (low + fractions[self.share].to(low) * (high - low)).exp()
-        return (torch.searchsorted(self.rates_bpp, rates) + 1).clamp(max=config.channels_max)
+        rates = (low + fractions[self.share] * (high - low)).exp()
+        return (torch.searchsorted(self.rates, rates) + 1).clamp(max=config.channels_max)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Compute the loss of crops (batch, 3, H, W) in [0, 1]."""
@@ -206,7 +207,8 @@ class PhotoModule(TrainingModule):
         output = model(images, active)
         error = (output.reconstruction - images).square().flatten(1).mean(1) * GREY_LEVELS**2
         rate = output.bits / (images.shape[2] * images.shape[3])
-        return rate_distortion(rate, error, self.lambdas[active - 1]).mean(), rate.mean(), error.mean()
+        lambdas = self.lambdas[(active - 1).to(self.lambdas.device, non_blocking=True)]
+        return rate_distortion(rate, error, lambdas).mean(), rate.mean(), error.mean()
 
     def validation_cuts(self) -> list[int]:
         """List the numbers of channels that are validated, evenly spread over the cut points."""
