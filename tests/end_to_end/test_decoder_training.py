@@ -33,7 +33,7 @@ def test_decoders_are_trained_and_decode(
     recipes = {
         "fast": DecoderRecipe(DecoderConfig((8, 6, 0), (1, 1, 0)), 3e-3, from_synthesis=False),
         "standard": DecoderRecipe(None, 1e-3),
-        "best": DecoderRecipe(DecoderConfig((12, 12, 8), (2, 4, 5), up_kernel=3), 1e-3),
+        "best": DecoderRecipe(DecoderConfig((12, 12, 8), (2, 4, 5), up_kernel=4), 1e-3),
     }
     monkeypatch.setattr(decoders, "RECIPES", recipes)
     monkeypatch.setattr(decoders, "VALIDATION_CROPS", 1)
