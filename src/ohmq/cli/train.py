@@ -134,6 +134,11 @@ def _option(*names: str, help: str, default: str = "", **settings: Any) -> Any:
 @_option("--grow-epochs", type=int, default="0", help="Last epochs, with the whole alphabet; 0: all epochs.")
 @_option("--initial-symbols", type=int, default="32", help="Alphabet size before the last epochs.")
 @_option("--crop-size", type=int, default="256", help="Side of the random crops of photos, in pixels.")
+@_option(
+    "--data-on-device",
+    is_flag=True,
+    help="Photos: decode all of them once into the memory of the device, and cut crops there; for a fast GPU.",
+)
 @_option("--num-train-samples", type=int, default="all", help="Training images to use.")
 @_option("--num-val-samples", type=int, default="all", help="Validation images to use.")
 @_option("--val-every", type=int, default="1", help="Epochs between validations.")

@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from ohmq._version import __version__
+from ohmq.datasets.device_crops import DeviceCropLoader
 from ohmq.datasets.parallel import worker_errors
 from ohmq.datasets.photos import CropLoader, WholePhotos
 from ohmq.errors import ConfigError
@@ -49,6 +50,7 @@ CHANGEABLE_OPTIONS = frozenset(
         "log_interval",
         "val_every",
         "precision",
+        "data_on_device",
     }
 )
 """Options that a resumed run may change."""
@@ -246,7 +248,7 @@ def fit(
     """
     if not options.cpu:
         find_device(options.accelerator)
-    data = loader.photos.identity if isinstance(loader, CropLoader) else ""
+    data = loader.photos.identity if isinstance(loader, CropLoader | DeviceCropLoader) else ""
     if checkpoint is not None:
         if not stage.minutes:
             _check_epochs_done(checkpoint, stage)
@@ -260,6 +262,8 @@ def fit(
             trainer = _build_trainer(stage, options, data, started_at, further_steps, clock)
             loader.step = lambda: module.global_step
             _share_batches(trainer, loader)
+            if isinstance(loader, DeviceCropLoader):
+                loader.device = trainer.strategy.root_device
             if trainer.is_global_zero:
                 _announce(trainer, module, stage, loader)
             held_out = validation if _validates(stage) else None

@@ -46,6 +46,7 @@ class TrainOptions:
         data_cache_bytes: limit on the bytes of these copies, on each machine.
         image_column: column of images in Parquet shards; None: the only one that may hold images.
         crop_size: side of the random crops of photos, in pixels; MNIST is not cropped.
+        data_on_device: for photo models, decode all photos once into the memory of the device, and cut crops there.
         num_train_samples: number of training images to use; None: all.
         num_val_samples: number of validation images to use; None: all.
         val_every: epochs between validations.
@@ -96,6 +97,7 @@ class TrainOptions:
     data_cache_bytes: int = 32 * 2**30
     image_column: str | None = None
     crop_size: int = 256
+    data_on_device: bool = False
     num_train_samples: int | None = None
     num_val_samples: int | None = None
     val_every: int = 1
@@ -254,6 +256,8 @@ def _check_published(options: TrainOptions) -> None:
     model = options.model
     if options.quick_epochs:
         raise ConfigError(_DISTILL_NEEDS_OHM)
+    if options.data_on_device:
+        raise ConfigError("data_on_device is for photo models (--preset photo)")
     if options.only:
         raise ConfigError(f"only is {options.only!r}; it is for photo models")
     if options.initialisation == "vector" and model.quantizer == "ohm" and not model.residual_quantization:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ohmq.datasets.device_crops import DeviceCropLoader
 from ohmq.datasets.photos import CropLoader, WholePhotos
 from ohmq.errors import ConfigError
 from ohmq.evaluation.classic import classic_curve
@@ -133,9 +134,12 @@ class _PhotoRun:
 
     def __init__(self, options: TrainOptions, photos: PhotoSource, design: PhotoDesign, started_at: float) -> None:
         self.options, self.started_at = options, started_at
-        self.loader = CropLoader(
-            photos.photos, options.batch_size, options.crop_size, seed=options.seed, num_workers=photos.num_workers
-        )
+        size, crop, seed = options.batch_size, options.crop_size, options.seed
+        self.loader: CropLoader | DeviceCropLoader
+        if options.data_on_device:
+            self.loader = DeviceCropLoader(photos.photos, size, crop, seed=seed)
+        else:
+            self.loader = CropLoader(photos.photos, size, crop, seed=seed, num_workers=photos.num_workers)
         self.validation = WholePhotos(photos.held_out, BLOCK)
         held_out = [photo[0].permute(1, 2, 0).numpy() for photo in self.validation]
         anchor = classic_curve("jpeg", steps(held_out, "JPEG of the validation photos"))
