@@ -123,6 +123,14 @@ def _option(*names: str, help: str, default: str = "", **settings: Any) -> Any:
 @_option("--schedule", type=click.Choice(["constant", "cosine"]), default="constant", help="Of the learning rate.")
 @_option("--ema-decay", type=float, default="0.0", help="Decay of the running mean of the weights; 0: no mean.")
 @_option("--clip-norm", type=float, default="0.0", help="Largest gradient norm; 0: no limit.")
+@_option(
+    "--perceptual",
+    type=float,
+    metavar="WEIGHT",
+    default="0.0",
+    help="Photos: weight of a term for looks (SSIMULACRA2) in the loss beside the squared error. At 1 both pull equally "
+    "strongly; 0.6 is a careful choice; 0: none. Needs crops of at least 128 pixels.",
+)
 @_option("--fraction-power", type=float, default="0.5", help="fraction = U(0, 1) ** power; 0.5 as published.")
 @_option(
     "--initialisation",

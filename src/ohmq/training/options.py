@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ohmq.errors import ConfigError
 from ohmq.models import MnistConfig, ModelConfig, OpenImagesConfig, PhotoConfig
+from ohmq.training.photo.perceptual import MIN_SIDE
 
 __all__ = ["PRESETS", "TrainOptions", "preset", "recorded_options"]
 
@@ -31,6 +32,8 @@ class TrainOptions:
         fraction_power: each image draws fraction = U(0, 1) ** power; 0.5 as published.
         ema_decay: decay of the running mean of the weights that is validated and exported; 0: no mean.
         clip_norm: largest gradient norm; 0: no limit.
+        perceptual: for photo models, weight of the perceptual term of the loss, (100 - SSIMULACRA2) scaled such that at weight 1
+            it pulls as strongly as the squared error; 0: none.
         initialisation: "published" (PyTorch's default), "scalar" or "vector" (warm starts; OHM only; an integer or
             unquantized model then starts with variance-preserving weights), or "rounding" (warm start of an integer
             model: the same loss at the rate and the batch size of the warm start).
@@ -86,6 +89,7 @@ class TrainOptions:
     fraction_power: float = 0.5
     ema_decay: float = 0.0
     clip_norm: float = 0.0
+    perceptual: float = 0.0
     initialisation: Literal["published", "scalar", "vector", "rounding"] = "scalar"
     warm_start_epochs: int = 20
     warm_start_learning_rate: float = 2e-3
@@ -180,7 +184,7 @@ def _check_ranges(options: TrainOptions) -> None:
     for name in ("learning_rate", "warm_start_learning_rate", "fraction_power"):
         if not 0 < getattr(options, name) <= _LARGEST:
             raise ConfigError(f"{name} is {getattr(options, name)}; it must be greater than 0 and at most {_LARGEST:g}")
-    for name in ("weight_decay", "clip_norm"):
+    for name in ("weight_decay", "clip_norm", "perceptual"):
         if not 0 <= getattr(options, name) < math.inf:
             raise ConfigError(f"{name} is {getattr(options, name)}; it must be a finite number of at least 0")
     if not 0 <= options.ema_decay < 1:
@@ -232,6 +236,12 @@ def _check_photo(options: TrainOptions) -> None:
         raise ConfigError("only is 'decoders': these are trained for a finished model; name it with --start-from")
     if options.crop_size < 32 or options.crop_size % 16:
         raise ConfigError(f"crop_size is {options.crop_size}; the photo model needs a multiple of 16 from 32 on")
+    if options.perceptual and options.crop_size < MIN_SIDE:
+        raise ConfigError(
+            f"crop_size is {options.crop_size}; the perceptual term needs crops of at least {MIN_SIDE} pixels"
+        )
+    if options.perceptual and options.only == "decoders":
+        raise ConfigError("perceptual is for photo models as a whole: decoders have a perceptual term of their own")
 
 
 def _check_mnist(options: TrainOptions) -> None:
@@ -258,6 +268,8 @@ def _check_published(options: TrainOptions) -> None:
         raise ConfigError(_DISTILL_NEEDS_OHM)
     if options.data_on_device:
         raise ConfigError("data_on_device is for photo models (--preset photo)")
+    if options.perceptual:
+        raise ConfigError("perceptual is for photo models (--preset photo)")
     if options.only:
         raise ConfigError(f"only is {options.only!r}; it is for photo models")
     if options.initialisation == "vector" and model.quantizer == "ohm" and not model.residual_quantization:

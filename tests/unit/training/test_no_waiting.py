@@ -4,15 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from support.small_models import make_photo_model, photo_design
+from support.photo_modules import make_photo_module
+from support.small_models import make_photo_model
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ohmq.evaluation.results import Curve
 from ohmq.models.quantizers import directional
 from ohmq.training import module
-from ohmq.training.options import TrainOptions, preset
-from ohmq.training.photo.module import PhotoModule, PhotoTargets
+from ohmq.training.photo.module import PhotoModule
 
 DEVICE = torch.device("meta")
 """Its tensors have no values: all that reads one raises an error."""
@@ -41,17 +40,10 @@ class NoConstants(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def make_module(**changes: Any) -> PhotoModule:
-    design = photo_design()
-    settings = {**preset("photo"), "model": design.config, "precision": "float32", "cpu": True, **changes}
-    targets = PhotoTargets(design.rates_bpp, design.lambdas, Curve("", "", (1.0,), (30.0,)))
-    return PhotoModule(TrainOptions(**settings), make_photo_model(), 10, targets)
-
-
 def test_a_training_step_does_not_wait_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PhotoModule, "log", lambda *_, **__: None)
     monkeypatch.setattr(PhotoModule, "log_dict", lambda *_, **__: None)
-    stage = make_module()
+    stage = make_photo_module()
     stage.draw_channels = lambda batch: torch.tensor([24, 9, 3][:batch])  # type: ignore[method-assign]
     assert stage.averaged is not None
     stage.averaged.update_parameters(stage.model)
@@ -78,7 +70,7 @@ def test_blocks_of_another_size_choose_the_same(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_step_is_left_out_on_the_device() -> None:
-    stage = make_module(learning_rate=0.1)
+    stage = make_photo_module(learning_rate=0.1)
     weight = torch.nn.Parameter(torch.ones(3))
     optimizer = torch.optim.Adam([weight], 0.1, fused=True)
     for bad in (False, True, False):
@@ -92,7 +84,7 @@ def test_a_step_is_left_out_on_the_device() -> None:
 
 
 def test_losses_are_read_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = make_module()
+    stage = make_photo_module()
     seen: list[float] = []
     monkeypatch.setattr(stage, "_watch", lambda loss, step: seen.append(loss))
     for value in (3.0, 1.0, 2.0):
