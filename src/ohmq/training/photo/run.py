@@ -34,7 +34,7 @@ from ohmq.training.sources import PhotoSource
 from ohmq.utils.atomic_write import write_atomically
 from ohmq.utils.progress import steps
 
-__all__ = ["DESIGN_CROP", "DESIGN_CROPS", "train_photo"]
+__all__ = ["DESIGN_CROP", "DESIGN_CROPS", "initial_model", "train_photo"]
 
 logger = logging.getLogger(__name__)
 
@@ -62,12 +62,14 @@ def train_photo(options: TrainOptions, *, resume: Path | None, start: Path | Non
     """
     if options.only == DECODERS_ONLY:
         return train_decoders(options, resume=resume, start=start)
+    if torch.cuda.is_available():
+        torch.backends.cudnn.allow_tf32 = False  # float32 is exact; convolutions that may be coarser are in bfloat16
     photos = PhotoSource(options)
     state = ResumeState.read(resume, options) if resume else ResumeState()
     started_at = time.monotonic() - state.seconds
     distill_epochs = 0 if options.only else options.quick_epochs
     _check_stages(options, state, distill_epochs)
-    model, design = _initial_model(options, photos, start)
+    model, design = initial_model(options, photos, start)
     if distill_epochs and _has_distilled_analysis(model):
         if not (options.epochs or options.minutes):
             raise ConfigError(
@@ -110,10 +112,19 @@ def _has_distilled_analysis(model: PhotoModel | PhotoIntegerModel) -> bool:
     return model.config.distilled_channels > 0
 
 
-def _initial_model(
+def initial_model(
     options: TrainOptions, photos: PhotoSource, start: Path | None
 ) -> tuple[PhotoModel | PhotoIntegerModel, PhotoDesign]:
-    """Design the codec on crops of the training photos; then initialise a model, or extend that to start from."""
+    """Design the codec on crops of the training photos; then initialise a model, or extend that to start from.
+
+    Args:
+        options: the run; its model is a `PhotoConfig`.
+        photos: its photos.
+        start: path of the model that ``options.start_from`` names; None: ``start_from`` is a path or a shipped name.
+
+    Returns:
+        The model and the design.
+    """
     assert isinstance(options.model, PhotoConfig)
     crop = min(DESIGN_CROP, options.crop_size)
     sample = next(iter(CropLoader(photos.photos, DESIGN_CROPS, crop, seed=options.seed)))
