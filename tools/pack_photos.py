@@ -10,7 +10,7 @@ folder as any other shards.
 
 import io
 import os
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def shard(names: list[str], contents: list[bytes]) -> bytes:
     "--smallest-side", type=int, default=256, show_default=True, help="Least side of a packed photo, in pixels."
 )
 @click.option("--validation", type=int, default=10, show_default=True, help="Photos of the validation part to keep.")
-@click.option("--workers", type=int, default=os.cpu_count() or 1, help="Processes.")
+@click.option("--workers", type=int, default=os.cpu_count() or 1, help="Threads.")
 @click.option("--force", is_flag=True, help="Overwrite existing shards.")
 def main(
     data: Path,
@@ -89,14 +89,14 @@ def main(
     held_out = shard([path.name for path in kept], [path.read_bytes() for path in kept])
     room = megabytes * MEGABYTE - len(held_out) - HEADER_BYTES * (len(files) + 20)
     sample = files[:: max(1, len(files) // SAMPLE)]
-    with ProcessPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         for quality in QUALITIES:
             pack = partial(pack_photo, scale=scale, smallest_side=smallest_side, quality=quality)
             expected = sum(map(len, pool.map(pack, sample))) / len(sample) * len(files)
             click.echo(f"quality {quality}: about {expected / MEGABYTE:.1f} MiB")
             if expected > room:
                 continue
-            contents = list(pool.map(pack, files, chunksize=8))
+            contents = list(pool.map(pack, files))
             if sum(map(len, contents)) <= room:
                 break
         else:
