@@ -63,7 +63,7 @@ def train_photo(options: TrainOptions, *, resume: Path | None, start: Path | Non
     if options.only == DECODERS_ONLY:
         return train_decoders(options, resume=resume, start=start)
     if torch.cuda.is_available():
-        torch.backends.cudnn.allow_tf32 = False  # float32 is exact; convolutions that may be coarser are in bfloat16
+        _use_exact_convolutions()
     photos = PhotoSource(options)
     state = ResumeState.read(resume, options) if resume else ResumeState()
     started_at = time.monotonic() - state.seconds
@@ -105,6 +105,14 @@ def _check_stages(options: TrainOptions, state: ResumeState, distill_epochs: int
         raise ConfigError(
             f"{state.path} was written before the analysis was distilled: with 0 epochs nothing goes on from it"
         )
+
+
+def _use_exact_convolutions() -> None:
+    """Let float32 convolutions of CUDA be exact: those that may be coarser are in bfloat16."""
+    if hasattr(torch.backends, "fp32_precision"):  # since torch 2.9
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    else:
+        torch.backends.cudnn.allow_tf32 = False
 
 
 def _has_distilled_analysis(model: PhotoModel | PhotoIntegerModel) -> bool:
