@@ -202,7 +202,7 @@ def _positive_xyb(linear: Floats) -> Floats:
 def _blur(planes: Floats) -> Floats:
     """Blur (..., H, W) with the Gaussian filter of nine taps; there are zeros beyond the borders."""
     reach = len(BLUR_TAPS) - 1
-    taps = np.float32(BLUR_TAPS)
+    taps = np.array(BLUR_TAPS, np.float32)
     height, width = planes.shape[-2:]
     blurred = np.empty_like(planes)
     for plane, target in zip(planes.reshape(-1, height, width), blurred.reshape(-1, height, width), strict=True):
