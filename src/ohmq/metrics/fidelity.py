@@ -1,4 +1,4 @@
-r"""Distortion metrics: PSNR, SSIM and MS-SSIM of 8-bit images, one value an image.
+r"""Fidelity to the original: PSNR, SSIM and MS-SSIM of 8-bit images, one value an image.
 
 SSIM and MS-SSIM follow their papers: an 11x11 Gaussian window of deviation 1.5, only windows that lie inside the image,
 biased variances, K = (0.01, 0.03), data range 255. SSIM equals `skimage.metrics.structural_similarity(...,

@@ -2,7 +2,6 @@
 
 import io
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +9,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
+from support.images import distorted_pair
 
 from ohmq.metrics import Ssimulacra2, ssimulacra, ssimulacra2
-
-PHOTOS = Path(__file__).parents[3] / "examples" / "photos"
-Pixels = NDArray[np.uint8]
 
 # Scores of `ssimulacra2` of libjxl 0.11.2 (Debian 13, package libjxl-devtools), and of the PyPI package ssimulacra2 0.3.0.
 SCORES = [
@@ -30,27 +27,12 @@ SCORES = [
 ]
 
 
-def pair(name: str, box: tuple[int, int, int, int], kind: str) -> tuple[Pixels, Pixels]:
-    """A crop of a photograph, and its distortion in whole numbers, which is the same everywhere."""
-    pixels = np.asarray(Image.open(PHOTOS / f"{name}.png").convert("RGB"))[box[0] : box[1], box[2] : box[3]]
-    values = pixels.astype(np.int64)
-    if kind == "steps":
-        distorted = values // 24 * 24 + 12
-    elif kind == "blur":
-        padded = np.pad(values, ((1, 1), (1, 1), (0, 0)), "edge")
-        height, width = values.shape[:2]
-        distorted = sum(padded[i : i + height, j : j + width] for i in range(3) for j in range(3)) // 9
-    else:
-        distorted = values + np.random.RandomState(0).randint(-12, 13, values.shape)
-    return np.ascontiguousarray(pixels), distorted.clip(0, 255).astype(np.uint8)
-
-
 @pytest.mark.parametrize("name, box, kind, libjxl, package", SCORES)
 def test_scores_are_those_of_libjxl(
     name: str, box: tuple[int, int, int, int], kind: str, libjxl: float, package: float
 ) -> None:
     # The tool filters recursively in single precision; its rounding is most of what differs.
-    assert ssimulacra2(*pair(name, box, kind)) == pytest.approx(libjxl, abs=0.06)
+    assert ssimulacra2(*distorted_pair(name, box, kind)) == pytest.approx(libjxl, abs=0.06)
 
 
 def blur_of_the_package(planes: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -70,16 +52,16 @@ def test_all_but_the_blur_is_as_in_the_package(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ssimulacra, "_blur", blur_of_the_package)
-    assert ssimulacra2(*pair(name, box, kind)) == pytest.approx(package, abs=2e-3)
+    assert ssimulacra2(*distorted_pair(name, box, kind)) == pytest.approx(package, abs=2e-3)
 
 
 def test_the_installed_package_gives_a_similar_score() -> None:
     package = pytest.importorskip("ssimulacra2")
     files = []
-    for pixels in pair("coffee", (100, 356, 200, 456), "noise"):
+    for pixels in distorted_pair("coffee", (100, 356, 200, 456), "noise"):
         files.append(io.BytesIO())
         Image.fromarray(pixels).save(files[-1], "PNG")
-    ours = ssimulacra2(*pair("coffee", (100, 356, 200, 456), "noise"))
+    ours = ssimulacra2(*distorted_pair("coffee", (100, 356, 200, 456), "noise"))
     assert package.compute_ssimulacra2(*files) == pytest.approx(ours, abs=1.5)
 
 
@@ -115,22 +97,22 @@ def test_the_blur_is_the_impulse_response_of_the_recursive_filter() -> None:
 
 
 def test_equal_images_score_100_and_small_ones_nothing() -> None:
-    reference, distorted = pair("coffee", (0, 8, 0, 9), "noise")
+    reference, distorted = distorted_pair("coffee", (0, 8, 0, 9), "noise")
     assert ssimulacra2(reference, reference) == 100
     assert 0 < ssimulacra2(reference, distorted) < 100
     assert math.isnan(ssimulacra2(reference[:7], distorted[:7]))
 
 
 def test_grey_images_score_as_their_copies_in_colour() -> None:
-    reference, distorted = (image[..., 0] for image in pair("chelsea", (0, 64, 0, 80), "noise"))
+    reference, distorted = (image[..., 0] for image in distorted_pair("chelsea", (0, 64, 0, 80), "noise"))
     colour = [np.repeat(image[..., None], 3, axis=2) for image in (reference, distorted)]
     assert ssimulacra2(reference, distorted) == ssimulacra2(*colour)
     assert ssimulacra2(torch.from_numpy(reference.copy()), torch.from_numpy(distorted.copy())) == ssimulacra2(*colour)
 
 
 def test_one_original_serves_several_decoded_images() -> None:
-    reference, blurred = pair("chelsea", (0, 65, 0, 83), "blur")
-    _, stepped = pair("chelsea", (0, 65, 0, 83), "steps")
+    reference, blurred = distorted_pair("chelsea", (0, 65, 0, 83), "blur")
+    _, stepped = distorted_pair("chelsea", (0, 65, 0, 83), "steps")
     scorer = Ssimulacra2(reference)
     assert [scorer.score(blurred), scorer.score(stepped)] == [
         ssimulacra2(reference, blurred),
