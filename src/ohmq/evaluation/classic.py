@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from ohmq.errors import ConfigError, UnsupportedImageError
+from ohmq.evaluation.qualities import EXACT_DB
 from ohmq.evaluation.results import Curve
 from ohmq.imaging.pixel_limit import pixel_limit
 from ohmq.metrics import psnr_db
 
-__all__ = ["CLASSIC_CODECS", "EXACT_DB", "ClassicCodec", "Coded", "check_classic", "classic_curve", "code_classic"]
-
-EXACT_DB = 100.0
-"""PSNR in dB that an exact copy counts in a mean; its PSNR is infinite."""
+__all__ = ["CLASSIC_CODECS", "ClassicCodec", "Coded", "check_classic", "classic_curve", "code_classic"]
 
 
 class ClassicCodec(NamedTuple):
