@@ -16,7 +16,7 @@ from support.small_models import make_model
 
 from ohmq.cli import main
 from ohmq.evaluation.bd_rate import bd_rate
-from ohmq.evaluation.classic import CLASSIC_CODECS, code_classic
+from ohmq.evaluation.classic import CLASSIC_CODECS, DEFAULT_CODECS, code_classic
 from ohmq.loading import load
 from ohmq.metrics import psnr_db
 from ohmq.model_files.freeze import freeze
@@ -85,7 +85,7 @@ def test_files_hold_the_measures(done: Path, photos: Path) -> None:
     assert content["command"] == command_line() and content["threads"] == 1
     assert {"ohmq", "torch", "pillow", "libavif", "libwebp", "openjpeg", "libjpeg-turbo"} <= set(content["versions"])
     assert [(image["width"], image["height"]) for image in content["images"]] == [(192, 176), (176, 190), (180, 190)]
-    assert [entry["name"] for entry in content["codecs"]] == ["model", *CLASSIC_CODECS]
+    assert [entry["name"] for entry in content["codecs"]] == ["model", *DEFAULT_CODECS]
     assert all(len(entry["points"]) == 3 for entry in content["codecs"])
     rows = list(csv.DictReader((done / "images.csv").read_text().splitlines()))
     points = list(csv.DictReader((done / "points.csv").read_text().splitlines()))
@@ -262,8 +262,8 @@ def test_digits_of_a_grey_model(
     assert result.code == 0
     assert "JPEG 4:4:4 left out" in result.err
     assert (
-        "no BD-rate by MS-SSIM of ohmq small.safetensors, JPEG 4:2:0, WebP, JPEG 2000, AVIF: MS-SSIM needs images of at least 176"
-        in (result.err)
+        "no BD-rate by MS-SSIM of ohmq small.safetensors, JPEG 4:2:0, WebP, JPEG 2000, "
+        "AVIF 4:2:0, default tuning: MS-SSIM needs images of at least 176" in (result.err)
     )
     assert {path.name for path in Path("out").iterdir()} == FILES | {"psnr.png", "psnr.svg"}
     content = json.loads(Path("out/comparison.json").read_text())

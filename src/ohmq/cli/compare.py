@@ -38,7 +38,11 @@ KODAK = ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "bpg444
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("-m", "--model", default="photo", show_default=True, help="Shipped name, model file or checkpoint.")
 @click.option(
-    "--codec", "names", multiple=True, help="jpeg, jpeg444, webp, jpeg2000 or avif. Repeatable.  [default: all]"
+    "--codec",
+    "names",
+    multiple=True,
+    help="jpeg, jpeg444, jpegli, webp, jpeg2000, jxl, avif, avif444, avif-psnr or avif444-psnr; or all of them. Repeatable.  "
+    "[default: jpeg, jpeg444, webp, jpeg2000, avif]",
 )
 @click.option(
     "--anchor", help="Codec that BD-rates refer to: model or one of the codecs.  [default: jpeg, or the first --codec]"
@@ -92,7 +96,7 @@ def command(
     force: bool,
     as_json: bool,
 ) -> int:
-    """Code images with a model and with JPEG, WebP, JPEG 2000 and AVIF: rate, PSNR, MS-SSIM, time, BD-rate.
+    """Code images with a model and with JPEG, WebP, JPEG XL, AVIF and others: rate, quality, time, BD-rate.
 
     With -o: comparison.html (one page: table, curve, images side by side), comparison.json, points.csv, images.csv
     (a row an image) and plots.
@@ -161,10 +165,10 @@ def command(
 
 def _codecs_and_anchor(names: Sequence[str], anchor: str | None) -> tuple[tuple[str, ...], str]:
     """Choose the classic codecs, each once, and the anchor, from the options."""
-    from ohmq.evaluation.classic import CLASSIC_CODECS
+    from ohmq.evaluation.classic import CLASSIC_CODECS, DEFAULT_CODECS
     from ohmq.evaluation.comparison import MODEL
 
-    classic = tuple(dict.fromkeys(names)) or tuple(CLASSIC_CODECS)
+    classic = tuple(CLASSIC_CODECS) if "all" in names else tuple(dict.fromkeys(names)) or DEFAULT_CODECS
     for name in classic:
         if name not in CLASSIC_CODECS:
             raise click.UsageError(f"no codec {name!r}; choose from {', '.join(CLASSIC_CODECS)}")
@@ -316,10 +320,9 @@ def _print(comparison: "Comparison") -> None:
                 f"  {p.encode_s_per_mpixel:11.4f}  {p.decode_s_per_mpixel:11.4f}"
             )
     differences = comparison.differences()
-    anchor = next(codec for codec in comparison.codecs if codec.name == comparison.anchor)
+    anchor = next(codec.label for codec in comparison.codecs if codec.name == comparison.anchor)
     click.echo(
-        f"\n{counted(len(comparison.sizes), 'image')}; BD-rates against {anchor.label} ({anchor.settings}), whole files; "
-        "times: one thread, medians"
+        f"\n{counted(len(comparison.sizes), 'image')}; BD-rates against {anchor}, whole files; times: one thread, medians"
     )
     names = [f"BD-rate {QUALITIES[quality].name}" for quality in comparison.qualities]
     click.echo(f"{'':{width}}  {'  '.join(names)}  encode s/MP  decode s/MP")
@@ -330,5 +333,8 @@ def _print(comparison: "Comparison") -> None:
         )
         encode, decode = codec.seconds_per_mpixel()
         click.echo(f"{codec.label:{width}}  {cells}  {encode:11.4f}  {decode:11.4f}")
+    click.echo()
+    for codec in comparison.codecs:
+        click.echo(f"{codec.label:{width}}  {codec.settings}")
     for line in comparison.refusals():
         echo_error(line)

@@ -41,8 +41,8 @@ __all__ = ["command"]
 @click.option(
     "--against",
     multiple=True,
-    help="Give the BD-rate against jpeg, jpeg444, webp, jpeg2000 or avif (measured on the same images, whole files) or a "
-    "published curve (payload), such as mnist-ohm-c0-16-lambda0.95-0.999. Repeatable.",
+    help="Give the BD-rate by PSNR against a codec of ohmq compare, such as jpeg or avif-psnr (measured on the same images, "
+    "whole files), or a published curve (payload), such as mnist-ohm-c0-16-lambda0.95-0.999. Repeatable.",
 )
 @click.option(
     "--cut",
@@ -158,7 +158,7 @@ def command(
             )
         if name in CLASSIC_CODECS:
             points = ", ".join(f"{r:.3f}: {q:.2f}" for r, q in zip(anchor.rates_bpp, anchor.psnr_db, strict=True))
-            click.echo(f"  {anchor.label} (file bpp: dB): {points}", err=as_json)
+            click.echo(f"  {anchor.label} ({anchor.source}; file bpp: dB): {points}", err=as_json)
     if as_json:
         click.echo(result.to_json())
     return 1 if failed else 0

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from PIL import features
-
 from ohmq.errors import ConfigError
 from ohmq.evaluation.bd_rate import bd_rate
+from ohmq.evaluation.classic import library_versions
 from ohmq.evaluation.qualities import EXACT_DB, QUALITIES, Quality
 from ohmq.evaluation.results import Curve
 from ohmq.metrics import MS_SSIM_MIN_SIDE
@@ -25,14 +24,13 @@ __all__ = [
     "Comparison",
     "Difference",
     "differences",
-    "library_versions",
 ]
 
 MODEL = "model"
 """Name of the model among the codecs."""
 
 COMPARE_DEFINITIONS: dict[str, str] = {
-    "codec": f"'{MODEL}' or a classic codec through Pillow",
+    "codec": f"'{MODEL}' or a classic codec",
     "setting": "active channels of the model; quality or rate in bits per pixel asked of a classic codec",
     "file_bytes": "all bytes of the file",
     "file_bpp": "all bytes of the file, bits per pixel; mean over several images",
@@ -239,12 +237,6 @@ class Comparison:
 
 def _plain(row: Any) -> dict[str, Any]:
     return {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in row._asdict().items()}
-
-
-def library_versions() -> dict[str, str]:
-    """Get the versions of the codecs inside Pillow, by name."""
-    names = {"libjpeg-turbo": "libjpeg_turbo", "libwebp": "webp", "openjpeg": "jpg_2000", "libavif": "avif"}
-    return {name: features.version(feature) or "not there" for name, feature in names.items()}
 
 
 def differences(codecs: Sequence[CodecResult], anchor: str, quality: Quality) -> dict[str, Difference]:
