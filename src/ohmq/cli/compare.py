@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from ohmq.cli.options import DECODER, DEVICE, MAX_PIXELS, NumberRange
+from ohmq.cli.options import DECODER, DEVICE, MAX_PIXELS, TUNE, NumberRange
 from ohmq.cli.output import echo_error, echo_skipped, progress_bar
 from ohmq.utils.counting import counted
 
@@ -42,6 +42,7 @@ KODAK = ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "bpg444
     type=click.IntRange(0, 2),
     help="Number of refinement passes of the encoder.  [default: 1 for photo models, else 0]",
 )
+@TUNE
 @DECODER
 @DEVICE
 @MAX_PIXELS
@@ -72,6 +73,7 @@ def command(
     anchor: str | None,
     rates: int | None,
     effort: int | None,
+    tune: Literal["psnr", "visual"] | None,
     decoder: str | None,
     device: str,
     max_pixels: int,
@@ -89,6 +91,7 @@ def command(
     (a row an image) and plots.
     """
     from ohmq.codec import Codec
+    from ohmq.encoder.options import EncodeOptions
     from ohmq.evaluation.classic import check_classic
     from ohmq.evaluation.compare import compare_codecs, spread, suited_images
     from ohmq.evaluation.comparison import Comparison
@@ -107,7 +110,9 @@ def command(
             check_output(output_dir / file, force=force)
     frozen = resolve_model(model)
     codec = Codec(frozen, device=device, decoder=decoder)
-    codec.effort_for(effort)  # An effort that the model does not have is refused before any work.
+    codec.check_options(
+        EncodeOptions(effort=effort, tune=tune)
+    )  # What the model does not have is refused before any work.
     reader = ImageReader(inputs, grey=False, report=echo_error, limit=limit, max_pixels=max_pixels)
     images = suited_images(codec, ImageFiles(reader))
     sizes = tuple((name, pixels.shape[1], pixels.shape[0]) for name, pixels in images)
@@ -118,7 +123,9 @@ def command(
         echo_error("JPEG 4:4:4 left out: without colour it gives the same files as 4:2:0")
     channels = spread(channel_counts(codec, [-1]), rates)
     with progress_bar(len(images) * (1 + len(classic)), "compare") as update:
-        codecs = compare_codecs(codec, images, channels, classic, rates=rates, effort=effort, progress=update)
+        codecs = compare_codecs(
+            codec, images, channels, classic, rates=rates, effort=effort, tune=tune, progress=update
+        )
     comparison = Comparison(
         command=command_line(),
         model=frozen.name,

@@ -1,11 +1,11 @@
 """``ohmq evaluate``: measure a model on images."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
-from ohmq.cli.options import DECODER, DEVICE, FRACTION, MAX_PIXELS
+from ohmq.cli.options import DECODER, DEVICE, FRACTION, MAX_PIXELS, TUNE
 from ohmq.cli.output import echo_error, echo_skipped, print_rate_points, progress_bar
 
 __all__ = ["command"]
@@ -52,6 +52,7 @@ __all__ = ["command"]
     type=click.IntRange(0, 2),
     help="Number of refinement passes of the encoder.  [default: 1 for photo models, else 0]",
 )
+@TUNE
 @DECODER
 @DEVICE
 @MAX_PIXELS
@@ -74,6 +75,7 @@ def command(
     against: tuple[str, ...],
     cut: bool,
     effort: int | None,
+    tune: Literal["psnr", "visual"] | None,
     decoder: str | None,
     device: str,
     max_pixels: int,
@@ -120,7 +122,13 @@ def command(
         images = ImageReader(inputs, grey=grey, report=echo_error, limit=limit, max_pixels=max_pixels)
     data = f"MNIST {mnist}" if mnist else ", ".join(inputs)
     options = EvaluationOptions(
-        fractions=fractions or (-1,), channels=channels, cut=cut, effort=effort, device=device, decoder=decoder
+        fractions=fractions or (-1,),
+        channels=channels,
+        cut=cut,
+        effort=effort,
+        tune=tune,
+        device=device,
+        decoder=decoder,
     )
     with progress_bar(len(images), "evaluate") as update:
         evaluation = evaluate_set(frozen, images, options, data=data, progress=update)

@@ -18,6 +18,7 @@ __all__ = [
     "MAX_PIXELS",
     "OUTPUT",
     "SKIP_EXISTING",
+    "TUNE",
     "NumberRange",
     "check_skip",
     "encoder_options",
@@ -130,6 +131,14 @@ def positive(context: click.Context, parameter: click.Parameter, value: float | 
     return value
 
 
+TUNE = click.option(
+    "--tune",
+    type=click.Choice(["visual", "psnr"]),
+    help="Spend bits where eyes see errors (visual), or for the highest PSNR. Decoding is the same.  "
+    "[default: visual for photo models, but psnr with --psnr]",
+)
+"""The option ``--tune``."""
+
 _ENCODER_OPTIONS = (
     click.option(
         "-q",
@@ -161,6 +170,7 @@ _ENCODER_OPTIONS = (
         help="Number of refinement passes of the encoder. More passes take longer and give more quality for the same bytes.  "
         "[default: 1 for photo models, else 0]",
     ),
+    TUNE,
     click.option(
         "--layers",
         type=_LayerLimit(),
