@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["export_onnx"]
 
-_KEPT_TENSORS = ("prior.", "quantizer.", "filters.", "synthesis_transform.block")
+_KEPT_TENSORS = ("prior.", "quantizer.", "filters.", "thumbnails.", "synthesis_transform.block")
 """Beginnings of the names of tensors that are used outside of the two graphs."""
 
 

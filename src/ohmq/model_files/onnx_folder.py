@@ -22,6 +22,7 @@ from ohmq.model_files.tensor_file import read_tensor_file
 from ohmq.models.config import ModelConfig, config_from_dict
 from ohmq.postfilter.filters import PostFilter
 from ohmq.runtime.onnx_transforms import Array, OnnxTransforms
+from ohmq.runtime.thumbnails import Thumbnails
 
 __all__ = ["GRAPHS", "ONNX_FORMAT", "OnnxModel", "load_onnx"]
 
@@ -41,6 +42,7 @@ class OnnxModel:
         model_id: bitstream id, 4 bytes.
         transforms_id: version of the transforms and the post-filter, 4 bytes; empty in folders of older releases.
         transforms: runs its transforms.
+        thumbnails: maps for thumbnails; None: they are reduced from decoded images.
     """
 
     name: str
@@ -49,6 +51,7 @@ class OnnxModel:
     model_id: bytes
     transforms_id: bytes
     transforms: OnnxTransforms
+    thumbnails: Thumbnails | None = None
 
 
 def load_onnx(folder: Path) -> OnnxModel:
@@ -80,6 +83,7 @@ def load_onnx(folder: Path) -> OnnxModel:
         raise ModelFileError(f"{path} is damaged: its configuration and tensors do not match their checksum")
     block = tensors.get("synthesis_transform.block", np.zeros(0, np.float32)).astype(np.float32)
     filters = PostFilter.from_tensors(_below("filters", tensors))
+    thumbnails = Thumbnails.from_tensors(_below("thumbnails", tensors), len(block))
     try:
         transforms = OnnxTransforms(
             config,
@@ -94,7 +98,7 @@ def load_onnx(folder: Path) -> OnnxModel:
         raise ConfigError(f"{error.name} is not installed; it comes with: pip install 'ohmq[onnx]'") from error
     except ModelFileError as error:
         raise ModelFileError(f"{folder}: {error}") from error
-    return OnnxModel(name, config, prior, model_id, transforms_id, transforms)
+    return OnnxModel(name, config, prior, model_id, transforms_id, transforms, thumbnails)
 
 
 def _read_tensors(folder: Path, path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
