@@ -65,15 +65,14 @@ def command(
 
 def _export_folder(checkpoint: str, folder: Path, *, force: bool) -> None:
     from ohmq.cli.output import phase_progress
-    from ohmq.model_files.export_onnx import export_onnx
-    from ohmq.model_files.onnx_folder import GRAPHS
+    from ohmq.model_files.export_onnx import export_onnx, graph_names
     from ohmq.model_files.resolve import resolve_model
     from ohmq.utils.atomic_write import check_output
 
-    files = [folder / name for name in (*(f"{graph}.onnx" for graph in GRAPHS), "model.safetensors")]
+    frozen = resolve_model(checkpoint)
+    files = [folder / name for name in (*(f"{graph}.onnx" for graph in graph_names(frozen)), "model.safetensors")]
     for file in files:
         check_output(file, force=force)
-    frozen = resolve_model(checkpoint)
     with phase_progress(sys.stderr.isatty()):
         export_onnx(frozen, folder, force=force)
     size = sum(file.stat().st_size for file in files)
