@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohmq.errors import ConfigError, ModelFileError
+from ohmq.geometry import Window
 from ohmq.models.config import ModelConfig
 from ohmq.postfilter.filters import FilterKernel, PostFilter, filter_and_round
+from ohmq.runtime.latents import cut_pixels
 
 __all__ = ["OnnxDecoder", "OnnxTransforms"]
 
@@ -313,13 +315,19 @@ class OnnxTransforms:
                 latent = np.maximum(latent, 0)
         return latent.reshape(*symbols.shape[:3], -1)
 
-    def pixels(self, symbols: NDArray[np.int64], channels: int, /) -> NDArray[np.uint8]:
+    def pixels(self, symbols: NDArray[np.integer], channels: int, inside: Window | None = None, /) -> NDArray[np.uint8]:
         """Return the patches that the first ``channels`` channels of symbols (T, h, w, C) decode to.
+
+        Args:
+            symbols: (T, h, w, at least channels).
+            channels: the number of leading channels.
+            inside: the window of the latent whose pixels are wanted; None: all.
 
         Returns:
             (T, image_channels, H, W).
         """
-        return self._synthesised(self.dequantized(symbols, channels), channels)
+        decoded = self._synthesised(self.dequantized(symbols.astype(np.int64, copy=False), channels), channels)
+        return cut_pixels(decoded, inside)
 
     def pixels_from_codewords(self, codewords: NDArray[np.float32], channels: int, /) -> NDArray[np.uint8]:
         """Return the patches of a photo model from the sums of their codewords, (T, h, w, D): (T, 3, 16 h, 16 w)."""

@@ -176,10 +176,9 @@ class WindowedTransforms:
         for window in steps(windows(rows, columns, WINDOW), f"image of {channels} channels"):
             outer = window.widened(halo, rows, columns)
             left, upper, right, lower = box = pixel_box(window, symbols.width, symbols.height)
-            part = symbols.values[:, outer.rows, outer.columns, :channels].astype(np.int64)
-            decoded = self.transforms.pixels(part, channels)[0]
-            y, x = upper - outer.top * BLOCK, left - outer.left * BLOCK
-            inside = decoded[:, y : y + lower - upper, x : x + right - left]
+            part = symbols.values[:, outer.rows, outer.columns, :channels]
+            decoded = self.transforms.pixels(part, channels, window.within(outer))[0]
+            inside = decoded[:, : lower - upper, : right - left]
             yield ImagePart(box, np.ascontiguousarray(inside.transpose(1, 2, 0)))
 
     def thumbnail(self, symbols: Symbols, channels: int, scale: int, thumbnails: Thumbnails | None) -> Image.Image:

@@ -15,6 +15,7 @@ from ohmq.evaluation.results import Curve
 from ohmq.models import CompressionModel, PhotoIntegerModel, PhotoModel
 from ohmq.models.config import GREY_LEVELS
 from ohmq.models.photo import PhotoAnalysis, PhotoSynthesis
+from ohmq.runtime.devices import has_bfloat16 as has_bfloat16
 from ohmq.training.module import TrainingModule
 from ohmq.training.options import TrainOptions
 
@@ -77,18 +78,6 @@ class PhotoTargets:
     rates_bpp: Tensor
     lambdas: Tensor
     anchor: Curve
-
-
-def has_bfloat16(cpu: bool) -> bool:
-    """Check whether the hardware multiplies bfloat16.
-
-    Args:
-        cpu: ask about the processor, even where an accelerator is present.
-    """
-    if torch.cuda.is_available() and not cpu:
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # missing in some supported releases of torch
-    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
 
 
 class PhotoModule(TrainingModule):
