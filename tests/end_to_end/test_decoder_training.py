@@ -11,6 +11,7 @@ from ohmq.datasets.photos import PhotoFiles
 from ohmq.errors import ConfigError
 from ohmq.loading import load
 from ohmq.metrics import psnr_db
+from ohmq.model_files.resolve import resolve_model
 from ohmq.models.decoders import DecoderConfig
 from ohmq.training.photo import decoders
 from ohmq.training.photo.decoders import DecoderRecipe
@@ -33,7 +34,7 @@ def test_decoders_are_trained_and_decode(
     recipes = {
         "fast": DecoderRecipe(DecoderConfig((8, 6, 0), (1, 1, 0)), 3e-3, from_synthesis=False),
         "standard": DecoderRecipe(None, 1e-3),
-        "best": DecoderRecipe(DecoderConfig((12, 12, 8), (2, 4, 5), up_kernel=3), 1e-3),
+        "best": DecoderRecipe(DecoderConfig((12, 12, 8), (2, 4, 5), up_kernel=4), 1e-3),
     }
     monkeypatch.setattr(decoders, "RECIPES", recipes)
     monkeypatch.setattr(decoders, "VALIDATION_CROPS", 1)
@@ -47,6 +48,9 @@ def test_decoders_are_trained_and_decode(
     assert stopped.value.code == 0, capsys.readouterr().err
     codec, old = load(out / "model.safetensors"), load(MODEL)
     assert codec.decoders == ("fast", "standard", "best") and codec.model_id == old.model_id
+    frozen = resolve_model(out / "model.safetensors")
+    for prefix in ("", "decoders.fast.", "decoders.best."):
+        assert frozen.tensors[f"{prefix}filters.weight"].any()
     crop = LatentCrops(out / "crops" / "train")
     pixels = crop.pixels[8].transpose(1, 2, 0)
     data = old.compress(np.ascontiguousarray(pixels), channels=24)
