@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from ohmq.cli.options import DECODER, DEVICE, MAX_PIXELS, METRICS, NumberRange
+from ohmq.cli.options import DECODER, DEVICE, MAX_PIXELS, METRICS, TUNE, NumberRange
 from ohmq.cli.output import echo_error, echo_skipped, progress_bar
 from ohmq.utils.counting import counted
 
@@ -54,6 +54,7 @@ KODAK = ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "bpg444
     help="Number of refinement passes of the encoder.  [default: 1 for photo models, else 0]",
 )
 @METRICS
+@TUNE
 @DECODER
 @DEVICE
 @MAX_PIXELS
@@ -85,6 +86,7 @@ def command(
     rates: int | None,
     effort: int | None,
     metrics: "tuple[Metric, ...] | None",
+    tune: Literal["psnr", "visual"] | None,
     decoder: str | None,
     device: str,
     max_pixels: int,
@@ -102,6 +104,7 @@ def command(
     (a row an image) and plots.
     """
     from ohmq.codec import Codec
+    from ohmq.encoder.options import EncodeOptions
     from ohmq.evaluation.classic import check_classic
     from ohmq.evaluation.compare import compare_codecs, spread, suited_images
     from ohmq.evaluation.comparison import Comparison
@@ -121,7 +124,9 @@ def command(
             check_output(output_dir / file, force=force)
     frozen = resolve_model(model)
     codec = Codec(frozen, device=device, decoder=decoder)
-    codec.effort_for(effort)  # An effort that the model does not have is refused before any work.
+    codec.check_options(
+        EncodeOptions(effort=effort, tune=tune)
+    )  # What the model does not have is refused before any work.
     reader = ImageReader(inputs, grey=False, report=echo_error, limit=limit, max_pixels=max_pixels)
     images = suited_images(codec, ImageFiles(reader))
     sizes = tuple((name, pixels.shape[1], pixels.shape[0]) for name, pixels in images)
@@ -135,7 +140,7 @@ def command(
     channels = spread(channel_counts(codec, [-1]), rates)
     with progress_bar(len(images) * (1 + len(classic)), "compare") as update:
         codecs = compare_codecs(
-            codec, images, channels, classic, rates=rates, effort=effort, metrics=metrics, progress=update
+            codec, images, channels, classic, rates=rates, effort=effort, metrics=metrics, tune=tune, progress=update
         )
     comparison = Comparison(
         command=command_line(),

@@ -1,11 +1,11 @@
 """``ohmq evaluate``: measure a model on images."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from ohmq.cli.options import DECODER, DEVICE, FRACTION, MAX_PIXELS, METRICS
+from ohmq.cli.options import DECODER, DEVICE, FRACTION, MAX_PIXELS, METRICS, TUNE
 from ohmq.cli.output import echo_error, echo_skipped, print_rate_points, progress_bar
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ __all__ = ["command"]
     help="Number of refinement passes of the encoder.  [default: 1 for photo models, else 0]",
 )
 @METRICS
+@TUNE
 @DECODER
 @DEVICE
 @MAX_PIXELS
@@ -79,6 +80,7 @@ def command(
     cut: bool,
     effort: int | None,
     metrics: "tuple[Metric, ...] | None",
+    tune: Literal["psnr", "visual"] | None,
     decoder: str | None,
     device: str,
     max_pixels: int,
@@ -129,9 +131,10 @@ def command(
         channels=channels,
         cut=cut,
         effort=effort,
+        metrics=metrics,
+        tune=tune,
         device=device,
         decoder=decoder,
-        metrics=metrics,
     )
     with progress_bar(len(images), "evaluate") as update:
         evaluation = evaluate_set(frozen, images, options, data=data, progress=update)

@@ -19,6 +19,7 @@ __all__ = [
     "METRICS",
     "OUTPUT",
     "SKIP_EXISTING",
+    "TUNE",
     "NumberRange",
     "check_skip",
     "encoder_options",
@@ -156,6 +157,14 @@ def positive(context: click.Context, parameter: click.Parameter, value: float | 
     return value
 
 
+TUNE = click.option(
+    "--tune",
+    type=click.Choice(["visual", "psnr"]),
+    help="Spend bits where eyes see errors (visual), or for the highest PSNR. Decoding is the same.  "
+    "[default: visual for photo models, but psnr with --psnr]",
+)
+"""The option ``--tune``."""
+
 _ENCODER_OPTIONS = (
     click.option(
         "-q",
@@ -187,6 +196,7 @@ _ENCODER_OPTIONS = (
         help="Number of refinement passes of the encoder. More passes take longer and give more quality for the same bytes.  "
         "[default: 1 for photo models, else 0]",
     ),
+    TUNE,
     click.option(
         "--layers",
         type=_LayerLimit(),

@@ -7,13 +7,14 @@ import contextlib
 import math
 import statistics
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ohmq.codec import Codec
+from ohmq.encoder.options import EncodeOptions
 from ohmq.errors import ConfigError, UnsupportedImageError
 from ohmq.evaluation.classic import CLASSIC_CODECS, Coded, check_classic, code_classic
 from ohmq.evaluation.comparison import MODEL, CodecResult, CodedPoint, CodedRow
@@ -119,6 +120,7 @@ def compare_codecs(
     rates: int | None = None,
     effort: int | None = None,
     metrics: Collection[Metric] = METRICS,
+    tune: Literal["psnr", "visual"] | None = None,
     progress: Callable[[int], Any] = lambda count: None,
 ) -> tuple[CodecResult, ...]:
     """Code and decode every image with a model at several numbers of channels and with classic codecs at their qualities.
@@ -131,6 +133,7 @@ def compare_codecs(
         rates: largest number of qualities of a classic codec, evenly spread; None: all.
         effort: refinement passes of the model's encoder, as for `Codec.compress`.
         metrics: metrics to measure beside PSNR; SSIM is never measured.
+        tune: tuning of the model's encoder, as for `Codec.compress`.
         progress: function called with 1 for each image and codec that is done.
 
     Returns:
@@ -148,7 +151,8 @@ def compare_codecs(
         )
     check_classic(classic)
     with one_thread():
-        results = [_measure_model(codec, images, channels, effort, metrics, progress)]
+        options = EncodeOptions(effort=effort, tune=tune)
+        results = [_measure_model(codec, images, channels, options, metrics, progress)]
         for name in classic:
             qualities = spread(CLASSIC_CODECS[name].qualities, rates)
             results.append(_measure_classic(name, images, qualities, metrics, progress))
@@ -159,21 +163,23 @@ def _measure_model(
     codec: Codec,
     images: Images,
     channels: Sequence[int],
-    effort: int | None,
+    options: EncodeOptions,
     metrics: Collection[Metric],
     progress: Callable[[int], Any],
 ) -> CodecResult:
     """Measure the model; the first image is coded once more before, without being counted."""
-    evaluate_images(codec, [images[0]], channels[:1], metrics=(), effort=effort)
+    effort, tune = options.effort, options.tune
+    evaluate_images(codec, [images[0]], channels[:1], metrics=(), effort=effort, tune=tune)
     image_rows, mpixels = [], []
     metrics = set(metrics) - {"ssim"}
     for name, pixels in images:
-        rows = evaluate_images(codec, [(name, pixels)], channels, metrics=metrics, effort=effort)
+        rows = evaluate_images(codec, [(name, pixels)], channels, metrics=metrics, effort=effort, tune=tune)
         image_rows.append([_model_row(rows[count][0], count, pixels) for count in channels])
         mpixels.append(pixels.shape[0] * pixels.shape[1] / 1e6)
         progress(1)
     settings = f"{codec.config.family} family, id {codec.model_id.hex()}"
-    settings += f", effort {codec.effort_for(effort)}" if codec.config.supports_rdoq else ""
+    if codec.config.supports_rdoq:
+        settings += f", effort {codec.effort_for(effort)}, tuned for {options.tune_for(codec.config, codec.name)}"
     settings += f", device {codec.device}" if codec.device != "cpu" else ""
     value_rows = tuple(zip(*image_rows, strict=True))
     return CodecResult(
