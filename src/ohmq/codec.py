@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from PIL import Image
 
@@ -202,15 +202,17 @@ class Codec:
                 tensor.
             options: options of the encoder; default: `EncodeOptions`'s defaults.
             arguments: single options by name, such as ``quality=70``, ``bpp=0.5``, ``psnr=32.0``, ``fraction=0.5``,
-                ``channels=64``, ``max_bytes=10_000``, ``layers="all"``, ``effort=2``, ``tile=0``, ``fixed_rate=True``,
-                ``flatten=True``, ``keep_metadata=True``, ``psnr_table=True`` or ``max_pixels=2**27``; see `EncodeOptions`.
+                ``channels=64``, ``max_bytes=10_000``, ``layers="all"``, ``effort=2``, ``tune="psnr"``, ``tile=0``,
+                ``fixed_rate=True``, ``flatten=True``, ``keep_metadata=True``, ``psnr_table=True`` or ``max_pixels=2**27``; see
+                `EncodeOptions`.
 
         Returns:
             The file.
 
         Raises:
             ValueError: an option out of range, or more than one target for size or quality.
-            ConfigError: an effort, and a model without RDOQ; or a quality, and a model without a quality scale.
+            ConfigError: an effort or the tuning "visual", and a model without RDOQ; or a quality, and a model without a quality
+                scale.
             UnreachableTargetError: the smallest file is larger than bpp or max_bytes allow, or psnr is out of reach.
             UnsupportedImageError: an image that cannot be coded.
 
@@ -232,9 +234,10 @@ class Codec:
 
         Raises:
             ValueError: a number of channels or a tile that the model does not have.
-            ConfigError: an effort or a quality that the model does not have.
+            ConfigError: an effort, a tuning or a quality that the model does not have.
         """
         options.effort_for(self.config, self.name)
+        options.tune_for(self.config, self.name)
         options.quality_for(self.quality_scale is not None, self.name)
         options.channel_count(self.config)
         self.windowed.tile_side(1, 1, options.tile)
@@ -252,7 +255,7 @@ class Codec:
         Returns:
             The file, its number of channels and, if it was measured, its PSNR.
         """
-        effort = options.effort_for(self.config, self.name)
+        effort, tuning = options.effort_for(self.config, self.name), options.tuning_for(self.config, self.name)
         colours, extras = split_extras(image)
         settings = FileSettings(
             layers=options.layer_limit(),
@@ -262,7 +265,8 @@ class Codec:
         )
         source: Source
         if options.uses_rdoq(self.config):
-            source = self.windowed.latent(colours, options.tile)._replace(effort=effort)
+            latent = self.windowed.latent(colours, options.tile)._replace(effort=effort)
+            source = tuning.apply(latent, self.transforms.quantizer["project"])
         else:
             source = self.windowed.symbols(colours, options.tile)
         max_bytes = options.byte_limit(image.width, image.height)
@@ -369,7 +373,13 @@ class Codec:
         return self.windowed.symbols(self.prepare(image, flatten=True, max_pixels=max_pixels), tile)
 
     def latent(
-        self, image: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS, tile: int | None = None, effort: int | None = None
+        self,
+        image: Any,
+        *,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        tile: int | None = None,
+        effort: int | None = None,
+        tune: Literal["psnr", "visual"] | None = None,
     ) -> Latent:
         """Analyse an image, flattened onto white: the input of RDOQ, which `encode` takes in place of symbols.
 
@@ -378,6 +388,7 @@ class Codec:
             max_pixels: limit on width × height.
             tile: as in `EncodeOptions`.
             effort: as in `EncodeOptions`.
+            tune: as in `EncodeOptions`.
 
         Returns:
             The latent.
@@ -385,13 +396,15 @@ class Codec:
         Raises:
             ConfigError: a model without RDOQ.
             UnsupportedImageError: an image that cannot be coded.
-            ValueError: a tile or an effort out of range.
+            ValueError: a tile or an effort out of range, or an unknown tuning.
         """
         if not self.config.supports_rdoq:
             raise ConfigError(f"{self.name} does not support RDOQ: use analyse")
-        effort = self.effort_for(effort)
+        options = EncodeOptions(effort=effort, tune=tune)
+        effort, tuning = options.effort_for(self.config, self.name), options.tuning_for(self.config, self.name)
         prepared = self.prepare(image, flatten=True, max_pixels=max_pixels)
-        return self.windowed.latent(prepared, tile)._replace(effort=effort)
+        latent = self.windowed.latent(prepared, tile)._replace(effort=effort)
+        return tuning.apply(latent, self.transforms.quantizer["project"])
 
     def encode(
         self,

@@ -60,6 +60,17 @@ def test_decoders_are_trained_and_decode(
     )
     assert standard > before + 0.01
     assert best > before + 0.01
+    again = arguments.copy()
+    again[again.index(str(MODEL))], again[again.index(str(out))] = (
+        str(out / "model.safetensors"),
+        str(tmp_path / "again"),
+    )
+    again[again.index("--epochs") + 1] = "1"
+    with pytest.raises(SystemExit) as stopped:
+        main(again)
+    assert stopped.value.code == 0, capsys.readouterr().err
+    further = load(tmp_path / "again" / "model.safetensors")
+    assert psnr_db(np.asarray(further.decompress(data, decoder="best")), pixels) > best - 0.2  # it did not start anew
 
 
 def test_encoding_goes_on_where_it_stopped(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +104,11 @@ def test_encoding_goes_on_where_it_stopped(photos: Path, tmp_path: Path, monkeyp
 def test_decoders_need_a_photo_model_to_start_from(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for more, message in (([], "--start-from"), (["--start-from", "mnist-ohm"], "no photo model")):
+    for more, message in (
+        ([], "--start-from"),
+        (["--start-from", "mnist-ohm"], "no photo model"),
+        (["--start-from", str(MODEL), "--minutes", "1"], "give epochs"),
+    ):
         with pytest.raises(SystemExit) as stopped:
             main(
                 [

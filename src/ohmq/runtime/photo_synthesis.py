@@ -98,10 +98,11 @@ class PhotoWindows:
                     raise ModelFileError(
                         "the model decodes to pixels that are no numbers: its weights are damaged or diverged"
                     )
-                if filters is not None:
-                    decoded = filters.apply(decoded, channels)
                 target = out[:, place.top * BLOCK : place.bottom * BLOCK, place.left * BLOCK : place.right * BLOCK]
-                target[...] = decoded[:, rows, columns].round().clip(0, 255)
+                if filters is not None:
+                    target[...] = filters.apply_and_round(decoded, channels)[:, rows, columns]
+                else:
+                    target[...] = decoded[:, rows, columns].round()
 
             map_windows(synthesise, list(_divided(inside)))
         return out

@@ -55,6 +55,8 @@ PERCEPTUAL_WEIGHT = 3.0
 """Weight of the perceptual term, (100 - SSIMULACRA2) / 100, beside the mean of the logarithms of squared errors."""
 PERCEPTUAL_CROPS = 4
 """Crops of a batch that the perceptual term is computed for."""
+CONTINUED_RATE = 0.4
+"""Learning rate of a decoder that the model has already, relative to that of a new one."""
 STAGE = "decoder_"
 """Prefix of the names of stages."""
 
@@ -181,6 +183,8 @@ class DecoderModule(TrainingModule):
 def train_decoders(options: TrainOptions, *, resume: Path | None, start: Path | None) -> Path:
     """Train the decoder ladder of a photo model on the symbols of its encoder.
 
+    Decoders of the same size that the model has already are trained on, at a lower learning rate.
+
     The model with its new decoders is written to ``output_dir/model.safetensors`` after each of them.
 
     Args:
@@ -242,6 +246,7 @@ def _module(options: TrainOptions, frozen: FrozenModel, name: str, total_steps: 
     recipe, photo = RECIPES[name], frozen.model
     assert isinstance(photo, PhotoModel) and isinstance(frozen.config, PhotoConfig)
     decoder: nn.Module
+    learning_rate = recipe.learning_rate
     if recipe.config is None:
         synthesis = PhotoSynthesis(frozen.config)
         synthesis.load_state_dict(photo.synthesis_transform.state_dict())
@@ -249,7 +254,10 @@ def _module(options: TrainOptions, frozen: FrozenModel, name: str, total_steps: 
         decoder = _OwnSynthesis(synthesis)
     else:
         ladder = LadderDecoder(frozen.config.latent_channels, recipe.config)
-        if recipe.from_synthesis:
+        if frozen.decoders.get(name) == recipe.config:
+            ladder.load_state_dict(frozen.ladder[name].module.state_dict())
+            learning_rate *= CONTINUED_RATE
+        elif recipe.from_synthesis:
             ladder.start_from(photo.synthesis_transform)
         else:
             with torch.no_grad():
@@ -257,7 +265,7 @@ def _module(options: TrainOptions, frozen: FrozenModel, name: str, total_steps: 
         ladder.low_precision = _low_precision(options)
         decoder = ladder
     decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return DecoderModule(options, decoder, photo, total_steps, recipe.learning_rate)
+    return DecoderModule(options, decoder, photo, total_steps, learning_rate)
 
 
 def _low_precision(options: TrainOptions) -> bool:
