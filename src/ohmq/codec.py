@@ -6,7 +6,7 @@ file -> entropy decoder -> symbols -> synthesis, post-filter -> image
 
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from PIL import Image
 
@@ -30,11 +30,12 @@ from ohmq.imaging.convert import (
     load_pixels,
     prepare_image,
 )
-from ohmq.imaging.extras import decode_extras, split_extras
+from ohmq.imaging.extras import DecodedExtras, decode_extras, split_extras
 from ohmq.model_files.pretrained import pretrained_model_ids, quality_table
 from ohmq.postfilter.select_kernel import select_kernel
 from ohmq.runtime.latents import Latent, Source, Symbols
 from ohmq.runtime.protocols import CodingModel
+from ohmq.runtime.thumbnails import check_scale, thumbnail_channels
 from ohmq.runtime.windowed import WindowedTransforms
 
 __all__ = ["DECODERS", "STANDARD", "Codec", "CompressedImage"]
@@ -197,15 +198,17 @@ class Codec:
                 tensor.
             options: options of the encoder; default: `EncodeOptions`'s defaults.
             arguments: single options by name, such as ``quality=70``, ``bpp=0.5``, ``psnr=32.0``, ``fraction=0.5``,
-                ``channels=64``, ``max_bytes=10_000``, ``layers="all"``, ``effort=2``, ``tile=0``, ``fixed_rate=True``,
-                ``flatten=True``, ``keep_metadata=True``, ``psnr_table=True`` or ``max_pixels=2**27``; see `EncodeOptions`.
+                ``channels=64``, ``max_bytes=10_000``, ``layers="all"``, ``effort=2``, ``tune="psnr"``, ``tile=0``,
+                ``fixed_rate=True``, ``flatten=True``, ``keep_metadata=True``, ``psnr_table=True`` or ``max_pixels=2**27``; see
+                `EncodeOptions`.
 
         Returns:
             The file.
 
         Raises:
             ValueError: an option out of range, or more than one target for size or quality.
-            ConfigError: an effort, and a model without RDOQ; or a quality, and a model without a quality scale.
+            ConfigError: an effort or the tuning "visual", and a model without RDOQ; or a quality, and a model without a quality
+                scale.
             UnreachableTargetError: the smallest file is larger than bpp or max_bytes allow, or psnr is out of reach.
             UnsupportedImageError: an image that cannot be coded.
 
@@ -227,9 +230,10 @@ class Codec:
 
         Raises:
             ValueError: a number of channels or a tile that the model does not have.
-            ConfigError: an effort or a quality that the model does not have.
+            ConfigError: an effort, a tuning or a quality that the model does not have.
         """
         options.effort_for(self.config, self.name)
+        options.tune_for(self.config, self.name)
         options.quality_for(self.quality_scale is not None, self.name)
         options.channel_count(self.config)
         self.windowed.tile_side(1, 1, options.tile)
@@ -247,7 +251,7 @@ class Codec:
         Returns:
             The file, its number of channels and, if it was measured, its PSNR.
         """
-        effort = options.effort_for(self.config, self.name)
+        effort, tuning = options.effort_for(self.config, self.name), options.tuning_for(self.config, self.name)
         colours, extras = split_extras(image)
         settings = FileSettings(
             layers=options.layer_limit(),
@@ -257,7 +261,8 @@ class Codec:
         )
         source: Source
         if options.uses_rdoq(self.config):
-            source = self.windowed.latent(colours, options.tile)._replace(effort=effort)
+            latent = self.windowed.latent(colours, options.tile)._replace(effort=effort)
+            source = tuning.apply(latent, self.transforms.quantizer["project"])
         else:
             source = self.windowed.symbols(colours, options.tile)
         max_bytes = options.byte_limit(image.width, image.height)
@@ -364,7 +369,13 @@ class Codec:
         return self.windowed.symbols(self.prepare(image, flatten=True, max_pixels=max_pixels), tile)
 
     def latent(
-        self, image: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS, tile: int | None = None, effort: int | None = None
+        self,
+        image: Any,
+        *,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        tile: int | None = None,
+        effort: int | None = None,
+        tune: Literal["psnr", "visual"] | None = None,
     ) -> Latent:
         """Analyse an image, flattened onto white: the input of RDOQ, which `encode` takes in place of symbols.
 
@@ -373,6 +384,7 @@ class Codec:
             max_pixels: limit on width × height.
             tile: as in `EncodeOptions`.
             effort: as in `EncodeOptions`.
+            tune: as in `EncodeOptions`.
 
         Returns:
             The latent.
@@ -380,13 +392,15 @@ class Codec:
         Raises:
             ConfigError: a model without RDOQ.
             UnsupportedImageError: an image that cannot be coded.
-            ValueError: a tile or an effort out of range.
+            ValueError: a tile or an effort out of range, or an unknown tuning.
         """
         if not self.config.supports_rdoq:
             raise ConfigError(f"{self.name} does not support RDOQ: use analyse")
-        effort = self.effort_for(effort)
+        options = EncodeOptions(effort=effort, tune=tune)
+        effort, tuning = options.effort_for(self.config, self.name), options.tuning_for(self.config, self.name)
         prepared = self.prepare(image, flatten=True, max_pixels=max_pixels)
-        return self.windowed.latent(prepared, tile)._replace(effort=effort)
+        latent = self.windowed.latent(prepared, tile)._replace(effort=effort)
+        return tuning.apply(latent, self.transforms.quantizer["project"])
 
     def encode(
         self,
@@ -425,8 +439,13 @@ class Codec:
         allow_truncated: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         decoder: str | None = None,
+        scale: int = 1,
     ) -> Image.Image:
-        """Decompress an ``.ohm`` file.
+        """Decompress an ``.ohm`` file, whole or as a thumbnail.
+
+        A thumbnail has the mean colours of blocks of the image. Photo models that have maps for it compute it straight from
+        the latent of the first channels, without the synthesis transform and so without a decoder; those of other models
+        are reduced from the decoded image.
 
         Args:
             data: the file.
@@ -434,6 +453,7 @@ class Codec:
             allow_truncated: decode the leading whole layers of a file that ends early.
             max_pixels: limit on width × height; larger images are refused before anything is allocated.
             decoder: one of `decoders`: "fast", "standard" or "best"; default: that of the codec, "standard".
+            scale: 8 or 16: width and height are divided by it and rounded up; default: 1.
 
         Returns:
             Mode "L" or "RGB", with transparency "LA" or "RGBA"; ``info`` has the metadata of the file, as "exif",
@@ -443,12 +463,25 @@ class Codec:
             BitstreamError: a damaged file (`TruncatedFileError`, `ChecksumError`, ...).
             ModelMismatchError: the file was made with another model.
             ConfigError: a decoder that the model does not have.
-            ValueError: the first layer alone holds more channels.
+            ValueError: the first layer alone holds more channels, or another scale.
         """
         self.windowed_for(decoder)  # refused before anything is decoded
-        file, symbols = self.decode(data, channels=channels, allow_truncated=allow_truncated, max_pixels=max_pixels)
+        check_scale(scale)
+        enough = None if scale == 1 or self.frozen.thumbnails is None else thumbnail_channels(self.config, scale)
+        file, symbols = self.decoder.decode(
+            data, channels=channels, allow_truncated=allow_truncated, max_pixels=max_pixels, enough=enough
+        )
         extras = decode_extras(file.extras, file.width, file.height)
-        return extras.onto(self.synthesise(symbols, file.num_channels, decoder=decoder))
+        return self._decoded(extras, symbols, symbols.values.shape[-1], decoder, scale)
+
+    def _decoded(
+        self, extras: DecodedExtras, symbols: Symbols, channels: int, decoder: str | None, scale: int
+    ) -> Image.Image:
+        """Return the image or thumbnail of symbols, with its mask and metadata."""
+        if scale == 1:
+            return extras.onto(self.synthesise(symbols, channels, decoder=decoder))
+        image = self.windowed_for(decoder).thumbnail(symbols, channels, scale, self.frozen.thumbnails)
+        return extras.reduced(scale).onto(image)
 
     def decompress_progressive(
         self,
@@ -458,6 +491,7 @@ class Codec:
         allow_truncated: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         decoder: str | None = None,
+        scale: int = 1,
     ) -> Iterator[Image.Image]:
         """Decompress an ``.ohm`` file layer by layer, as its bytes arrive.
 
@@ -469,9 +503,10 @@ class Codec:
             allow_truncated: end quietly after the last whole, undamaged layer; there must be one.
             max_pixels: limit on width × height; larger images are refused before anything is allocated.
             decoder: as `decompress`.
+            scale: as `decompress`; a thumbnail is made of all channels that have arrived.
 
         Yields:
-            An image for each layer, better and better; the last is the image that `decompress` gives.
+            An image for each layer, better and better; the last is the image that `decompress` gives at scale 1.
 
         Raises:
             OhmqError: as `decompress`, when the place in question is reached.
@@ -482,10 +517,11 @@ class Codec:
             ...         image.save("latest.png")
         """
         self.windowed_for(decoder)
+        check_scale(scale)
         for extras, symbols, count in decode_progressive(
             self.decoder, stream, channels=channels, allow_truncated=allow_truncated, max_pixels=max_pixels
         ):
-            yield extras.onto(self.synthesise(symbols, count, decoder=decoder))
+            yield self._decoded(extras, symbols, count, decoder, scale)
 
     def decode(
         self,

@@ -2,9 +2,13 @@
 
 import io
 import struct
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageCms
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 
 
 def photo(width: int = 8, height: int = 6) -> Image.Image:
@@ -55,3 +59,18 @@ def with_metadata(orientation: int) -> Image.Image:
         orientation,
     )
     return image
+
+
+def distorted_pair(name: str, box: tuple[int, int, int, int], kind: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return a crop (top, bottom, left, right) of a photograph and its distortion by whole numbers, equal on every machine."""
+    pixels = np.asarray(Image.open(PHOTOS / f"{name}.png").convert("RGB"))[box[0] : box[1], box[2] : box[3]]
+    values = pixels.astype(np.int64)
+    if kind == "steps":
+        distorted = values // 24 * 24 + 12
+    elif kind == "blur":
+        padded = np.pad(values, ((1, 1), (1, 1), (0, 0)), "edge")
+        height, width = values.shape[:2]
+        distorted = sum(padded[i : i + height, j : j + width] for i in range(3) for j in range(3)) // 9
+    else:
+        distorted = values + np.random.RandomState(0).randint(-12, 13, values.shape)
+    return np.ascontiguousarray(pixels), distorted.clip(0, 255).astype(np.uint8)

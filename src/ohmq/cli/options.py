@@ -16,8 +16,11 @@ __all__ = [
     "FRACTION",
     "IMAGE_EXTENSIONS",
     "MAX_PIXELS",
+    "METRICS",
     "OUTPUT",
+    "SCALE",
     "SKIP_EXISTING",
+    "TUNE",
     "NumberRange",
     "check_skip",
     "encoder_options",
@@ -88,6 +91,31 @@ MAX_PIXELS = click.option(
 )
 """The option ``--max-pixels``; the default is `ohmq.bitstream.format.DEFAULT_MAX_PIXELS`."""
 
+
+class _MetricList(click.ParamType):
+    """Names of metrics with commas between them, or "none"; converted to a tuple."""
+
+    name = "NAMES"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from ohmq.evaluation import qualities
+
+        if not isinstance(value, str):
+            return value
+        names = [] if value == "none" else [name.strip() for name in value.split(",")]
+        if unknown := [name for name in names if name not in qualities.METRICS]:
+            self.fail(f"no metric {unknown[0]!r}; choose from {', '.join(qualities.METRICS)}, or none", param, ctx)
+        return tuple(metric for metric in qualities.METRICS if metric in names)
+
+
+METRICS = click.option(
+    "--metrics",
+    type=_MetricList(),
+    help="Metrics to measure beside PSNR, with commas between them: ssim, ms-ssim, ssimulacra2, psnr-hvs-m; or none.  "
+    "[default: all; for models of grey images ssim,ms-ssim]",
+)
+"""The option ``--metrics``; None if it was not given."""
+
 OUTPUT = click.option(
     "-o",
     "--output",
@@ -95,6 +123,16 @@ OUTPUT = click.option(
     help="File, folder (with a slash at its end, or one that exists) or - for standard output.  [default: beside the input]",
 )
 """The option ``--output``, for `ohmq.cli.jobs.place_outputs`; None if it was not given."""
+
+SCALE = click.option(
+    "--scale",
+    type=click.Choice(["1", "8", "16"]),
+    default="1",
+    callback=lambda context, parameter, value: int(value),
+    show_default=True,
+    help="Thumbnails: width and height divided by this. Photo models need a fraction of the time for them.",
+)
+"""The option ``--scale``, an integer."""
 
 SKIP_EXISTING = click.option(
     "--skip-existing", is_flag=True, help="Skip files whose outputs exist, as when a stopped run is repeated."
@@ -130,6 +168,14 @@ def positive(context: click.Context, parameter: click.Parameter, value: float | 
     return value
 
 
+TUNE = click.option(
+    "--tune",
+    type=click.Choice(["visual", "psnr"]),
+    help="Spend bits where eyes see errors (visual), or for the highest PSNR. Decoding is the same.  "
+    "[default: visual for photo models, but psnr with --psnr]",
+)
+"""The option ``--tune``."""
+
 _ENCODER_OPTIONS = (
     click.option(
         "-q",
@@ -161,6 +207,7 @@ _ENCODER_OPTIONS = (
         help="Number of refinement passes of the encoder. More passes take longer and give more quality for the same bytes.  "
         "[default: 1 for photo models, else 0]",
     ),
+    TUNE,
     click.option(
         "--layers",
         type=_LayerLimit(),

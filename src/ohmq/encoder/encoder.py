@@ -164,9 +164,13 @@ class Encoder:
             raise ValueError("a fixed rate has no use for RDOQ: encode the symbols that analyse gives, not a latent")
         refiner, latent = self.refiner, source
         assert refiner is not None
-        return lambda window: refiner.rdoq(
-            refiner.refine(latent, channels, window)[None], channels, latent.lambda_scale
-        )
+
+        def choose(window: Window) -> SymbolSource:
+            weights = None if latent.weights is None else latent.weights.inside(window)
+            refined = refiner.refine(latent, channels, window)[None]
+            return refiner.rdoq(refined, channels, latent.lambda_scale, weights)
+
+        return choose
 
     def _file(
         self,

@@ -8,6 +8,7 @@ from numbers import Real
 from typing import Any, Literal
 
 from ohmq.bitstream.format import DEFAULT_MAX_PIXELS, bytes_of_rate
+from ohmq.encoder.tuning import TUNINGS, Tuning
 from ohmq.errors import ConfigError
 from ohmq.models.config import ModelConfig
 
@@ -52,9 +53,12 @@ class EncodeOptions:
             images of more than 2^23 pixels, which bounds memory, else 0.
         effort: refinement passes of the encoder (analysis by synthesis), 0 to 2; decoding time stays the same. Needs RDOQ;
             default: `DEFAULT_EFFORT` where it is supported, else 0.
+        tune: "visual" spends bits where eyes see errors, "psnr" for the least squared error; decoding stays the same. "visual"
+            needs RDOQ; default: "visual" where it is supported, "psnr" else and for a target of PSNR.
 
     Raises:
-        ValueError: an option out of range, more than one target, or an effort or a quality at a fixed rate.
+        ValueError: an option out of range, more than one target, an unknown tuning, or an effort, a quality or the tuning
+            "visual" at a fixed rate.
         TypeError: a target that is no number.
     """
 
@@ -72,6 +76,7 @@ class EncodeOptions:
     max_pixels: int = DEFAULT_MAX_PIXELS
     tile: int | None = None
     effort: int | None = None
+    tune: Literal["psnr", "visual"] | None = None
 
     def __post_init__(self) -> None:
         if sum(getattr(self, target) is not None for target in TARGETS) > 1:
@@ -96,6 +101,10 @@ class EncodeOptions:
             raise ValueError(
                 f"effort is {self.effort}: with a fixed rate, symbols cost the same whatever they are; leave it out"
             )
+        if self.tune is not None and self.tune not in TUNINGS:
+            raise ValueError(f"tune is {self.tune!r}; it must be {' or '.join(TUNINGS)}")
+        if self.tune == "visual" and self.fixed_rate:
+            raise ValueError("tune is visual: with a fixed rate, symbols cost the same whatever they are; leave it out")
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -177,6 +186,31 @@ class EncodeOptions:
         if self.effort and not config.supports_rdoq:
             raise ConfigError(f"effort is {self.effort}: {name} is no photo model with RDOQ; leave it out")
         return self.effort
+
+    def tune_for(self, config: ModelConfig, name: str) -> str:
+        """Return the name of the tuning with a model, one of `ohmq.encoder.tuning.TUNINGS`.
+
+        Args:
+            config: configuration of the model.
+            name: of the model, for messages.
+
+        Raises:
+            ConfigError: the tuning "visual", and a model without RDOQ; ``name`` is its name.
+        """
+        if self.tune is None:
+            return "visual" if self.uses_rdoq(config) and self.psnr is None else "psnr"
+        if self.tune == "visual" and not config.supports_rdoq:
+            raise ConfigError(f"tune is visual: {name} is no photo model with RDOQ; leave it out")
+        return self.tune
+
+    def tuning_for(self, config: ModelConfig, name: str) -> Tuning:
+        """Return the tuning with a model; errors as `tune_for`.
+
+        Args:
+            config: configuration of the model.
+            name: of the model, for messages.
+        """
+        return TUNINGS[self.tune_for(config, name)]
 
     def channel_count(self, config: ModelConfig) -> int:
         """Return the number of channels that fraction or channels ask of a model; all of them if neither is given.

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ohmq.metrics import C1, C2
+from ohmq.metrics.fidelity import C1, C2
 
 __all__ = ["ProbeErrors", "QualityScale", "measure_probe"]
 

@@ -38,6 +38,8 @@ class Rdoq:
         latent: (images, patches, h, w, D), left as it is.
         channels: the number of channels that are coded; each of them once, in order.
         lambda_scale: factor on the Lagrange multiplier.
+        channel_weights: factor on the Lagrange multiplier for each channel, (C,); default: 1.
+        place_weights: factor on the Lagrange multiplier for each position, broadcast to (images, patches, h, w); default: 1.
         kernels: inner loops; default: numpy.
 
     Raises:
@@ -58,6 +60,8 @@ class Rdoq:
         channels: int,
         *,
         lambda_scale: float = 1.0,
+        channel_weights: Array | None = None,
+        place_weights: Array | None = None,
         kernels: Kernels = NUMPY,
     ) -> None:
         self.shape = latent.shape[:-1]
@@ -72,6 +76,9 @@ class Rdoq:
                 expected = prior.num_channels, width
                 raise ValueError(f"the quantizer's {name} has shape {value.shape}; expected {expected}")
         self._lagrange_multiplier = lambda_scale * float(quantizer["bit_price"][channels - 1])
+        self._channel_weights, self._row_weights = channel_weights, None
+        if place_weights is not None:
+            self._row_weights = np.broadcast_to(place_weights, self.shape).astype(np.float32).ravel()
         self._residual = np.array(latent.reshape(-1, latent.shape[-1]).T, np.float32, order="C")  # (D, rows)
         self.symbols: NDArray[np.int32] = np.zeros((channels, self._residual.shape[1]), np.int32)
         self._channels = slice(0, 0)
@@ -97,6 +104,8 @@ class Rdoq:
         middle = alphabet // 2
         spacing = np.square(directions).sum(1) * (values[:, middle + 1] - values[:, middle - 1]) / 2
         self._bit_weight = (self._lagrange_multiplier / np.maximum(spacing, SMALLEST_SPACING)).astype(np.float32)
+        if self._channel_weights is not None:
+            self._bit_weight *= self._channel_weights[channels]
         return self.symbols[channels]
 
     def choose(self, step: CodingStep, rows: NDArray[np.int64], tables: SymbolTables) -> None:
@@ -119,6 +128,7 @@ class Rdoq:
             self._bit_weight[step.channels],
             bits,
             tables.rows.reshape(projected.shape),
+            None if self._row_weights is None else self._row_weights[where],
         )
 
     def choose_without_context(self) -> NDArray[np.float32]:
@@ -134,7 +144,9 @@ class Rdoq:
             channels = slice(start, min(end, count))
             symbols = self.channel_run(channels)
             bits, index = self._prior.central_bits(group), np.arange(len(symbols), dtype=np.int32)[:, None]
-            symbols[:] = self._kernels.rdoq_symbols(self._projected, self._centres, self._bit_weight, bits, index)
+            symbols[:] = self._kernels.rdoq_symbols(
+                self._projected, self._centres, self._bit_weight, bits, index, self._row_weights
+            )
         self._subtract(channels)
         return np.ascontiguousarray(self._residual.T).reshape(*self.shape, -1)
 

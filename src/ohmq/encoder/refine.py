@@ -15,7 +15,7 @@ from ohmq.entropy.kernels import NUMPY, Kernels
 from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.geometry import Window
 from ohmq.models.config import BLOCK, GREY_LEVELS
-from ohmq.runtime.latents import Latent
+from ohmq.runtime.latents import Latent, PerceptualWeights
 from ohmq.runtime.windowed import WindowedTransforms, pixel_box, to_patches
 from ohmq.utils.progress import steps
 
@@ -86,18 +86,30 @@ class LatentRefiner:
     ) -> None:
         self._prior, self._quantizer, self._windowed, self._kernels = prior, quantizer, windowed, kernels
 
-    def rdoq(self, latent: Array, channels: int, lambda_scale: float = 1.0) -> Rdoq:
+    def rdoq(
+        self, latent: Array, channels: int, lambda_scale: float = 1.0, weights: PerceptualWeights | None = None
+    ) -> Rdoq:
         """Choose symbols of latents (images, 1, h, w, D) by RDOQ while ``channels`` channels are coded.
 
         Args:
             latent: latents, (images, 1, h, w, D).
             channels: the number of channels that are coded.
             lambda_scale: factor on λ; default: 1.
+            weights: perceptual weights of the (h, w) positions; default: all are 1.
 
         Returns:
             A source of symbols for `ohmq.entropy.layers.encode_layers`.
         """
-        return Rdoq(self._prior, self._quantizer, latent, channels, lambda_scale=lambda_scale, kernels=self._kernels)
+        return Rdoq(
+            self._prior,
+            self._quantizer,
+            latent,
+            channels,
+            lambda_scale=lambda_scale,
+            channel_weights=None if weights is None else weights.channels,
+            place_weights=None if weights is None else weights.places,
+            kernels=self._kernels,
+        )
 
     def refine(self, source: Latent, channels: int, place: Window | None = None) -> Array:
         """Refine a latent with as many passes as its effort; large images window by window.
@@ -126,7 +138,9 @@ class LatentRefiner:
             outer = window.widened(halo, rows, columns)
             inner, target = window.within(outer), window.within(place)
             pixels = np.asarray(source.image.crop(pixel_box(outer, source.width, source.height)))
-            values = self._refined(source.values[0, outer.rows, outer.columns], pixels, channels, source)
+            weights = None if source.weights is None else source.weights.inside(outer)
+            part = source._replace(values=source.values[:, outer.rows, outer.columns], weights=weights)
+            values = self._refined(part, pixels, channels)
             refined[0, target.rows, target.columns] = values[inner.rows, inner.columns]
         return refined
 
@@ -153,19 +167,24 @@ class LatentRefiner:
             top, left = inner.top * BLOCK, inner.left * BLOCK
             yield original, decoded[:, top : top + original.shape[1], left : left + original.shape[2]]
 
-    def _decode(self, latent: Array, channels: int, lambda_scale: float) -> tuple[Array, NDArray[np.uint8]]:
+    def _decode(
+        self, latent: Array, channels: int, lambda_scale: float, weights: PerceptualWeights | None = None
+    ) -> tuple[Array, NDArray[np.uint8]]:
         """Choose symbols of a latent (h, w, D) without context; returns its quantization error and the decoded pixels."""
-        rdoq = self.rdoq(latent[None, None], channels, lambda_scale)
+        rdoq = self.rdoq(latent[None, None], channels, lambda_scale, weights)
         quantization_error = rdoq.choose_without_context()[0, 0]
         decoded = self._windowed.transforms.pixels_from_codewords((latent - quantization_error)[None], channels)
         return quantization_error, decoded[0]
 
-    def _refined(self, latent: Array, pixels: Array, channels: int, source: Latent) -> Array:
-        """Refine the latent (h, w, D) of a window, whose pixels (H, W, 3) may end up to a block earlier."""
+    def _refined(self, part: Latent, pixels: Array, channels: int) -> Array:
+        """Refine the latent (1, h, w, D) of a window, whose pixels (H, W, 3) may end up to a block earlier: (h, w, D)."""
+        (latent,), weights = part.values, part.weights
         (image,) = to_patches(pixels, (latent.shape[0] * BLOCK, latent.shape[1] * BLOCK))
-        for step in STEPS[: source.effort]:
-            quantization_error, decoded = self._decode(latent, channels, source.lambda_scale)
+        for step in STEPS[: part.effort]:
+            quantization_error, decoded = self._decode(latent, channels, part.lambda_scale, weights)
             quantization_error -= self._quantizer["output_bias"]
             error = block_coefficients((image.astype(np.float32) - decoded)[None], self._windowed.transforms.block)[0]
+            if weights is not None:
+                error *= weights.errors[..., None]
             latent = refine_latent(latent, quantization_error, error, step)
         return latent

@@ -94,7 +94,7 @@ class Kernels(NamedTuple):
     neighbour_coefficients: Callable[[NeighbourNetworks, Array, Neighbours], Array]
     look_up: Callable[[Array, Array, Array], None]
     build_indexes: Callable[[Array, Array, Levels], NDArray[np.int32]]
-    rdoq_symbols: Callable[[Array, Array, Array, Array, Array], NDArray[np.integer]]
+    rdoq_symbols: Callable[[Array, Array, Array, Array, Array, Array | None], NDArray[np.integer]]
 
 
 def floor_in_place(x: Array, lower: float) -> Array:
@@ -227,8 +227,10 @@ def build_indexes(own: Array, network: Array, levels: Levels) -> NDArray[np.int3
     return np.asarray(first, np.int32)
 
 
-def rdoq_symbols(projected: Array, centres: Array, bit_cost: Array, bits: Array, index: Array) -> NDArray[np.integer]:
-    """Choose the symbols with the least rate-distortion cost, |projected - centre| + bit_cost * bits.
+def rdoq_symbols(
+    projected: Array, centres: Array, bit_cost: Array, bits: Array, index: Array, row_weights: Array | None
+) -> NDArray[np.integer]:
+    """Choose the symbols with the least rate-distortion cost, |projected - centre| + bit_cost * row_weight * bits.
 
     The first of equal ones is chosen.
 
@@ -238,6 +240,7 @@ def rdoq_symbols(projected: Array, centres: Array, bit_cost: Array, bits: Array,
         bit_cost: distance that one bit is worth, (channels,).
         bits: of each symbol in each table, (S, tables).
         index: the table of each symbol, (channels, m), or (channels, 1) if a channel has one.
+        row_weights: factor on the bit cost of each row, float32, (m,); None: 1.
 
     Returns:
         Symbols, (channels, m).
@@ -251,7 +254,7 @@ def rdoq_symbols(projected: Array, centres: Array, bit_cost: Array, bits: Array,
         rate *= bit_cost[:, None]
         np.subtract(projected, centres[:, symbol, None], out=cost)
         np.abs(cost, out=cost)
-        cost += rate
+        cost += rate if row_weights is None else rate * row_weights
         if symbol:
             np.maximum(chosen, (cost < least) * kind(symbol), out=chosen)
             np.minimum(least, cost, out=least)

@@ -330,8 +330,12 @@ def build_indexes(own: Array, network: Array, levels: Levels) -> NDArray[np.int3
     return out
 
 
-@compiled("void(float32[:,::1], float32[:,::1], float32[::1], float32[:,::1], int32[:,::1], int32[:,::1])")
-def _rdoq_symbols(projected: Array, centres: Array, bit_cost: Array, bits: Array, index: Array, out: Array) -> None:
+@compiled(
+    "void(float32[:,::1], float32[:,::1], float32[::1], float32[:,::1], int32[:,::1], float32[::1], int32[:,::1])"
+)
+def _rdoq_symbols(
+    projected: Array, centres: Array, bit_cost: Array, bits: Array, index: Array, row_weights: Array, out: Array
+) -> None:
     per_symbol = index.shape[1] > 1
     for channel in range(out.shape[0]):
         for row in range(out.shape[1]):
@@ -339,17 +343,23 @@ def _rdoq_symbols(projected: Array, centres: Array, bit_cost: Array, bits: Array
             value = projected[channel, row]
             least, chosen = np.float32(math.inf), 0
             for symbol in range(bits.shape[0]):
-                cost = abs(value - centres[channel, symbol]) + bits[symbol, table] * bit_cost[channel]
+                rate = bits[symbol, table] * bit_cost[channel] * row_weights[row]
+                cost = abs(value - centres[channel, symbol]) + rate
                 if cost < least:
                     least, chosen = cost, symbol
             out[channel, row] = chosen
 
 
-def rdoq_symbols(projected: Array, centres: Array, bit_cost: Array, bits: Array, index: Array) -> NDArray[np.integer]:
+def rdoq_symbols(
+    projected: Array, centres: Array, bit_cost: Array, bits: Array, index: Array, row_weights: Array | None
+) -> NDArray[np.integer]:
     """Compiled version of `ohmq.entropy.kernels.rdoq_symbols`."""
     out = np.empty(projected.shape, np.int32)
     projected, centres, bits = (np.ascontiguousarray(x) for x in (projected, centres, bits))
-    _rdoq_symbols(projected, centres, np.ascontiguousarray(bit_cost), bits, np.ascontiguousarray(index, np.int32), out)
+    if row_weights is None:
+        row_weights = np.ones(projected.shape[1], np.float32)
+    bit_cost, index = np.ascontiguousarray(bit_cost), np.ascontiguousarray(index, np.int32)
+    _rdoq_symbols(projected, centres, bit_cost, bits, index, np.ascontiguousarray(row_weights), out)
     return out
 
 

@@ -3,8 +3,8 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,16 +16,18 @@ from ohmq.bitstream.writer import write_ohm
 from ohmq.codec import Codec
 from ohmq.encoder.options import EncodeOptions
 from ohmq.encoder.rdoq import Rdoq
+from ohmq.encoder.tuning import Tuning
 from ohmq.entropy.layers import KnownSymbols, SymbolSource, encode_layers
 from ohmq.errors import BitstreamError, ConfigError
+from ohmq.evaluation.qualities import Metric, default_metrics
 from ohmq.evaluation.results import ImageRow, RatePoint
 from ohmq.evaluation.tables import average_row
 from ohmq.evaluation.verify import verify_layers
-from ohmq.metrics import ms_ssim, psnr_db_batch, ssim
+from ohmq.metrics import ms_ssim, psnr_db_batch, psnr_hvs_m, ssim, ssimulacra2
 from ohmq.models import CompressionModel
 from ohmq.models.config import ModelConfig
 from ohmq.runtime.devices import coding_state, find_device
-from ohmq.runtime.latents import Latent, Symbols
+from ohmq.runtime.latents import Latent, PerceptualWeights, Symbols
 from ohmq.runtime.windowed import from_patches, to_patches
 
 __all__ = [
@@ -85,10 +87,11 @@ def evaluate_images(
     *,
     progress: Callable[[int], Any] = lambda count: None,
     on_coded: OnCoded = ignore_coded,
-    similarity: bool = True,
+    metrics: Collection[Metric] | None = None,
     fixed_rate: bool = False,
     cut: bool = False,
     effort: int | None = None,
+    tune: Literal["psnr", "visual"] | None = None,
 ) -> dict[int, list[ImageRow]]:
     """Code and decode images at several numbers of channels.
 
@@ -99,22 +102,27 @@ def evaluate_images(
         channels: numbers of active channels; 0 shows the image that the model decodes from no bits.
         progress: called with the number of images done since the last call.
         on_coded: called with the file and the decoded image of each image and number of channels.
-        similarity: whether to measure SSIM and MS-SSIM; default: yes.
+        metrics: metrics to measure beside PSNR; None: `default_metrics` of the model.
         fixed_rate: pack symbols without entropy coding; the estimated rate is then log2(S) a symbol.
         cut: code each image once, with all channels and layers, and cut that file, which includes the cost of its layers. By
             default each number of channels has a file of its own, in one layer, for which RDOQ chooses symbols anew.
         effort: as in `ohmq.encoder.options.EncodeOptions`.
+        tune: as in `ohmq.encoder.options.EncodeOptions`.
 
     Returns:
         For each number of channels a row an image. Seconds of small images are the mean over a batch coded together.
 
     Raises:
         BitstreamError: bytes that do not decode to their symbols.
-        ConfigError: with cut, a number of channels at which no layer ends; or an effort, and a model without RDOQ.
+        ConfigError: with cut, a number of channels at which no layer ends; or an effort or the tuning "visual",
+            and a model without RDOQ.
         ValueError: an effort out of range, or with fixed_rate.
     """
-    options = EncodeOptions(effort=effort, fixed_rate=fixed_rate)
-    settings = _Settings(similarity, fixed_rate, cut, options.effort_for(codec.config, codec.name))
+    if metrics is None:
+        metrics = default_metrics(grey=codec.grey)
+    options = EncodeOptions(effort=effort, tune=tune, fixed_rate=fixed_rate)
+    effort, tuning = options.effort_for(codec.config, codec.name), options.tuning_for(codec.config, codec.name)
+    settings = _Settings(metrics, fixed_rate, cut, effort, tuning)
     if cut and (wrong := set(channels) - {0, *codec.cut_points}):
         raise ConfigError(
             f"a file cannot be cut at {min(wrong)} channels; {codec.name} has the cuts {codec.cut_points}"
@@ -158,10 +166,11 @@ def _batches(images: Images, config: ModelConfig) -> Iterator[_Batch]:
 class _Settings(NamedTuple):
     """Settings of an evaluation; see `evaluate_images`."""
 
-    similarity: bool
+    metrics: Collection[Metric]
     fixed_rate: bool
     cut: bool
     effort: int
+    tuning: Tuning
 
 
 class _CodedBatch(NamedTuple):
@@ -185,18 +194,19 @@ class _CodedBatch(NamedTuple):
 
 
 def _rdoq_source(
-    codec: Codec, latent: NDArray[np.float32], images: NDArray[np.uint8], channels: int, effort: int
+    codec: Codec, latent: NDArray[np.float32], images: NDArray[np.uint8], channels: int, settings: _Settings
 ) -> Rdoq:
     """Choose symbols of latents (N, 1, h, w, D) as compressing each image does."""
-    refiner = codec.encoder.refiner
+    refiner, project = codec.encoder.refiner, codec.transforms.quantizer["project"]
     assert refiner is not None
-    if effort:
-        refined = []
-        for values, pixels in zip(latent, images, strict=True):
-            image = Image.fromarray(pixels)
-            refined.append(refiner.refine(Latent(values, *image.size, image=image, effort=effort), channels))
-        latent = np.stack(refined)
-    return refiner.rdoq(latent, channels)
+    sources = []
+    for values, pixels in zip(latent, images, strict=True):
+        image = Image.fromarray(pixels)
+        source = Latent(values, *image.size, image=image, effort=settings.effort)
+        sources.append(settings.tuning.apply(source, project))
+    refined = np.stack([refiner.refine(source, channels) for source in sources])
+    weights = [source.weights for source in sources if source.weights is not None]
+    return refiner.rdoq(refined, channels, weights=PerceptualWeights.stack(weights) if weights else None)
 
 
 def _entropy_coded(
@@ -229,14 +239,18 @@ def _entropy_coded(
 
 
 def _rdoq_coded(
-    codec: Codec, latent: NDArray[np.float32], images: NDArray[np.uint8], channels: Sequence[int], effort: int
+    codec: Codec,
+    latent: NDArray[np.float32],
+    images: NDArray[np.uint8],
+    channels: Sequence[int],
+    settings: _Settings,
 ) -> dict[int, _CodedBatch]:
     """Encode latents; RDOQ chooses symbols anew for each number of channels."""
     height, width = images.shape[1:3]
     table = {}
     for n in channels:
         clock = time.perf_counter()
-        source = _rdoq_source(codec, latent, images, n, effort)
+        source = _rdoq_source(codec, latent, images, n, settings)
         refine_s = (time.perf_counter() - clock) / len(latent)
         coded = _entropy_coded(codec, source, [(n,)], width, height)[n]
         table[n] = coded._replace(encode_s=coded.encode_s + refine_s)
@@ -287,7 +301,7 @@ def _code_batch(
         if settings.fixed_rate:
             coded |= _fixed_rate_coded(codec, analysed, positive, width, height)
         elif use_rdoq and not settings.cut:
-            coded |= _rdoq_coded(codec, analysed, images, positive, settings.effort)
+            coded |= _rdoq_coded(codec, analysed, images, positive, settings)
         else:
             layouts: list[tuple[int, ...]] = [(n,) for n in positive]
             source: SymbolSource = KnownSymbols(analysed)
@@ -295,7 +309,7 @@ def _code_batch(
                 ends = codec.config.layer_ends(codec.num_channels)
                 layouts = [ends[: ends.index(n) + 1] for n in positive]
                 if use_rdoq:
-                    source = _rdoq_source(codec, analysed, images, codec.num_channels, settings.effort)
+                    source = _rdoq_source(codec, analysed, images, codec.num_channels, settings)
             coded |= _entropy_coded(codec, source, layouts, width, height)
     return {n: batch._replace(encode_s=analysis_s + batch.encode_s) for n, batch in coded.items()}
 
@@ -320,21 +334,24 @@ def _evaluate_batch(
                 encode_s=float(coded[n].encode_s),
                 decode_s=float(synthesis_s + coded[n].decode_s),
             )
-            for i, row in enumerate(_quality_rows(batch, decoded, settings.similarity))
+            for i, row in enumerate(_quality_rows(batch, decoded, settings.metrics))
         ]
         for name, data, image in zip(batch.names, coded[n].files, decoded, strict=True):
             on_coded(CodedImage(name, n, data, image))
     return table
 
 
-def _quality_rows(batch: _Batch, decoded: NDArray[np.uint8], similarity: bool) -> list[ImageRow]:
+def _quality_rows(batch: _Batch, decoded: NDArray[np.uint8], metrics: Collection[Metric]) -> list[ImageRow]:
     """Measure the quality of decoded images; rates and times are NaN."""
     nan = [math.nan] * len(decoded)
     planes = _planes(batch.pixels, decoded)
     psnr = psnr_db_batch(batch.pixels, decoded).tolist()
-    structure = ssim(*planes).tolist() if similarity else nan
-    multi_scale = ms_ssim(*planes).tolist() if similarity else nan
-    columns = zip(batch.names, psnr, structure, multi_scale, nan, nan, nan, strict=True)
+    structure = ssim(*planes).tolist() if "ssim" in metrics else nan
+    multi_scale = ms_ssim(*planes).tolist() if "ms-ssim" in metrics else nan
+    pairs = list(zip(batch.pixels, decoded, strict=True))
+    scores = [ssimulacra2(*pair) for pair in pairs] if "ssimulacra2" in metrics else nan
+    masked = [psnr_hvs_m(*pair) for pair in pairs] if "psnr-hvs-m" in metrics else nan
+    columns = zip(batch.names, psnr, structure, multi_scale, nan, nan, nan, nan, nan, scores, masked, strict=True)
     return [ImageRow(*values) for values in columns]
 
 
@@ -344,6 +361,7 @@ def evaluate_unquantized(
     *,
     progress: Callable[[int], Any] = lambda count: None,
     on_coded: OnCoded = ignore_coded,
+    metrics: Collection[Metric] | None = None,
     device: str = "cpu",
 ) -> dict[int, list[ImageRow]]:
     """Measure what a model without a quantizer reconstructs: there is no file and no rate.
@@ -353,6 +371,7 @@ def evaluate_unquantized(
         images: names and pixels, (H, W) or (H, W, 3) as the model codes them.
         progress: called with the number of images done since the last call.
         on_coded: called with each reconstructed image; its file is empty.
+        metrics: metrics to measure beside PSNR; None: `default_metrics` of the model.
         device: where the model runs, as for `ohmq.Codec`.
 
     Raises:
@@ -361,6 +380,8 @@ def evaluate_unquantized(
     Returns:
         For all channels a row an image; rates and times are NaN.
     """
+    if metrics is None:
+        metrics = default_metrics(grey=model.config.image_channels == 1)
     channels = model.config.channels_max
     place = find_device(device)
     if place.type != "cpu":
@@ -369,7 +390,7 @@ def evaluate_unquantized(
     for batch in _batches(images, model.config):
         with coding_state(place):
             decoded = _reconstruct(model, batch.pixels, place)
-        rows += _quality_rows(batch, decoded, similarity=True)
+        rows += _quality_rows(batch, decoded, metrics)
         for name, image in zip(batch.names, decoded, strict=True):
             on_coded(CodedImage(name, channels, b"", image))
         progress(len(batch.names))

@@ -5,11 +5,12 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from ohmq.codec import Codec
+from ohmq.encoder.options import EncodeOptions
 from ohmq.errors import ConfigError, OhmqError
 from ohmq.evaluation.evaluate import (
     Images,
@@ -21,6 +22,7 @@ from ohmq.evaluation.evaluate import (
     rate_points,
 )
 from ohmq.evaluation.plots import plot_rate_distortion
+from ohmq.evaluation.qualities import Metric
 from ohmq.evaluation.results import Curve, ImageRow, ResultFile
 from ohmq.evaluation.tables import write_fraction_csv, write_rate_distortion_csv
 from ohmq.imaging.convert import DEFAULT_MAX_PIXELS, prepare_image
@@ -57,8 +59,10 @@ class EvaluationOptions:
         fixed_rate: whether to measure fixed-rate files.
         cut: whether to code each image once, with all layers, and to cut that file.
         effort: refinement passes of the encoder, 0 to 2; None: the model's default.
+        tune: tuning of the encoder, "psnr" or "visual"; None: the model's default.
         device: where the transforms run, as for `ohmq.Codec`.
         decoder: decoder of the model, as for `ohmq.Codec`.
+        metrics: metrics to measure beside PSNR; None: `ohmq.evaluation.qualities.default_metrics`.
     """
 
     fractions: Sequence[float] = (-1,)
@@ -66,8 +70,10 @@ class EvaluationOptions:
     fixed_rate: bool = False
     cut: bool = False
     effort: int | None = None
+    tune: Literal["psnr", "visual"] | None = None
     device: str = "cpu"
     decoder: str | None = None
+    metrics: Sequence[Metric] | None = None
 
 
 class Evaluation(NamedTuple):
@@ -119,7 +125,14 @@ def evaluate_set(
     if frozen.config.quantizer == "none":
         _check_unquantized(frozen.name, options)
         settings["rate"] = NO_RATE
-        rows = evaluate_unquantized(frozen.model, images, progress=progress, on_coded=on_coded, device=options.device)
+        rows = evaluate_unquantized(
+            frozen.model,
+            images,
+            progress=progress,
+            on_coded=on_coded,
+            metrics=options.metrics,
+            device=options.device,
+        )
     else:
         codec = Codec(frozen, device=options.device, decoder=options.decoder)
         if options.decoder is not None:
@@ -127,7 +140,9 @@ def evaluate_set(
         if codec.device != "cpu":
             settings["device"] = codec.device
         if codec.config.supports_rdoq:
-            settings["effort"] = codec.effort_for(options.effort, options.fixed_rate)
+            encode_options = EncodeOptions(effort=options.effort, tune=options.tune, fixed_rate=options.fixed_rate)
+            settings["effort"] = encode_options.effort_for(codec.config, codec.name)
+            settings["tune"] = encode_options.tune_for(codec.config, codec.name)
         counts = sorted(set(options.channels)) or channel_counts(codec, options.fractions)
         if counts[-1] > codec.num_channels:
             raise ConfigError(f"channels is {counts[-1]}; {codec.name} has {codec.num_channels}")
@@ -137,9 +152,11 @@ def evaluate_set(
             counts,
             progress=progress,
             on_coded=on_coded,
+            metrics=options.metrics,
             fixed_rate=options.fixed_rate,
             cut=options.cut,
             effort=options.effort,
+            tune=options.tune,
         )
     if not (count := len(next(iter(rows.values())))):
         raise ConfigError(f"no images to evaluate in {data}")

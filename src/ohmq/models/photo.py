@@ -1,7 +1,6 @@
 """The photo codec: a block transform with convolutional paths, and one-hot max along one direction a channel."""
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ohmq.models.base import CompressionModel
+from ohmq.models.block_frequencies import Filter, block_frequencies
 from ohmq.models.config import BLOCK, GREY_LEVELS, PhotoConfig
 from ohmq.models.priors.factorized import FactorizedPrior
 from ohmq.models.priors.tabulated import TabulatedPrior
@@ -21,14 +21,6 @@ CONVOLUTION_SCALE = 0.25
 """Factor on the normalised image before the analysis convolutions."""
 LATENT_SCALE = 0.15
 """Factor on the latent before the synthesis convolutions and the context networks."""
-
-
-class Filter(NamedTuple):
-    """Separable filter of the block transform: colour component (0 luma), vertical and horizontal frequency."""
-
-    component: int
-    vertical: int
-    horizontal: int
 
 
 def block_filters(count: int) -> tuple[Tensor, list[Filter]]:
@@ -45,14 +37,7 @@ def block_filters(count: int) -> tuple[Tensor, list[Filter]]:
     cosine[0] /= math.sqrt(2)
     colours = np.array([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]])
     colours /= np.linalg.norm(colours, axis=1, keepdims=True)
-    candidates = []
-    for c in range(3):
-        for u in range(BLOCK):
-            for v in range(BLOCK):
-                radius = math.hypot(u, v)
-                cost = radius if c == 0 else 2.2 * radius + (1.5, 2.2)[c - 1]  # chroma is smoother
-                candidates.append((cost, Filter(c, u, v)))
-    chosen = [item for _, item in sorted(candidates)[:count]]
+    chosen = block_frequencies(count)
     bank = [colours[c][:, None, None] * (cosine[u][:, None] * cosine[v][None]) for c, u, v in chosen]
     return torch.tensor(np.stack(bank), dtype=torch.float32), chosen
 

@@ -1,6 +1,7 @@
 """Symbols and latents of an image, as they pass between transforms, encoder and decoder."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 from ohmq.geometry import Window
 from ohmq.models.config import BLOCK
 
-__all__ = ["Latent", "Source", "Symbols", "cut_pixels"]
+__all__ = ["Latent", "PerceptualWeights", "Source", "Symbols", "cut_pixels"]
 
 Array = NDArray[Any]
 
@@ -47,6 +48,40 @@ class Symbols(NamedTuple):
         return digest.hexdigest()
 
 
+class PerceptualWeights(NamedTuple):
+    """Weights of an encoder that is tuned for looks; a weight of 1 leaves things as they are for PSNR.
+
+    Attributes:
+        channels: factor on λ for each channel, (C,), float32.
+        places: factor on λ for each position, (h, w), float32.
+        errors: factor on the reconstruction error of each position in analysis by synthesis, (h, w), float32.
+    """
+
+    channels: Array
+    places: Array
+    errors: Array
+
+    @classmethod
+    def stack(cls, weights: Sequence["PerceptualWeights"]) -> "PerceptualWeights":
+        """Return the weights of a batch of images of one size: places and errors (images, 1, h, w).
+
+        Args:
+            weights: of each image; those of the channels are the same.
+        """
+        places, errors = (np.stack([getattr(one, name) for one in weights])[:, None] for name in ("places", "errors"))
+        return cls(weights[0].channels, places, errors)
+
+    def inside(self, window: Window) -> "PerceptualWeights":
+        """Return the weights of a window of the latent grid.
+
+        Args:
+            window: the window.
+        """
+        return self._replace(
+            places=self.places[window.rows, window.columns], errors=self.errors[window.rows, window.columns]
+        )
+
+
 class Latent(NamedTuple):
     """The continuous latent of an image, the input of RDOQ.
 
@@ -58,6 +93,7 @@ class Latent(NamedTuple):
         lambda_scale: factor on the model's Lagrange multipliers: above 1 files are smaller and images worse.
         image: the image, mode "RGB"; needed if effort is not 0.
         effort: number of refinement passes (analysis by synthesis) before symbols are chosen.
+        weights: perceptual weights of λ and errors; None: all are 1, for the best PSNR.
     """
 
     values: Array
@@ -67,6 +103,7 @@ class Latent(NamedTuple):
     lambda_scale: float = 1.0
     image: Image.Image | None = None
     effort: int = 0
+    weights: PerceptualWeights | None = None
 
 
 Source = Symbols | Latent

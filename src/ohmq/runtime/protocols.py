@@ -12,6 +12,7 @@ from ohmq.geometry import Window
 from ohmq.models.config import ModelConfig
 from ohmq.postfilter.filters import FilterKernel, PostFilter
 from ohmq.runtime.latents import Array
+from ohmq.runtime.thumbnails import Thumbnails
 
 __all__ = ["CodingModel", "TransformRuntime"]
 
@@ -148,3 +149,7 @@ class CodingModel(Protocol):
     @property
     def transforms(self) -> TransformRuntime:
         """The runtime of its transforms."""
+
+    @property
+    def thumbnails(self) -> Thumbnails | None:
+        """Maps for thumbnails; None: they are reduced from decoded images."""

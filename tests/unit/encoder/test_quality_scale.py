@@ -15,7 +15,7 @@ from ohmq.codec import Codec
 from ohmq.encoder.options import DEFAULT_QUALITY, EncodeOptions
 from ohmq.encoder.quality_scale import ProbeErrors, QualityScale, measure_probe
 from ohmq.errors import ConfigError
-from ohmq.metrics import C1, C2
+from ohmq.metrics.fidelity import C1, C2
 from ohmq.model_files.pretrained import pretrained_models, quality_table
 from ohmq.runtime import windowed
 

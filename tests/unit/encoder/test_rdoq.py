@@ -113,7 +113,7 @@ def test_training_sees_what_is_coded(model: PhotoModel, codec: Codec) -> None:
     for count in (2, 10, 24):
         with torch.no_grad():
             output = model(model.normalise(pixels), torch.tensor([count]))
-        data = codec.encode(codec.latent(image), count, layers=1)
+        data = codec.encode(codec.latent(image, tune="psnr"), count, layers=1)
         assert 8 * read_header(data).layers[0].length == pytest.approx(float(output.bits[0]), rel=0.03, abs=16)
         seen = model.denormalise(output.reconstruction).clamp(0, 1).mul(255)[0].permute(1, 2, 0).numpy()
         decoded = np.asarray(codec.decompress(data), float)
@@ -124,7 +124,7 @@ def test_training_sees_what_is_coded(model: PhotoModel, codec: Codec) -> None:
 def test_lambda_falls_with_the_channels_and_pays(codec: Codec, shipped: Codec, photo: Image.Image) -> None:
     assert (np.diff(codec.transforms.quantizer["bit_price"]) <= 0).all()
     curves = []
-    for source in (shipped.analyse(photo), shipped.latent(photo)):
+    for source in (shipped.analyse(photo), shipped.latent(photo, tune="psnr")):
         files = [shipped.encode(source, count, layers=1) for count in shipped.cut_points[::2]]
         quality = [psnr_db(np.asarray(photo), np.asarray(shipped.decompress(data))) for data in files]
         curves.append(([8 * len(data) / (photo.width * photo.height) for data in files], quality))
@@ -154,7 +154,7 @@ def test_sizes_are_kept(codec: Codec, limit_of_layers: Any) -> None:
 
 def test_qualities_are_kept(shipped: Codec, photo: Image.Image) -> None:
     """The image is good enough, and no better than at the next cut point or end of a group."""
-    latent = shipped.latent(photo)
+    latent = shipped.latent(photo, tune="psnr")
 
     def quality(count: int) -> float:
         return shipped.encoder.psnr_db(photo, shipped.encoder.symbols(latent, count), count)

@@ -1,5 +1,6 @@
 """Compiled kernels give the same as those in numpy."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -90,13 +91,14 @@ def test_look_up_and_rdoq() -> None:
     )
     bits, price = rng.uniform(0, 9, (9, 12)).astype(np.float32), rng.uniform(0, 1, 4).astype(np.float32)
     bits[4:6, :3], centres[:, 4:6] = bits[4, 0], centres[:, 4:5]  # ties go to the first
-    for index in (rng.integers(0, 12, (4, 50)), np.arange(4)[:, None]):
-        chosen = NUMPY.rdoq_symbols(projected, centres, price, bits, index.astype(np.int32))
-        assert equal(chosen, COMPILED.rdoq_symbols(projected, centres, price, bits, index.astype(np.int32)))
-        cost = (
-            np.abs(projected[..., None] - centres[:, None])
-            + price[:, None, None] * bits.T[np.broadcast_to(index, (4, 50))]
-        )
+    weights = rng.uniform(0.2, 3, 50).astype(np.float32)
+    weights[:20] = 1
+    for index, rows in itertools.product((rng.integers(0, 12, (4, 50)), np.arange(4)[:, None]), (None, weights)):
+        chosen = NUMPY.rdoq_symbols(projected, centres, price, bits, index.astype(np.int32), rows)
+        assert equal(chosen, COMPILED.rdoq_symbols(projected, centres, price, bits, index.astype(np.int32), rows))
+        cost = np.abs(projected[..., None] - centres[:, None]) + price[:, None, None] * bits.T[
+            np.broadcast_to(index, (4, 50))
+        ] * (1 if rows is None else rows[:, None])
         assert equal(chosen, cost.argmin(-1))
 
 

@@ -145,7 +145,7 @@ def test_a_decoder_starts_as_the_synthesis_transform() -> None:
     model = frozen.model
     assert isinstance(model, PhotoModel)
     config = frozen.config
-    more = DecoderConfig((12, config.wider, config.wide), (2, 4, 5), up_kernel=3)  # type: ignore[attr-defined]
+    more = DecoderConfig((12, config.wider, config.wide), (2, 4, 5), up_kernel=4)  # type: ignore[attr-defined]
     decoder = LadderDecoder(12, more).eval()
     decoder.start_from(model.synthesis_transform)
     latent = torch.randn(2, 12, 4, 5)
@@ -153,7 +153,7 @@ def test_a_decoder_starts_as_the_synthesis_transform() -> None:
         torch.testing.assert_close(
             decoder(latent, torch.tensor([3, 24])), model.synthesis_transform(latent), atol=1e-4, rtol=1e-4
         )
-    for wrong in (DecoderConfig((12, 14, 8), (2, 4, 5), up_kernel=3), SMALL):
+    for wrong in (DecoderConfig((12, 14, 8), (2, 4, 5), up_kernel=4), SMALL):
         with pytest.raises(ConfigError, match="other (widths|layers)"):
             LadderDecoder(12, wrong).start_from(model.synthesis_transform)
 

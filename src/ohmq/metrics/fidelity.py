@@ -1,4 +1,4 @@
-r"""Distortion metrics: PSNR, SSIM and MS-SSIM of 8-bit images, one value an image.
+r"""Fidelity to the original: PSNR, SSIM and MS-SSIM of 8-bit images, one value an image.
 
 SSIM and MS-SSIM follow their papers: an 11x11 Gaussian window of deviation 1.5, only windows that lie inside the image,
 biased variances, K = (0.01, 0.03), data range 255. SSIM equals `skimage.metrics.structural_similarity(...,
@@ -35,7 +35,7 @@ CHUNK_VALUES = 1 << 18
 """Values of small images processed at once: 2 MB a map, about the size of a cache."""
 
 
-def _pair(reference: Pixels, decoded: Pixels) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def pixel_pair(reference: Pixels, decoded: Pixels) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Convert both images to numpy arrays.
 
     Raises:
@@ -72,7 +72,7 @@ def psnr_db(reference: Pixels, decoded: Pixels) -> float:
         >>> round(psnr_db(black, grey), 4)
         13.9794
     """
-    reference, decoded = _pair(reference, decoded)
+    reference, decoded = pixel_pair(reference, decoded)
     return float(psnr_db_batch(reference[None], decoded[None])[0])
 
 
@@ -91,7 +91,7 @@ def psnr_db_batch(reference: Pixels, decoded: Pixels) -> Floats:
         TypeError: not uint8.
         ValueError: shapes differ, or are empty.
     """
-    reference, decoded = _pair(reference, decoded)
+    reference, decoded = pixel_pair(reference, decoded)
     errors = [np.square(a.astype(np.int32) - b).mean() for a, b in zip(reference, decoded, strict=True)]
     with np.errstate(divide="ignore"):
         return 10 * np.log10(255**2 / np.array(errors, np.float64))
@@ -147,7 +147,7 @@ def _per_image(
     reference: Pixels, decoded: Pixels, min_side: int, measure: Callable[[Floats, Floats], Floats]
 ) -> Floats:
     """Apply `measure` in chunks to (N, H, W) or (N, C, H, W) images; NaN where a side is shorter than `min_side`."""
-    reference, decoded = _pair(reference, decoded)
+    reference, decoded = pixel_pair(reference, decoded)
     if reference.ndim not in (3, 4):
         raise ValueError(f"shape {reference.shape}; expected (N, H, W) or (N, C, H, W)")
     if min(reference.shape[-2:]) < min_side:

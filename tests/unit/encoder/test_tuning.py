@@ -1,0 +1,124 @@
+"""The encoder tuned for looks: other symbols, the same decoder."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.small_models import make_codec, photo_picture
+
+from ohmq.codec import Codec
+from ohmq.encoder.options import EncodeOptions
+from ohmq.encoder.tuning import TUNINGS, Tuning, luma_energy
+from ohmq.errors import ConfigError
+from ohmq.evaluation.bd_rate import bd_rate
+from ohmq.evaluation.evaluate import CodedImage, evaluate_images
+from ohmq.loading import load
+from ohmq.metrics import ms_ssim, psnr_db
+from ohmq.models.block_frequencies import block_frequencies
+from ohmq.models.config import BLOCK, GREY_LEVELS
+from ohmq.models.photo import block_filters
+
+PHOTOS = Path(__file__).parents[3] / "examples" / "photos"
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    return load("photo")
+
+
+@pytest.fixture(scope="module")
+def crop() -> Image.Image:
+    with Image.open(PHOTOS / "chelsea.png") as image:
+        return image.convert("RGB").crop((100, 60, 292, 252))
+
+
+def test_it_trades_squared_error_for_structure(codec: Codec, crop: Image.Image) -> None:
+    """Fewer bits at equal MS-SSIM, more at equal PSNR."""
+    original = np.asarray(crop)
+    curves: dict[str, list[Any]] = {}
+    for tune in ("psnr", "visual"):
+        files = [codec.compress(crop, channels=n, tune=tune) for n in codec.cut_points[8::2]]
+        decoded = np.stack([np.asarray(codec.decompress(data)) for data in files])
+        x, y = (images.transpose(0, 3, 1, 2) for images in (np.broadcast_to(original, decoded.shape), decoded))
+        similarity = -10 * np.log10(1 - ms_ssim(x, y))
+        curves[tune] = [[*map(len, files)], [psnr_db(original, image) for image in decoded], similarity]
+    (bits, psnr, similar), (visual_bits, visual_psnr, visual_similar) = curves["psnr"], curves["visual"]
+    assert bd_rate(bits, similar, visual_bits, visual_similar).percent < -1.5
+    assert 0 < bd_rate(bits, psnr, visual_bits, visual_psnr).percent < 8
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_default_depends_on_the_target(crop: Image.Image, compiled: bool) -> None:
+    codec = load("photo", compiled=compiled)
+    small = crop.crop((0, 0, 48, 32))
+
+    def coded(**options: Any) -> tuple[bytes, bytes, bytes]:
+        return tuple(codec.compress(small, **options, **tune) for tune in ({}, {"tune": "visual"}, {"tune": "psnr"}))  # type: ignore[return-value]
+
+    for options in ({"quality": 70}, {"channels": 402}, {"bpp": 1.0}):
+        default, visual, psnr = coded(**options)
+        assert default == visual != psnr
+    default, visual, psnr = coded(psnr=28.0)
+    assert default == psnr != visual
+    assert codec.encode(codec.latent(small), 402, layers=1) == codec.compress(small, channels=402)
+    assert codec.latent(small, tune="psnr").weights is None
+
+
+def test_weights_are_those_of_the_parts_in_tiles_and_batches(codec: Codec, crop: Image.Image) -> None:
+    """The activity of a place is compared with the whole image, however it is coded."""
+    whole, tiled = (codec.latent(crop, tile=tile) for tile in (0, 5))
+    assert whole.weights is not None and tiled.weights is not None
+    assert tiled.weights.places == pytest.approx(whole.weights.places, rel=1e-3)
+    data = codec.compress(crop, channels=269, tile=5)
+    assert data != codec.compress(crop, channels=269, tile=5, tune="psnr")
+    other = np.asarray(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    images = [("one", np.asarray(crop)), ("two", other)]
+    for tune in ("psnr", "visual"):
+        coded: list[CodedImage] = []
+        evaluate_images(codec, images, [269], tune=tune, on_coded=coded.append)  # type: ignore[arg-type]
+        assert [item.data for item in coded] == [
+            codec.compress(pixels, channels=269, tune=tune) for _, pixels in images
+        ]
+
+
+def test_energy_is_the_variance_of_luma() -> None:
+    block, _ = block_filters(256 * 3)
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 256, (BLOCK, BLOCK)).astype(np.float64)
+    pixels = np.stack([grey] * 3)
+    latent = (block.numpy().reshape(len(block), -1) @ pixels.ravel() / GREY_LEVELS).astype(np.float32)
+    assert luma_energy(latent[None, None])[0, 0] == pytest.approx(3 * grey.var(), rel=1e-4)
+    assert luma_energy(np.zeros((2, 3, 40), np.float32)).tolist() == [[0] * 3] * 2
+
+
+def test_weights_by_channel_and_place() -> None:
+    filters = block_frequencies(40)
+    project = -2 * np.eye(40, dtype=np.float32)
+    weights = Tuning(low_luma=0.5, high_luma=3, chroma=2).channel_weights(project)
+    luma = [number for number, item in enumerate(filters) if item.component == 0]
+    assert weights[luma[0]] == weights[luma[1]] == 0.5
+    for number, item in enumerate(filters):
+        if item.component:
+            assert weights[number] == (2 if item.radius > 3 else 1)
+    codec = make_codec("photo")
+    latent = codec.latent(photo_picture(64, 96, 3), tune="psnr")
+    weighted = TUNINGS["visual"].apply(latent, codec.transforms.quantizer["project"])
+    assert weighted.weights is not None
+    assert np.log(weighted.weights.places).mean() == pytest.approx(0, abs=1e-5)
+    calm, busy = (function(luma_energy(latent.values[0])) for function in (np.argmin, np.argmax))
+    assert weighted.weights.places.argmin() == calm
+    assert weighted.weights.places.argmax() == busy
+    assert TUNINGS["psnr"].apply(weighted, codec.transforms.quantizer["project"]).weights is None
+
+
+def test_what_has_no_rdoq_is_refused(crop: Image.Image) -> None:
+    digits = make_codec("context")
+    with pytest.raises(ConfigError, match=r"tune is visual: context is no photo model with RDOQ; leave it out"):
+        digits.compress(Image.new("L", (28, 28)), tune="visual")
+    assert digits.compress(Image.new("L", (28, 28)), tune="psnr") == digits.compress(Image.new("L", (28, 28)))
+    with pytest.raises(ValueError, match="with a fixed rate"):
+        EncodeOptions(tune="visual", fixed_rate=True)
+    with pytest.raises(ValueError, match="tune is 'fine'; it must be psnr or visual"):
+        EncodeOptions(tune="fine")  # type: ignore[arg-type]
