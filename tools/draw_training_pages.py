@@ -92,7 +92,9 @@ class Page:
         made = ["".join(self.rng.choice(letters, int(length))) for length in lengths]
         return [word.capitalize() if self.chance(0.12) else word + "," if self.chance(0.06) else word for word in made]
 
-    def box(self, box: Box, fill: Colour | None, outline: Colour | None = None, radius: int = 0, width: int = 1) -> None:
+    def box(
+        self, box: Box, fill: Colour | None, outline: Colour | None = None, radius: int = 0, width: int = 1
+    ) -> None:
         """Draw a rectangle with round corners; sizes are those of the finished page."""
         left, top, right, bottom = (side * SCALE for side in box)
         if right > left and bottom > top:
@@ -338,9 +340,13 @@ def draw_lines(page: Page) -> None:
         way = page.integer(0, 6)
         if way == 0:
             angles = np.linspace(0, 2 * np.pi, 120)
-            waves = 1 + sum(page.rng.normal(0, 0.2 / n) * np.sin(n * angles + page.rng.uniform(0, 6)) for n in range(1, 7))
+            waves = 1 + sum(
+                page.rng.normal(0, 0.2 / n) * np.sin(n * angles + page.rng.uniform(0, 6)) for n in range(1, 7)
+            )
             for ring in range(page.integer(1, 6)):
-                points = centre + (radius * waves * (1 - 0.16 * ring))[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
+                points = centre + (radius * waves * (1 - 0.16 * ring))[:, None] * np.stack(
+                    [np.cos(angles), np.sin(angles)], 1
+                )
                 page.pencil.line([tuple(point) for point in points], colour, pen)
         elif way == 1:
             page.pencil.circle(tuple(centre), radius, outline=colour, width=pen)
@@ -348,7 +354,10 @@ def draw_lines(page: Page) -> None:
             points = centre + page.rng.normal(0, radius, (page.integer(2, 9), 2))
             page.pencil.line([tuple(point) for point in points], colour, pen, joint="curve")
         elif way == 3:
-            corners = (*(centre - radius * page.rng.uniform(0.2, 1, 2)), *(centre + radius * page.rng.uniform(0.2, 1, 2)))
+            corners = (
+                *(centre - radius * page.rng.uniform(0.2, 1, 2)),
+                *(centre + radius * page.rng.uniform(0.2, 1, 2)),
+            )
             page.pencil.rectangle(corners, page.accent() if coloured and page.chance(0.3) else None, colour, pen)
         elif way == 4:
             along = page.rng.normal(0, radius, 2)

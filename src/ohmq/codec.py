@@ -6,6 +6,8 @@ file -> entropy decoder -> symbols -> synthesis, post-filter -> image
 
 import warnings
 from collections.abc import Iterable, Iterator
+from os import PathLike
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from PIL import Image
@@ -13,6 +15,7 @@ from PIL import Image
 from ohmq.bitstream.format import Extra, OhmFile
 from ohmq.bitstream.stream import ByteSource
 from ohmq.decoder.decoder import Decoder
+from ohmq.decoder.files import decoded_alone, file_header
 from ohmq.decoder.progressive import decode_progressive
 from ohmq.encoder.encoder import Encoder, FileSettings
 from ohmq.encoder.options import DEFAULT_MAX_PIXELS, EncodeOptions
@@ -37,6 +40,7 @@ from ohmq.runtime.latents import Latent, Source, Symbols
 from ohmq.runtime.protocols import CodingModel
 from ohmq.runtime.thumbnails import check_scale, thumbnail_channels
 from ohmq.runtime.windowed import WindowedTransforms
+from ohmq.utils.ordered import map_in_order
 
 __all__ = ["DECODERS", "STANDARD", "Codec", "CompressedImage"]
 
@@ -482,6 +486,58 @@ class Codec:
             return extras.onto(self.synthesise(symbols, channels, decoder=decoder))
         image = self.windowed_for(decoder).thumbnail(symbols, channels, scale, self.frozen.thumbnails)
         return extras.reduced(scale).onto(image)
+
+    def decompress_batch(
+        self,
+        files: Iterable[bytes | str | PathLike[str]],
+        *,
+        channels: int | None = None,
+        allow_truncated: bool = False,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        decoder: str | None = None,
+        scale: int = 1,
+    ) -> Iterator[Image.Image]:
+        """Decompress several files, which may differ in size, in as many threads as torch has (``torch.set_num_threads``).
+
+        A file is read when its turn comes. At most two images for each thread are under way, or wait to be taken. An image of
+        more than 2^25 pixels divided by the number of threads is decoded alone, by all threads.
+
+        Args:
+            files: content or path of each.
+            channels: as `decompress`, for each file; the other arguments too.
+            allow_truncated: see `decompress`.
+            max_pixels: see `decompress`.
+            decoder: see `decompress`.
+            scale: see `decompress`.
+
+        Returns:
+            An iterator over the images, in the order of the files.
+
+        Raises:
+            OhmqError: as `decompress`, in the place of the image; there are no others after it.
+            OSError: a file that cannot be read, likewise.
+
+        Example:
+            >>> for path, image in zip(paths, codec.decompress_batch(paths)):   # doctest: +SKIP
+            ...     image.save(path.with_suffix(".png"))
+        """
+        self.windowed_for(decoder)
+        check_scale(scale)
+
+        def decompressed(file: bytes | str | PathLike[str]) -> Image.Image:
+            return self.decompress(
+                file if isinstance(file, bytes) else Path(file).read_bytes(),
+                channels=channels,
+                allow_truncated=allow_truncated,
+                max_pixels=max_pixels,
+                decoder=decoder,
+                scale=scale,
+            )
+
+        workers = self.transforms.file_workers()
+        return map_in_order(
+            decompressed, files, workers, lambda file: scale == 1 and decoded_alone(file_header(file), workers)
+        )
 
     def decompress_progressive(
         self,
