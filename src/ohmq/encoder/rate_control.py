@@ -14,28 +14,30 @@ from ohmq.bitstream.format import Extra
 from ohmq.bitstream.psnr_table import psnr_extra
 from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.encoder.encoder import Encoder, FileSettings
-from ohmq.errors import UnreachableTargetError
+from ohmq.encoder.quality import DecodedScore
+from ohmq.errors import UnreachableTargetError, UnsupportedImageError
+from ohmq.metrics import SSIMULACRA2_MIN_SIDE
 from ohmq.runtime.latents import Latent, Source, Symbols
 from ohmq.utils.counting import counted
 from ohmq.utils.progress import phase
 
-__all__ = ["LAMBDA_SCALES", "QualityResult", "SizeResult", "search_psnr", "search_size"]
+__all__ = ["LAMBDA_SCALES", "QualityResult", "SizeResult", "search_psnr", "search_size", "search_ssimulacra2"]
 
 LAMBDA_SCALES = tuple(2 ** (-step / 4) for step in range(-4, 5))
 """Factors on λ that a search tries, from few bits to many."""
 
 
 class QualityResult(NamedTuple):
-    """Result of a search for a PSNR.
+    """Result of a search for a quality.
 
     Attributes:
         channels: number of channels.
-        psnr_db: PSNR of the decoded image, in dB.
+        reached: PSNR of the decoded image in dB, or its SSIMULACRA2 score.
         source: input of the encoder, with its λ scale.
     """
 
     channels: int
-    psnr_db: float
+    reached: float
     source: Source
 
 
@@ -168,36 +170,73 @@ def search_psnr(encoder: Encoder, original: Image.Image, source: Source, psnr_db
     Raises:
         UnreachableTargetError: no number of channels reaches the target.
     """
-    with phase("search for the PSNR", _most_trials(encoder, source)) as advance:
-        return _search_psnr(encoder, original, source, psnr_db, advance)
 
+    def measure(symbols: Symbols, channels: int) -> float:
+        return encoder.psnr_db(original, symbols, channels)
 
-def _search_psnr(
-    encoder: Encoder, original: Image.Image, source: Source, psnr_db: float, advance: Callable[[], None]
-) -> QualityResult:
-    """Search a PSNR, and call ``advance`` after each trial."""
-
-    def trial(channels: int, candidate: Source) -> tuple[bool, QualityResult]:
-        reached = encoder.psnr_db(original, encoder.symbols(candidate, channels), channels)
-        advance()
-        return reached >= psnr_db, QualityResult(channels, reached, candidate)
-
-    has_lambda = isinstance(source, Latent)
-    trials = _search_lambda(encoder, source, trial) if isinstance(source, Latent) else []
-    reaching = [result for reaches, result in trials if reaches]
-    if reaching:
-        return min(
-            reaching, key=lambda result: (result.psnr_db, result.channels, -cast(Latent, result.source).lambda_scale)
-        )
-    for channels in encoder.stops if has_lambda else encoder.config.cut_points:
-        trials.append(trial(channels, source))
-        if trials[-1][0]:
-            return trials[-1][1]
-    best = max((result for _, result in trials), key=lambda result: result.psnr_db)
+    best = _search_quality(encoder, source, psnr_db, measure, "search for the PSNR")
+    if best.reached >= psnr_db:
+        return best
     raise UnreachableTargetError(
-        f"{encoder.name} reaches {best.psnr_db:.2f} dB on this image, with {counted(best.channels, 'channel')}; "
+        f"{encoder.name} reaches {best.reached:.2f} dB on this image, with {counted(best.channels, 'channel')}; "
         f"{psnr_db:g} dB are out of its reach"
     )
+
+
+def search_ssimulacra2(encoder: Encoder, original: Image.Image, source: Source, score: float) -> QualityResult:
+    """Search the smallest number of channels that reaches a SSIMULACRA2 score, as `search_psnr` does for a PSNR.
+
+    Unlike a PSNR, the score needs the whole decoded image at once, and about 80 bytes a pixel.
+
+    Args:
+        encoder: the encoder.
+        original: the image; pixels that its mask makes fully transparent count as decoded without error.
+        source: symbols of its colours, all channels, or its latent.
+        score: the target, at most 100.
+
+    Raises:
+        UnreachableTargetError: no number of channels reaches the target.
+        UnsupportedImageError: an image too small for the metric.
+    """
+    if min(original.size) < SSIMULACRA2_MIN_SIDE:
+        raise UnsupportedImageError(
+            f"an image of {original.width}x{original.height} has no SSIMULACRA2 score, which needs {SSIMULACRA2_MIN_SIDE} "
+            "pixels a side; give a quality or a PSNR instead"
+        )
+    scorer = DecodedScore(encoder.windowed, original)
+    best = _search_quality(encoder, source, score, scorer.measure, "search for the score")
+    if best.reached >= score:
+        return best
+    raise UnreachableTargetError(
+        f"{encoder.name} reaches a SSIMULACRA2 score of {best.reached:.2f} on this image, with "
+        f"{counted(best.channels, 'channel')}; {score:g} is out of its reach"
+    )
+
+
+def _search_quality(
+    encoder: Encoder, source: Source, target: float, measure: Callable[[Symbols, int], float], name: str
+) -> QualityResult:
+    """Search the smallest number of channels that reaches a quality; if none does, return the best of all trials."""
+    with phase(name, _most_trials(encoder, source)) as advance:
+
+        def trial(channels: int, candidate: Source) -> tuple[bool, QualityResult]:
+            reached = measure(encoder.symbols(candidate, channels), channels)
+            advance()
+            return reached >= target, QualityResult(channels, reached, candidate)
+
+        has_lambda = isinstance(source, Latent)
+        trials = _search_lambda(encoder, source, trial) if isinstance(source, Latent) else []
+        reaching = [result for reaches, result in trials if reaches]
+        if reaching:
+            return min(
+                reaching,
+                key=lambda result: (result.reached, result.channels, -cast(Latent, result.source).lambda_scale),
+            )
+        for channels in encoder.stops if has_lambda else encoder.config.cut_points:
+            trials.append(trial(channels, source))
+            if trials[-1][0]:
+                return trials[-1][1]
+        return max((result for _, result in trials), key=lambda result: result.reached)
 
 
 def _most_trials(encoder: Encoder, source: Source) -> int:
