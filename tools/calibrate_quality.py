@@ -7,7 +7,8 @@ SSIMULACRA2 scores are those of `ohmq.metrics`, as of libjxl's tool. The shipped
     python tools/calibrate_quality.py photo OTHER_PHOTOS --check results/quality.json
 
 The first line codes square crops of some photographs at each cut point and fits `ohmq.encoder.quality_scale`. The second
-codes other photographs at several qualities and measures the mean and the spread of their scores, beside JPEG, WebP and AVIF (4:2:0, as Pillow writes it).
+codes other photographs at several qualities and measures the mean and the spread of their scores, beside
+JPEG, WebP and AVIF (4:2:0, as Pillow writes it).
 """
 
 import argparse
