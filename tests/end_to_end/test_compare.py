@@ -16,7 +16,7 @@ from support.small_models import make_model
 
 from ohmq.cli import main
 from ohmq.evaluation.bd_rate import bd_rate
-from ohmq.evaluation.classic import CLASSIC_CODECS, code_classic
+from ohmq.evaluation.classic import CLASSIC_CODECS, DEFAULT_CODECS, code_classic
 from ohmq.loading import load
 from ohmq.metrics import psnr_db
 from ohmq.model_files.freeze import freeze
@@ -26,7 +26,7 @@ from ohmq.utils.provenance import command_line
 EXAMPLES = Path(__file__).parents[2] / "examples"
 DIGITS = EXAMPLES / "digits"
 FILES = {"comparison.html", "comparison.json", "images.csv", "points.csv"}
-PLOTS = {f"{name}.{kind}" for name in ("psnr", "ms_ssim") for kind in ("png", "svg")}
+PLOTS = {f"{name}.{kind}" for name in ("psnr", "ms_ssim", "ssimulacra2", "psnr_hvs_m") for kind in ("png", "svg")}
 
 
 class Result(NamedTuple):
@@ -85,7 +85,7 @@ def test_files_hold_the_measures(done: Path, photos: Path) -> None:
     assert content["command"] == command_line() and content["threads"] == 1
     assert {"ohmq", "torch", "pillow", "libavif", "libwebp", "openjpeg", "libjpeg-turbo"} <= set(content["versions"])
     assert [(image["width"], image["height"]) for image in content["images"]] == [(192, 176), (176, 190), (180, 190)]
-    assert [entry["name"] for entry in content["codecs"]] == ["model", *CLASSIC_CODECS]
+    assert [entry["name"] for entry in content["codecs"]] == ["model", *DEFAULT_CODECS]
     assert all(len(entry["points"]) == 3 for entry in content["codecs"])
     rows = list(csv.DictReader((done / "images.csv").read_text().splitlines()))
     points = list(csv.DictReader((done / "points.csv").read_text().splitlines()))
@@ -93,7 +93,7 @@ def test_files_hold_the_measures(done: Path, photos: Path) -> None:
     assert set(rows[0]) | set(points[0]) | {"image", "bd_rate_percent"} == {*content["definitions"], "image"}
     for point in points:
         parts = [row for row in rows if (row["codec"], row["setting"]) == (point["codec"], point["setting"])]
-        for column in ("file_bpp", "psnr_db", "ms_ssim"):
+        for column in ("file_bpp", "psnr_db", "ms_ssim", "ssimulacra2", "psnr_hvs_m_db"):
             mean = np.mean([float(row[column]) for row in parts])
             assert float(point[column]) == pytest.approx(mean, rel=1e-4), (point, column)
         assert float(point["encode_s_per_mpixel"]) > 0 and float(point["decode_s_per_mpixel"]) > 0
@@ -117,19 +117,19 @@ def test_bd_rates_are_those_of_the_points(done: Path) -> None:
     content = json.loads((done / "comparison.json").read_text())
     assert content["anchor"] == "jpeg"
     curves = {entry["name"]: entry for entry in content["codecs"]}
-    for quality in ("psnr_db", "ms_ssim_db"):
+    for quality in ("psnr_db", "ms_ssim_db", "ssimulacra2", "psnr_hvs_m_db"):
         anchor, test = (
             ([p["file_bpp"] for p in curves[name]["points"]], [p[quality] for p in curves[name]["points"]])
             for name in ("jpeg", "avif")
         )
         difference = curves["avif"]["bd_rate"][quality]
         assert difference["percent"] == pytest.approx(bd_rate(*anchor, *test).percent)
-        assert difference["low_db"] < difference["high_db"]
+        assert difference["low"] < difference["high"]
         assert curves["jpeg"]["bd_rate"][quality]["percent"] == pytest.approx(0, abs=1e-9)
 
 
 def test_plots_are_images(done: Path) -> None:
-    for name in ("psnr", "ms_ssim"):
+    for name in ("psnr", "ms_ssim", "ssimulacra2", "psnr_hvs_m"):
         with Image.open(done / f"{name}.png") as image:
             assert image.width > 1000
         text = (done / f"{name}.svg").read_text()
@@ -262,8 +262,8 @@ def test_digits_of_a_grey_model(
     assert result.code == 0
     assert "JPEG 4:4:4 left out" in result.err
     assert (
-        "no BD-rate by MS-SSIM of ohmq small.safetensors, JPEG 4:2:0, WebP, JPEG 2000, AVIF: MS-SSIM needs images of at least 176"
-        in (result.err)
+        "no BD-rate by MS-SSIM of ohmq small.safetensors, JPEG 4:2:0, WebP, JPEG 2000, "
+        "AVIF 4:2:0, default tuning: MS-SSIM needs images of at least 176" in (result.err)
     )
     assert {path.name for path in Path("out").iterdir()} == FILES | {"psnr.png", "psnr.svg"}
     content = json.loads(Path("out/comparison.json").read_text())
@@ -285,6 +285,11 @@ def test_one_rate_is_no_curve(capsys: pytest.CaptureFixture[str], digit_model: P
         assert entry["bd_rate"]["psnr_db"]["percent"] is None
         assert "1 usable points of 1" in entry["bd_rate"]["psnr_db"]["refusal"]
         assert "code more rates, or choose another anchor" in entry["bd_rate"]["psnr_db"]["refusal"]
+    arguments = ("--limit", 1, "--rates", 1, "--codec", "webp", "--metrics", "ssimulacra2")
+    content = json.loads(run(capsys, DIGITS, "-m", digit_model, *arguments, "--json").out)
+    assert content["codecs"][0]["points"][0]["ssimulacra2"] < 100
+    assert content["codecs"][0]["points"][0]["psnr_hvs_m_db"] is None
+    assert set(content["codecs"][0]["bd_rate"]) == {"psnr_db", "ssimulacra2"}
     table = run(capsys, DIGITS, "-m", digit_model, "--limit", 1, "--rates", 1, "--codec", "webp")
     assert table.out.count("refused") == 4
     assert "no BD-rate by PSNR of ohmq small.safetensors, WebP: the anchor curve has 1 usable points of 1" in table.err
@@ -310,6 +315,7 @@ def test_bad_input_is_one_clear_line(
         ((coffee, "--reference", "kodak-nothing"), 2, ("no reference 'kodak-nothing'", "kodak-vtm")),
         ((coffee, "--codec", "gif"), 2, ("no codec 'gif'", "jpeg2000")),
         ((coffee, "--codec", "webp", "--anchor", "avif"), 2, ("--anchor avif is not compared", "model, webp")),
+        ((coffee, "--metrics", "ssim,vmaf"), 2, ("no metric 'vmaf'", "psnr-hvs-m")),
         ((coffee, "--rates", 0), 2, ("--rates",)),
         ((coffee, "--match", 0), 2, ("--match",)),
         ((), 2, ("INPUTS",)),

@@ -1,6 +1,5 @@
 """``ohmq compare``: a model beside classic codecs on the same images."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from ohmq.cli.options import DECODER, DEVICE, MAX_PIXELS, TUNE, NumberRange
+from ohmq.cli.options import DECODER, DEVICE, MAX_PIXELS, METRICS, TUNE, NumberRange
 from ohmq.cli.output import echo_error, echo_skipped, progress_bar
 from ohmq.utils.counting import counted
 
@@ -17,12 +16,20 @@ if TYPE_CHECKING:
     from ohmq.evaluation.compare import Images
     from ohmq.evaluation.comparison import CodecResult, Comparison
     from ohmq.evaluation.page import PageImage
+    from ohmq.evaluation.qualities import Metric
     from ohmq.evaluation.results import Curve
 
 __all__ = ["check_kodak_sizes", "command", "reference_curves"]
 
-FILES = ("comparison.json", "comparison.html", "points.csv", "images.csv", "psnr.png", "psnr.svg")
-SIMILARITY_FILES = ("ms_ssim.png", "ms_ssim.svg")
+FILES = ("comparison.json", "comparison.html", "points.csv", "images.csv")
+PLOTS = {
+    "psnr_db": "psnr",
+    "ms_ssim_db": "ms_ssim",
+    "ssimulacra2": "ssimulacra2",
+    "psnr_hvs_m_db": "psnr_hvs_m",
+}
+"""Names of the plots, without their extensions, by quality."""
+PLOT_FILES = tuple(f"{name}.{extension}" for name in PLOTS.values() for extension in ("png", "svg"))
 KODAK = ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "bpg444", "vtm")
 """Codecs whose published curves ``--reference kodak`` draws."""
 
@@ -31,7 +38,11 @@ KODAK = ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "bpg444
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("-m", "--model", default="photo", show_default=True, help="Shipped name, model file or checkpoint.")
 @click.option(
-    "--codec", "names", multiple=True, help="jpeg, jpeg444, webp, jpeg2000 or avif. Repeatable.  [default: all]"
+    "--codec",
+    "names",
+    multiple=True,
+    help="jpeg, jpeg444, jpegli, webp, jpeg2000, jxl, avif, avif444, avif-psnr or avif444-psnr; or all of them. Repeatable.  "
+    "[default: jpeg, jpeg444, webp, jpeg2000, avif]",
 )
 @click.option(
     "--anchor", help="Codec that BD-rates refer to: model or one of the codecs.  [default: jpeg, or the first --codec]"
@@ -42,6 +53,7 @@ KODAK = ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "bpg444
     type=click.IntRange(0, 2),
     help="Number of refinement passes of the encoder.  [default: 1 for photo models, else 0]",
 )
+@METRICS
 @TUNE
 @DECODER
 @DEVICE
@@ -73,6 +85,7 @@ def command(
     anchor: str | None,
     rates: int | None,
     effort: int | None,
+    metrics: "tuple[Metric, ...] | None",
     tune: Literal["psnr", "visual"] | None,
     decoder: str | None,
     device: str,
@@ -85,7 +98,7 @@ def command(
     force: bool,
     as_json: bool,
 ) -> int:
-    """Code images with a model and with JPEG, WebP, JPEG 2000 and AVIF: rate, PSNR, MS-SSIM, time, BD-rate.
+    """Code images with a model and with JPEG, WebP, JPEG XL, AVIF and others: rate, quality, time, BD-rate.
 
     With -o: comparison.html (one page: table, curve, images side by side), comparison.json, points.csv, images.csv
     (a row an image) and plots.
@@ -96,6 +109,7 @@ def command(
     from ohmq.evaluation.compare import compare_codecs, spread, suited_images
     from ohmq.evaluation.comparison import Comparison
     from ohmq.evaluation.optional import require
+    from ohmq.evaluation.qualities import default_metrics, qualities_of
     from ohmq.evaluation.report import ImageFiles, ImageReader, channel_counts
     from ohmq.model_files.resolve import resolve_model
     from ohmq.utils.atomic_write import check_output
@@ -106,7 +120,7 @@ def command(
     require("bjontegaard", *(["matplotlib"] if output_dir else []))
     check_classic(classic)
     if output_dir:
-        for file in (*FILES, *SIMILARITY_FILES):
+        for file in (*FILES, *PLOT_FILES):
             check_output(output_dir / file, force=force)
     frozen = resolve_model(model)
     codec = Codec(frozen, device=device, decoder=decoder)
@@ -121,10 +135,12 @@ def command(
     if codec.grey and "jpeg" in classic and "jpeg444" in classic and anchor != "jpeg444":
         classic = tuple(name for name in classic if name != "jpeg444")
         echo_error("JPEG 4:4:4 left out: without colour it gives the same files as 4:2:0")
+    if metrics is None:
+        metrics = default_metrics(grey=codec.grey)
     channels = spread(channel_counts(codec, [-1]), rates)
     with progress_bar(len(images) * (1 + len(classic)), "compare") as update:
         codecs = compare_codecs(
-            codec, images, channels, classic, rates=rates, effort=effort, tune=tune, progress=update
+            codec, images, channels, classic, rates=rates, effort=effort, metrics=metrics, tune=tune, progress=update
         )
     comparison = Comparison(
         command=command_line(),
@@ -135,11 +151,12 @@ def command(
         codecs=codecs,
         anchor=anchor,
         references=curves,
+        qualities=qualities_of(metrics),
         extra={"training": frozen.provenance, **({} if decoder is None else {"decoder": codec.decoder_name})},
     )
     if output_dir:
         chosen = spread(range(len(images)), shown) if shown else []
-        page_images = _page_images(codec, images, codecs, chosen, match)
+        page_images = _page_images(codec, images, codecs, chosen, match, metrics)
         _write(comparison, page_images, output_dir, force)
     if as_json:
         click.echo(comparison.to_json(), nl=False)
@@ -153,10 +170,10 @@ def command(
 
 def _codecs_and_anchor(names: Sequence[str], anchor: str | None) -> tuple[tuple[str, ...], str]:
     """Choose the classic codecs, each once, and the anchor, from the options."""
-    from ohmq.evaluation.classic import CLASSIC_CODECS
+    from ohmq.evaluation.classic import CLASSIC_CODECS, DEFAULT_CODECS
     from ohmq.evaluation.comparison import MODEL
 
-    classic = tuple(dict.fromkeys(names)) or tuple(CLASSIC_CODECS)
+    classic = tuple(CLASSIC_CODECS) if "all" in names else tuple(dict.fromkeys(names)) or DEFAULT_CODECS
     for name in classic:
         if name not in CLASSIC_CODECS:
             raise click.UsageError(f"no codec {name!r}; choose from {', '.join(CLASSIC_CODECS)}")
@@ -173,6 +190,7 @@ def _page_images(
     codecs: "Sequence[CodecResult]",
     chosen: Sequence[int],
     rates_bpp: Sequence[float],
+    metrics: "tuple[Metric, ...]",
 ) -> "list[PageImage]":
     """Code the chosen images again at nearly equal sizes, to show them side by side."""
     from ohmq.evaluation.compare import one_thread
@@ -182,7 +200,7 @@ def _page_images(
     page_images = []
     with one_thread(), progress_bar(len(chosen), "images of the page") as update:
         for number in chosen:
-            groups = match_rates(codec, images, codecs, number, rates_bpp)
+            groups = match_rates(codec, images, codecs, number, rates_bpp, metrics)
             page_images.append(PageImage(*images[number], groups))
             update(1)
     return page_images
@@ -245,26 +263,28 @@ def _write(comparison: "Comparison", page_images: "Sequence[PageImage]", output_
 
 
 def _write_plots(comparison: "Comparison", output_dir: Path, force: bool) -> None:
-    """Draw PSNR and, if it was measured on every image, MS-SSIM over the rate."""
+    """Draw each quality that was measured on every image over the rate."""
     from ohmq.evaluation.plots import plot_rate_distortion
+    from ohmq.evaluation.qualities import QUALITIES
 
-    plots = [("psnr", "PSNR in dB", [*(codec.curve() for codec in comparison.codecs), *comparison.references])]
-    if not any(math.isnan(point.ms_ssim) for codec in comparison.codecs for point in codec.points):
-        label = "MS-SSIM in dB, −10 log₁₀(1 − MS-SSIM)"
-        plots.append(("ms_ssim", label, [codec.curve("ms_ssim_db") for codec in comparison.codecs]))
-    else:
-        for name in SIMILARITY_FILES:  # These would be files of an earlier comparison.
-            (output_dir / name).unlink(missing_ok=True)
+    drawn = comparison.drawn_qualities()
+    for quality, name in PLOTS.items():
+        if quality not in drawn:  # These would be files of an earlier comparison.
+            for extension in ("png", "svg"):
+                (output_dir / f"{name}.{extension}").unlink(missing_ok=True)
     limit_bpp = comparison.highest_rate()
-    for name, label, curves in plots:
+    for quality in drawn:
+        curves = [codec.curve(quality) for codec in comparison.codecs]
+        if quality == "psnr_db":
+            curves += comparison.references
         cropped = [curve for curve in (_up_to_rate(curve, limit_bpp) for curve in curves) if curve]
         for extension in ("png", "svg"):
             plot_rate_distortion(
                 cropped,
-                output_dir / f"{name}.{extension}",
+                output_dir / f"{PLOTS[quality]}.{extension}",
                 title=f"{comparison.data}, {counted(len(comparison.sizes), 'image')}",
                 x_label="whole file in bits per pixel",
-                y_label=label,
+                y_label=QUALITIES[quality].axis,
                 dotted={curve.name for curve in cropped} & {curve.name for curve in comparison.references},
                 force=force,
             )
@@ -279,16 +299,29 @@ def _up_to_rate(curve: "Curve", limit_bpp: float) -> "Curve | None":
     return replace(curve, rates_bpp=rates_bpp, psnr_db=psnr_db)
 
 
+COLUMNS = {
+    "psnr_db": ("PSNR dB", "psnr_db", 3),
+    "ms_ssim_db": ("MS-SSIM", "ms_ssim", 4),
+    "ssimulacra2": ("SSIMULACRA2", "ssimulacra2", 3),
+    "psnr_hvs_m_db": ("PSNR-HVS-M dB", "psnr_hvs_m_db", 3),
+}
+"""Heading, column of the points and digits that show each quality in the printed table."""
+
+
 def _print(comparison: "Comparison") -> None:
     """Print all points, then a line a codec; reasons for missing BD-rates go to standard error."""
     from ohmq.evaluation.page import percent
+    from ohmq.evaluation.qualities import QUALITIES
 
     width = max(len(codec.label) for codec in comparison.codecs)
-    click.echo(f"{'':{width}}  setting          file bpp  PSNR dB  MS-SSIM  encode s/MP  decode s/MP")
+    columns = [COLUMNS[quality] for quality in comparison.qualities]
+    headings = "  ".join(name for name, _, _ in columns)
+    click.echo(f"{'':{width}}  setting          file bpp  {headings}  encode s/MP  decode s/MP")
     for codec in comparison.codecs:
         for p in codec.points:
+            cells = "  ".join(f"{getattr(p, column):{len(name)}.{digits}f}" for name, column, digits in columns)
             click.echo(
-                f"{codec.label:{width}}  {p.setting:15s}  {p.file_bpp:8.4f}  {p.psnr_db:7.3f}  {p.ms_ssim:7.4f}"
+                f"{codec.label:{width}}  {p.setting:15s}  {p.file_bpp:8.4f}  {cells}"
                 f"  {p.encode_s_per_mpixel:11.4f}  {p.decode_s_per_mpixel:11.4f}"
             )
     differences = comparison.differences()
@@ -296,12 +329,17 @@ def _print(comparison: "Comparison") -> None:
     click.echo(
         f"\n{counted(len(comparison.sizes), 'image')}; BD-rates against {anchor}, whole files; times: one thread, medians"
     )
-    click.echo(f"{'':{width}}  BD-rate PSNR  BD-rate MS-SSIM  encode s/MP  decode s/MP")
+    names = [f"BD-rate {QUALITIES[quality].name}" for quality in comparison.qualities]
+    click.echo(f"{'':{width}}  {'  '.join(names)}  encode s/MP  decode s/MP")
     for codec in comparison.codecs:
-        by_psnr, by_similarity = (differences[quality][codec.name] for quality in differences)
-        encode, decode = codec.seconds_per_mpixel()
-        click.echo(
-            f"{codec.label:{width}}  {percent(by_psnr):>12s}  {percent(by_similarity):>15s}  {encode:11.4f}  {decode:11.4f}"
+        cells = "  ".join(
+            f"{percent(by_codec[codec.name]):>{len(name)}s}"
+            for name, by_codec in zip(names, differences.values(), strict=True)
         )
+        encode, decode = codec.seconds_per_mpixel()
+        click.echo(f"{codec.label:{width}}  {cells}  {encode:11.4f}  {decode:11.4f}")
+    click.echo()
+    for codec in comparison.codecs:
+        click.echo(f"{codec.label:{width}}  {codec.settings}")
     for line in comparison.refusals():
         echo_error(line)

@@ -1,12 +1,15 @@
 """``ohmq evaluate``: measure a model on images."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from ohmq.cli.options import DECODER, DEVICE, FRACTION, MAX_PIXELS, TUNE
+from ohmq.cli.options import DECODER, DEVICE, FRACTION, MAX_PIXELS, METRICS, TUNE
 from ohmq.cli.output import echo_error, echo_skipped, print_rate_points, progress_bar
+
+if TYPE_CHECKING:
+    from ohmq.evaluation.qualities import Metric
 
 __all__ = ["command"]
 
@@ -38,8 +41,8 @@ __all__ = ["command"]
 @click.option(
     "--against",
     multiple=True,
-    help="Give the BD-rate against jpeg, jpeg444, webp, jpeg2000 or avif (measured on the same images, whole files) or a "
-    "published curve (payload), such as mnist-ohm-c0-16-lambda0.95-0.999. Repeatable.",
+    help="Give the BD-rate by PSNR against a codec of ohmq compare, such as jpeg or avif-psnr (measured on the same images, "
+    "whole files), or a published curve (payload), such as mnist-ohm-c0-16-lambda0.95-0.999. Repeatable.",
 )
 @click.option(
     "--cut",
@@ -52,6 +55,7 @@ __all__ = ["command"]
     type=click.IntRange(0, 2),
     help="Number of refinement passes of the encoder.  [default: 1 for photo models, else 0]",
 )
+@METRICS
 @TUNE
 @DECODER
 @DEVICE
@@ -75,6 +79,7 @@ def command(
     against: tuple[str, ...],
     cut: bool,
     effort: int | None,
+    metrics: "tuple[Metric, ...] | None",
     tune: Literal["psnr", "visual"] | None,
     decoder: str | None,
     device: str,
@@ -85,7 +90,7 @@ def command(
 ) -> int:
     """Measure a model on images: code and decode each, and count the bytes.
 
-    A model without a quantizer has no files: its row has PSNR and SSIM only.
+    A model without a quantizer has no files: its row has no rates.
     """
     from ohmq.errors import ConfigError
     from ohmq.evaluation.bd_rate import bd_rate
@@ -126,6 +131,7 @@ def command(
         channels=channels,
         cut=cut,
         effort=effort,
+        metrics=metrics,
         tune=tune,
         device=device,
         decoder=decoder,
@@ -150,12 +156,12 @@ def command(
         else:
             click.echo(
                 f"BD-rate against {name}: {difference.percent:+.1f} % "
-                f"({curve.rate}, {difference.low_db:.2f} to {difference.high_db:.2f} dB)",
+                f"(PSNR, {curve.rate}, {difference.low:.2f} to {difference.high:.2f} dB)",
                 err=as_json,
             )
         if name in CLASSIC_CODECS:
             points = ", ".join(f"{r:.3f}: {q:.2f}" for r, q in zip(anchor.rates_bpp, anchor.psnr_db, strict=True))
-            click.echo(f"  {anchor.label} (file bpp: dB): {points}", err=as_json)
+            click.echo(f"  {anchor.label} ({anchor.source}; file bpp: dB): {points}", err=as_json)
     if as_json:
         click.echo(result.to_json())
     return 1 if failed else 0

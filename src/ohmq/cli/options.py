@@ -16,6 +16,7 @@ __all__ = [
     "FRACTION",
     "IMAGE_EXTENSIONS",
     "MAX_PIXELS",
+    "METRICS",
     "OUTPUT",
     "SKIP_EXISTING",
     "TUNE",
@@ -88,6 +89,31 @@ MAX_PIXELS = click.option(
     "--max-pixels", type=click.IntRange(1), default=2**27, show_default=True, help="Refuse images of more pixels."
 )
 """The option ``--max-pixels``; the default is `ohmq.bitstream.format.DEFAULT_MAX_PIXELS`."""
+
+
+class _MetricList(click.ParamType):
+    """Names of metrics with commas between them, or "none"; converted to a tuple."""
+
+    name = "NAMES"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from ohmq.evaluation import qualities
+
+        if not isinstance(value, str):
+            return value
+        names = [] if value == "none" else [name.strip() for name in value.split(",")]
+        if unknown := [name for name in names if name not in qualities.METRICS]:
+            self.fail(f"no metric {unknown[0]!r}; choose from {', '.join(qualities.METRICS)}, or none", param, ctx)
+        return tuple(metric for metric in qualities.METRICS if metric in names)
+
+
+METRICS = click.option(
+    "--metrics",
+    type=_MetricList(),
+    help="Metrics to measure beside PSNR, with commas between them: ssim, ms-ssim, ssimulacra2, psnr-hvs-m; or none.  "
+    "[default: all; for models of grey images ssim,ms-ssim]",
+)
+"""The option ``--metrics``; None if it was not given."""
 
 OUTPUT = click.option(
     "-o",

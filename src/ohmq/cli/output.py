@@ -154,10 +154,14 @@ def print_rate_points(points: "Sequence[RatePoint]", name: str) -> None:
         name: name of the set of images.
     """
     click.echo(name)
-    click.echo("channels  estimated bpp  payload bpp  file bpp  PSNR dB    SSIM  MS-SSIM  encode s  decode s")
+    perceptual = [("SSIMULACRA2", "ssimulacra2"), ("PSNR-HVS-M", "psnr_hvs_m_db")]
+    shown = [(name, field) for name, field in perceptual if not all(math.isnan(getattr(p, field)) for p in points)]
+    names = "".join(f"{name}  " for name, _ in shown)
+    click.echo(f"channels  estimated bpp  payload bpp  file bpp  PSNR dB    SSIM  MS-SSIM  {names}encode s  decode s")
     for p in points:
         numbers = [(p.estimated_bpp, 13, 4), (p.payload_bpp, 11, 4), (p.file_bpp, 8, 4), (p.psnr_db, 7, 3)]
-        numbers += [(p.ssim, 6, 4), (p.ms_ssim, 7, 4), (p.encode_s, 8, 4), (p.decode_s, 8, 4)]
+        numbers += [(p.ssim, 6, 4), (p.ms_ssim, 7, 4), *((getattr(p, field), len(name), 3) for name, field in shown)]
+        numbers += [(p.encode_s, 8, 4), (p.decode_s, 8, 4)]
         cells = ["-".rjust(width) if math.isnan(x) else f"{x:{width}.{digits}f}" for x, width, digits in numbers]
         click.echo("  ".join([f"{p.channels:8d}", *cells]))
     if all(math.isnan(p.file_bpp) for p in points):

@@ -16,20 +16,38 @@ __all__ = ["command"]
     multiple=True,
     help="Figure to draw: lambda-c0, lambda-c8, quantizers, training, kodak or bitrates. Repeatable.  [default: all]",
 )
+@click.option(
+    "--metric",
+    type=click.Choice(["psnr", "ms-ssim", "ssimulacra2", "psnr-hvs-m"]),
+    default="psnr",
+    show_default=True,
+    help="Quality to draw. Another one than psnr is drawn in the figure kodak alone, without published curves.",
+)
 @click.option("--format", "extension", type=click.Choice(["png", "svg", "pdf"]), default="png", show_default=True)
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
-def command(folders: tuple[Path, ...], output_dir: Path, names: tuple[str, ...], extension: str, force: bool) -> int:
+def command(
+    folders: tuple[Path, ...], output_dir: Path, names: tuple[str, ...], metric: str, extension: str, force: bool
+) -> int:
     """Draw figures from the result files in folders and below; published curves are dotted.
 
     A figure shows the results that there are; the missing ones are named, with the command that makes them.
     """
     from ohmq.errors import ConfigError
     from ohmq.evaluation.figures import FIGURES, draw_figures, read_results
+    from ohmq.evaluation.qualities import QUALITIES
 
     if unknown := sorted(set(names) - set(FIGURES)):
         raise click.UsageError(f"no figure {', '.join(unknown)}; choose from {', '.join(FIGURES)}")
+    if metric != "psnr" and set(names) - {"kodak"}:
+        raise click.UsageError(f"--metric {metric} is drawn in the figure kodak alone")
+    quality = next(quality for quality, info in QUALITIES.items() if (info.metric or "psnr") == metric)
     drawn = draw_figures(
-        read_results(folders), names or tuple(FIGURES), output_dir, extension=f".{extension}", force=force
+        read_results(folders),
+        names or (tuple(FIGURES) if metric == "psnr" else ("kodak",)),
+        output_dir,
+        quality=quality,
+        extension=f".{extension}",
+        force=force,
     )
     for figure in drawn:
         click.echo(f"{figure.figure}: {figure.path or 'not drawn: there is no result for it'}")

@@ -1,7 +1,9 @@
-r"""Bjøntegaard deltas: average difference of rate or PSNR between two rate–distortion curves.
+r"""Bjøntegaard deltas: average difference of rate or quality between two rate–distortion curves.
+
+Quality is PSNR or any other measure that rises with it, such as SSIMULACRA2.
 
 Each curve is cleaned first: its points are sorted by rate; points of rate 0 are left out, because they have no
-logarithm; of the others, a point is kept only if its PSNR exceeds that of every point of lower rate. A codec would never
+logarithm; of the others, a point is kept only if its quality exceeds that of every point of lower rate. A codec would never
 be used at the points that are left out.
 
 The package `bjontegaard` interpolates and integrates; this module decides which curves may be compared.
@@ -29,22 +31,22 @@ MIN_POINTS = {"pchip": 2, "akima": 2, "cubic": 4}
 MIN_OVERLAP = 0.25
 """Smallest common range, as a fraction of the shorter curve's range."""
 
-MIN_OVERLAP_DB = 0.5
-"""Smallest common range of PSNR, in dB."""
+MIN_OVERLAP_QUALITY = 0.5
+"""Smallest common range of quality, in its unit (dB, or points of a score)."""
 
 
 class BDResult(NamedTuple):
     """A BD-rate.
 
     Attributes:
-        percent: average difference of rate at equal PSNR, in percent; negative: the test curve needs less rate.
-        low_db: lower end of the range of PSNR that both curves cover, in dB.
-        high_db: upper end of that range, in dB.
+        percent: average difference of rate at equal quality, in percent; negative: the test curve needs less rate.
+        low: lower end of the range of quality that both curves cover.
+        high: upper end of that range.
     """
 
     percent: float
-    low_db: float
-    high_db: float
+    low: float
+    high: float
 
 
 class BDPsnrResult(NamedTuple):
@@ -62,7 +64,7 @@ class BDPsnrResult(NamedTuple):
 
 
 class CleanCurve(NamedTuple):
-    """Points of a curve whose rate and PSNR both rise strictly, as float64 arrays.
+    """Points of a curve whose rate and quality both rise strictly, as float64 arrays.
 
     Attributes:
         rates: rates, in any unit.
@@ -84,7 +86,7 @@ def clean_curve(rates: Sequence[float], psnr: Sequence[float]) -> CleanCurve:
         The points that remain.
 
     Raises:
-        ValueError: lengths differ, or a rate or PSNR that is negative, infinite or NaN.
+        ValueError: lengths differ, a negative rate, or a value that is infinite or NaN.
 
     Example:
         >>> clean_curve([0.3, 0.1, 0.2, 0.0], [31.0, 30.0, 29.0, 10.0]).rates.tolist()
@@ -93,8 +95,8 @@ def clean_curve(rates: Sequence[float], psnr: Sequence[float]) -> CleanCurve:
     points = np.array([rates, psnr], np.float64) if len(rates) == len(psnr) else np.empty(0)
     if points.ndim != 2:
         raise ValueError(f"{len(rates)} rates and {len(psnr)} PSNRs; expected as many of each")
-    if not np.isfinite(points).all() or (points < 0).any():
-        raise ValueError("rates and PSNRs must be finite and not negative")
+    if not np.isfinite(points).all() or (points[0] < 0).any():
+        raise ValueError("rates and PSNRs must be finite, and rates not negative")
     points = points[:, np.lexsort((-points[1], points[0]))]  # Among equal rates the best PSNR comes first.
     points = points[:, points[0] > 0]
     if points.size:
@@ -135,26 +137,29 @@ def bd_rate(
     test_rates: Sequence[float],
     test_psnr: Sequence[float],
     method: Method = "pchip",
+    *,
+    unit: str = "dB",
 ) -> BDResult:
-    r"""Compute the average difference of rate at equal PSNR, in percent of the anchor's rate.
+    r"""Compute the average difference of rate at equal quality, in percent of the anchor's rate.
 
     $$ \mathrm{BD} = 10^{\Delta} - 1, \qquad
     \Delta = \frac{1}{q_1 - q_0} \int_{q_0}^{q_1} \bigl(\log_{10} R_{test}(q) - \log_{10} R_{anchor}(q)\bigr) dq $$
 
     Args:
         anchor_rates: rates of the curve to compare with, in any unit and any order.
-        anchor_psnr: its PSNR in dB, one a rate.
+        anchor_psnr: its PSNR in dB, or another quality that may be negative, one a rate.
         test_rates: rates of the curve under test, in the same unit.
-        test_psnr: its PSNR in dB, one a rate.
+        test_psnr: its quality, of the same kind, one a rate.
         method: method of interpolation.
+        unit: unit of quality, for messages.
 
     Returns:
-        The difference, and the range of PSNR over which it is the average.
+        The difference, and the range of quality over which it is the average.
 
     Raises:
-        ConfigError: too few usable points (2; cubic: 4), or a common PSNR interval below 0.5 dB or a quarter of the
+        ConfigError: too few usable points (2; cubic: 4), or a common interval of quality below 0.5 or a quarter of the
             shorter curve's range.
-        ValueError: lengths differ, negative or non-finite values, unknown method.
+        ValueError: lengths differ, negative rates, non-finite values, unknown method.
 
     References: Bjøntegaard, VCEG-M33, 2001; Herglotz et al., The Bjøntegaard Bible, 2023.
 
@@ -165,11 +170,11 @@ def bd_rate(
     """
     anchor, test = _clean_pair(anchor_rates, anchor_psnr, test_rates, test_psnr, method)
     low, high, share = _overlap(anchor.psnr, test.psnr)
-    if high - low < MIN_OVERLAP_DB or share < MIN_OVERLAP:
+    if high - low < MIN_OVERLAP_QUALITY or share < MIN_OVERLAP:
         raise ConfigError(
-            f"the curves share too little to compare: anchor {anchor.psnr[0]:.2f} to {anchor.psnr[-1]:.2f} dB, test "
-            f"{test.psnr[0]:.2f} to {test.psnr[-1]:.2f} dB; expected {MIN_OVERLAP_DB} dB and {MIN_OVERLAP:.0%} of the "
-            "shorter range in common"
+            f"the curves share too little to compare: anchor {anchor.psnr[0]:.2f} to {anchor.psnr[-1]:.2f} {unit}, test "
+            f"{test.psnr[0]:.2f} to {test.psnr[-1]:.2f} {unit}; expected {MIN_OVERLAP_QUALITY} {unit} and "
+            f"{MIN_OVERLAP:.0%} of the shorter range in common"
         )
     require("bjontegaard")
     import bjontegaard

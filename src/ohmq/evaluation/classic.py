@@ -1,5 +1,6 @@
-"""Classic codecs through Pillow, at their best usual settings, as curves to compare with."""
+"""Classic codecs, most of them through Pillow, at their best usual settings, as curves to compare with."""
 
+import importlib.metadata
 import io
 import math
 import time
@@ -12,27 +13,36 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from ohmq.errors import ConfigError, UnsupportedImageError
+from ohmq.evaluation.optional import require
+from ohmq.evaluation.qualities import EXACT_DB
 from ohmq.evaluation.results import Curve
 from ohmq.imaging.pixel_limit import pixel_limit
 from ohmq.metrics import psnr_db
 
-__all__ = ["CLASSIC_CODECS", "EXACT_DB", "ClassicCodec", "Coded", "check_classic", "classic_curve", "code_classic"]
-
-EXACT_DB = 100.0
-"""PSNR in dB that an exact copy counts in a mean; its PSNR is infinite."""
+__all__ = [
+    "CLASSIC_CODECS",
+    "DEFAULT_CODECS",
+    "ClassicCodec",
+    "Coded",
+    "check_classic",
+    "classic_curve",
+    "code_classic",
+    "library_versions",
+]
 
 
 class ClassicCodec(NamedTuple):
-    """A codec, as Pillow runs it.
+    """A codec and its settings.
 
     Attributes:
         label: name for people.
         settings: settings for people.
         format: Pillow's name of the format.
-        feature: its name in `PIL.features`.
+        feature: its name in `PIL.features`; empty: another package writes it.
         options: sets of options for `Image.save`, which must give the same image; the smallest file counts.
         qualities: qualities of the points of the curve.
         by_rate: whether a quality is a rate in bits per pixel, not a number from 0 to 100.
+        package: package that adds the format to Pillow, or that codes in its place; empty: none.
     """
 
     label: str
@@ -42,6 +52,7 @@ class ClassicCodec(NamedTuple):
     options: tuple[Mapping[str, Any], ...]
     qualities: tuple[float, ...]
     by_rate: bool = False
+    package: str = ""
 
     def setting(self, quality: float) -> str:
         """Format a quality for people.
@@ -69,6 +80,27 @@ def _jpeg(name: str, subsampling: int) -> ClassicCodec:
     )
 
 
+def _avif(subsampling: str, tune: str | None) -> ClassicCodec:
+    # One thread and one tile give the same file on every machine.
+    options: dict[str, Any] = {
+        "speed": 4,
+        "subsampling": subsampling,
+        "max_threads": 1,
+        "autotiling": False,
+    }
+    if tune:
+        options["advanced"] = {"tune": tune}
+    return ClassicCodec(
+        f"AVIF {subsampling}, {tune.upper() if tune else 'default'} tuning",
+        "speed 4, one tile, "
+        + (f"tune={tune}" if tune else "tuned as Pillow does by default (from 13 on for looks, tune=iq)"),
+        "AVIF",
+        "avif",
+        (options,),
+        (0, 5, 10, 17, 25, 33, 41, 50, 58, 66, 75, 84, 92),
+    )
+
+
 CLASSIC_CODECS: dict[str, ClassicCodec] = {
     "jpeg": _jpeg("4:2:0", 2),
     "jpeg444": _jpeg("4:4:4", 0),
@@ -84,17 +116,36 @@ CLASSIC_CODECS: dict[str, ClassicCodec] = {
         (0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0, 1.4, 2.0, 3.0),
         by_rate=True,
     ),
-    # One thread and one tile give the same file on every machine.
-    "avif": ClassicCodec(
-        "AVIF",
-        "speed 4, 4:2:0, one tile",
-        "AVIF",
-        "avif",
-        ({"speed": 4, "max_threads": 1, "autotiling": False},),
-        (0, 5, 10, 17, 25, 33, 41, 50, 58, 66, 75, 84, 92),
+    "avif": _avif("4:2:0", None),
+    "avif444": _avif("4:4:4", None),
+    "avif-psnr": _avif("4:2:0", "psnr"),
+    "avif444-psnr": _avif("4:4:4", "psnr"),
+    "jxl": ClassicCodec(
+        "JPEG XL",
+        "effort 7, VarDCT",
+        "JXL",
+        "",
+        ({"effort": 7, "num_threads": 1},),
+        (0, 5, 10, 17, 25, 33, 41, 50, 58, 66, 75, 82, 88, 92, 95),
+        package="pillow_jxl",
+    ),
+    "jpegli": ClassicCodec(
+        "JPEG 4:2:0 by jpegli",
+        "4:2:0, sequential, as pyjpegli writes it",
+        "JPEG",
+        "",
+        ({},),
+        (5, 8, 12, 16, 20, 25, 30, 40, 50, 60, 70, 80, 88, 94),
+        package="pyjpegli",
     ),
 }
 """The codecs, by name."""
+
+DEFAULT_CODECS = ("jpeg", "jpeg444", "webp", "jpeg2000", "avif")
+"""Codecs that `ohmq compare` runs by default, all of them in Pillow."""
+
+DISTRIBUTIONS = {"pillow_jxl": "pillow-jxl-plugin", "pyjpegli": "pyjpegli"}
+"""Distributions of the packages of codecs."""
 
 
 class Coded(NamedTuple):
@@ -114,21 +165,24 @@ class Coded(NamedTuple):
 
 
 def check_classic(names: Iterable[str]) -> None:
-    """Check that Pillow can write the formats of codecs.
+    """Check that codecs can run here.
 
     Args:
         names: names of codecs, in `CLASSIC_CODECS`.
 
     Raises:
         ValueError: no such codec.
-        ConfigError: Pillow was built without it.
+        ConfigError: Pillow was built without it, or its package is not installed.
     """
     for name in names:
         if name not in CLASSIC_CODECS:
             raise ValueError(f"no codec {name!r}; choose one of {', '.join(CLASSIC_CODECS)}")
-        if not features.check(CLASSIC_CODECS[name].feature):
+        codec = CLASSIC_CODECS[name]
+        if codec.package:
+            require(codec.package, extra="rivals")
+        elif not features.check(codec.feature):
             raise ConfigError(
-                f"this Pillow ({PIL.__version__}) was built without {CLASSIC_CODECS[name].format}; install Pillow 11.3 "
+                f"this Pillow ({PIL.__version__}) was built without {codec.format}; install Pillow 11.3 "
                 f"or later from PyPI (pip install --upgrade pillow), or leave {name} out"
             )
 
@@ -160,14 +214,12 @@ def code_classic(name: str, pixels: NDArray[np.uint8], quality: float) -> Coded:
     files = []
     clock = time.perf_counter()
     for options in codec.options:
-        buffer = io.BytesIO()
         try:
-            image.save(buffer, codec.format, **quality_options, **options)
+            files.append(_encode(codec, image, {**quality_options, **options}))
         except (OSError, ValueError, RuntimeError) as error:
             raise UnsupportedImageError(
                 f"{codec.label} cannot code an image of {image.width}x{image.height} ({error})"
             ) from error
-        files.append(buffer.getvalue())
     encode_s = time.perf_counter() - clock
     data = min(files, key=len)
     clock = time.perf_counter()
@@ -175,6 +227,33 @@ def code_classic(name: str, pixels: NDArray[np.uint8], quality: float) -> Coded:
         converted = decoded.convert("L" if pixels.ndim == 2 else "RGB")
     decode_s = time.perf_counter() - clock
     return Coded(data, np.asarray(converted), encode_s, decode_s)
+
+
+def _encode(codec: ClassicCodec, image: Image.Image, options: Mapping[str, Any]) -> bytes:
+    """Write an image to memory."""
+    if codec.package == "pyjpegli":
+        import pyjpegli
+
+        return bytes(pyjpegli.encode(image.convert("RGB").tobytes(), *image.size, max(options["quality"], 1)))
+    if codec.package == "pillow_jxl":
+        from pillow_jxl import JpegXLImagePlugin  # adds the format to Pillow
+
+        JpegXLImagePlugin.DECODE_THREADS = 1  # as the other codecs do
+    buffer = io.BytesIO()
+    image.save(buffer, codec.format, **options)
+    return buffer.getvalue()
+
+
+def library_versions() -> dict[str, str]:
+    """Get the versions of the codecs inside Pillow and of the packages that add others, by name."""
+    names = {"libjpeg-turbo": "libjpeg_turbo", "libwebp": "webp", "openjpeg": "jpg_2000", "libavif": "avif"}
+    versions = {name: features.version(feature) or "not there" for name, feature in names.items()}
+    for distribution in DISTRIBUTIONS.values():
+        try:
+            versions[distribution] = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            versions[distribution] = "not there"
+    return versions
 
 
 def classic_curve(name: str, images: Iterable[NDArray[np.uint8]]) -> Curve:
@@ -207,5 +286,5 @@ def classic_curve(name: str, images: Iterable[NDArray[np.uint8]]) -> Curve:
         rates_bpp=tuple(math.fsum(values) / len(values) for values in rates),
         psnr_db=tuple(math.fsum(values) / len(values) for values in psnr),
         rate="file_bpp",
-        source=f"Pillow, {codec.settings}, measured in this run",
+        source=f"{codec.settings}, measured in this run",
     )

@@ -6,8 +6,8 @@ Every codec codes one image at a time, in memory, on one thread, after one image
 import contextlib
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,19 +16,18 @@ from numpy.typing import NDArray
 from ohmq.codec import Codec
 from ohmq.encoder.options import EncodeOptions
 from ohmq.errors import ConfigError, UnsupportedImageError
-from ohmq.evaluation.classic import CLASSIC_CODECS, EXACT_DB, Coded, check_classic, code_classic
+from ohmq.evaluation.classic import CLASSIC_CODECS, Coded, check_classic, code_classic
 from ohmq.evaluation.comparison import MODEL, CodecResult, CodedPoint, CodedRow
 from ohmq.evaluation.evaluate import evaluate_images
-from ohmq.metrics import ms_ssim, psnr_db
+from ohmq.evaluation.qualities import EXACT_DB, METRICS, Metric, at_most_exact, measure_image, ms_ssim_to_db
+from ohmq.evaluation.results import ImageRow
 from ohmq.utils.counting import counted
 
 __all__ = [
-    "FileMeasures",
     "Images",
     "Pixels",
     "code_named_image",
     "compare_codecs",
-    "measure_file",
     "one_thread",
     "spread",
     "suited_images",
@@ -120,6 +119,7 @@ def compare_codecs(
     *,
     rates: int | None = None,
     effort: int | None = None,
+    metrics: Collection[Metric] = METRICS,
     tune: Literal["psnr", "visual"] | None = None,
     progress: Callable[[int], Any] = lambda count: None,
 ) -> tuple[CodecResult, ...]:
@@ -132,6 +132,7 @@ def compare_codecs(
         classic: names of `CLASSIC_CODECS`.
         rates: largest number of qualities of a classic codec, evenly spread; None: all.
         effort: refinement passes of the model's encoder, as for `Codec.compress`.
+        metrics: metrics to measure beside PSNR; SSIM is never measured.
         tune: tuning of the model's encoder, as for `Codec.compress`.
         progress: function called with 1 for each image and codec that is done.
 
@@ -150,22 +151,29 @@ def compare_codecs(
         )
     check_classic(classic)
     with one_thread():
-        results = [_measure_model(codec, images, channels, EncodeOptions(effort=effort, tune=tune), progress)]
+        options = EncodeOptions(effort=effort, tune=tune)
+        results = [_measure_model(codec, images, channels, options, metrics, progress)]
         for name in classic:
             qualities = spread(CLASSIC_CODECS[name].qualities, rates)
-            results.append(_measure_classic(name, images, qualities, progress))
+            results.append(_measure_classic(name, images, qualities, metrics, progress))
     return tuple(results)
 
 
 def _measure_model(
-    codec: Codec, images: Images, channels: Sequence[int], options: EncodeOptions, progress: Callable[[int], Any]
+    codec: Codec,
+    images: Images,
+    channels: Sequence[int],
+    options: EncodeOptions,
+    metrics: Collection[Metric],
+    progress: Callable[[int], Any],
 ) -> CodecResult:
     """Measure the model; the first image is coded once more before, without being counted."""
     effort, tune = options.effort, options.tune
-    evaluate_images(codec, [images[0]], channels[:1], similarity=False, effort=effort, tune=tune)
+    evaluate_images(codec, [images[0]], channels[:1], metrics=(), effort=effort, tune=tune)
     image_rows, mpixels = [], []
+    metrics = set(metrics) - {"ssim"}
     for name, pixels in images:
-        rows = evaluate_images(codec, [(name, pixels)], channels, effort=effort, tune=tune)
+        rows = evaluate_images(codec, [(name, pixels)], channels, metrics=metrics, effort=effort, tune=tune)
         image_rows.append([_model_row(rows[count][0], count, pixels) for count in channels])
         mpixels.append(pixels.shape[0] * pixels.shape[1] / 1e6)
         progress(1)
@@ -185,13 +193,17 @@ def _measure_model(
 
 
 def _measure_classic(
-    name: str, images: Images, qualities: Sequence[float], progress: Callable[[int], Any]
+    name: str,
+    images: Images,
+    qualities: Sequence[float],
+    metrics: Collection[Metric],
+    progress: Callable[[int], Any],
 ) -> CodecResult:
     """Measure a classic codec; the first image is coded once more before, without being counted."""
     code_named_image(name, *images[0], qualities[0])
     image_rows, mpixels = [], []
     for image, pixels in images:
-        image_rows.append([_classic_row(name, image, pixels, quality) for quality in qualities])
+        image_rows.append([_classic_row(name, image, pixels, quality, metrics) for quality in qualities])
         mpixels.append(pixels.shape[0] * pixels.shape[1] / 1e6)
         progress(1)
     value_rows = tuple(zip(*image_rows, strict=True))
@@ -205,18 +217,34 @@ def _measure_classic(
     )
 
 
-def _model_row(row: Any, channels: int, pixels: Pixels) -> CodedRow:
-    size = round(row.file_bpp * pixels.shape[0] * pixels.shape[1] / 8)
-    psnr = min(row.psnr_db, EXACT_DB)
-    return CodedRow(MODEL, counted(channels, "channel"), row.image, size, row.file_bpp, psnr, row.ms_ssim, *row[-2:])
+def _model_row(row: ImageRow, channels: int, pixels: Pixels) -> CodedRow:
+    return CodedRow(
+        codec=MODEL,
+        setting=counted(channels, "channel"),
+        image=row.image,
+        file_bytes=round(row.file_bpp * pixels.shape[0] * pixels.shape[1] / 8),
+        file_bpp=row.file_bpp,
+        psnr_db=min(row.psnr_db, EXACT_DB),
+        ms_ssim=row.ms_ssim,
+        ssimulacra2=row.ssimulacra2,
+        psnr_hvs_m_db=at_most_exact(row.psnr_hvs_m_db),
+        encode_s=row.encode_s,
+        decode_s=row.decode_s,
+    )
 
 
-def _classic_row(name: str, image: str, pixels: Pixels, quality: float) -> CodedRow:
+def _classic_row(name: str, image: str, pixels: Pixels, quality: float, metrics: Collection[Metric]) -> CodedRow:
     coded = code_named_image(name, image, pixels, quality)
-    size = len(coded.data)
-    setting = CLASSIC_CODECS[name].setting(quality)
-    measures = measure_file(pixels, coded.pixels, size)
-    return CodedRow(name, setting, image, size, *measures, coded.encode_s, coded.decode_s)
+    return CodedRow(
+        codec=name,
+        setting=CLASSIC_CODECS[name].setting(quality),
+        image=image,
+        file_bytes=len(coded.data),
+        file_bpp=8 * len(coded.data) / (pixels.shape[0] * pixels.shape[1]),
+        encode_s=coded.encode_s,
+        decode_s=coded.decode_s,
+        **measure_image(pixels, coded.pixels, metrics)._asdict(),
+    )
 
 
 def code_named_image(name: str, image: str, pixels: Pixels, quality: float) -> Coded:
@@ -237,54 +265,25 @@ def code_named_image(name: str, image: str, pixels: Pixels, quality: float) -> C
         raise UnsupportedImageError(f"{image}: {error}; leave the image or {name} out") from error
 
 
-class FileMeasures(NamedTuple):
-    """Rate and quality of one file.
-
-    Attributes:
-        file_bpp: rate of the whole file, in bits per pixel.
-        psnr_db: PSNR in dB; `EXACT_DB` for an exact copy.
-        ms_ssim: MS-SSIM; NaN for small images.
-    """
-
-    file_bpp: float
-    psnr_db: float
-    ms_ssim: float
-
-
-def measure_file(pixels: Pixels, decoded: Pixels, num_bytes: int) -> FileMeasures:
-    """Measure the rate and the quality of one file.
-
-    Args:
-        pixels: pixels of the original.
-        decoded: decoded pixels, of the same shape.
-        num_bytes: size of the whole file.
-    """
-    planes = [np.moveaxis(np.atleast_3d(array), -1, 0)[None] for array in (pixels, decoded)]
-    bpp = 8 * num_bytes / (pixels.shape[0] * pixels.shape[1])
-    return FileMeasures(bpp, min(psnr_db(pixels, decoded), EXACT_DB), float(ms_ssim(*planes)[0]))
-
-
 def _mean_point(rows: Sequence[CodedRow], mpixels: Sequence[float]) -> CodedPoint:
     """Summarise one setting over all images: means of rate and quality, medians of the times for a million pixels."""
-    bpp, psnr, similarity = (
-        math.fsum(getattr(row, column) for row in rows) / len(rows) for column in ("file_bpp", "psnr_db", "ms_ssim")
-    )
-    encode, decode = (
-        statistics.median(getattr(row, column) / size for row, size in zip(rows, mpixels, strict=True))
-        for column in ("encode_s", "decode_s")
-    )
+
+    def mean(column: str) -> float:
+        return math.fsum(getattr(row, column) for row in rows) / len(rows)
+
+    def median(column: str) -> float:
+        return float(statistics.median(getattr(row, column) / size for row, size in zip(rows, mpixels, strict=True)))
+
+    similarity = mean("ms_ssim")
     return CodedPoint(
         codec=rows[0].codec,
         setting=rows[0].setting,
-        file_bpp=bpp,
-        psnr_db=psnr,
+        file_bpp=mean("file_bpp"),
+        psnr_db=mean("psnr_db"),
         ms_ssim=similarity,
-        ms_ssim_db=_similarity_db(similarity),
-        encode_s_per_mpixel=float(encode),
-        decode_s_per_mpixel=float(decode),
+        ms_ssim_db=ms_ssim_to_db(similarity),
+        ssimulacra2=mean("ssimulacra2"),
+        psnr_hvs_m_db=mean("psnr_hvs_m_db"),
+        encode_s_per_mpixel=median("encode_s"),
+        decode_s_per_mpixel=median("decode_s"),
     )
-
-
-def _similarity_db(similarity: float) -> float:
-    """Convert an MS-SSIM to dB; NaN stays NaN."""
-    return similarity if math.isnan(similarity) else -10 * math.log10(max(1 - similarity, 10 ** (-EXACT_DB / 10)))

@@ -5,13 +5,12 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
-
-from PIL import features
+from typing import Any, NamedTuple
 
 from ohmq.errors import ConfigError
 from ohmq.evaluation.bd_rate import bd_rate
-from ohmq.evaluation.classic import EXACT_DB
+from ohmq.evaluation.classic import library_versions
+from ohmq.evaluation.qualities import EXACT_DB, QUALITIES, Quality
 from ohmq.evaluation.results import Curve
 from ohmq.metrics import MS_SSIM_MIN_SIDE
 from ohmq.utils.provenance import software_versions
@@ -24,19 +23,14 @@ __all__ = [
     "CodedRow",
     "Comparison",
     "Difference",
-    "Quality",
     "differences",
-    "library_versions",
 ]
 
 MODEL = "model"
 """Name of the model among the codecs."""
 
-Quality = Literal["psnr_db", "ms_ssim_db"]
-"""A quality in dB that BD-rates can refer to."""
-
 COMPARE_DEFINITIONS: dict[str, str] = {
-    "codec": f"'{MODEL}' or a classic codec through Pillow",
+    "codec": f"'{MODEL}' or a classic codec",
     "setting": "active channels of the model; quality or rate in bits per pixel asked of a classic codec",
     "file_bytes": "all bytes of the file",
     "file_bpp": "all bytes of the file, bits per pixel; mean over several images",
@@ -44,6 +38,8 @@ COMPARE_DEFINITIONS: dict[str, str] = {
     "ms_ssim": f"MS-SSIM of five scales, mean over the channels; none below {MS_SSIM_MIN_SIDE} pixels a side; "
     "mean over several images",
     "ms_ssim_db": f"-10 log10(1 - ms_ssim), of the mean over images; at most {EXACT_DB:g}",
+    "ssimulacra2": "SSIMULACRA2 score as of libjxl's tool, at most 100; mean over several images",
+    "psnr_hvs_m_db": f"PSNR-HVS-M of luma, dB; an exact copy counts as {EXACT_DB:g}; mean over several images",
     "encode_s": "seconds from pixels to file, in memory, one thread, model loaded; JPEG: both kinds of file that are tried",
     "decode_s": "seconds from file to pixels, likewise",
     "encode_s_per_mpixel": "encode_s for a million pixels; the median over images",
@@ -66,6 +62,8 @@ class CodedRow(NamedTuple):
     ms_ssim: float
     encode_s: float
     decode_s: float
+    ssimulacra2: float = math.nan
+    psnr_hvs_m_db: float = math.nan
 
 
 class CodedPoint(NamedTuple):
@@ -79,6 +77,8 @@ class CodedPoint(NamedTuple):
     ms_ssim_db: float
     encode_s_per_mpixel: float
     decode_s_per_mpixel: float
+    ssimulacra2: float = math.nan
+    psnr_hvs_m_db: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -105,22 +105,23 @@ class CodecResult:
         """Build the curve of quality over rate.
 
         Args:
-            quality: PSNR or MS-SSIM, both in dB.
+            quality: name of the quality.
 
         Raises:
-            ConfigError: MS-SSIM of images too small for it.
+            ConfigError: images too small for it, or it was not measured.
         """
         values = tuple(getattr(point, quality) for point in self.points)
         if any(math.isnan(value) for value in values):
             raise ConfigError(
-                f"MS-SSIM needs images of at least {MS_SSIM_MIN_SIDE} pixels a side; leave smaller ones out"
+                f"{QUALITIES[quality].name} needs images of at least {QUALITIES[quality].min_side} pixels a side; leave "
+                "smaller ones out"
             )
         return Curve(self.name, self.label, tuple(p.file_bpp for p in self.points), values, "file_bpp", self.settings)
 
     def seconds_per_mpixel(self) -> tuple[float, float]:
         """Compute the medians over all settings of the seconds to encode and to decode a million pixels."""
-        encode, decode = zip(*[point[-2:] for point in self.points], strict=True)
-        return statistics.median(encode), statistics.median(decode)
+        encode = statistics.median(point.encode_s_per_mpixel for point in self.points)
+        return encode, statistics.median(point.decode_s_per_mpixel for point in self.points)
 
 
 class Difference(NamedTuple):
@@ -128,14 +129,14 @@ class Difference(NamedTuple):
 
     Attributes:
         percent: see `COMPARE_DEFINITIONS`; None if refused.
-        low_db: lower end of the range of quality that both curves cover.
-        high_db: upper end of that range.
+        low: lower end of the range of quality that both curves cover.
+        high: upper end of that range.
         refusal: the reason and the remedy; empty if there is a BD-rate.
     """
 
     percent: float | None
-    low_db: float | None = None
-    high_db: float | None = None
+    low: float | None = None
+    high: float | None = None
     refusal: str = ""
 
 
@@ -151,7 +152,8 @@ class Comparison:
         sizes: name, width and height in pixels of each image.
         codecs: the codecs, the model first.
         anchor: name of the codec that BD-rates refer to.
-        references: curves measured elsewhere, for the plots.
+        references: curves of PSNR measured elsewhere, for the plots.
+        qualities: qualities that were measured, PSNR first.
         versions: versions of the software, by name.
         extra: further content, as JSON.
     """
@@ -164,21 +166,26 @@ class Comparison:
     codecs: tuple[CodecResult, ...]
     anchor: str
     references: tuple[Curve, ...] = ()
+    qualities: tuple[Quality, ...] = tuple(QUALITIES)
     versions: Mapping[str, str] = field(default_factory=lambda: {**software_versions(), **library_versions()})
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def differences(self) -> dict[Quality, dict[str, Difference]]:
         """Compute the BD-rates against the anchor, by quality and codec."""
-        return {quality: differences(self.codecs, self.anchor, quality) for quality in ("psnr_db", "ms_ssim_db")}
+        return {quality: differences(self.codecs, self.anchor, quality) for quality in self.qualities}
+
+    def drawn_qualities(self) -> tuple[Quality, ...]:
+        """List the qualities that every point has, for plots."""
+        points = [point for codec in self.codecs for point in codec.points]
+        return tuple(q for q in self.qualities if not any(math.isnan(getattr(point, q)) for point in points))
 
     def refusals(self) -> list[str]:
         """Give a sentence for each reason why BD-rates are missing."""
         labels: dict[tuple[str, str], list[str]] = {}
         for quality, by_codec in self.differences().items():
-            name = "PSNR" if quality == "psnr_db" else "MS-SSIM"
             for codec in self.codecs:
                 if refusal := by_codec[codec.name].refusal:
-                    labels.setdefault((name, refusal), []).append(codec.label)
+                    labels.setdefault((QUALITIES[quality].name, refusal), []).append(codec.label)
         return [f"no BD-rate by {name} of {', '.join(codecs)}: {refusal}" for (name, refusal), codecs in labels.items()]
 
     def highest_rate(self) -> float:
@@ -213,6 +220,7 @@ class Comparison:
             "threads": 1,
             "versions": dict(self.versions),
             "definitions": COMPARE_DEFINITIONS,
+            "qualities": self.qualities,
             "anchor": self.anchor,
             "codecs": codecs,
             "references": [
@@ -231,19 +239,13 @@ def _plain(row: Any) -> dict[str, Any]:
     return {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in row._asdict().items()}
 
 
-def library_versions() -> dict[str, str]:
-    """Get the versions of the codecs inside Pillow, by name."""
-    names = {"libjpeg-turbo": "libjpeg_turbo", "libwebp": "webp", "openjpeg": "jpg_2000", "libavif": "avif"}
-    return {name: features.version(feature) or "not there" for name, feature in names.items()}
-
-
 def differences(codecs: Sequence[CodecResult], anchor: str, quality: Quality) -> dict[str, Difference]:
     """Compute the BD-rate of each codec against one of them, or the reason why there is none.
 
     Args:
         codecs: the codecs.
         anchor: name of the one that BD-rates refer to.
-        quality: PSNR or MS-SSIM, both in dB.
+        quality: name of the quality.
 
     Returns:
         A difference for each codec, by name.
@@ -261,8 +263,9 @@ def differences(codecs: Sequence[CodecResult], anchor: str, quality: Quality) ->
         except ConfigError as error:
             by_codec[name] = Difference(None, refusal=str(error))
             continue
+        points = base.rates_bpp, base.psnr_db, test.rates_bpp, test.psnr_db
         try:
-            by_codec[name] = Difference(*bd_rate(base.rates_bpp, base.psnr_db, test.rates_bpp, test.psnr_db))
+            by_codec[name] = Difference(*bd_rate(*points, unit=QUALITIES[quality].unit))
         except ConfigError as error:
             by_codec[name] = Difference(None, refusal=f"{error}; code more rates, or choose another anchor")
     return by_codec

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -19,10 +19,11 @@ from ohmq.encoder.rdoq import Rdoq
 from ohmq.encoder.tuning import Tuning
 from ohmq.entropy.layers import KnownSymbols, SymbolSource, encode_layers
 from ohmq.errors import BitstreamError, ConfigError
+from ohmq.evaluation.qualities import Metric, default_metrics
 from ohmq.evaluation.results import ImageRow, RatePoint
 from ohmq.evaluation.tables import average_row
 from ohmq.evaluation.verify import verify_layers
-from ohmq.metrics import ms_ssim, psnr_db_batch, ssim
+from ohmq.metrics import ms_ssim, psnr_db_batch, psnr_hvs_m, ssim, ssimulacra2
 from ohmq.models import CompressionModel
 from ohmq.models.config import ModelConfig
 from ohmq.runtime.devices import coding_state, find_device
@@ -86,7 +87,7 @@ def evaluate_images(
     *,
     progress: Callable[[int], Any] = lambda count: None,
     on_coded: OnCoded = ignore_coded,
-    similarity: bool = True,
+    metrics: Collection[Metric] | None = None,
     fixed_rate: bool = False,
     cut: bool = False,
     effort: int | None = None,
@@ -101,7 +102,7 @@ def evaluate_images(
         channels: numbers of active channels; 0 shows the image that the model decodes from no bits.
         progress: called with the number of images done since the last call.
         on_coded: called with the file and the decoded image of each image and number of channels.
-        similarity: whether to measure SSIM and MS-SSIM; default: yes.
+        metrics: metrics to measure beside PSNR; None: `default_metrics` of the model.
         fixed_rate: pack symbols without entropy coding; the estimated rate is then log2(S) a symbol.
         cut: code each image once, with all channels and layers, and cut that file, which includes the cost of its layers. By
             default each number of channels has a file of its own, in one layer, for which RDOQ chooses symbols anew.
@@ -117,9 +118,11 @@ def evaluate_images(
             and a model without RDOQ.
         ValueError: an effort out of range, or with fixed_rate.
     """
+    if metrics is None:
+        metrics = default_metrics(grey=codec.grey)
     options = EncodeOptions(effort=effort, tune=tune, fixed_rate=fixed_rate)
     effort, tuning = options.effort_for(codec.config, codec.name), options.tuning_for(codec.config, codec.name)
-    settings = _Settings(similarity, fixed_rate, cut, effort, tuning)
+    settings = _Settings(metrics, fixed_rate, cut, effort, tuning)
     if cut and (wrong := set(channels) - {0, *codec.cut_points}):
         raise ConfigError(
             f"a file cannot be cut at {min(wrong)} channels; {codec.name} has the cuts {codec.cut_points}"
@@ -163,7 +166,7 @@ def _batches(images: Images, config: ModelConfig) -> Iterator[_Batch]:
 class _Settings(NamedTuple):
     """Settings of an evaluation; see `evaluate_images`."""
 
-    similarity: bool
+    metrics: Collection[Metric]
     fixed_rate: bool
     cut: bool
     effort: int
@@ -331,21 +334,24 @@ def _evaluate_batch(
                 encode_s=float(coded[n].encode_s),
                 decode_s=float(synthesis_s + coded[n].decode_s),
             )
-            for i, row in enumerate(_quality_rows(batch, decoded, settings.similarity))
+            for i, row in enumerate(_quality_rows(batch, decoded, settings.metrics))
         ]
         for name, data, image in zip(batch.names, coded[n].files, decoded, strict=True):
             on_coded(CodedImage(name, n, data, image))
     return table
 
 
-def _quality_rows(batch: _Batch, decoded: NDArray[np.uint8], similarity: bool) -> list[ImageRow]:
+def _quality_rows(batch: _Batch, decoded: NDArray[np.uint8], metrics: Collection[Metric]) -> list[ImageRow]:
     """Measure the quality of decoded images; rates and times are NaN."""
     nan = [math.nan] * len(decoded)
     planes = _planes(batch.pixels, decoded)
     psnr = psnr_db_batch(batch.pixels, decoded).tolist()
-    structure = ssim(*planes).tolist() if similarity else nan
-    multi_scale = ms_ssim(*planes).tolist() if similarity else nan
-    columns = zip(batch.names, psnr, structure, multi_scale, nan, nan, nan, strict=True)
+    structure = ssim(*planes).tolist() if "ssim" in metrics else nan
+    multi_scale = ms_ssim(*planes).tolist() if "ms-ssim" in metrics else nan
+    pairs = list(zip(batch.pixels, decoded, strict=True))
+    scores = [ssimulacra2(*pair) for pair in pairs] if "ssimulacra2" in metrics else nan
+    masked = [psnr_hvs_m(*pair) for pair in pairs] if "psnr-hvs-m" in metrics else nan
+    columns = zip(batch.names, psnr, structure, multi_scale, nan, nan, nan, nan, nan, scores, masked, strict=True)
     return [ImageRow(*values) for values in columns]
 
 
@@ -355,6 +361,7 @@ def evaluate_unquantized(
     *,
     progress: Callable[[int], Any] = lambda count: None,
     on_coded: OnCoded = ignore_coded,
+    metrics: Collection[Metric] | None = None,
     device: str = "cpu",
 ) -> dict[int, list[ImageRow]]:
     """Measure what a model without a quantizer reconstructs: there is no file and no rate.
@@ -364,6 +371,7 @@ def evaluate_unquantized(
         images: names and pixels, (H, W) or (H, W, 3) as the model codes them.
         progress: called with the number of images done since the last call.
         on_coded: called with each reconstructed image; its file is empty.
+        metrics: metrics to measure beside PSNR; None: `default_metrics` of the model.
         device: where the model runs, as for `ohmq.Codec`.
 
     Raises:
@@ -372,6 +380,8 @@ def evaluate_unquantized(
     Returns:
         For all channels a row an image; rates and times are NaN.
     """
+    if metrics is None:
+        metrics = default_metrics(grey=model.config.image_channels == 1)
     channels = model.config.channels_max
     place = find_device(device)
     if place.type != "cpu":
@@ -380,7 +390,7 @@ def evaluate_unquantized(
     for batch in _batches(images, model.config):
         with coding_state(place):
             decoded = _reconstruct(model, batch.pixels, place)
-        rows += _quality_rows(batch, decoded, similarity=True)
+        rows += _quality_rows(batch, decoded, metrics)
         for name, image in zip(batch.names, decoded, strict=True):
             on_coded(CodedImage(name, channels, b"", image))
         progress(len(batch.names))

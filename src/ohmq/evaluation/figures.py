@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from ohmq.errors import ConfigError
 from ohmq.evaluation.plots import plot_rate_distortion
 from ohmq.evaluation.published import published_curve
+from ohmq.evaluation.qualities import QUALITIES, Quality
 from ohmq.evaluation.results import Curve, RateName, ResultFile
 from ohmq.utils.counting import counted
 
@@ -323,7 +324,7 @@ def _bitrates(runs: Sequence[Run]) -> _Plan:
     return _Plan(curves, missing, "Fixed, variable and adaptive bitrate, 10,000 test digits")
 
 
-def _kodak(runs: Sequence[Run]) -> _Plan:
+def _kodak(runs: Sequence[Run], quality: Quality = "psnr_db") -> _Plan:
     curves, missing = [], []
     ending = f" {KODAK_IMAGES} images"
     kodak = [r for r in runs if r.result.data.lower().startswith("kodak, ") and r.result.data.endswith(ending)]
@@ -335,14 +336,14 @@ def _kodak(runs: Sequence[Run]) -> _Plan:
     ):
         for run in kodak:
             if (run.family, run.quantizer, run.result.extra.get("effort", 0)) == (family, quantizer, effort):
-                curve = run.result.curve("file_bpp", f"ohmq, {name}")
+                curve = run.result.curve("file_bpp", f"ohmq, {name}", quality)
                 curves.append(dataclasses.replace(curve, name=name))
                 break
         else:
             missing.append(name)
-    if curves:
-        curves += [published_curve(name) for name in KODAK_PUBLISHED]
-    return _Plan(curves, missing, "24 Kodak images", dotted=KODAK_PUBLISHED if curves else ())
+    published = KODAK_PUBLISHED if curves and quality == "psnr_db" else ()
+    curves += [published_curve(name) for name in published]
+    return _Plan(curves, missing, "24 Kodak images", dotted=published)
 
 
 FIGURES: dict[str, Callable[[Sequence[Run]], _Plan]] = {
@@ -357,14 +358,21 @@ FIGURES: dict[str, Callable[[Sequence[Run]], _Plan]] = {
 
 
 def draw_figures(
-    runs: Sequence[Run], names: Sequence[str], folder: Path, *, extension: str = ".png", force: bool = False
+    runs: Sequence[Run],
+    names: Sequence[str],
+    folder: Path,
+    *,
+    quality: Quality = "psnr_db",
+    extension: str = ".png",
+    force: bool = False,
 ) -> list[Drawn]:
     """Draw figures, as far as there are results for them.
 
     Args:
         runs: results, from `read_results`.
         names: names of figures, in `FIGURES`.
-        folder: folder of the files NAME.png.
+        folder: folder of the files NAME.png, or NAME-QUALITY.png for another quality than PSNR.
+        quality: quality to draw; another one than PSNR is drawn for "kodak" alone, without published curves.
         extension: extension of the files, with its dot.
         force: whether to replace existing files.
 
@@ -372,21 +380,28 @@ def draw_figures(
         The file and the missing results of each figure.
 
     Raises:
-        ValueError: no such figure.
+        ValueError: no such figure, or a figure of PSNR alone.
+        ConfigError: a result without that quality.
         OutputExistsError: a file exists and force is not set.
     """
     drawn = []
     for name in names:
         if name not in FIGURES:
             raise ValueError(f"no figure {name!r}; choose one of {', '.join(FIGURES)}")
-        plan = FIGURES[name](runs)
-        path = folder / f"{name}{extension}" if plan.curves else None
+        if quality == "psnr_db":
+            plan, file_name = FIGURES[name](runs), name
+        elif name == "kodak":
+            plan, file_name = _kodak(runs, quality), f"{name}-{quality}"
+        else:
+            raise ValueError(f"figure {name!r} shows PSNR alone; {QUALITIES[quality].name} is drawn in kodak")
+        path = folder / f"{file_name}{extension}" if plan.curves else None
         if path is not None:
             plot_rate_distortion(
                 plan.curves,
                 path,
                 title=plan.title,
                 x_label=plan.x_label,
+                y_label=QUALITIES[quality].axis,
                 dotted=plan.dotted,
                 dashed=plan.dashed,
                 like=plan.like,

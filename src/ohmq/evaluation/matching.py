@@ -1,15 +1,16 @@
 """Files of several codecs for one image at nearly equal sizes, to look at side by side."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ohmq.codec import Codec
 from ohmq.evaluation.classic import CLASSIC_CODECS, Coded
-from ohmq.evaluation.compare import Images, Pixels, code_named_image, measure_file
+from ohmq.evaluation.compare import Images, Pixels, code_named_image
 from ohmq.evaluation.comparison import MODEL, CodecResult
+from ohmq.evaluation.qualities import METRICS, Metric, measure_image
 from ohmq.utils.counting import counted
 
 __all__ = ["Matched", "match_rates"]
@@ -26,9 +27,11 @@ class Matched(NamedTuple):
         setting: its setting, for people.
         file_bpp: rate of the whole file, in bits per pixel.
         psnr_db: PSNR in dB.
-        ms_ssim: MS-SSIM; NaN for small images.
+        ms_ssim: MS-SSIM; NaN for small images, or if it was not measured.
         pixels: decoded pixels, shaped as the original.
         close: whether the size is within a quarter of the wanted size.
+        ssimulacra2: SSIMULACRA2 score; NaN if it was not measured.
+        psnr_hvs_m_db: PSNR-HVS-M in dB; NaN if it was not measured.
     """
 
     codec: str
@@ -38,10 +41,17 @@ class Matched(NamedTuple):
     ms_ssim: float
     pixels: Pixels
     close: bool
+    ssimulacra2: float = math.nan
+    psnr_hvs_m_db: float = math.nan
 
 
 def match_rates(
-    codec: Codec, images: Images, results: Sequence[CodecResult], number: int, wanted_bpp: Sequence[float]
+    codec: Codec,
+    images: Images,
+    results: Sequence[CodecResult],
+    number: int,
+    wanted_bpp: Sequence[float],
+    metrics: Collection[Metric] = METRICS,
 ) -> list[list[Matched]]:
     """Code one image with each codec at nearly equal file sizes.
 
@@ -53,6 +63,7 @@ def match_rates(
         results: its results.
         number: index of the image.
         wanted_bpp: rates, in bits per pixel.
+        metrics: metrics to measure beside PSNR.
 
     Returns:
         For each different file of the model that the wanted rates lead to: one `Matched` a codec, the model first.
@@ -69,16 +80,35 @@ def match_rates(
     for channels in sorted(wanted_of_channels):
         data = codec.compress(pixels, channels=channels, layers=1, max_pixels=area)
         decoded = np.asarray(codec.decompress(data, max_pixels=area))
-        measures = measure_file(pixels, decoded, len(data))
-        group = [Matched(MODEL, counted(channels, "channel"), *measures, decoded, True)]
+        setting = counted(channels, "channel")
+        group = [_matched(MODEL, setting, pixels, decoded, len(data), len(data), metrics)]
         for result in results[1:]:
             quality, coded = _nearest(result.name, name, pixels, len(data))
-            measures = measure_file(pixels, coded.pixels, len(coded.data))
-            close = abs(len(coded.data) / len(data) - 1) <= MATCH_TOLERANCE
             setting = CLASSIC_CODECS[result.name].setting(quality)
-            group.append(Matched(result.name, setting, *measures, coded.pixels, close))
+            sizes_bytes = len(coded.data), len(data)
+            group.append(_matched(result.name, setting, pixels, coded.pixels, *sizes_bytes, metrics))
         matches.append(group)
     return matches
+
+
+def _matched(
+    codec: str,
+    setting: str,
+    pixels: Pixels,
+    decoded: Pixels,
+    num_bytes: int,
+    wanted_bytes: int,
+    metrics: Collection[Metric],
+) -> Matched:
+    """Measure one file."""
+    return Matched(
+        codec=codec,
+        setting=setting,
+        file_bpp=8 * num_bytes / (pixels.shape[0] * pixels.shape[1]),
+        pixels=decoded,
+        close=abs(num_bytes / wanted_bytes - 1) <= MATCH_TOLERANCE,
+        **measure_image(pixels, decoded, metrics)._asdict(),
+    )
 
 
 def _nearest(name: str, image: str, pixels: Pixels, size: int) -> tuple[float, Coded]:

@@ -7,11 +7,12 @@ from ohmq.errors import ConfigError
 __all__ = ["require"]
 
 
-def require(*packages: str) -> None:
+def require(*packages: str, extra: str = "evaluate") -> None:
     """Check that packages can be imported, before any work.
 
     Args:
         packages: names of packages.
+        extra: extra of `ohmq` that they come with.
 
     Raises:
         ConfigError: a package cannot be imported; the message says how to install it.
@@ -26,4 +27,4 @@ def require(*packages: str) -> None:
         try:
             importlib.import_module(package)
         except ModuleNotFoundError as error:
-            raise ConfigError(f"{package} is not installed; it comes with: pip install 'ohmq[evaluate]'") from error
+            raise ConfigError(f"{package} is not installed; it comes with: pip install 'ohmq[{extra}]'") from error

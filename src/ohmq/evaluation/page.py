@@ -17,6 +17,7 @@ from PIL import Image, features
 from ohmq.evaluation.comparison import Comparison, Difference
 from ohmq.evaluation.matching import Matched
 from ohmq.evaluation.plots import COLOURS
+from ohmq.evaluation.qualities import QUALITIES, Quality
 from ohmq.utils.counting import counted
 
 __all__ = ["CROP_SIDE", "MAX_PAGE_BYTES", "PageImage", "comparison_page", "percent"]
@@ -27,7 +28,13 @@ MAX_PAGE_BYTES = 12_000_000
 CROP_SIDE = 384
 """Longest side in pixels of an image on the page; larger ones are cropped to their middle."""
 
-QUALITIES = {"psnr_db": "PSNR in dB", "ms_ssim_db": "MS-SSIM in dB, −10 log₁₀(1 − MS-SSIM)", "ms_ssim": "MS-SSIM"}
+COLUMNS: dict[Quality, tuple[str, str, int]] = {
+    "psnr_db": ("PSNR, dB", "psnr_db", 3),
+    "ms_ssim_db": ("MS-SSIM", "ms_ssim", 4),
+    "ssimulacra2": ("SSIMULACRA2", "ssimulacra2", 2),
+    "psnr_hvs_m_db": ("PSNR-HVS-M, dB", "psnr_hvs_m_db", 3),
+}
+"""Heading, column of the points and digits that show each quality in a table."""
 
 
 class PageImage(NamedTuple):
@@ -68,10 +75,11 @@ def comparison_page(
         for n, c in enumerate(comparison.references, len(comparison.codecs))
     ]  # fmt: skip
     limit_bpp = float(f"{comparison.highest_rate():.2g}")
-    similar = not any(math.isnan(point.ms_ssim) for codec in comparison.codecs for point in codec.points)
+    drawn: dict[str, str] = {quality: QUALITIES[quality].axis for quality in comparison.drawn_qualities()}
+    drawn |= {"ms_ssim": "MS-SSIM"} if "ms_ssim_db" in drawn else {}
     data: dict[str, Any] = {
         "series": series,
-        "qualities": QUALITIES if similar else {"psnr_db": QUALITIES["psnr_db"]},
+        "qualities": drawn,
         "limits": sorted({0.25, 0.5, 1.0, 2.0, limit_bpp}),
         "limit": limit_bpp,
         "images": [],
@@ -170,6 +178,10 @@ def _span(values: Sequence[float], digits: int) -> str:
     return f"{min(values):.{digits}f} – {max(values):.{digits}f}"
 
 
+def _cell(value: float, digits: int) -> str:
+    return "–" if math.isnan(value) else f"{value:.{digits}f}"
+
+
 def _row(cells: Sequence[str], kind: str = "td") -> str:
     return "<tr>" + "".join(f"<{kind}>{cell}</{kind}>" for cell in cells) + "</tr>"
 
@@ -178,9 +190,14 @@ def _table(comparison: Comparison) -> str:
     differences = comparison.differences()
     anchor = next(codec.label for codec in comparison.codecs if codec.name == comparison.anchor)
     head = _row(
-        ["codec", "BD-rate<br>by PSNR", "BD-rate<br>by MS-SSIM", "encode,<br>s/MP", "decode,<br>s/MP",
-         "whole file,<br>bpp", "PSNR, dB", "MS-SSIM"], "th",
-    )  # fmt: skip
+        [
+            "codec",
+            *(f"BD-rate<br>by {QUALITIES[quality].name}" for quality in comparison.qualities),
+            *("encode,<br>s/MP", "decode,<br>s/MP", "whole file,<br>bpp"),
+            *(COLUMNS[quality][0] for quality in comparison.qualities),
+        ],
+        "th",
+    )
     lines = []
     for codec in comparison.codecs:
         encode, decode = codec.seconds_per_mpixel()
@@ -190,8 +207,11 @@ def _table(comparison: Comparison) -> str:
             is_anchor = codec.name == comparison.anchor and not difference.refusal
             cells.append("anchor" if is_anchor else percent(difference))
         cells += [f"{encode:.3g}", f"{decode:.3g}"]
-        cells += [_span([p.file_bpp for p in codec.points], 3), _span([p.psnr_db for p in codec.points], 2)]
-        lines.append(_row([*cells, _span([p.ms_ssim for p in codec.points], 4)]))
+        cells.append(_span([p.file_bpp for p in codec.points], 3))
+        for quality in comparison.qualities:
+            _, column, digits = COLUMNS[quality]
+            cells.append(_span([getattr(p, column) for p in codec.points], 4 if column == "ms_ssim" else digits - 1))
+        lines.append(_row(cells))
     note = (
         f"<p class=note>BD-rate: mean difference of rate at equal quality against {html.escape(anchor)}; below zero: smaller "
         "files. MP: million pixels; one thread, medians. Ranges: over all points, means over the images.</p>"
@@ -206,12 +226,13 @@ def _table(comparison: Comparison) -> str:
 
 
 def _all_points(comparison: Comparison) -> str:
-    head = _row(["codec, setting", "file bpp", "PSNR, dB", "MS-SSIM", "encode, s/MP", "decode, s/MP"], "th")
+    columns = [COLUMNS[quality] for quality in comparison.qualities]
+    head = _row(["codec, setting", "file bpp", *(name for name, _, _ in columns), "encode, s/MP", "decode, s/MP"], "th")
     lines = []
     for codec in comparison.codecs:
         for p in codec.points:
-            similarity = "–" if math.isnan(p.ms_ssim) else f"{p.ms_ssim:.4f}"
-            cells = [html.escape(f"{codec.label}, {p.setting}"), f"{p.file_bpp:.4f}", f"{p.psnr_db:.3f}", similarity]
+            cells = [html.escape(f"{codec.label}, {p.setting}"), f"{p.file_bpp:.4f}"]
+            cells += [_cell(getattr(p, column), digits) for _, column, digits in columns]
             lines.append(_row([*cells, f"{p.encode_s_per_mpixel:.3g}", f"{p.decode_s_per_mpixel:.3g}"]))
     return f'<div class="scroll"><table id="points"><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table></div>'
 

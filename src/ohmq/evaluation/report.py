@@ -22,6 +22,7 @@ from ohmq.evaluation.evaluate import (
     rate_points,
 )
 from ohmq.evaluation.plots import plot_rate_distortion
+from ohmq.evaluation.qualities import Metric
 from ohmq.evaluation.results import Curve, ImageRow, ResultFile
 from ohmq.evaluation.tables import write_fraction_csv, write_rate_distortion_csv
 from ohmq.imaging.convert import DEFAULT_MAX_PIXELS, prepare_image
@@ -61,6 +62,7 @@ class EvaluationOptions:
         tune: tuning of the encoder, "psnr" or "visual"; None: the model's default.
         device: where the transforms run, as for `ohmq.Codec`.
         decoder: decoder of the model, as for `ohmq.Codec`.
+        metrics: metrics to measure beside PSNR; None: `ohmq.evaluation.qualities.default_metrics`.
     """
 
     fractions: Sequence[float] = (-1,)
@@ -71,6 +73,7 @@ class EvaluationOptions:
     tune: Literal["psnr", "visual"] | None = None
     device: str = "cpu"
     decoder: str | None = None
+    metrics: Sequence[Metric] | None = None
 
 
 class Evaluation(NamedTuple):
@@ -122,7 +125,14 @@ def evaluate_set(
     if frozen.config.quantizer == "none":
         _check_unquantized(frozen.name, options)
         settings["rate"] = NO_RATE
-        rows = evaluate_unquantized(frozen.model, images, progress=progress, on_coded=on_coded, device=options.device)
+        rows = evaluate_unquantized(
+            frozen.model,
+            images,
+            progress=progress,
+            on_coded=on_coded,
+            metrics=options.metrics,
+            device=options.device,
+        )
     else:
         codec = Codec(frozen, device=options.device, decoder=options.decoder)
         if options.decoder is not None:
@@ -142,6 +152,7 @@ def evaluate_set(
             counts,
             progress=progress,
             on_coded=on_coded,
+            metrics=options.metrics,
             fixed_rate=options.fixed_rate,
             cut=options.cut,
             effort=options.effort,

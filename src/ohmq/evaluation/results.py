@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ohmq.errors import ConfigError
+from ohmq.evaluation.qualities import QUALITIES, Quality, ms_ssim_to_db
 from ohmq.utils.atomic_write import write_atomically
 from ohmq.utils.provenance import software_versions
 
@@ -28,6 +29,8 @@ DEFINITIONS: dict[str, str] = {
     "psnr_db": "PSNR of 8-bit pixels in dB, mean over images",
     "ssim": "SSIM (11x11 Gaussian window, sigma 1.5, windows inside the image only), mean over images",
     "ms_ssim": "MS-SSIM of five scales, mean over images; nan below 176 pixels a side",
+    "ssimulacra2": "SSIMULACRA2 score as of libjxl's tool, at most 100, mean over images; nan below 8 pixels a side",
+    "psnr_hvs_m_db": "PSNR-HVS-M of luma in dB, mean over images; nan below 8 pixels a side",
     "encode_s": "seconds to compress one image, mean over images",
     "decode_s": "seconds to decompress one image, mean over images",
 }
@@ -50,6 +53,8 @@ class RatePoint(NamedTuple):
     ms_ssim: float = math.nan
     encode_s: float = math.nan
     decode_s: float = math.nan
+    ssimulacra2: float = math.nan
+    psnr_hvs_m_db: float = math.nan
 
 
 class ImageRow(NamedTuple):
@@ -67,6 +72,8 @@ class ImageRow(NamedTuple):
     file_bpp: float
     encode_s: float = math.nan
     decode_s: float = math.nan
+    ssimulacra2: float = math.nan
+    psnr_hvs_m_db: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ class Curve:
         name: short name for reference.
         label: name for people.
         rates_bpp: rates of the points in bits per pixel, in any order.
-        psnr_db: PSNR of the points in dB, one a rate.
+        psnr_db: PSNR of the points in dB, or another quality, one a rate.
         rate: name of the rate.
         source: source of the figures.
 
@@ -124,18 +131,31 @@ class ResultFile:
     definitions: Mapping[str, str] = field(default_factory=lambda: dict(DEFINITIONS))
     extra: Mapping[str, Any] = field(default_factory=dict)
 
-    def curve(self, rate: RateName = "payload_bpp", label: str | None = None) -> Curve:
-        """Build the curve over one of the three rates.
+    def curve(self, rate: RateName = "payload_bpp", label: str | None = None, quality: Quality = "psnr_db") -> Curve:
+        """Build the curve of a quality over one of the three rates.
 
         Args:
             rate: name of the rate.
             label: name for people; default: the model's name.
+            quality: name of the quality.
+
+        Raises:
+            ConfigError: the quality was not measured.
         """
+        values = tuple(
+            ms_ssim_to_db(point.ms_ssim) if quality == "ms_ssim_db" else getattr(point, quality)
+            for point in self.points
+        )
+        if any(map(math.isnan, values)):
+            metric = QUALITIES[quality].metric
+            raise ConfigError(
+                f"{self.model} on {self.data} has no {QUALITIES[quality].name}; measure it with ohmq evaluate --metrics {metric}"
+            )
         return Curve(
             name=self.model,
             label=self.model if label is None else label,
             rates_bpp=tuple(getattr(point, rate) for point in self.points),
-            psnr_db=tuple(point.psnr_db for point in self.points),
+            psnr_db=values,
             rate=rate,
             source=self.command,
         )

@@ -68,6 +68,14 @@ def test_table_of_rates(capsys: pytest.CaptureFixture[str]) -> None:
     assert captured.err == "skipped\n"
 
 
+def test_table_shows_perceptual_metrics_that_were_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    point = RatePoint(5, 0.5, 0.1, 0.125, 0.25, 31.5, ssimulacra2=61.25)
+    print_rate_points([point], "noise, 3 images")
+    _, header, row = capsys.readouterr().out.splitlines()
+    assert "SSIMULACRA2" in header and "PSNR-HVS-M" not in header
+    assert row.split()[7] == "61.250" and len(row) == len(header)
+
+
 def test_table_of_a_model_without_a_quantizer(capsys: pytest.CaptureFixture[str]) -> None:
     nan = float("nan")
     print_rate_points([RatePoint(32, 1.0, nan, nan, nan, 29.5, 0.98)], "noise, 3 images")

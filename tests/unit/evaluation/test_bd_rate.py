@@ -18,7 +18,7 @@ PSNR = [25.0, 27.5, 30.5, 33.0, 36.5]
 def test_every_rate_times_a_factor(method: Method, factor: float) -> None:
     result = bd_rate(RATES, PSNR, [factor * rate for rate in RATES], PSNR, method)
     assert result.percent == pytest.approx(100 * (factor - 1), abs=1e-9)
-    assert (result.low_db, result.high_db) == (25.0, 36.5)
+    assert (result.low, result.high) == (25.0, 36.5)
 
 
 @pytest.mark.parametrize("method", ["pchip", "akima", "cubic"])
@@ -46,7 +46,7 @@ def test_curves_of_different_points_over_the_common_interval_only() -> None:
         list(test_psnr),
     )
     assert result.percent == pytest.approx(-25, abs=1e-9)
-    assert (result.low_db, result.high_db) == (32.0, 37.0)
+    assert (result.low, result.high) == (32.0, 37.0)
     back = bd_psnr([0.1, 0.8], [25, 34], [0.2, 1.6], [29, 38])
     assert back.db == pytest.approx(1.0)
     assert (back.low_bpp, back.high_bpp) == pytest.approx((0.2, 0.8))
@@ -77,7 +77,7 @@ def test_measured_curves_by_an_integral_of_our_own() -> None:
     grid = np.linspace(low, high, 20001)
     result = bd_rate(*anchor, *test)
     assert result.percent == pytest.approx(100 * (np.exp(np.mean(logs[1](grid) - logs[0](grid))) - 1), rel=1e-4)
-    assert (result.low_db, result.high_db) == (low, high)
+    assert (result.low, result.high) == (low, high)
 
 
 def test_swapping_the_curves_inverts_the_ratio() -> None:

@@ -48,6 +48,24 @@ def test_results_survive_writing_and_reading(tmp_path: Path) -> None:
     assert isinstance(after.points[0].channels, int)
 
 
+def test_files_without_the_later_metrics_are_read(tmp_path: Path) -> None:
+    content = json.loads(result().to_json())
+    for point in content["points"]:
+        del point["ssimulacra2"], point["psnr_hvs_m_db"]
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    read = ResultFile.read(tmp_path / "old.json")
+    assert repr(read.points) == repr(POINTS)
+    with pytest.raises(ConfigError, match=r"has no SSIMULACRA2; measure it with .*--metrics ssimulacra2"):
+        read.curve(quality="ssimulacra2")
+
+
+def test_curves_of_other_qualities() -> None:
+    points = tuple(point._replace(ms_ssim=0.99, ssimulacra2=-5.0 + n) for n, point in enumerate(POINTS))
+    made = result(points=points)
+    assert made.curve(quality="ms_ssim_db").psnr_db == pytest.approx((20, 20))
+    assert made.curve("file_bpp", quality="ssimulacra2").psnr_db == (-5, -4)
+
+
 def test_the_file_is_strict_json_and_explains_itself(tmp_path: Path) -> None:
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
@@ -124,7 +142,8 @@ def test_average_row() -> None:
     assert average.image == "avg"
     assert math.isnan(average.ms_ssim)
     assert average[1:3] == (25.0, 0.625)
-    assert average[4:] == pytest.approx((0.2, 0.3, 0.45, 1.5, 2.5))
+    assert average[4:9] == pytest.approx((0.2, 0.3, 0.45, 1.5, 2.5))
+    assert all(map(math.isnan, average[9:]))
     with pytest.raises(ValueError, match="no rows"):
         average_row([])
 
@@ -144,8 +163,8 @@ def test_rate_distortion_csv(tmp_path: Path) -> None:
     write_rate_distortion_csv(tmp_path / "x.csv", POINTS)
     assert (tmp_path / "x.csv").read_text().splitlines() == [
         ",".join(RatePoint._fields),
-        "4,0.25,0.1,0.11,0.2,25.5,0.8,nan,0.01,0.02",
-        "16,1,0.4,0.41,0.5,inf,nan,nan,nan,nan",
+        "4,0.25,0.1,0.11,0.2,25.5,0.8,nan,0.01,0.02,nan,nan",
+        "16,1,0.4,0.41,0.5,inf,nan,nan,nan,nan,nan,nan",
     ]
 
 
