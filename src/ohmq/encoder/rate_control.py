@@ -24,7 +24,7 @@ __all__ = ["LAMBDA_SCALES", "QualityResult", "SizeResult", "search_psnr", "searc
 
 LAMBDA_SCALES = tuple(2 ** (-step / 4) for step in range(-4, 5))
 """Factors on λ that a search tries, from few bits to many."""
-POOR_RANGE_SCALES = tuple(LARGEST_LAMBDA * 2 ** (-step / 4) for step in range(8))
+POOR_RANGE_SCALES = tuple(LARGEST_LAMBDA * 2 ** (-step / 4) for step in range(7))
 """Further factors, before the others, at the end of a `ohmq.encoder.tuning.PoorRange`."""
 
 

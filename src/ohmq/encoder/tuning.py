@@ -47,7 +47,7 @@ class PoorRange(NamedTuple):
 
     Attributes:
         start: number of channels that ends before the poor ones.
-        middle: number of channels that looks about as good as ``start`` with half of λ, or as ``end`` with `LARGEST_LAMBDA`.
+        middle: number of channels that looks about as good as ``end`` with `LARGEST_LAMBDA`.
         end: number of channels that ends after them.
     """
 
@@ -57,10 +57,10 @@ class PoorRange(NamedTuple):
 
 
 POOR_RANGES: Mapping[str, tuple[PoorRange, ...]] = {
-    "cf07d25e": (PoorRange(402, 535, 678), PoorRange(758, 920, 1000)),
+    "cf07d25e": (PoorRange(535, 576, 678), PoorRange(920, 930, 1000)),
 }
 """Poor ranges by model id, in hexadecimal; `docs/experiments.md` has their measurement."""
-SMALLEST_LAMBDA, LARGEST_LAMBDA = 0.5, 8.0
+SMALLEST_LAMBDA, LARGEST_LAMBDA = 0.5, 6.0
 """Factors on λ that stand for the middle of a poor range: at its start, and at its end."""
 
 
@@ -156,9 +156,9 @@ def without_poor_ends(channels: int, ranges: Sequence[PoorRange]) -> tuple[int, 
     """
     for start, middle, end in ranges:
         if start < channels <= middle:
-            return start, SMALLEST_LAMBDA ** ((channels - start) / (middle - start))
+            return start, 1 + (SMALLEST_LAMBDA - 1) * (channels - start) / (middle - start)
         if middle < channels < end:
-            return end, LARGEST_LAMBDA ** ((end - channels) / (end - middle))
+            return end, 1 + (LARGEST_LAMBDA - 1) * (end - channels) / (end - middle)
     return channels, 1.0
 
 

@@ -139,15 +139,13 @@ def test_numbers_of_channels_that_look_poor_are_avoided(codec: Codec, crop: Imag
     """Sizes and qualities between the ends of a poor range are met by λ."""
     image = crop.crop((0, 0, 128, 96))
     (poor, _) = TUNINGS["visual"].poor_ranges(codec.model_id)
-    assert poor.middle in codec.cut_points
     start, middle, end = (len(codec.compress(image, channels=count)) for count in poor)
     for limit in (middle, (middle + end) // 2):
-        visual, psnr = (codec.compress(image, max_bytes=limit, tune=tune) for tune in ("visual", "psnr"))
+        visual = codec.compress(image, max_bytes=limit)
         assert max(start, 0.95 * limit) <= len(visual) <= limit
         assert sum(layer.channels for layer in read_header(visual).layers) in (poor.start, poor.end)
-        assert poor.start < sum(layer.channels for layer in read_header(psnr).layers) < poor.end
     found = {}
-    for quality in range(36, 80, 4):
+    for quality in range(50, 76, 3):
         options = EncodeOptions(quality=quality, effort=0)
         coded, plain = (
             codec.compress_prepared(image, dataclasses.replace(options, tune=tune))  # type: ignore[arg-type]
@@ -165,10 +163,10 @@ def test_what_stands_for_a_poor_number_of_channels() -> None:
     ranges = [PoorRange(10, 20, 40), PoorRange(50, 60, 70)]
     for count in (1, 10, 40, 45, 50, 70, 99):
         assert without_poor_ends(count, ranges) == (count, 1)
-    assert without_poor_ends(15, ranges) == (10, SMALLEST_LAMBDA**0.5)
+    assert without_poor_ends(15, ranges) == (10, (1 + SMALLEST_LAMBDA) / 2)
     assert without_poor_ends(20, ranges) == (10, SMALLEST_LAMBDA)
-    assert without_poor_ends(30, ranges) == (40, LARGEST_LAMBDA**0.5)
-    assert without_poor_ends(69, ranges) == (70, pytest.approx(LARGEST_LAMBDA**0.1))
+    assert without_poor_ends(30, ranges) == (40, (1 + LARGEST_LAMBDA) / 2)
+    assert without_poor_ends(69, ranges) == (70, pytest.approx(1 + (LARGEST_LAMBDA - 1) / 10))
     other = make_codec("photo")
     assert TUNINGS["visual"].poor_ranges(other.model_id) == ()
     assert TUNINGS["psnr"].poor_ranges(bytes.fromhex("cf07d25e")) == ()
