@@ -18,6 +18,7 @@ from ohmq.encoder.encoder import Encoder, FileSettings
 from ohmq.encoder.options import DEFAULT_MAX_PIXELS, EncodeOptions
 from ohmq.encoder.quality_scale import QualityScale, measure_probe
 from ohmq.encoder.rate_control import search_psnr, search_size, search_ssimulacra2
+from ohmq.encoder.tuning import without_poor_ends
 from ohmq.entropy.kernels import NUMPY
 from ohmq.entropy.select_kernels import select_kernels
 from ohmq.errors import ConfigError, ModelFileError
@@ -267,20 +268,27 @@ class Codec:
             source = tuning.apply(latent, self.transforms.quantizer["project"])
         else:
             source = self.windowed.symbols(colours, options.tile)
+        poor_ranges = tuning.poor_ranges(self.model_id)
         max_bytes = options.byte_limit(image.width, image.height)
         if max_bytes is not None:
-            found = search_size(self.encoder, source, max_bytes, settings, hash_symbols=hash_symbols)
+            found = search_size(
+                self.encoder, source, max_bytes, settings, poor_ranges=poor_ranges, hash_symbols=hash_symbols
+            )
             return CompressedImage(found.file, found.channels, symbols_sha256=found.symbols_sha256)
         channels = options.channel_count(self.config)
         psnr_db: float | None = None
         score: float | None = None
         quality = options.quality_for(self.quality_scale is not None, self.name)
         if quality is not None:
-            channels = self._channels_for_quality(source, quality)
+            assert isinstance(source, Latent)
+            channels, scale = without_poor_ends(self._channels_for_quality(source, quality), poor_ranges)
+            source = source._replace(lambda_scale=scale)
         if options.psnr is not None:
-            channels, psnr_db, source = search_psnr(self.encoder, image, source, options.psnr)
+            channels, psnr_db, source = search_psnr(self.encoder, image, source, options.psnr, poor_ranges=poor_ranges)
         if options.ssimulacra2 is not None:
-            channels, score, source = search_ssimulacra2(self.encoder, image, source, options.ssimulacra2)
+            channels, score, source = search_ssimulacra2(
+                self.encoder, image, source, options.ssimulacra2, poor_ranges=poor_ranges
+            )
         symbols_sha256: str | None = None
         if hash_symbols:
             file, symbols_sha256 = self.encoder.encode_hashed(source, channels, settings)
@@ -288,9 +296,9 @@ class Codec:
             file = self.encoder.encode(source, channels, settings)
         return CompressedImage(file, channels, psnr_db, quality, symbols_sha256, score)
 
-    def _channels_for_quality(self, source: Source, quality: float) -> int:
+    def _channels_for_quality(self, source: Latent, quality: float) -> int:
         scale, refiner = self.quality_scale, self.encoder.refiner
-        assert scale is not None and refiner is not None and isinstance(source, Latent)
+        assert scale is not None and refiner is not None
         return scale.channel_count(quality, measure_probe(refiner.decoded_parts(source, scale.probe_channels)))
 
     def compress_batch(self, images: Any, options: EncodeOptions | None = None, **arguments: Any) -> list[bytes]:
