@@ -144,8 +144,15 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                     other.append(f"{kind}/{picture['name']}")
                 images.append((picture["name"], centre(image, arguments.side)))
         codecs = compare_codecs(
-            codec, images, channels, arguments.codec, rates=arguments.rates, effort=arguments.effort, metrics=("ms-ssim", "ssimulacra2")
-        )  # fmt: skip
+            codec,
+            images,
+            channels,
+            arguments.codec,
+            rates=arguments.rates,
+            effort=arguments.effort,
+            tune=arguments.tune,
+            metrics=("ms-ssim", "ssimulacra2"),
+        )
         kinds[kind] = summarise(codecs, [name for name, _ in images], [pixels for _, pixels in images])
         print_table({kind: kinds[kind]}, arguments.codec)
         sys.stdout.flush()
@@ -156,7 +163,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "model_id": codec.model_id.hex(),
         "effort": codec.effort_for(arguments.effort),
         "versions": {**software_versions(), **library_versions()},
-        "codecs": {MODEL: f"ohmq {codec.name}", **{n: f"{CLASSIC_CODECS[n].label}, {CLASSIC_CODECS[n].settings}" for n in arguments.codec}},
+        "codecs": {MODEL: f"ohmq {codec.name}, {codecs[0].settings}", **{n: f"{CLASSIC_CODECS[n].label}, {CLASSIC_CODECS[n].settings}" for n in arguments.codec}},
         "side": arguments.side,
         "not_the_pixels_of_the_table": other,
         "kinds": kinds,
@@ -168,15 +175,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder of the pictures")
     parser.add_argument("--make", action="store_true", help="make the pictures, in the folder")
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "ohmq" / "kinds", help="downloaded packages")
+    parser.add_argument(
+        "--cache", type=Path, default=Path.home() / ".cache" / "ohmq" / "kinds", help="downloaded packages"
+    )
     parser.add_argument("--model", default="photo")
     parser.add_argument("--decoder", help="decoder of the model (default: its own)")
     parser.add_argument("--effort", type=int, help="refinement passes (default: the model's)")
-    parser.add_argument("--codec", action="append", choices=list(CLASSIC_CODECS), help=f"repeatable (default: {' '.join(CODECS)})")
+    parser.add_argument("--tune", choices=["psnr", "visual"], help="tuning of the encoder (default: the model's)")
+    parser.add_argument(
+        "--codec", action="append", choices=list(CLASSIC_CODECS), help=f"repeatable (default: {' '.join(CODECS)})"
+    )
     parser.add_argument("--only", nargs="*", default=[], metavar="KIND", help="kinds to measure (default: all)")
     parser.add_argument("--per-kind", type=int, help="pictures of each kind (default: all)")
     parser.add_argument("--rates", type=int, default=6, help="rates of each codec (default: 6)")
-    parser.add_argument("--side", type=int, default=512, help="side of the square that is measured, in pixels (default: 512)")
+    parser.add_argument(
+        "--side", type=int, default=512, help="side of the square that is measured, in pixels (default: 512)"
+    )
     parser.add_argument("-o", "--output", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     arguments.codec = arguments.codec or list(CODECS)
@@ -185,7 +199,9 @@ def main() -> None:
             different = make_set(arguments.folder, arguments.cache)
             for line in different:
                 print(f"not the pixels of the table: {line}", file=sys.stderr)
-            print(f"made {len(read_table()['pictures'])} pictures in {arguments.folder}, {len(different)} of other pixels")
+            print(
+                f"made {len(read_table()['pictures'])} pictures in {arguments.folder}, {len(different)} of other pixels"
+            )
             return
         if arguments.output:
             check_output(arguments.output, force=True)

@@ -94,7 +94,9 @@ def _editor() -> str:
     source = (Path(skimage.__file__).parent / "metrics" / "simple_metrics.py").read_text("utf-8")
     formatter = HtmlFormatter(style="monokai", linenos="inline")
     code = highlight("\n".join(source.splitlines()[80:125]), PythonLexer(), formatter)
-    files = "".join(f"<div>▸ {name}.py</div>" for name in "colour draw feature filters graph io measure metrics morph".split())
+    files = "".join(
+        f"<div>▸ {name}.py</div>" for name in "colour draw feature filters graph io measure metrics morph".split()
+    )
     style = formatter.get_style_defs(".highlight") + (
         "body{background:#1e1f1c;color:#ccc;font:13px Sans;display:grid;grid-template:34px 1fr 24px/180px 1fr}"
         "header{grid-column:1/3;background:#3c3d38;padding:9px 14px}nav{background:#252620;padding:8px 14px;line-height:23px}"
@@ -131,7 +133,9 @@ def _spreadsheet() -> str:
 def _dashboard() -> str:
     rng = np.random.default_rng(2)
     cards = []
-    for title, colour in zip(("Visits", "Orders", "Returns", "Revenue"), ("#4c6ef5", "#12b886", "#fa5252", "#fab005"), strict=True):
+    for title, colour in zip(
+        ("Visits", "Orders", "Returns", "Revenue"), ("#4c6ef5", "#12b886", "#fa5252", "#fab005"), strict=True
+    ):
         values = 40 + np.cumsum(rng.normal(0, 5, 40))
         points = " ".join(f"{6 * step},{np.clip(80 - value, 4, 78):.1f}" for step, value in enumerate(values))
         bars = "".join(
@@ -143,7 +147,9 @@ def _dashboard() -> str:
             f"<svg viewBox='0 0 236 80'><polyline points='{points}' fill=none stroke='{colour}' stroke-width=2 /></svg>"
             f"<svg viewBox='0 0 236 60'>{bars}</svg><button style='background:{colour}'>Details</button> <button>Export</button></section>"
         )
-    items = "".join(f"<div>◆ &nbsp;{item}</div>" for item in "Overview Customers Products Invoices Messages Settings Help".split())
+    items = "".join(
+        f"<div>◆ &nbsp;{item}</div>" for item in "Overview Customers Products Invoices Messages Settings Help".split()
+    )
     style = (
         "body{font:14px Sans;background:#f1f3f5;display:grid;grid-template-columns:170px 1fr 1fr;grid-template-rows:54px 1fr 1fr;gap:12px}"
         "header{grid-column:1/4;background:linear-gradient(90deg,#3b5bdb,#7048e8);color:#fff;padding:15px 20px;font:18px SansBold}"
@@ -160,8 +166,12 @@ def _technical() -> str:
     parts += [f"<circle cx=250 cy=260 r={radius} />" for radius in (170, 150, 70, 40)]
     for angle in np.linspace(0, 2 * np.pi, 12, endpoint=False):
         x, y = 250 + 110 * np.cos(angle), 260 + 110 * np.sin(angle)
-        parts.append(f"<circle cx={x:.2f} cy={y:.2f} r=14 /><path stroke-width=.7 d='M{x - 22:.2f} {y:.2f}h44M{x:.2f} {y - 22:.2f}v44'/>")
-    parts.append("<rect x=500 y=90 width=190 height=340 /><rect x=540 y=90 width=110 height=340 /><path d='M500 190h190M500 330h190'/></g>")
+        parts.append(
+            f"<circle cx={x:.2f} cy={y:.2f} r=14 /><path stroke-width=.7 d='M{x - 22:.2f} {y:.2f}h44M{x:.2f} {y - 22:.2f}v44'/>"
+        )
+    parts.append(
+        "<rect x=500 y=90 width=190 height=340 /><rect x=540 y=90 width=110 height=340 /><path d='M500 190h190M500 330h190'/></g>"
+    )
     hatches = "".join(f"M{500 + step} 190l-{min(step, 40)} {min(step, 40)}" for step in range(0, 190, 6))
     hatches += "".join(f"M{500 + step} 430l-{min(step, 60)} -{min(step, 60)}" for step in range(0, 190, 7))
     parts.append(f"<path d='{hatches}' stroke=#000 stroke-width=.8 fill=none />")
