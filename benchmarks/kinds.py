@@ -26,7 +26,7 @@ from ohmq.errors import ConfigError, OhmqError
 from ohmq.evaluation.bd_rate import bd_rate
 from ohmq.evaluation.classic import CLASSIC_CODECS, library_versions
 from ohmq.evaluation.compare import compare_codecs, spread
-from ohmq.evaluation.comparison import MODEL, CodecResult, CodedRow
+from ohmq.evaluation.comparison import MODEL, CodecResult, CodedPoint, CodedRow
 from ohmq.evaluation.qualities import QUALITIES
 from ohmq.evaluation.report import channel_counts
 from ohmq.model_files.resolve import resolve_model
@@ -71,6 +71,12 @@ def at_rate(codec: CodecResult, picture: int, name: str, bpp: float) -> float:
     return float(np.interp(math.log(bpp), np.log(rates[order]), values[order], left=math.nan, right=math.nan))
 
 
+def point_values(point: CodedPoint) -> dict[str, float]:
+    """Return rate and qualities of a point, rounded."""
+    qualities = {name: round(getattr(point, name), 3) for name in QUALITY_NAMES}
+    return {"bpp": round(point.file_bpp, 4), **qualities}
+
+
 def summarise(codecs: Sequence[CodecResult], names: Sequence[str], pixels: Sequence[np.ndarray]) -> dict[str, Any]:
     """Summarise one kind: BD-rates by codec and quality, scores at one rate, the best that the model reaches."""
     model, bd = codecs[0], {}
@@ -97,16 +103,13 @@ def summarise(codecs: Sequence[CodecResult], names: Sequence[str], pixels: Seque
         f"ssimulacra2_at_{SHOWN_BPP}_bpp": {
             name: [None if math.isnan(value) else value for value in values] for name, values in scores.items()
         },
-        "best_of_model": {"bpp": round(best.file_bpp, 3), "psnr_db": round(best.psnr_db, 2), "ssimulacra2": round(best.ssimulacra2, 1)},
+        "best_of_model": point_values(best),
         "lossless_webp_bpp": round(float(np.mean([lossless_bpp(picture) for picture in pixels])), 3),
         "points": {
-            codec.name: [
-                {"setting": p.setting, "bpp": round(p.file_bpp, 4), "psnr_db": round(p.psnr_db, 3), "ssimulacra2": round(p.ssimulacra2, 2)}
-                for p in codec.points
-            ]
+            codec.name: [{"setting": point.setting, **point_values(point)} for point in codec.points]
             for codec in codecs
         },
-    }  # fmt: skip
+    }
 
 
 def print_table(kinds: dict[str, Any], codecs: Sequence[str]) -> None:
@@ -163,11 +166,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "model_id": codec.model_id.hex(),
         "effort": codec.effort_for(arguments.effort),
         "versions": {**software_versions(), **library_versions()},
-        "codecs": {MODEL: f"ohmq {codec.name}, {codecs[0].settings}", **{n: f"{CLASSIC_CODECS[n].label}, {CLASSIC_CODECS[n].settings}" for n in arguments.codec}},
+        "codecs": {
+            MODEL: f"ohmq {codec.name}, {codecs[0].settings}",
+            **{name: f"{CLASSIC_CODECS[name].label}, {CLASSIC_CODECS[name].settings}" for name in arguments.codec},
+        },
         "side": arguments.side,
         "not_the_pixels_of_the_table": other,
         "kinds": kinds,
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

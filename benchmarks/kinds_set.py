@@ -187,7 +187,10 @@ def draw_picture(picture: dict[str, Any], packages: Packages, work: Path) -> Ima
     data = packages.read(picture["package"], picture["path"])
     if picture["path"].endswith(".svg"):
         (work / "drawing.svg").write_bytes(data)
-        style = f"body{{margin:0;background:#fff}}img{{width:{width}px;height:{height}px;padding:{SVG_MARGIN}px;object-fit:contain;box-sizing:border-box}}"
+        style = (
+            f"body{{margin:0;background:#fff}}img{{width:{width}px;height:{height}px;"
+            f"padding:{SVG_MARGIN}px;object-fit:contain;box-sizing:border-box}}"
+        )
         return _render(f"<!doctype html><style>{style}</style><img src=drawing.svg>", (width, height), work)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Palette images with Transparency")

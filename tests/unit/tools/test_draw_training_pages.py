@@ -68,7 +68,7 @@ def test_training_reads_them(tool: ModuleType, fonts: list[Path], tmp_path: Path
 def test_missing_fonts_are_named(tool: ModuleType, fonts: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no \.ttf, \.otf or \.ttc file in"):
         tool.find_fonts([tmp_path])
-    symbols = [path for path in fonts[0].parent.glob("STIXSizThreeSymReg.ttf")]
+    symbols = list(fonts[0].parent.glob("STIXSizThreeSymReg.ttf"))
     page = tool.Page(np.random.default_rng(0), (64, 64), symbols)
     with pytest.raises(ConfigError, match="none of 1 fonts has the letters of greek"):
         page.font(12, "greek")
