@@ -103,7 +103,7 @@ def _linear(srgb: Tensor) -> Tensor:
 
 def _xyb(linear: Tensor, channels: list[int]) -> Tensor:
     """Convert linear RGB (..., 3, h, w) to some channels of XYB in the scales of SSIMULACRA2."""
-    opsin = torch.tensor(OPSIN, dtype=linear.dtype, device=linear.device)
+    opsin = torch.tensor(OPSIN, dtype=linear.dtype).to(linear.device, non_blocking=True)
     rows = opsin if B in channels else opsin[:2]
     mixed = torch.einsum("ij,...jhw->...ihw", rows, linear) + OPSIN_BIAS
     cones = mixed.clamp(min=1e-6) ** (1 / 3) - OPSIN_BIAS ** (1 / 3)
