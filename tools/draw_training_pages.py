@@ -65,6 +65,9 @@ class Page:
         self.palette = random_palette(rng)
         self.image = Image.new("RGB", (size[0] * SCALE, size[1] * SCALE), self.palette.ground)
         self.pencil = ImageDraw.Draw(self.image)
+        self.smoothing = str(rng.choice(["grey", "subpixels", "none"], p=(0.55, 0.3, 0.15)))
+        if self.smoothing == "none":
+            self.pencil.fontmode = "1"
         self.scripts = rng.choice(["latin", "latin", "accents", "greek", "cyrillic"], 2).tolist()
 
     def integer(self, low: int, high: int) -> int:
@@ -106,17 +109,18 @@ class Page:
         self.pencil.text((place[0] * SCALE, place[1] * SCALE), text, colour, font)
 
     def finish(self) -> Image.Image:
-        """Scale the page down: in grey levels, with subpixels, or to two levels a colour."""
-        way = self.rng.random()
-        if way < 0.3:
-            # The red, green and blue stripe of each pixel see the page a third of a pixel apart.
-            parts = self.image.split()
-            shifted = [Image.Image.transform(part, part.size, Image.Transform.AFFINE, (1, 0, shift, 0, 1, 0), fillcolor=255)
-                       for part, shift in zip(parts, (-1, 0, 1), strict=True)]  # fmt: skip
-            return Image.merge("RGB", shifted).resize(self.size, Image.Resampling.BOX)
-        if way < 0.45:
+        """Scale the page down: smoothed in grey levels, by subpixels, or not at all."""
+        if self.smoothing == "none":
             return self.image.resize(self.size, Image.Resampling.NEAREST)
-        return self.image.resize(self.size, Image.Resampling.BOX)
+        image = self.image
+        if self.smoothing == "subpixels":
+            # The red, green and blue stripe of each pixel see the page a third of a pixel apart.
+            parts = [
+                part.transform(part.size, Image.Transform.AFFINE, (1, 0, shift, 0, 1, 0), fillcolor=255)
+                for part, shift in zip(image.split(), (-1, 0, 1), strict=True)
+            ]
+            image = Image.merge("RGB", parts)
+        return image.resize(self.size, Image.Resampling.BOX)
 
 
 @cache
