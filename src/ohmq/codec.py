@@ -31,11 +31,12 @@ from ohmq.imaging.convert import (
     load_pixels,
     prepare_image,
 )
-from ohmq.imaging.extras import decode_extras, split_extras
+from ohmq.imaging.extras import DecodedExtras, decode_extras, split_extras
 from ohmq.model_files.pretrained import pretrained_model_ids, quality_table
 from ohmq.postfilter.select_kernel import select_kernel
 from ohmq.runtime.latents import Latent, Source, Symbols
 from ohmq.runtime.protocols import CodingModel
+from ohmq.runtime.thumbnails import check_scale, thumbnail_channels
 from ohmq.runtime.windowed import WindowedTransforms
 
 __all__ = ["DECODERS", "STANDARD", "Codec", "CompressedImage"]
@@ -444,8 +445,13 @@ class Codec:
         allow_truncated: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         decoder: str | None = None,
+        scale: int = 1,
     ) -> Image.Image:
-        """Decompress an ``.ohm`` file.
+        """Decompress an ``.ohm`` file, whole or as a thumbnail.
+
+        A thumbnail has the mean colours of blocks of the image. Photo models that have maps for it compute it straight from
+        the latent of the first channels, without the synthesis transform and so without a decoder; those of other models
+        are reduced from the decoded image.
 
         Args:
             data: the file.
@@ -453,6 +459,7 @@ class Codec:
             allow_truncated: decode the leading whole layers of a file that ends early.
             max_pixels: limit on width × height; larger images are refused before anything is allocated.
             decoder: one of `decoders`: "fast", "standard" or "best"; default: that of the codec, "standard".
+            scale: 8 or 16: width and height are divided by it and rounded up; default: 1.
 
         Returns:
             Mode "L" or "RGB", with transparency "LA" or "RGBA"; ``info`` has the metadata of the file, as "exif",
@@ -462,12 +469,25 @@ class Codec:
             BitstreamError: a damaged file (`TruncatedFileError`, `ChecksumError`, ...).
             ModelMismatchError: the file was made with another model.
             ConfigError: a decoder that the model does not have.
-            ValueError: the first layer alone holds more channels.
+            ValueError: the first layer alone holds more channels, or another scale.
         """
         self.windowed_for(decoder)  # refused before anything is decoded
-        file, symbols = self.decode(data, channels=channels, allow_truncated=allow_truncated, max_pixels=max_pixels)
+        check_scale(scale)
+        enough = None if scale == 1 or self.frozen.thumbnails is None else thumbnail_channels(self.config, scale)
+        file, symbols = self.decoder.decode(
+            data, channels=channels, allow_truncated=allow_truncated, max_pixels=max_pixels, enough=enough
+        )
         extras = decode_extras(file.extras, file.width, file.height)
-        return extras.onto(self.synthesise(symbols, file.num_channels, decoder=decoder))
+        return self._decoded(extras, symbols, symbols.values.shape[-1], decoder, scale)
+
+    def _decoded(
+        self, extras: DecodedExtras, symbols: Symbols, channels: int, decoder: str | None, scale: int
+    ) -> Image.Image:
+        """Return the image or thumbnail of symbols, with its mask and metadata."""
+        if scale == 1:
+            return extras.onto(self.synthesise(symbols, channels, decoder=decoder))
+        image = self.windowed_for(decoder).thumbnail(symbols, channels, scale, self.frozen.thumbnails)
+        return extras.reduced(scale).onto(image)
 
     def decompress_progressive(
         self,
@@ -477,6 +497,7 @@ class Codec:
         allow_truncated: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         decoder: str | None = None,
+        scale: int = 1,
     ) -> Iterator[Image.Image]:
         """Decompress an ``.ohm`` file layer by layer, as its bytes arrive.
 
@@ -488,9 +509,10 @@ class Codec:
             allow_truncated: end quietly after the last whole, undamaged layer; there must be one.
             max_pixels: limit on width × height; larger images are refused before anything is allocated.
             decoder: as `decompress`.
+            scale: as `decompress`; a thumbnail is made of all channels that have arrived.
 
         Yields:
-            An image for each layer, better and better; the last is the image that `decompress` gives.
+            An image for each layer, better and better; the last is the image that `decompress` gives at scale 1.
 
         Raises:
             OhmqError: as `decompress`, when the place in question is reached.
@@ -501,10 +523,11 @@ class Codec:
             ...         image.save("latest.png")
         """
         self.windowed_for(decoder)
+        check_scale(scale)
         for extras, symbols, count in decode_progressive(
             self.decoder, stream, channels=channels, allow_truncated=allow_truncated, max_pixels=max_pixels
         ):
-            yield extras.onto(self.synthesise(symbols, count, decoder=decoder))
+            yield self._decoded(extras, symbols, count, decoder, scale)
 
     def decode(
         self,

@@ -29,6 +29,8 @@ from ohmq.utils.atomic_write import write_atomically
 __all__ = ["OhmImageFile", "register_model", "save_atomically"]
 
 FORMAT, DEFAULT_MODEL = "OHM", "photo"
+DRAFT_SCALES, DRAFT_DECODER = (16, 8), "fast"
+"""Scales of `OhmImageFile.draft`, from the smallest image, and its decoder where neither fits; see `ohmq.Codec`."""
 HEADER_STEP = 4096
 """More than nearly every header has; the longest possible one has about 3.5 KB."""
 
@@ -45,6 +47,7 @@ class OhmImageFile(ImageFile.ImageFile):
     format = FORMAT
     format_description = "ohmq one-hot max image"
     _pending = False  # header read, pixels not decoded
+    _draft_scale: int | None = None  # of the draft that was asked for
 
     def _open(self) -> None:
         assert self.fp is not None
@@ -76,6 +79,29 @@ class OhmImageFile(ImageFile.ImageFile):
         self._lock = threading.Lock()
         self._pending = True
 
+    def draft(self, mode: str | None, size: tuple[int, int] | None) -> tuple[str, tuple[int, int, float, float]] | None:
+        """Ask for a smaller image, or a faster decoder, before the pixels are loaded; `thumbnail` does so.
+
+        The image becomes an eighth or a sixteenth of its size if that is at least the size asked for. Else it keeps its size,
+        and is decoded by the decoder "fast" if its model has one.
+
+        Args:
+            mode: ignored: images keep their mode.
+            size: least width and height, in pixels; None: no draft.
+
+        Returns:
+            The mode, and the box of the whole image in the coordinates of the smaller one; None: nothing changes, as for an
+            image that is loaded, or is a draft.
+        """
+        if not self._pending or self._draft_scale is not None or size is None:
+            return None
+        width, height = self.size
+        most = min(width // max(1, size[0]), height // max(1, size[1]))
+        scale = next((scale for scale in DRAFT_SCALES if scale <= most), 1)
+        self._draft_scale = scale
+        self._size = -(-width // scale), -(-height // scale)
+        return self.mode, (0, 0, width / scale, height / scale)
+
     def load(self) -> Any:
         """Decode the image, the first time.
 
@@ -95,8 +121,13 @@ class OhmImageFile(ImageFile.ImageFile):
         self.fp.seek(0)
         data = self.fp.read()
         try:
-            decoded = load_for(data).decompress(
-                data, allow_truncated=ImageFile.LOAD_TRUNCATED_IMAGES, max_pixels=MAX_SIDE**2
+            codec = load_for(data)
+            decoded = codec.decompress(
+                data,
+                allow_truncated=ImageFile.LOAD_TRUNCATED_IMAGES,
+                max_pixels=MAX_SIDE**2,
+                decoder=DRAFT_DECODER if self._draft_scale and DRAFT_DECODER in codec.decoders else None,
+                scale=self._draft_scale or 1,
             )
         except TruncatedFileError as error:
             raise OSError(self._named(f"image file is truncated: {error}")) from error

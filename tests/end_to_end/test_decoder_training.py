@@ -11,6 +11,7 @@ from ohmq.datasets.photos import PhotoFiles
 from ohmq.errors import ConfigError
 from ohmq.loading import load
 from ohmq.metrics import psnr_db
+from ohmq.model_files.resolve import resolve_model
 from ohmq.models.decoders import DecoderConfig
 from ohmq.training.photo import decoders
 from ohmq.training.photo.decoders import DecoderRecipe
@@ -33,7 +34,7 @@ def test_decoders_are_trained_and_decode(
     recipes = {
         "fast": DecoderRecipe(DecoderConfig((8, 6, 0), (1, 1, 0)), 3e-3, from_synthesis=False),
         "standard": DecoderRecipe(None, 1e-3),
-        "best": DecoderRecipe(DecoderConfig((12, 12, 8), (2, 4, 5), up_kernel=3), 1e-3),
+        "best": DecoderRecipe(DecoderConfig((12, 12, 8), (2, 4, 5), up_kernel=4), 1e-3),
     }
     monkeypatch.setattr(decoders, "RECIPES", recipes)
     monkeypatch.setattr(decoders, "VALIDATION_CROPS", 1)
@@ -47,6 +48,9 @@ def test_decoders_are_trained_and_decode(
     assert stopped.value.code == 0, capsys.readouterr().err
     codec, old = load(out / "model.safetensors"), load(MODEL)
     assert codec.decoders == ("fast", "standard", "best") and codec.model_id == old.model_id
+    frozen = resolve_model(out / "model.safetensors")
+    for prefix in ("", "decoders.fast.", "decoders.best."):
+        assert frozen.tensors[f"{prefix}filters.weight"].any()
     crop = LatentCrops(out / "crops" / "train")
     pixels = crop.pixels[8].transpose(1, 2, 0)
     data = old.compress(np.ascontiguousarray(pixels), channels=24)
@@ -56,6 +60,17 @@ def test_decoders_are_trained_and_decode(
     )
     assert standard > before + 0.01
     assert best > before + 0.01
+    again = arguments.copy()
+    again[again.index(str(MODEL))], again[again.index(str(out))] = (
+        str(out / "model.safetensors"),
+        str(tmp_path / "again"),
+    )
+    again[again.index("--epochs") + 1] = "1"
+    with pytest.raises(SystemExit) as stopped:
+        main(again)
+    assert stopped.value.code == 0, capsys.readouterr().err
+    further = load(tmp_path / "again" / "model.safetensors")
+    assert psnr_db(np.asarray(further.decompress(data, decoder="best")), pixels) > best - 0.2  # it did not start anew
 
 
 def test_encoding_goes_on_where_it_stopped(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +104,11 @@ def test_encoding_goes_on_where_it_stopped(photos: Path, tmp_path: Path, monkeyp
 def test_decoders_need_a_photo_model_to_start_from(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for more, message in (([], "--start-from"), (["--start-from", "mnist-ohm"], "no photo model")):
+    for more, message in (
+        ([], "--start-from"),
+        (["--start-from", "mnist-ohm"], "no photo model"),
+        (["--start-from", str(MODEL), "--minutes", "1"], "give epochs"),
+    ):
         with pytest.raises(SystemExit) as stopped:
             main(
                 [

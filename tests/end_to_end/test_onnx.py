@@ -9,17 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from support.small_models import make_codec, photo_picture
+from support.small_models import make_codec, photo_picture, random_filters
 
 import ohmq
 from ohmq.cli import main
-from ohmq.errors import ModelFileError
+from ohmq.codec import Codec
+from ohmq.errors import ConfigError, ModelFileError
 from ohmq.loading import load
 from ohmq.model_files.export_onnx import export_onnx
-from ohmq.model_files.frozen_model import save_model
+from ohmq.model_files.frozen_model import FrozenModel, save_model, with_decoder, with_thumbnails
+from ohmq.models.decoders import DecoderConfig, LadderDecoder
+from ohmq.runtime.thumbnails import SCALES, ThumbnailMap, Thumbnails
 
 ROOT = Path(__file__).parents[2]
 NEEDED = ("numpy", "Pillow", "constriction", "safetensors", "click", "onnxruntime", "flatbuffers", "protobuf")
@@ -64,6 +68,86 @@ def test_the_same_symbols_and_pixels(name: str, tmp_path: Path) -> None:
         data = codec.compress(image, tile=2)
         one, two = (np.asarray(c.decompress(data), int) for c in (codec, other))
         assert np.abs(one - two).max() <= 1
+
+
+def with_random_decoder(frozen: FrozenModel, name: str, config: DecoderConfig, filters: bool) -> FrozenModel:
+    decoder = LadderDecoder(12, config)
+    for parameter in decoder.path.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    state = {key: value.numpy() for key, value in decoder.state_dict().items()}
+    return with_decoder(frozen, name, config, state, {}, random_filters() if filters else None)
+
+
+def test_a_folder_has_all_decoders_and_thumbnails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(1)
+    frozen = make_codec("photo").frozen
+    assert isinstance(frozen, FrozenModel)
+    frozen = with_random_decoder(frozen, "fast", DecoderConfig((8, 6, 0), (1, 2, 0), last_kernel=1), filters=True)
+    frozen = with_random_decoder(frozen, "best", DecoderConfig((8, 6, 4), (1, 1, 1)), filters=False)
+    rng = np.random.default_rng(3)
+    maps = {
+        scale: ThumbnailMap(
+            rng.normal(0, 9, (12, 3, 16 // scale, 16 // scale)).astype(np.float32),
+            np.full((3, 16 // scale, 16 // scale), 120, np.float32),
+        )
+        for scale in SCALES
+    }
+    frozen = with_thumbnails(frozen, Thumbnails(maps, 12), {})
+    export_onnx(frozen, tmp_path / "model")
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {
+        "analysis.onnx", "synthesis.onnx", "decoder_fast.onnx", "decoder_best.onnx", "model.safetensors",
+    }  # fmt: skip
+    codec, other = Codec(frozen), load(tmp_path / "model", runtime="onnx")
+    assert other.decoders == codec.decoders == ("fast", "standard", "best")
+    data = codec.compress(photo_picture(90, 75, 5))
+    symbols = codec.decode(data)[1]
+    found = []
+    for decoder in codec.decoders:
+        for channels in (6, 24):
+            one, two = (np.asarray(c.synthesise(symbols, channels, decoder=decoder), int) for c in (codec, other))
+            assert np.abs(one - two).max() <= 1
+            found.append(two)
+    assert all((one != two).any() for number, one in enumerate(found) for two in found[:number])
+    tiled = codec.compress(photo_picture(90, 75, 5), tile=2)
+    one, two = (np.asarray(c.decompress(tiled, decoder="fast"), int) for c in (codec, other))
+    assert np.abs(one - two).max() <= 1
+    for scale in SCALES:
+        one, two = (np.asarray(c.decompress(data, scale=scale), int) for c in (codec, other))
+        assert np.abs(one - two).max() <= 1
+    with pytest.raises(ConfigError, match="has no decoder 'slow'; it has fast, standard, best"):
+        other.decompress(data, decoder="slow")
+    (tmp_path / "p.ohm").write_bytes(data)
+    command = (
+        "decompress",
+        tmp_path / "p.ohm",
+        "-m",
+        tmp_path / "model",
+        "--runtime",
+        "onnx",
+        "-o",
+        tmp_path / "p.png",
+    )
+    assert run(*command, "--decoder", "slow") == 1
+    assert "it has fast, standard, best" in capsys.readouterr().err
+    assert run(*command, "--decoder", "fast") == 0
+    with Image.open(tmp_path / "p.png") as image:
+        assert np.array_equal(np.asarray(image), np.asarray(other.decompress(data, decoder="fast")))
+    session = other.transforms._sessions["decoder_fast"]  # type: ignore[attr-defined]
+    assert session.get_session_options().get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+    file = tmp_path / "model" / "model.safetensors"
+    with safe_open(file, "np") as opened:
+        header = json.loads(opened.metadata()["ohmq_onnx"])
+    tensors = load_file(file)
+    for decoders, words in (
+        ({"../fast": {"synthesis_halo": 1}}, "wrong names or halos"),
+        ({"fast": {"synthesis_halo": -1}}, "wrong names or halos"),
+        ({"fast": 1}, "no JSON object of halos"),
+        ({"slow": {"synthesis_halo": 1}}, "decoder_slow.onnx is missing"),
+    ):
+        save_file(tensors, file, {"ohmq_onnx": json.dumps({**header, "decoders": decoders})})
+        with pytest.raises(ModelFileError, match=words):
+            load(tmp_path / "model", runtime="onnx")
 
 
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,12 +2,15 @@
 
 import csv
 import dataclasses
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from PIL import Image
 from support.photo_folders import draw_photo, make_photo_folder
 from support.photo_shards import photo_bytes, write_tar
 
+import ohmq.training.clock
 from ohmq.cli import main
 from ohmq.errors import ConfigError
 from ohmq.loading import load
@@ -468,3 +472,87 @@ warm_start_epochs = 0
     assert frozen.provenance["filters"]["photos"] == 7  # the small one too
     result = (tmp_path / "out" / "results" / "tiny" / "rate_distortion.json").read_text()
     assert f'"model_id": "{frozen.model_id.hex()}"' in result
+
+
+class FakeTime:
+    """A clock on which each training step takes a second, and all else next to nothing."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 1e-9
+        return self.now
+
+    def tick(self, step: Callable[..., None]) -> Callable[..., None]:
+        def timed(*args: Any, **kwargs: Any) -> None:
+            step(*args, **kwargs)
+            self.now += 1
+
+        return timed
+
+
+@pytest.fixture
+def fake_time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
+    clock = FakeTime()
+    monkeypatch.setattr(ohmq.training.clock, "time", clock)
+    monkeypatch.setattr(PhotoModule, "optimizer_step", clock.tick(PhotoModule.optimizer_step))
+    return clock
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning warns about processes and folders
+def test_training_by_the_clock_equals_training_by_steps(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_time: FakeTime
+) -> None:
+    rate_factor = module._rate_factor  # both with the same shape and without a warm-up
+    monkeypatch.setattr(module, "_rate_factor", lambda progress, *_: rate_factor(progress, 1.0, 0.5, 1.0))
+    by_steps = train(small_run(photos, tmp_path / "steps", epochs=4, val_every=4))  # 4 epochs of 3 steps
+    timed = {"epochs": 0, "minutes": 0.2}
+    by_clock = train(small_run(photos, tmp_path / "clock", **timed))
+    expected, found = (torch.load(path, weights_only=False) for path in (by_steps, by_clock))
+    assert found["global_step"] == expected["global_step"] == 12
+    assert found["ohmq"]["trained_seconds"] == pytest.approx(12, abs=1e-3)
+    for name, value in expected["state_dict"].items():
+        assert torch.allclose(found["state_dict"][name], value, rtol=1e-4, atol=1e-6), name
+    exported = load(tmp_path / "clock" / "model.safetensors")
+    assert exported.model_id == load(by_clock).model_id
+    assert len(logged(tmp_path / "clock", "val_loss")) == 1  # at the end; Lightning paces others by a clock of its own
+
+    # A run that is stopped in the middle of an epoch goes on at the learning rate of its time.
+    steps, stop_at = 0, 5
+    monkeypatch.setattr(ohmq.training.clock, "SECONDS_BETWEEN_CHECKPOINTS", 0.5)
+
+    def interrupt(*_: object) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == stop_at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(PhotoModule, "on_before_optimizer_step", interrupt)
+    with pytest.raises(SystemExit):
+        train(small_run(photos, tmp_path / "stopped", **timed))
+    last = tmp_path / "stopped" / "last.ckpt"
+    assert torch.load(last, weights_only=False)["ohmq"]["trained_seconds"] == pytest.approx(5, abs=1e-3)
+    resumed = torch.load(train(small_run(photos, tmp_path / "stopped", **timed), resume=last), weights_only=False)
+    assert resumed["global_step"] == 12 and steps == 12
+    for name, value in expected["state_dict"].items():
+        assert torch.allclose(resumed["state_dict"][name], value, rtol=1e-4, atol=1e-6), name
+    train(small_run(photos, tmp_path / "stopped", **timed), resume=last)  # it has ended: nothing is left to do
+    assert steps == 12
+    with pytest.raises(ConfigError, match=r"minutes was 0.2, now 0.0"):
+        train(small_run(photos, tmp_path / "stopped"), resume=last)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"minutes": 3.0}, "epochs is 2 and minutes 3: one of them must be 0"),
+        ({"minutes": -1.0}, "minutes is -1.0"),
+        ({"minutes": math.inf, "epochs": 0}, "minutes is inf"),
+        ({"minutes": 3.0, "epochs": 0, "only": "decoders", "start_from": "photo"}, "not for their decoders"),
+        ({"minutes": 3.0, "epochs": 0, "model": preset("mnist-ohm")["model"]}, "minutes is for photo models"),
+    ],
+)
+def test_minutes_that_do_not_fit_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        small_run(tmp_path, tmp_path, **changes)

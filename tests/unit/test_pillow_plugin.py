@@ -369,11 +369,70 @@ def test_what_pillow_asks_of_every_image(data: bytes, photo: Codec, tmp_path: Pa
         image.seek(0)
         with pytest.raises(EOFError):
             image.seek(1)
-        assert image.draft("L", (8, 8)) is None
+        assert image.draft("L", None) is None
         image.thumbnail((20, 20))
         assert max(image.size) == 20
     unread = Image.open(io.BytesIO(data))
     assert pickle.loads(pickle.dumps(unread)).tobytes() == photo.decompress(data).tobytes()
+
+
+class Calls:
+    """A codec that records how it is asked to decompress."""
+
+    def __init__(self, codec: Codec, decoders: tuple[str, ...] = ("standard",)) -> None:
+        self.codec, self.decoders, self.asked = codec, decoders, []  # type: ignore[var-annotated]
+
+    def decompress(self, data: bytes, *, decoder: str | None, scale: int, **options: object) -> Image.Image:
+        self.asked.append((decoder, scale))
+        return self.codec.decompress(data, scale=scale, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("size", "scale"), [((5, 4), 8), ((4, 3), 16), ((9, 8), 1), ((8, 7), 8), ((1, 1), 16), ((0, 0), 16), ((1, 60), 1)]
+)
+def test_a_draft_is_at_least_as_large_as_asked_for(
+    size: tuple[int, int], scale: int, data: bytes, photo: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = Calls(photo)
+    monkeypatch.setattr(pillow_plugin, "load_for", lambda data: calls)
+    with Image.open(io.BytesIO(data)) as image:  # 71 x 59 pixels
+        assert image.draft(None, size) == ("RGB", (0, 0, 71 / scale, 59 / scale))
+        assert image.size == (-(-71 // scale), -(-59 // scale))
+        assert image.draft(None, (1, 1)) is None  # once
+        expected = photo.decompress(data, scale=scale)
+        assert image.tobytes() == expected.tobytes() and image.size == expected.size
+        assert image.draft(None, (1, 1)) is None
+    assert calls.asked == [(None, scale)]
+
+
+def test_a_draft_asks_for_the_fast_decoder(data: bytes, photo: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Calls(photo, ("fast", "standard"))
+    monkeypatch.setattr(pillow_plugin, "load_for", lambda data: calls)
+    for size in (None, (60, 50), (5, 4)):
+        with Image.open(io.BytesIO(data)) as image:
+            image.draft("RGB", size)
+            image.load()
+    assert calls.asked == [(None, 1), ("fast", 1), ("fast", 8)]
+
+
+def test_thumbnails_do_without_the_whole_image(photo: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Image.open(ROOT / "examples" / "photos" / "coffee.png") as opened:
+        picture = opened.convert("RGB").crop((0, 0, 330, 203))
+    alpha = picture.copy()
+    alpha.putalpha(200)
+    calls = Calls(photo)
+    monkeypatch.setattr(pillow_plugin, "load_for", lambda data: calls)
+    for source in (picture, alpha):
+        coded = photo.compress(source, effort=0)
+        for side, scale in ((12, 8), (6, 16), (13, 1)):  # thumbnail asks for twice the size
+            with Image.open(io.BytesIO(coded)) as image:
+                image.thumbnail((side, side))
+                expected = photo.decompress(coded)
+                expected.thumbnail((side, side))
+                assert (image.size, image.mode) == (expected.size, source.mode)
+                difference = np.asarray(image, int) - np.asarray(expected, int)
+                assert np.abs(difference).mean() < 3
+            assert calls.asked.pop() == (None, scale)
 
 
 def test_errors_name_the_file(data: bytes, tmp_path: Path) -> None:

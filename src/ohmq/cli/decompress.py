@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ohmq.cli.jobs import Job, compiled_for, find_files, place_outputs, run_jobs, skipped
-from ohmq.cli.options import COMPILED, DECODER, DEVICE, MAX_PIXELS, OUTPUT, SKIP_EXISTING, check_skip
+from ohmq.cli.options import COMPILED, DECODER, DEVICE, MAX_PIXELS, OUTPUT, SCALE, SKIP_EXISTING, check_skip
 from ohmq.cli.output import finish
 from ohmq.utils.counting import counted
 
@@ -29,6 +29,7 @@ class _Decompress:
     runtime: str
     channels: int | None
     decoder: str | None
+    scale: int
     progressive: bool
     allow_truncated: bool
     flatten: bool
@@ -58,6 +59,7 @@ class _Decompress:
         from ohmq.imaging.convert import prepare_image
         from ohmq.imaging.files import check_extension, check_holds, save_image
         from ohmq.loading import load_for
+        from ohmq.runtime.thumbnails import reduced
         from ohmq.utils.atomic_write import check_output, copy_time
         from ohmq.utils.progress import steps
         from ohmq.utils.streams import is_stream
@@ -79,8 +81,10 @@ class _Decompress:
             "allow_truncated": self.allow_truncated,
             "max_pixels": self.max_pixels,
             "decoder": self.decoder,
+            "scale": self.scale,
         }
-        result = {"output": str(job.target), "width": header.width, "height": header.height}
+        width, height = reduced(header.width, self.scale), reduced(header.height, self.scale)
+        result = {"output": str(job.target), "width": width, "height": height}
 
         def save(target: Path, image: "Image.Image") -> tuple[str, ...]:
             if self.flatten and header.alpha:
@@ -143,6 +147,7 @@ def _image_extension(context: click.Context, parameter: click.Parameter, value: 
 )
 @click.option("--channels", type=click.IntRange(1), help="Decode at most this many channels.  [default: all]")
 @DECODER
+@SCALE
 @click.option(
     "--format",
     "extension",
@@ -176,6 +181,7 @@ def command(
     runtime: str,
     channels: int | None,
     decoder: str | None,
+    scale: int,
     extension: str,
     allow_truncated: bool,
     flatten: bool,
@@ -204,6 +210,7 @@ def command(
         runtime=runtime,
         channels=channels,
         decoder=decoder,
+        scale=scale,
         progressive=progressive is not None,
         allow_truncated=allow_truncated,
         flatten=flatten,

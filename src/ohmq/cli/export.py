@@ -32,40 +32,56 @@ __all__ = ["command"]
     type=click.IntRange(min=1),
     help="Number of photos to fit the post-filter to, evenly spread.  [default: 240]",
 )
+@click.option(
+    "--thumbnails",
+    metavar="DATA",
+    help="For photo models, with -o: fit the maps that thumbnails are computed with to the training photos of a folder.  "
+    "[default: keep those that there are]",
+)
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 def command(
-    checkpoint: str, output: Path | None, onnx: Path | None, filters: str | None, count: int | None, force: bool
+    checkpoint: str,
+    output: Path | None,
+    onnx: Path | None,
+    filters: str | None,
+    count: int | None,
+    thumbnails: str | None,
+    force: bool,
 ) -> int:
     """Freeze a checkpoint into one model file (weights, integer tables, provenance), or any model into an ONNX folder."""
     if (output is None) == (onnx is None):
         raise click.UsageError("give one of -o and --onnx")
     if onnx is not None:
-        if filters is not None:
-            raise click.UsageError("--filters goes into a model file: give -o, and export that with --onnx afterwards")
+        for option, value in (("--filters", filters), ("--thumbnails", thumbnails)):
+            if value is not None:
+                raise click.UsageError(
+                    f"{option} goes into a model file: give -o, and export that with --onnx afterwards"
+                )
         _export_folder(checkpoint, onnx, force=force)
     elif output is not None:
-        _export_file(checkpoint, output, filters, count, force=force)
+        _export_file(checkpoint, output, filters, count, thumbnails, force=force)
     return 0
 
 
 def _export_folder(checkpoint: str, folder: Path, *, force: bool) -> None:
     from ohmq.cli.output import phase_progress
-    from ohmq.model_files.export_onnx import export_onnx
-    from ohmq.model_files.onnx_folder import GRAPHS
+    from ohmq.model_files.export_onnx import export_onnx, graph_names
     from ohmq.model_files.resolve import resolve_model
     from ohmq.utils.atomic_write import check_output
 
-    files = [folder / name for name in (*(f"{graph}.onnx" for graph in GRAPHS), "model.safetensors")]
+    frozen = resolve_model(checkpoint)
+    files = [folder / name for name in (*(f"{graph}.onnx" for graph in graph_names(frozen)), "model.safetensors")]
     for file in files:
         check_output(file, force=force)
-    frozen = resolve_model(checkpoint)
     with phase_progress(sys.stderr.isatty()):
         export_onnx(frozen, folder, force=force)
     size = sum(file.stat().st_size for file in files)
     click.echo(f"{folder}: model {frozen.model_id.hex()} for ONNX Runtime, {size:,} bytes")
 
 
-def _export_file(checkpoint: str, output: Path, filters: str | None, count: int | None, *, force: bool) -> None:
+def _export_file(
+    checkpoint: str, output: Path, filters: str | None, count: int | None, thumbnails: str | None, *, force: bool
+) -> None:
     from ohmq.errors import ModelFileError
     from ohmq.model_files.frozen_model import save_model
     from ohmq.model_files.resolve import resolve_model
@@ -78,6 +94,9 @@ def _export_file(checkpoint: str, output: Path, filters: str | None, count: int 
     version = ""
     if filters is not None:
         frozen = _with_filters(frozen, filters, count)
+    if thumbnails is not None:
+        frozen = _with_thumbnails(frozen, thumbnails)
+    if filters is not None or thumbnails is not None:
         version = f", transforms {frozen.transforms_id.hex()}"
     save_model(frozen, output, force=force)
     size = output.stat().st_size
@@ -99,3 +118,14 @@ def _with_filters(frozen: "FrozenModel", filters: str, count: int | None) -> "Fr
     photos = filter_photos(Path(filters), count or PHOTOS)
     with progress_bar(len(photos), "fitting filters") as progress:
         return fit_filters(frozen, photos, progress)
+
+
+def _with_thumbnails(frozen: "FrozenModel", folder: str) -> "FrozenModel":
+    """Fit maps for thumbnails to a folder of photos."""
+    from ohmq.cli.output import progress_bar
+    from ohmq.training.photo.fit_postfilter import filter_photos
+    from ohmq.training.photo.fit_thumbnails import PHOTOS, fit_thumbnails
+
+    photos = filter_photos(Path(folder), PHOTOS)
+    with progress_bar(len(photos), "fitting thumbnails") as progress:
+        return fit_thumbnails(frozen, photos, progress)

@@ -18,6 +18,7 @@ __all__ = [
     "MAX_PIXELS",
     "METRICS",
     "OUTPUT",
+    "SCALE",
     "SKIP_EXISTING",
     "TUNE",
     "NumberRange",
@@ -122,6 +123,16 @@ OUTPUT = click.option(
     help="File, folder (with a slash at its end, or one that exists) or - for standard output.  [default: beside the input]",
 )
 """The option ``--output``, for `ohmq.cli.jobs.place_outputs`; None if it was not given."""
+
+SCALE = click.option(
+    "--scale",
+    type=click.Choice(["1", "8", "16"]),
+    default="1",
+    callback=lambda context, parameter, value: int(value),
+    show_default=True,
+    help="Thumbnails: width and height divided by this. Photo models need a fraction of the time for them.",
+)
+"""The option ``--scale``, an integer."""
 
 SKIP_EXISTING = click.option(
     "--skip-existing", is_flag=True, help="Skip files whose outputs exist, as when a stopped run is repeated."

@@ -105,6 +105,13 @@ def _option(*names: str, help: str, default: str = "", **settings: Any) -> Any:
 )
 @_option("--epochs", type=int, default="1000", help="Passes over the training images, without a warm start.")
 @_option(
+    "--minutes",
+    type=float,
+    default="0",
+    help="Photos: training time, in place of --epochs; the learning rate follows the clock, over all resumptions. Ends with "
+    "OUTPUT_DIR/model.safetensors. Without --quick-epochs, the analysis transform is not distilled.",
+)
+@_option(
     "--quick-epochs",
     type=int,
     default="0",
@@ -116,6 +123,14 @@ def _option(*names: str, help: str, default: str = "", **settings: Any) -> Any:
 @_option("--schedule", type=click.Choice(["constant", "cosine"]), default="constant", help="Of the learning rate.")
 @_option("--ema-decay", type=float, default="0.0", help="Decay of the running mean of the weights; 0: no mean.")
 @_option("--clip-norm", type=float, default="0.0", help="Largest gradient norm; 0: no limit.")
+@_option(
+    "--perceptual",
+    type=float,
+    metavar="WEIGHT",
+    default="0.0",
+    help="Photos: weight of a term for looks (SSIMULACRA2) in the loss beside the squared error. At 1 both pull equally "
+    "strongly; 0.6 is a careful choice; 0: none. Needs crops of at least 128 pixels.",
+)
 @_option("--fraction-power", type=float, default="0.5", help="fraction = U(0, 1) ** power; 0.5 as published.")
 @_option(
     "--initialisation",
@@ -127,6 +142,11 @@ def _option(*names: str, help: str, default: str = "", **settings: Any) -> Any:
 @_option("--grow-epochs", type=int, default="0", help="Last epochs, with the whole alphabet; 0: all epochs.")
 @_option("--initial-symbols", type=int, default="32", help="Alphabet size before the last epochs.")
 @_option("--crop-size", type=int, default="256", help="Side of the random crops of photos, in pixels.")
+@_option(
+    "--data-on-device",
+    is_flag=True,
+    help="Photos: decode all of them once into the memory of the device, and cut crops there; for a fast GPU.",
+)
 @_option("--num-train-samples", type=int, default="all", help="Training images to use.")
 @_option("--num-val-samples", type=int, default="all", help="Validation images to use.")
 @_option("--val-every", type=int, default="1", help="Epochs between validations.")
@@ -215,6 +235,10 @@ def _train_options(preset_name: str | None, changes: dict[str, Any]) -> "TrainOp
     settings = preset(name) if name else {"model": MnistConfig()}
     model_changes = {memory_name(key): changes.pop(key) for key in _MODEL_KEYS if key in changes}
     settings["model"] = dataclasses.replace(settings["model"], **model_changes)
+    if changes.get("minutes"):
+        if "epochs" in changes:
+            raise click.UsageError("give one of --epochs and --minutes")
+        settings |= {"epochs": 0, "quick_epochs": 0}
     return TrainOptions(**{**settings, **changes})
 
 

@@ -45,7 +45,13 @@ class Decoder:
         self._pretrained, self._threads = pretrained, threads
 
     def decode(
-        self, data: bytes, *, channels: int | None, allow_truncated: bool, max_pixels: int
+        self,
+        data: bytes,
+        *,
+        channels: int | None,
+        allow_truncated: bool,
+        max_pixels: int,
+        enough: int | None = None,
     ) -> tuple[OhmFile, Symbols]:
         """Decode the symbols of a file.
 
@@ -54,9 +60,10 @@ class Decoder:
             channels: decode the layers that hold at most this number of channels; None: all.
             allow_truncated: decode the leading whole layers of a file that ends early.
             max_pixels: limit on width × height; larger images are refused before anything is allocated.
+            enough: stop after this number of channels, where a group ends, even within a layer. Default: no limit.
 
         Returns:
-            The file with the layers that were decoded, and their symbols.
+            The file with the layers that were decoded, at least in part, and their symbols.
 
         Raises:
             BitstreamError: a damaged file.
@@ -67,9 +74,12 @@ class Decoder:
         self.check_header(header, max_pixels)
         kept = leading_layers(header, channels)
         file = read_ohm(data, allow_truncated=allow_truncated)
+        ends = np.cumsum([layer.channels for layer in file.layers[:kept]]).tolist()
+        if enough is not None and not header.fixed_rate:
+            kept = min(kept, 1 + int(np.searchsorted(ends, enough)))
+            ends = np.minimum(ends[:kept], enough).tolist()
         file = dataclasses.replace(file, layers=file.layers[:kept])
-        latent = self.start(header, file.num_channels)
-        ends = np.cumsum([layer.channels for layer in file.layers]).tolist()
+        latent = self.start(header, ends[-1])
         latent.decode([layer.payload for layer in file.layers], ends)
         return file, Symbols(latent.values, header.width, header.height, file.tile)
 

@@ -58,6 +58,14 @@ class DecodedExtras(NamedTuple):
         image.info.update(self.info.items())
         return image
 
+    def reduced(self, scale: int) -> "DecodedExtras":
+        """Return the extras of a thumbnail: means of the mask, and the same metadata.
+
+        Args:
+            scale: divisor of width and height.
+        """
+        return self if self.mask is None else self._replace(mask=self.mask.reduce(scale))
+
 
 def split_extras(image: Image.Image) -> tuple[Image.Image, tuple[Extra, ...]]:
     """Split an image into its colours and the extras that hold its mask and metadata.

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors.numpy import save as safetensors_bytes
 
 from ohmq.errors import ConfigError, ModelFileError
 from ohmq.model_files.identity import content_digest
-from ohmq.model_files.onnx_folder import ONNX_FORMAT
+from ohmq.model_files.onnx_folder import DECODER_NAME, ONNX_FORMAT, decoder_graph
 from ohmq.utils.atomic_write import write_atomically
 from ohmq.utils.progress import steps
 
@@ -23,14 +24,32 @@ if TYPE_CHECKING:
 
     from ohmq.model_files.frozen_model import FrozenModel
 
-__all__ = ["export_onnx"]
+__all__ = ["export_onnx", "graph_names"]
 
-_KEPT_TENSORS = ("prior.", "quantizer.", "filters.", "synthesis_transform.block")
-"""Beginnings of the names of tensors that are used outside of the two graphs."""
+_KEPT_TENSORS = ("prior.", "quantizer.", "filters.", "thumbnails.", "synthesis_transform.block")
+"""Beginnings of the names of tensors that are used outside of the graphs."""
+_DECODER_FILTERS = re.compile(r"decoders\.[^.]+\.filters\.")
+
+
+def graph_names(frozen: "FrozenModel") -> list[str]:
+    """List the ONNX files of a model's folder, without their suffix.
+
+    Args:
+        frozen: the model.
+
+    Raises:
+        ModelFileError: a decoder whose name makes no file name.
+    """
+    for name in frozen.decoders:
+        if not DECODER_NAME.fullmatch(name):
+            raise ModelFileError(
+                f"{frozen.name}: the name of the decoder {name!r} has other characters than a-z, 0-9 and _"
+            )
+    return ["analysis", "synthesis", *(decoder_graph(name) for name in frozen.decoders)]
 
 
 def export_onnx(frozen: "FrozenModel", folder: Path, *, force: bool = False) -> None:
-    """Write a model as an ONNX folder. Needs torch and the extra ``onnx``.
+    """Write a model with all its decoders as an ONNX folder. Needs torch and the extra ``onnx``.
 
     Args:
         frozen: the model.
@@ -46,7 +65,9 @@ def export_onnx(frozen: "FrozenModel", folder: Path, *, force: bool = False) -> 
         raise ModelFileError(f"{frozen.name} has no quantizer: it cannot compress")
     graphs = _export_graphs(frozen)
     tensors = {
-        key: np.ascontiguousarray(value) for key, value in frozen.tensors.items() if key.startswith(_KEPT_TENSORS)
+        key: np.ascontiguousarray(value)
+        for key, value in frozen.tensors.items()
+        if key.startswith(_KEPT_TENSORS) or _DECODER_FILTERS.match(key)
     }
     # The quantizer in numpy computes in single precision, as torch does.
     tensors |= {f"quantizer.{key}": value.numpy() for key, value in frozen.model.quantizer.state_dict().items()}
@@ -60,6 +81,10 @@ def export_onnx(frozen: "FrozenModel", folder: Path, *, force: bool = False) -> 
         "config": frozen.config.to_dict(),
         "analysis_halo": int(frozen.transforms.analysis_halo) if windowed else 0,
         "synthesis_halo": int(frozen.transforms.synthesis_halo) if windowed else 0,
+        "decoders": {
+            name: {"synthesis_halo": int(frozen.transforms.with_decoder(name).synthesis_halo)}
+            for name in frozen.decoders
+        },
         "sha256": sha256 | {"tensors": content_digest(frozen.config, tensors).hex()},
     }
     data = safetensors_bytes(tensors, metadata={"ohmq_onnx": json.dumps(header, sort_keys=True)})
@@ -69,8 +94,10 @@ def export_onnx(frozen: "FrozenModel", folder: Path, *, force: bool = False) -> 
 
 
 def _export_graphs(frozen: "FrozenModel") -> dict[str, bytes]:
-    """Return the two graphs as the bytes of ONNX files, by name."""
+    """Return the graphs as the bytes of ONNX files, by name."""
     import torch
+
+    names = graph_names(frozen)
 
     try:
         import onnxscript  # noqa: F401
@@ -87,8 +114,14 @@ def _export_graphs(frozen: "FrozenModel") -> dict[str, bytes]:
         stride = patch[0] // latent.shape[2]
         height, width = torch.export.Dim("height", min=1, max=4096), torch.export.Dim("width", min=1, max=4096)
         image_shape, latent_shape = {2: stride * height, 3: stride * width}, {2: height, 3: width}
-    parts = {"analysis": (analysis, image, image_shape), "synthesis": (synthesis, latent, latent_shape)}
-    return {name: _export_graph(*parts[name]) for name in steps(list(parts), "ONNX graphs")}
+    parts: dict[str, tuple[torch.nn.Module, tuple[torch.Tensor, ...], dict[int, Any] | None]] = {
+        "analysis": (analysis, (image,), image_shape),
+        "synthesis": (synthesis, (latent,), latent_shape),
+    }
+    channels = torch.ones(1)
+    for name, module in _decoder_modules(frozen).items():
+        parts[decoder_graph(name)] = (module, (latent, channels), latent_shape)
+    return {name: _export_graph(*parts[name]) for name in steps(names, "ONNX graphs")}
 
 
 def _graph_modules(frozen: "FrozenModel") -> "tuple[torch.nn.Module, torch.nn.Module]":
@@ -118,14 +151,35 @@ def _graph_modules(frozen: "FrozenModel") -> "tuple[torch.nn.Module, torch.nn.Mo
     return Analysis().eval(), Synthesis().eval()
 
 
-def _export_graph(module: "torch.nn.Module", example: "torch.Tensor", shape: dict[int, Any] | None) -> bytes:
-    """Export a module of one input; shape: which axes of it vary, None: none."""
+def _decoder_modules(frozen: "FrozenModel") -> "dict[str, torch.nn.Module]":
+    """Return modules from latents and a number of channels, float32 (1,), to images in [0, 1], by name of the decoder."""
+    import torch
+    from torch import nn
+
+    from ohmq.models.decoders import LadderDecoder
+
+    model = frozen.model
+
+    class Decoder(nn.Module):
+        def __init__(self, transform: LadderDecoder) -> None:
+            super().__init__()
+            self.transform = transform
+
+        def forward(self, latent: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
+            return model.denormalise(self.transform(latent, channels)).clamp(0, 1)
+
+    return {name: Decoder(entry.module).eval() for name, entry in frozen.ladder.items()}
+
+
+def _export_graph(
+    module: "torch.nn.Module", example: "tuple[torch.Tensor, ...]", shape: dict[int, Any] | None
+) -> bytes:
+    """Export a module; shape: which axes of its first input vary, None: none."""
     import torch
 
+    shapes = None if shape is None else (shape, *({} for _ in example[1:]))
     with _quiet_exporter():
-        program = torch.onnx.export(
-            module, (example,), dynamo=True, verbose=False, dynamic_shapes=None if shape is None else (shape,)
-        )
+        program = torch.onnx.export(module, example, dynamo=True, verbose=False, dynamic_shapes=shapes)
     assert program is not None
     return program.model_proto.SerializeToString()
 

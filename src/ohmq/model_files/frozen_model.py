@@ -27,6 +27,7 @@ from ohmq.models import CompressionModel, ModelConfig, PhotoConfig, build_model,
 from ohmq.models.decoders import DecoderConfig, LadderDecoder
 from ohmq.postfilter.filters import PostFilter
 from ohmq.runtime.devices import coding_state
+from ohmq.runtime.thumbnails import Thumbnails
 from ohmq.runtime.torch_transforms import TorchDecoder, TorchTransforms
 from ohmq.utils.atomic_write import write_atomically
 
@@ -47,6 +48,7 @@ __all__ = [
     "with_post_filter",
     "with_post_filter_of",
     "with_synthesis",
+    "with_thumbnails",
 ]
 
 MODEL_FORMAT = 1
@@ -54,7 +56,7 @@ MODEL_FORMAT = 1
 SWAPPED_FORMAT = 2
 """Format of a model file that keeps the id of another one, whose files it decodes, and has two digests."""
 LADDER_FORMAT = 3
-"""Format 2 with further decoders."""
+"""Format 2 with further decoders, or maps for thumbnails."""
 _ANALYSIS, _SYNTHESIS, _DECODERS = "analysis_transform.", "synthesis_transform.", "decoders."
 _DECODING_TENSORS = (_SYNTHESIS, "quantizer.values", "quantizer.directions", "quantizer.output_bias")
 """Beginnings of the names of tensors that the image before the post-filter depends on."""
@@ -95,6 +97,12 @@ class FrozenModel:
         return PostFilter.from_tensors(_below("filters.", self.tensors))
 
     @cached_property
+    def thumbnails(self) -> Thumbnails | None:
+        """Maps for thumbnails; None: they are reduced from decoded images."""
+        depth = self.config.latent_channels if isinstance(self.config, PhotoConfig) else 0
+        return Thumbnails.from_tensors(_below("thumbnails.", self.tensors), depth)
+
+    @cached_property
     def transforms(self) -> TorchTransforms:
         """The transforms, run by torch."""
         return TorchTransforms(self.model, self.filters, decoders=self.ladder)
@@ -128,7 +136,10 @@ def assemble_model(
     """
     if not config.supports_post_filter and _below("filters.", tensors):
         raise ModelFileError(f"{name}: only photo models have filters after the synthesis")
-    weights = {key: value for key, value in tensors.items() if not key.startswith(("prior.", "filters.", _DECODERS))}
+    if not config.supports_post_filter and _below("thumbnails.", tensors):
+        raise ModelFileError(f"{name}: only photo models have maps for thumbnails")
+    others = ("prior.", "filters.", "thumbnails.", _DECODERS)
+    weights = {key: value for key, value in tensors.items() if not key.startswith(others)}
     model = _evaluation_model(name, config, weights)
     prior = integer_prior(name, config, _below("prior.", tensors))
     decoders = dict(decoders or {})
@@ -145,7 +156,7 @@ def assemble_model(
         tensors=dict(tensors),
         decoders=decoders,
     )
-    _ = frozen.filters, frozen.ladder  # checked now
+    _ = frozen.filters, frozen.ladder, frozen.thumbnails  # checked now
     return frozen
 
 
@@ -344,6 +355,22 @@ def with_decoder_filters(
     return _swapped(frozen, frozen.config, tensors, {"decoders": record})
 
 
+def with_thumbnails(frozen: FrozenModel, thumbnails: Thumbnails, provenance: dict[str, Any]) -> FrozenModel:
+    """Return a photo model with maps for thumbnails; it keeps its bitstream id and all its other parts.
+
+    Args:
+        frozen: the model; maps that it has are replaced.
+        thumbnails: the maps.
+        provenance: of the maps, JSON-ready.
+
+    Raises:
+        ModelFileError: not a photo model, or maps of another latent.
+    """
+    tensors = {key: value for key, value in frozen.tensors.items() if not key.startswith("thumbnails.")}
+    tensors |= {f"thumbnails.{key}": value for key, value in thumbnails.tensors.items()}
+    return _swapped(frozen, frozen.config, tensors, {"thumbnails": provenance})
+
+
 def _transform_tensors(frozen: FrozenModel, prefix: str, tensors: Mapping[str, NDArray[Any]]) -> Tensors:
     """Return the tensors of a new transform as a model file has them."""
     new = {f"{prefix}{key}": np.asarray(value) for key, value in tensors.items()}
@@ -393,7 +420,7 @@ def save_model(frozen: FrozenModel, path: Path, *, force: bool = False) -> None:
             "bitstream_sha256": bitstream_digest(frozen.config, frozen.tensors).hex(),
             "transforms_sha256": transforms_digest(frozen.config, frozen.tensors).hex(),
         }
-    if frozen.decoders:
+    if frozen.decoders or frozen.thumbnails:
         decoders = {name: config.to_dict() for name, config in frozen.decoders.items()}
         header |= {"format": LADDER_FORMAT, "decoders": decoders}
     # safetensors writes the memory of an array as it lies, whatever the strides of the array.

@@ -1,11 +1,13 @@
 """Models as ONNX: a folder that compresses and decompresses where torch is not installed.
 
-The folder holds ``analysis.onnx`` (images in [0, 1] to latents), ``synthesis.onnx`` (latents to images) and
-``model.safetensors`` (quantizer, integer tables and post-filter; in its header configuration, ids and checksums).
+The folder holds ``analysis.onnx`` (images in [0, 1] to latents), ``synthesis.onnx`` (latents to images),
+``decoder_NAME.onnx`` for each further decoder (latents and a number of channels to images) and ``model.safetensors``
+(quantizer, integer tables, post-filters; in its header configuration, ids and checksums).
 Symbols are decoded by the same integers as everywhere; pixels may differ by 1 of 255.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +23,25 @@ from ohmq.model_files.integer_prior import integer_prior
 from ohmq.model_files.tensor_file import read_tensor_file
 from ohmq.models.config import ModelConfig, config_from_dict
 from ohmq.postfilter.filters import PostFilter
-from ohmq.runtime.onnx_transforms import Array, OnnxTransforms
+from ohmq.runtime.onnx_transforms import Array, OnnxDecoder, OnnxTransforms
+from ohmq.runtime.thumbnails import Thumbnails
 
-__all__ = ["GRAPHS", "ONNX_FORMAT", "OnnxModel", "load_onnx"]
+__all__ = ["DECODER_NAME", "GRAPHS", "ONNX_FORMAT", "OnnxModel", "decoder_graph", "load_onnx"]
 
 ONNX_FORMAT = 2
 GRAPHS = ("analysis", "synthesis")
-"""Names of the two ONNX files, without their suffix."""
+"""Names of the ONNX files that every folder has, without their suffix."""
+DECODER_NAME = re.compile(r"[a-z0-9_]{1,40}")
+"""Names of decoders that make file names."""
+
+
+def decoder_graph(decoder: str) -> str:
+    """Return the name of the ONNX file of a decoder, without its suffix.
+
+    Args:
+        decoder: name of the decoder, which matches `DECODER_NAME`.
+    """
+    return f"decoder_{decoder}"
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,7 @@ class OnnxModel:
         model_id: bitstream id, 4 bytes.
         transforms_id: version of the transforms and the post-filter, 4 bytes; empty in folders of older releases.
         transforms: runs its transforms.
+        thumbnails: maps for thumbnails; None: they are reduced from decoded images.
     """
 
     name: str
@@ -49,13 +64,14 @@ class OnnxModel:
     model_id: bytes
     transforms_id: bytes
     transforms: OnnxTransforms
+    thumbnails: Thumbnails | None = None
 
 
 def load_onnx(folder: Path) -> OnnxModel:
     """Read and check a folder that `export_onnx` wrote. Needs ONNX Runtime, not torch.
 
     Args:
-        folder: of the three files.
+        folder: of these files.
 
     Raises:
         ModelFileError: not such a folder, damaged, or of a newer format.
@@ -66,7 +82,9 @@ def load_onnx(folder: Path) -> OnnxModel:
     sums = header.get("sha256")
     if not isinstance(sums, dict):
         raise ModelFileError(f"{path} is damaged: its header has no checksums")
-    graphs = {name: _read_graph(folder / f"{name}.onnx", sums.get(name)) for name in GRAPHS}
+    decoder_halos = _decoder_halos(path, header.get("decoders", {}))
+    names = [*GRAPHS, *map(decoder_graph, decoder_halos)]
+    graphs = {name: _read_graph(folder / f"{name}.onnx", sums.get(name)) for name in names}
     try:
         config = config_from_dict(header["config"])
         model_id, transforms_id = (bytes.fromhex(header.get(key, "")) for key in ("model_id", "transforms_id"))
@@ -80,11 +98,22 @@ def load_onnx(folder: Path) -> OnnxModel:
         raise ModelFileError(f"{path} is damaged: its configuration and tensors do not match their checksum")
     block = tensors.get("synthesis_transform.block", np.zeros(0, np.float32)).astype(np.float32)
     filters = PostFilter.from_tensors(_below("filters", tensors))
+    thumbnails = Thumbnails.from_tensors(_below("thumbnails", tensors), len(block))
     try:
+        sessions = OnnxTransforms.open_sessions(graphs)
+        decoders = {
+            name: OnnxDecoder(
+                sessions[decoder_graph(name)],
+                halo,
+                PostFilter.from_tensors(_below(f"decoders.{name}.filters", tensors)),
+            )
+            for name, halo in decoder_halos.items()
+        }
         transforms = OnnxTransforms(
             config,
             _below("quantizer", tensors),
-            OnnxTransforms.open_sessions(graphs),
+            sessions,
+            decoders=decoders,
             analysis_halo=halos[0],
             synthesis_halo=halos[1],
             block=block,
@@ -94,7 +123,18 @@ def load_onnx(folder: Path) -> OnnxModel:
         raise ConfigError(f"{error.name} is not installed; it comes with: pip install 'ohmq[onnx]'") from error
     except ModelFileError as error:
         raise ModelFileError(f"{folder}: {error}") from error
-    return OnnxModel(name, config, prior, model_id, transforms_id, transforms)
+    return OnnxModel(name, config, prior, model_id, transforms_id, transforms, thumbnails)
+
+
+def _decoder_halos(path: Path, record: Any) -> dict[str, int]:
+    """Return the halo of each further decoder's synthesis, by name."""
+    try:
+        halos = {str(name): int(values["synthesis_halo"]) for name, values in record.items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(f"{path} is damaged: its decoders are no JSON object of halos") from error
+    if any(not DECODER_NAME.fullmatch(name) or halo < 0 for name, halo in halos.items()):
+        raise ModelFileError(f"{path} is damaged: its decoders have wrong names or halos")
+    return halos
 
 
 def _read_tensors(folder: Path, path: Path) -> tuple[dict[str, Any], dict[str, Array]]:

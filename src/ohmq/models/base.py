@@ -72,7 +72,7 @@ class ModelOutput(NamedTuple):
 
 
 def _per_channel(value: float | tuple[float, ...], images: Tensor) -> Tensor:
-    return images.new_tensor(value).reshape(-1, 1, 1)
+    return torch.tensor(value, dtype=images.dtype).reshape(-1, 1, 1).to(images.device, non_blocking=True)
 
 
 class CompressionModel(nn.Module):

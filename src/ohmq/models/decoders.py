@@ -33,7 +33,7 @@ class DecoderConfig:
     Attributes:
         widths: channels at a sixteenth, an eighth and a quarter of the resolution; the last 0: no layers at a quarter.
         blocks: residual blocks at each of them.
-        up_kernel: side of the convolutions before pixel shuffles, 1 or 3.
+        up_kernel: 1: resolution is doubled by a 1x1 convolution and a pixel shuffle; 4: by a 4x4 transposed convolution.
         last_kernel: side of the last convolution, 1 or 3.
     """
 
@@ -51,9 +51,9 @@ class DecoderConfig:
             raise ConfigError(f"widths of a decoder are {self.widths}; they must be 2 to 1024, the last may be 0")
         if min(self.blocks) < 0 or max(self.blocks) > MAX_BLOCKS or (self.blocks[2] and not self.widths[2]):
             raise ConfigError(f"blocks of a decoder are {self.blocks}; they must be 0 to {MAX_BLOCKS}")
-        for name in ("up_kernel", "last_kernel"):
-            if getattr(self, name) not in (1, 3):
-                raise ConfigError(f"{name} of a decoder is {getattr(self, name)}; it must be 1 or 3")
+        for name, sides in (("up_kernel", (1, 4)), ("last_kernel", (1, 3))):
+            if getattr(self, name) not in sides:
+                raise ConfigError(f"{name} of a decoder is {getattr(self, name)}; it must be {sides[0]} or {sides[1]}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration, JSON-ready."""
@@ -121,7 +121,7 @@ class LadderDecoder(nn.Module):
     """Synthesis transform of the ladder: (B, D, h, w) -> (B, 3, 16 h, 16 w).
 
     An inverse block transform, plus residual blocks at a sixteenth, an eighth and perhaps a quarter of the resolution, with
-    pixel shuffles between them (Shi et al., 2016).
+    pixel shuffles (Shi et al., 2016) or transposed convolutions between them.
 
     Args:
         latent: D, channels of the latent.
@@ -136,13 +136,12 @@ class LadderDecoder(nn.Module):
         self.config, self.low_precision = config, False
         self.block = nn.Parameter(block_filters(latent)[0])
         low, middle, high = config.widths
-        kernel, padding = config.up_kernel, config.up_kernel // 2
         layers: list[nn.Module] = [nn.Conv2d(latent, low, 1) if low != latent else nn.Identity()]
         layers += [RateBlock(low) for _ in range(config.blocks[0])]
-        layers += [nn.Conv2d(low, 4 * middle, kernel, padding=padding), nn.PixelShuffle(2)]
+        layers += _doubling(low, middle, config.up_kernel)
         layers += [RateBlock(middle) for _ in range(config.blocks[1])]
         if high:
-            layers += [nn.Conv2d(middle, 4 * high, kernel, padding=padding), nn.PixelShuffle(2)]
+            layers += _doubling(middle, high, config.up_kernel)
             layers += [RateBlock(high) for _ in range(config.blocks[2])]
         factor = 4 if high else 8
         last = nn.Conv2d(high or middle, 3 * factor**2, config.last_kernel, padding=config.last_kernel // 2)
@@ -160,23 +159,23 @@ class LadderDecoder(nn.Module):
             synthesis: the transform, of the same widths.
 
         Raises:
-            ConfigError: other widths, fewer blocks, or 1x1 convolutions before pixel shuffles.
+            ConfigError: other widths, fewer blocks, or no transposed convolutions.
         """
         self.block.copy_(synthesis.block)
         source = [layer for layer in synthesis.path if not isinstance(layer, nn.PixelShuffle)]
         position = 0
         for layer in source:
-            kinds = RateBlock if isinstance(layer, ResidualBlock) else nn.Conv2d
+            kinds = RateBlock if isinstance(layer, ResidualBlock) else type(layer)
             while position < len(self.path) and not isinstance(self.path[position], kinds):
                 position += 1
             target = self.path[position] if position < len(self.path) else None
             position += 1
             if isinstance(layer, ResidualBlock) and isinstance(target, RateBlock):
                 pairs = zip((0, 2, 4), (target.reduce, target.spatial, target.expand), strict=True)
-                parts = [(layer.inner[index].state_dict(), part) for index, part in pairs]
-            elif isinstance(layer, nn.ConvTranspose2d) and isinstance(target, nn.Conv2d):
-                parts = [(_shuffled_weights(layer), target)]
-            elif isinstance(layer, nn.Conv2d) and isinstance(target, nn.Conv2d):
+                parts: list[tuple[dict[str, Any], nn.Module]] = [
+                    (layer.inner[index].state_dict(), part) for index, part in pairs
+                ]
+            elif isinstance(target, nn.Conv2d | nn.ConvTranspose2d):
                 parts = [(layer.state_dict(), target)]
             else:
                 raise ConfigError("the decoder has other layers than the synthesis transform that it starts from")
@@ -203,21 +202,8 @@ class LadderDecoder(nn.Module):
         return functional.pixel_shuffle(blocks, BLOCK) + x.float()
 
 
-def _shuffled_weights(layer: nn.ConvTranspose2d) -> dict[str, Tensor]:
-    """Return the weights of a 3x3 convolution that equals, with a pixel shuffle, a transposed one of kernel 4 and stride 2."""
-    if layer.kernel_size != (4, 4) or layer.stride != (2, 2) or layer.padding != (1, 1):
-        raise ConfigError(
-            "the synthesis transform has other transposed convolutions than those of kernel 4 and stride 2"
-        )
-    inputs, outputs = layer.weight.shape[:2]
-    weight = layer.weight.new_zeros(outputs, 2, 2, inputs, 3, 3)
-    # Output row 2 i + r sees input row i + d through row r + 1 - 2 d of the transposed kernel.
-    for row in range(2):
-        for column in range(2):
-            for y in (-1, 0, 1):
-                for x in (-1, 0, 1):
-                    u, v = row + 1 - 2 * y, column + 1 - 2 * x
-                    if 0 <= u < 4 and 0 <= v < 4:
-                        weight[:, row, column, :, y + 1, x + 1] = layer.weight[:, :, u, v].T
-    assert layer.bias is not None
-    return {"weight": weight.reshape(4 * outputs, inputs, 3, 3), "bias": layer.bias.repeat_interleave(4)}
+def _doubling(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
+    """Return layers that double the resolution."""
+    if kernel == 1:
+        return [nn.Conv2d(inputs, 4 * outputs, 1), nn.PixelShuffle(2)]
+    return [nn.ConvTranspose2d(inputs, outputs, kernel, stride=2, padding=1)]

@@ -21,25 +21,23 @@ from ohmq.postfilter.classes import (
 
 __all__ = ["FilterKernel", "PostFilter", "apply_kernel", "filter_and_round"]
 
-FilterKernel = Callable[[Array, NDArray[np.uint8], Array], Array]
-"""Computes the corrections of a strip; see `apply_kernel`."""
+FilterKernel = Callable[[Array, Array, NDArray[Any]], None]
+"""Filters a strip; see `apply_kernel`."""
 STRIP_PIXELS = 2**15
 """Pixels that a thread filters at once."""
 PRODUCT_PIXELS = 512
 """Pixels of a matrix product: few enough that the library computes it in the calling thread."""
 
 
-def apply_kernel(padded: Array, class_map: NDArray[np.uint8], weights: Array) -> Array:
-    """Compute the corrections of the pixels of a strip.
+def apply_kernel(padded: Array, weights: Array, out: NDArray[Any]) -> None:
+    """Filter the pixels of a strip.
 
     Args:
         padded: the strip with `REACH` pixels more on each side, (3, H + 6, W + 6), contiguous.
-        class_map: of `ohmq.postfilter.classes.classify`, (H, W).
-        weights: of each class, (CLASSES, 3, FEATURES).
-
-    Returns:
-        To add to the pixels, (3, H * W).
+        weights: of each class, (CLASSES, 3, FEATURES), contiguous.
+        out: filtered pixels, (3, H, W), overwritten: float32, or uint8, to which they are rounded.
     """
+    class_map = classify(padded)
     order, ends = group_by_class(class_map)
     features = clipped_differences(padded, class_map, order)
     correction = np.empty((3, class_map.size), np.float32)
@@ -49,7 +47,8 @@ def apply_kernel(padded: Array, class_map: NDArray[np.uint8], weights: Array) ->
             chunk = slice(first, min(first + PRODUCT_PIXELS, end))
             correction[:, order[chunk]] = weight @ features[:, chunk]
         start = end
-    return correction
+    filtered = padded[:, REACH:-REACH, REACH:-REACH] + correction.reshape(out.shape)
+    out[:] = filtered if out.dtype == np.float32 else filtered.round().clip(0, 255)
 
 
 class PostFilter:
@@ -168,7 +167,7 @@ class PostFilter:
         low = int(position)
         high, fraction = min(low + 1, len(self.channels) - 1), np.float32(position - low)
         below, above = self._weights_of_set(low), self._weights_of_set(high)
-        return np.asarray(below + fraction * (above - below))
+        return np.ascontiguousarray(below + fraction * (above - below))
 
     def _weights_of_set(self, number: int) -> Array:
         by_limit = self.weight[number].reshape(CLASSES, 3, LIMITS, -1) * self.scale[number][:, None, :, None]
@@ -185,18 +184,32 @@ class PostFilter:
         Returns:
             The filtered image, (3, H, W), not clipped.
         """
+        return self._applied(image, channels, np.empty_like(image), threads)
+
+    def apply_and_round(self, image: Array, channels: int, threads: int = 1) -> NDArray[np.uint8]:
+        """Filter an image and round it to 8 bits; arguments as `apply`.
+
+        Args:
+            image: (3, H, W).
+            channels: that were decoded.
+            threads: default 1.
+
+        Returns:
+            (3, H, W), uint8.
+        """
+        return self._applied(image, channels, np.empty(image.shape, np.uint8), threads)
+
+    def _applied(self, image: Array, channels: int, out: NDArray[Any], threads: int) -> NDArray[Any]:
         weights = self.weights_at(channels)
         height, width = image.shape[1:]
         padded = np.pad(image, ((0, 0), (REACH, REACH), (REACH, REACH)), mode="reflect")
-        out = np.empty_like(image)
         rows = max(1, STRIP_PIXELS // width)
 
         def correct(top: int) -> None:
-            strip = slice(top, top + rows)
-            padded_strip = np.ascontiguousarray(padded[:, top : top + rows + 2 * REACH])
-            class_map = classify(padded_strip)
-            correction = self.kernel(padded_strip, class_map, weights).reshape(3, *class_map.shape)
-            np.add(image[:, strip], correction, out=out[:, strip])
+            strip = np.empty((3, min(rows, height - top), width), out.dtype)
+            padded_strip = np.ascontiguousarray(padded[:, top : top + strip.shape[1] + 2 * REACH])
+            self.kernel(padded_strip, weights, strip)
+            out[:, top : top + rows] = strip
 
         tops = range(0, height, rows)
         if threads == 1:
@@ -226,5 +239,5 @@ def filter_and_round(decoded: Array, channels: int, filters: PostFilter | None, 
     if not np.isfinite(decoded.sum()):
         raise ModelFileError("the model decodes to pixels that are no numbers: its weights are damaged or diverged")
     if filters is not None:
-        decoded = np.stack([filters.apply(image, channels, threads) for image in decoded])
+        return np.stack([filters.apply_and_round(image, channels, threads) for image in decoded])
     return np.asarray(decoded.round().clip(0, 255), np.uint8)

@@ -11,7 +11,7 @@ import torch
 
 from ohmq.errors import ConfigError
 
-__all__ = ["available_devices", "coding_state", "find_device"]
+__all__ = ["available_devices", "coding_state", "find_device", "has_bfloat16"]
 
 CPU = torch.device("cpu")
 EXACT = ("ieee", "none")
@@ -49,6 +49,18 @@ def find_device(name: str) -> torch.device:
         if name in (device, device.partition(":")[0]):
             return torch.device(device)
     raise ConfigError(f"no device {name!r} here; choose {' or '.join(['auto', *devices])}")
+
+
+def has_bfloat16(cpu: bool) -> bool:
+    """Check whether the hardware multiplies bfloat16.
+
+    Args:
+        cpu: ask about the processor, even where an accelerator is present.
+    """
+    if torch.cuda.is_available() and not cpu:
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # missing in some supported releases of torch
+    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
 
 
 @contextlib.contextmanager

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ohmq.geometry import Window
+from ohmq.models.config import BLOCK
 
-__all__ = ["Latent", "PerceptualWeights", "Source", "Symbols"]
+__all__ = ["Latent", "PerceptualWeights", "Source", "Symbols", "cut_pixels"]
 
 Array = NDArray[Any]
 
@@ -107,3 +108,15 @@ class Latent(NamedTuple):
 
 Source = Symbols | Latent
 """Inputs of the encoder."""
+
+
+def cut_pixels(patches: Array, inside: Window | None) -> Array:
+    """Return the pixels of a window of the latent of photo models.
+
+    Args:
+        patches: (T, 3, 16 h, 16 w).
+        inside: the window; None: all, of any model.
+    """
+    if inside is None:
+        return patches
+    return patches[..., inside.top * BLOCK : inside.bottom * BLOCK, inside.left * BLOCK : inside.right * BLOCK]

@@ -3,16 +3,20 @@
 import ctypes
 import os
 import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ohmq.errors import ConfigError, ModelFileError
+from ohmq.geometry import Window
 from ohmq.models.config import ModelConfig
 from ohmq.postfilter.filters import FilterKernel, PostFilter, filter_and_round
+from ohmq.runtime.latents import cut_pixels
 
-__all__ = ["OnnxTransforms"]
+__all__ = ["OnnxDecoder", "OnnxTransforms"]
 
 ROWS_AT_ONCE = 4096
 """Latent vectors that are quantized at a time."""
@@ -31,6 +35,21 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_keep_sessions)
 
 
+@dataclass(frozen=True)
+class OnnxDecoder:
+    """A decoder of the ladder, run by ONNX Runtime.
+
+    Attributes:
+        session: of its graph, from latents and a number of channels to images.
+        synthesis_halo: latent positions around a window that it needs, its post-filter included.
+        filters: the post-filter fitted to it; None: none.
+    """
+
+    session: Any
+    synthesis_halo: int
+    filters: PostFilter | None = None
+
+
 class OnnxTransforms:
     """The transforms, quantizer and post-filter of a model; see `ohmq.runtime.protocols.TransformRuntime`.
 
@@ -42,6 +61,8 @@ class OnnxTransforms:
         synthesis_halo: latent positions around a window that synthesis needs.
         block: filters of a photo model's block transform, (D, 3, 16, 16); of another model empty.
         filters: the post-filter; None: none.
+        decoders: further decoders, by name.
+        decoder: the decoder in place of the graph "synthesis" and its post-filter; None: these.
 
     Raises:
         ModelFileError: tensors of the quantizer that do not fit the configuration.
@@ -57,10 +78,13 @@ class OnnxTransforms:
         synthesis_halo: int,
         block: Array,
         filters: PostFilter | None = None,
+        decoders: Mapping[str, OnnxDecoder] | None = None,
+        decoder: str | None = None,
     ) -> None:
-        self.config, self.quantizer, self.block, self.filters = config, quantizer, block, filters
-        self.analysis_halo, self.synthesis_halo = analysis_halo, synthesis_halo
-        self._sessions = sessions
+        self.config, self.quantizer, self.block = config, quantizer, block
+        self.analysis_halo = analysis_halo
+        self._sessions, self._decoders, self._decoder = sessions, dict(decoders or {}), decoder
+        self._own = OnnxDecoder(sessions["synthesis"], synthesis_halo, filters)
         self._check_quantizer()
 
     def _check_quantizer(self) -> None:
@@ -97,12 +121,19 @@ class OnnxTransforms:
         """
         import onnxruntime
 
+        # Threads that wait for work sleep: spinning, they would take the cores from other programs.
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         sessions = {}
         for name, graph in graphs.items():
             try:
-                session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"], enable_fallback=0)
-                if len(session.get_inputs()) != 1 or len(session.get_outputs()) != 1:
-                    raise ValueError("more than one input or output")
+                session = onnxruntime.InferenceSession(
+                    graph, options, providers=["CPUExecutionProvider"], enable_fallback=0
+                )
+                inputs = 1 if name in ("analysis", "synthesis") else 2
+                if len(session.get_inputs()) != inputs or len(session.get_outputs()) != 1:
+                    raise ValueError("another number of inputs or outputs")
             except Exception as error:  # damaged graphs make ONNX Runtime raise errors of many classes
                 raise ModelFileError(f"ONNX Runtime cannot run the graph {name!r}: {error}") from error
             sessions[name] = session
@@ -126,18 +157,45 @@ class OnnxTransforms:
 
     @property
     def decoders(self) -> tuple[str, ...]:
-        """Names of further decoders: none."""
-        return ()
+        """Names of further decoders."""
+        return tuple(self._decoders)
+
+    @property
+    def _in_use(self) -> OnnxDecoder:
+        """The decoder in use."""
+        return self._decoders[self._decoder] if self._decoder else self._own
+
+    @property
+    def filters(self) -> PostFilter | None:
+        """The post-filter of the decoder in use."""
+        return self._in_use.filters
+
+    @property
+    def synthesis_halo(self) -> int:
+        """Latent positions around a window that synthesis and post-filter need."""
+        return self._in_use.synthesis_halo
+
+    def _changed(self, own: OnnxDecoder, decoders: Mapping[str, OnnxDecoder], decoder: str | None) -> "OnnxTransforms":
+        """Return transforms with other decoders."""
+        return OnnxTransforms(
+            self.config,
+            self.quantizer,
+            self._sessions,
+            analysis_halo=self.analysis_halo,
+            synthesis_halo=own.synthesis_halo,
+            block=self.block,
+            filters=own.filters,
+            decoders=decoders,
+            decoder=decoder,
+        )
 
     def with_decoder(self, decoder: str | None, /) -> "OnnxTransforms":
-        """Return these transforms: ONNX folders have one decoder.
+        """Return the same transforms with another decoder.
 
-        Raises:
-            ConfigError: another decoder.
+        Args:
+            decoder: one of `decoders`; None: the model's own synthesis transform.
         """
-        if decoder is not None:
-            raise ConfigError(f"this ONNX folder has no decoder {decoder!r}")
-        return self
+        return self._changed(self._own, self._decoders, decoder)
 
     @property
     def threads(self) -> int:
@@ -145,23 +203,20 @@ class OnnxTransforms:
         return os.cpu_count() or 1
 
     def with_filter_kernel(self, kernel: FilterKernel) -> "OnnxTransforms":
-        """Return the same transforms with another kernel of the post-filter."""
-        if self.filters is None:
-            return self
-        return OnnxTransforms(
-            self.config,
-            self.quantizer,
-            self._sessions,
-            analysis_halo=self.analysis_halo,
-            synthesis_halo=self.synthesis_halo,
-            block=self.block,
-            filters=self.filters.with_kernel(kernel),
-        )
+        """Return the same transforms with another kernel of the post-filters."""
 
-    def _run(self, name: str, values: Array) -> Array:
+        def changed(entry: OnnxDecoder) -> OnnxDecoder:
+            return entry if entry.filters is None else replace(entry, filters=entry.filters.with_kernel(kernel))
+
+        decoders = {name: changed(entry) for name, entry in self._decoders.items()}
+        return self._changed(changed(self._own), decoders, self._decoder)
+
+    def _run(self, name: str, session: Any, values: Array, channels: int | None = None) -> Array:
         """Run a graph on values (1, channels, height, width); ModelFileError if it is not the graph that its name says."""
-        session = self._sessions[name]
-        inputs = {session.get_inputs()[0].name: np.ascontiguousarray(values, np.float32)}
+        given = [np.ascontiguousarray(values, np.float32)]
+        if channels is not None:
+            given.append(np.array([channels], np.float32))
+        inputs = {argument.name: value for argument, value in zip(session.get_inputs(), given, strict=True)}
         try:
             output: Array = session.run(None, inputs)[0]
         except Exception as error:  # graphs that do not fit make ONNX Runtime raise errors of many classes
@@ -187,7 +242,9 @@ class OnnxTransforms:
 
     def latent(self, patches: NDArray[np.uint8], /) -> NDArray[np.float32]:
         """Return the latents of patches (T, image_channels, H, W), before quantization: (T, h, w, D)."""
-        latent = np.concatenate([self._run("analysis", patch[None] / np.float32(255)) for patch in patches])
+        latent = np.concatenate(
+            [self._run("analysis", self._sessions["analysis"], patch[None] / np.float32(255)) for patch in patches]
+        )
         return latent.transpose(0, 2, 3, 1)
 
     @property
@@ -258,13 +315,19 @@ class OnnxTransforms:
                 latent = np.maximum(latent, 0)
         return latent.reshape(*symbols.shape[:3], -1)
 
-    def pixels(self, symbols: NDArray[np.int64], channels: int, /) -> NDArray[np.uint8]:
+    def pixels(self, symbols: NDArray[np.integer], channels: int, inside: Window | None = None, /) -> NDArray[np.uint8]:
         """Return the patches that the first ``channels`` channels of symbols (T, h, w, C) decode to.
+
+        Args:
+            symbols: (T, h, w, at least channels).
+            channels: the number of leading channels.
+            inside: the window of the latent whose pixels are wanted; None: all.
 
         Returns:
             (T, image_channels, H, W).
         """
-        return self._synthesised(self.dequantized(symbols, channels), channels)
+        decoded = self._synthesised(self.dequantized(symbols.astype(np.int64, copy=False), channels), channels)
+        return cut_pixels(decoded, inside)
 
     def pixels_from_codewords(self, codewords: NDArray[np.float32], channels: int, /) -> NDArray[np.uint8]:
         """Return the patches of a photo model from the sums of their codewords, (T, h, w, D): (T, 3, 16 h, 16 w)."""
@@ -272,5 +335,7 @@ class OnnxTransforms:
 
     def _synthesised(self, latent: Array, channels: int) -> NDArray[np.uint8]:
         planes = latent.transpose(0, 3, 1, 2)
-        images = np.concatenate([self._run("synthesis", plane[None]) for plane in planes])
+        name, session = self._decoder or "synthesis", self._in_use.session
+        rate = channels if self._decoder else None
+        images = np.concatenate([self._run(name, session, plane[None], rate) for plane in planes])
         return filter_and_round(images * np.float32(255), channels, self.filters, self.threads)

@@ -8,9 +8,11 @@ from numpy.typing import NDArray
 
 from ohmq.entropy.context_prior import IntegerContextPrior
 from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
+from ohmq.geometry import Window
 from ohmq.models.config import ModelConfig
 from ohmq.postfilter.filters import FilterKernel, PostFilter
 from ohmq.runtime.latents import Array
+from ohmq.runtime.thumbnails import Thumbnails
 
 __all__ = ["CodingModel", "TransformRuntime"]
 
@@ -99,12 +101,13 @@ class TransformRuntime(Protocol):
             (T, h, w, D).
         """
 
-    def pixels(self, symbols: NDArray[np.int64], channels: int, /) -> NDArray[np.uint8]:
+    def pixels(self, symbols: NDArray[np.integer], channels: int, inside: Window | None = None, /) -> NDArray[np.uint8]:
         """Return the patches that the first channels of symbols (T, h, w, C) decode to: (T, image_channels, H, W).
 
         Args:
-            symbols: (T, h, w, at least channels), int64.
+            symbols: (T, h, w, at least channels).
             channels: the number of leading channels.
+            inside: the window of the latent whose pixels are wanted, of a photo model; None: all.
         """
 
     def pixels_from_codewords(self, codewords: NDArray[np.float32], channels: int, /) -> NDArray[np.uint8]:
@@ -146,3 +149,7 @@ class CodingModel(Protocol):
     @property
     def transforms(self) -> TransformRuntime:
         """The runtime of its transforms."""
+
+    @property
+    def thumbnails(self) -> Thumbnails | None:
+        """Maps for thumbnails; None: they are reduced from decoded images."""

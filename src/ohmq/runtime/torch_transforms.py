@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,12 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ohmq.geometry import Window
 from ohmq.models.base import CompressionModel
 from ohmq.models.decoders import LadderDecoder
 from ohmq.models.photo import PhotoModel, PhotoSynthesis
 from ohmq.postfilter.classes import REACH
 from ohmq.postfilter.filters import FilterKernel, PostFilter, filter_and_round
-from ohmq.runtime.devices import CPU, coding_state, find_device
+from ohmq.runtime.devices import CPU, coding_state, find_device, has_bfloat16
+from ohmq.runtime.latents import cut_pixels
+from ohmq.runtime.photo_synthesis import PhotoWindows
 from ohmq.runtime.receptive_field import analysis_halo, synthesis_halo
 
 __all__ = ["TorchDecoder", "TorchTransforms"]
@@ -49,6 +52,8 @@ class TorchTransforms:
         device: where the transforms and the quantizer run. Default: the CPU.
         decoders: further decoders, by name.
         decoder: the decoder in place of the model's synthesis transform and post-filter; None: these.
+        bfloat16: whether the convolutions of further decoders compute in bfloat16 on the CPU; None: where it multiplies that.
+            Before the post-filter pixels stay within 1 of 255.
     """
 
     def __init__(
@@ -59,8 +64,10 @@ class TorchTransforms:
         *,
         decoders: Mapping[str, TorchDecoder] | None = None,
         decoder: str | None = None,
+        bfloat16: bool | None = None,
     ) -> None:
         self.model, self._device = model, device
+        self._bfloat16 = has_bfloat16(cpu=True) if bfloat16 is None else bfloat16
         self._own_filters, self._decoders, self._decoder = filters, dict(decoders or {}), decoder
         if model.config.channels_last:
             _channels_last(model.analysis_transform, model.synthesis_transform)
@@ -78,7 +85,13 @@ class TorchTransforms:
 
     def with_decoder(self, decoder: str | None) -> "TorchTransforms":
         """Return the same transforms with another decoder; None: the model's own synthesis transform."""
-        return TorchTransforms(self.model, self._own_filters, self._device, decoders=self._decoders, decoder=decoder)
+        return self._changed(decoder=decoder)
+
+    def _changed(self, **changes: Any) -> "TorchTransforms":
+        """Return the same transforms but for some arguments."""
+        arguments: dict[str, Any] = {"model": self.model, "filters": self._own_filters, "device": self._device}
+        arguments |= {"decoders": self._decoders, "decoder": self._decoder, "bfloat16": self._bfloat16}
+        return TorchTransforms(**{**arguments, **changes})
 
     @property
     def threads(self) -> int:
@@ -92,8 +105,7 @@ class TorchTransforms:
             return None if filters is None else filters.with_kernel(kernel)
 
         decoders = {name: TorchDecoder(entry.module, changed(entry.filters)) for name, entry in self._decoders.items()}
-        own = changed(self._own_filters)
-        return TorchTransforms(self.model, own, self._device, decoders=decoders, decoder=self._decoder)
+        return self._changed(filters=changed(self._own_filters), decoders=decoders)
 
     @property
     def device(self) -> str:
@@ -110,8 +122,7 @@ class TorchTransforms:
                 name: TorchDecoder(copy.deepcopy(entry.module).to(target), entry.filters)
                 for name, entry in self._decoders.items()
             }
-            model = copy.deepcopy(self.model).to(target)
-            return TorchTransforms(model, self._own_filters, target, decoders=decoders, decoder=self._decoder)
+            return self._changed(model=copy.deepcopy(self.model).to(target), device=target, decoders=decoders)
 
     @cached_property
     def analysis_halo(self) -> int:
@@ -121,8 +132,23 @@ class TorchTransforms:
     @cached_property
     def synthesis_halo(self) -> int:
         """Latent positions around a window that synthesis and post-filter need."""
-        transform = self._decoders[self._decoder].module if self._decoder else self.model.synthesis_transform
-        return synthesis_halo(transform, REACH if self.filters else 0)
+        return synthesis_halo(self._synthesis, REACH if self.filters else 0)
+
+    @property
+    def _synthesis(self) -> nn.Module:
+        """The synthesis transform in use."""
+        return self._decoders[self._decoder].module if self._decoder else self.model.synthesis_transform
+
+    @cached_property
+    def _windows(self) -> PhotoWindows | None:
+        """The synthesis transform in windows; None for other models than photo models with OHM, and on other devices."""
+        if self._device != CPU or not isinstance(self._synthesis, (PhotoSynthesis, LadderDecoder)):
+            return None
+        mean, std = self.model.mean, self.model.std
+        assert isinstance(mean, float) and isinstance(std, float)
+        # The model's own synthesis is the reference, on which post-filters decide the same classes on all machines.
+        bfloat16 = self._bfloat16 and isinstance(self._synthesis, LadderDecoder)
+        return PhotoWindows(self._synthesis, mean, std, bfloat16=bfloat16)
 
     def symbols(self, patches: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Return the symbols of patches, all channels.
@@ -174,17 +200,32 @@ class TorchTransforms:
             latent = self.model.dequantize(torch.from_numpy(symbols).to(self._device), channels)
             return np.ascontiguousarray(latent.permute(0, 2, 3, 1).cpu().numpy())
 
-    def pixels(self, symbols: NDArray[np.int64], channels: int) -> NDArray[np.uint8]:
+    def pixels(self, symbols: NDArray[np.integer], channels: int, inside: Window | None = None) -> NDArray[np.uint8]:
         """Return the patches that the first channels of symbols decode to.
 
         Args:
             symbols: (T, h, w, at least channels).
             channels: number of channels to decode.
+            inside: the window of the latent whose pixels are wanted; None: all.
 
         Returns:
             (T, image_channels, H, W).
+
+        Raises:
+            ModelFileError: pixels that are not finite.
         """
-        return np.concatenate([self._finished(batch, channels) for batch in self._reconstructed(symbols, channels)])
+        if self._windows is None:
+            decoded = [self._finished(batch, channels) for batch in self._reconstructed(symbols, channels)]
+            return cut_pixels(np.concatenate(decoded), inside)
+
+        def latent(patch: NDArray[np.integer]) -> Callable[[Window], Tensor]:
+            def part(window: Window) -> Tensor:
+                values = patch[None, window.rows, window.columns, :channels].astype(np.int64)
+                return self.model.dequantize(torch.from_numpy(values), channels)
+
+            return part
+
+        return self._in_windows([latent(patch) for patch in symbols], symbols.shape[1:3], channels, inside)
 
     def pixels_from_codewords(self, codewords: NDArray[np.float32], channels: int) -> NDArray[np.uint8]:
         """Return the patches of a photo model with OHM from the sums of their codewords.
@@ -195,24 +236,49 @@ class TorchTransforms:
 
         Returns:
             (T, 3, 16 h, 16 w).
+
+        Raises:
+            ModelFileError: pixels that are not finite.
         """
-        assert isinstance(self.model, PhotoModel)
-        with coding_state(self._device):
-            latent = self.model.latent_of_codewords(torch.from_numpy(codewords).to(self._device))
-            decoded = self._images(latent, channels).mul(255).cpu()
-        return self._finished(decoded.numpy(), channels)
+        model = self.model
+        assert isinstance(model, PhotoModel)
+        if self._windows is None:
+            with coding_state(self._device):
+                latents = model.latent_of_codewords(torch.from_numpy(codewords).to(self._device))
+                decoded = self._images(latents, channels).mul(255).cpu()
+            return self._finished(decoded.numpy(), channels)
+
+        def latent(patch: NDArray[np.float32]) -> Callable[[Window], Tensor]:
+            return lambda window: model.latent_of_codewords(torch.from_numpy(patch[None, window.rows, window.columns]))
+
+        return self._in_windows([latent(patch) for patch in codewords], codewords.shape[1:3], channels, None)
+
+    def _in_windows(
+        self,
+        latents: Sequence[Callable[[Window], Tensor]],
+        grid: tuple[int, ...],
+        channels: int,
+        inside: Window | None,
+    ) -> NDArray[np.uint8]:
+        """Return the pixels of patches whose latents functions give."""
+        assert self._windows is not None
+        rows, columns = grid
+        inside = inside or Window(0, 0, rows, columns)
+        parts = [self._windows.pixels(latent, (rows, columns), inside, channels, self.filters) for latent in latents]
+        return np.stack(parts)
 
     def _finished(self, decoded: NDArray[np.float32], channels: int) -> NDArray[np.uint8]:
         return filter_and_round(decoded, channels, self.filters, self.threads)
 
-    def unfiltered(self, symbols: NDArray[np.int64], channels: int) -> NDArray[np.float32]:
+    def unfiltered(self, symbols: NDArray[np.integer], channels: int) -> NDArray[np.float32]:
         """Return the same as `pixels`, neither filtered nor rounded, 0 to 255."""
         return np.concatenate(list(self._reconstructed(symbols, channels)))
 
-    def _reconstructed(self, symbols: NDArray[np.int64], channels: int) -> Iterator[NDArray[np.float32]]:
+    def _reconstructed(self, symbols: NDArray[np.integer], channels: int) -> Iterator[NDArray[np.float32]]:
         for start in range(0, len(symbols), BATCH_SIZE):
             with coding_state(self._device):
-                batch = torch.from_numpy(symbols[start : start + BATCH_SIZE]).to(self._device)
+                values = symbols[start : start + BATCH_SIZE].astype(np.int64, copy=False)
+                batch = torch.from_numpy(values).to(self._device)
                 decoded = self._images(self.model.dequantize(batch, channels), channels).mul(255).cpu()
             yield decoded.numpy()  # outside of the context, so that it does not leak to the caller
 

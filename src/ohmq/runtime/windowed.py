@@ -15,6 +15,7 @@ from ohmq.geometry import WINDOW, Window, windows
 from ohmq.models.config import BLOCK, ModelConfig
 from ohmq.runtime.latents import Array, Latent, Symbols
 from ohmq.runtime.protocols import TransformRuntime
+from ohmq.runtime.thumbnails import Thumbnails, reduced
 from ohmq.utils.progress import steps
 
 __all__ = ["DEFAULT_TILE", "TILE_ABOVE", "ImagePart", "WindowedTransforms", "from_patches", "pixel_box", "to_patches"]
@@ -175,11 +176,36 @@ class WindowedTransforms:
         for window in steps(windows(rows, columns, WINDOW), f"image of {channels} channels"):
             outer = window.widened(halo, rows, columns)
             left, upper, right, lower = box = pixel_box(window, symbols.width, symbols.height)
-            part = symbols.values[:, outer.rows, outer.columns, :channels].astype(np.int64)
-            decoded = self.transforms.pixels(part, channels)[0]
-            y, x = upper - outer.top * BLOCK, left - outer.left * BLOCK
-            inside = decoded[:, y : y + lower - upper, x : x + right - left]
+            part = symbols.values[:, outer.rows, outer.columns, :channels]
+            decoded = self.transforms.pixels(part, channels, window.within(outer))[0]
+            inside = decoded[:, : lower - upper, : right - left]
             yield ImagePart(box, np.ascontiguousarray(inside.transpose(1, 2, 0)))
+
+    def thumbnail(self, symbols: Symbols, channels: int, scale: int, thumbnails: Thumbnails | None) -> Image.Image:
+        """Return the image at a scale, window by window.
+
+        Args:
+            symbols: symbols of at least ``channels`` channels.
+            channels: the number of leading channels.
+            scale: one of `ohmq.runtime.thumbnails.SCALES`.
+            thumbnails: maps of the model; None: the decoded image is reduced.
+
+        Returns:
+            Mode "L" or "RGB", width and height divided by the scale and rounded up.
+        """
+        if thumbnails is None and not self.needs_windows(symbols):
+            return self.synthesise(symbols, channels).reduce(scale)
+        image = Image.new("RGB", (reduced(symbols.width, scale), reduced(symbols.height, scale)))
+        if thumbnails is None:
+            for box, pixels in self.synthesised_parts(symbols, channels):
+                image.paste(Image.fromarray(pixels).reduce(scale), (box[0] // scale, box[1] // scale))
+            return image
+        rows, columns = symbols.values.shape[1:3]
+        for window in windows(rows, columns, WINDOW):
+            part = symbols.values[:, window.rows, window.columns, :channels].astype(np.int64)
+            pixels = thumbnails.maps[scale].apply(self.transforms.dequantized(part, channels)[0])
+            image.paste(Image.fromarray(pixels), (window.left * BLOCK // scale, window.top * BLOCK // scale))
+        return image
 
     def subdivide(self, place: Window, whole: bool) -> list[Window]:
         """Divide a window of the latent into windows that are transformed at once: one if the image is ``whole``.

@@ -1,6 +1,7 @@
 """Lightning's Trainer as this project sets it up: checkpoints, logs, signals and several processes."""
 
 import dataclasses
+import datetime
 import logging
 import signal
 import time
@@ -15,6 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from ohmq._version import __version__
+from ohmq.datasets.device_crops import DeviceCropLoader
 from ohmq.datasets.parallel import worker_errors
 from ohmq.datasets.photos import CropLoader, WholePhotos
 from ohmq.errors import ConfigError
@@ -23,6 +25,7 @@ from ohmq.models import ModelConfig, PhotoConfig
 from ohmq.runtime.devices import find_device
 from ohmq.storage.urls import redacted
 from ohmq.training.checkpoint_io import AtomicCheckpoints
+from ohmq.training.clock import TrainingClock
 from ohmq.training.module import TrainingModule
 from ohmq.training.options import TrainOptions, recorded_options
 from ohmq.training.processes import cluster_environment, device_count, quiet_lightning
@@ -47,9 +50,12 @@ CHANGEABLE_OPTIONS = frozenset(
         "log_interval",
         "val_every",
         "precision",
+        "data_on_device",
     }
 )
 """Options that a resumed run may change."""
+TIMED_VALIDATIONS = 4
+"""Validations of a stage that is paced by the clock, the last one at its end."""
 WARM_START_OPTIONS = frozenset({"warm_start_epochs", "warm_start_learning_rate", "warm_start_batch_size"})
 """Options of a warm start."""
 
@@ -66,12 +72,14 @@ class Stage:
     Attributes:
         name: as in checkpoints and names of log folders.
         model: configuration of the model in this stage.
-        epochs: passes over the training images.
+        epochs: passes over the training images; 0 where the clock paces the stage.
+        minutes: training time, where the clock paces the stage; else 0.
     """
 
     name: str
     model: ModelConfig
     epochs: int
+    minutes: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +119,8 @@ def _check_same_run(path: Path, stage: str, recorded: dict[str, Any], options: T
     # A run may be made longer or shorter on the way; the schedule then follows the new length.
     if bool(recorded["grow_epochs"]) == bool(current["grow_epochs"]):
         changeable |= {"epochs", "grow_epochs"}
+    if bool(recorded["minutes"]) == bool(current["minutes"]):
+        changeable |= {"minutes"}
     if not options.warm_starts:  # then the options of a warm start have no effect
         changeable |= WARM_START_OPTIONS
     if isinstance(options.model, PhotoConfig):
@@ -119,6 +129,11 @@ def _check_same_run(path: Path, stage: str, recorded: dict[str, Any], options: T
         raise ConfigError(
             f"{path} was written after the {counted(recorded['epochs'], 'epoch')} of the first stage: to make these "
             f"{current['epochs']}, name {path.with_name('train.ckpt')} as checkpoint"
+        )
+    if stage == DISTILL_STAGE and recorded["minutes"] != current["minutes"]:
+        raise ConfigError(
+            f"{path} was written after the {recorded['minutes']:g} minutes of the first stage: to make these "
+            f"{current['minutes']:g}, name {path.with_name('train.ckpt')} as checkpoint"
         )
     changed = [
         f"{key} was {recorded.get(key)!r}, now {current[key]!r}"
@@ -181,6 +196,8 @@ class _Stop(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["ohmq"] = {**self.record, "seconds": round(time.monotonic() - self.started_at, 1)}
+        if isinstance(pl_module, TrainingModule) and pl_module.clock is not None:
+            checkpoint["ohmq"]["trained_seconds"] = pl_module.clock.elapsed_s
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -231,15 +248,22 @@ def fit(
     """
     if not options.cpu:
         find_device(options.accelerator)
-    data = loader.photos.identity if isinstance(loader, CropLoader) else ""
+    data = loader.photos.identity if isinstance(loader, CropLoader | DeviceCropLoader) else ""
     if checkpoint is not None:
-        _check_epochs_done(checkpoint, stage)
+        if not stage.minutes:
+            _check_epochs_done(checkpoint, stage)
         _check_same_data(checkpoint, data)
+    clock = None
+    if stage.minutes:
+        done = read_checkpoint(checkpoint)["ohmq"]["trained_seconds"] if checkpoint is not None else 0.0
+        clock = module.clock = TrainingClock(60 * stage.minutes, done, options.output_dir / "last.ckpt")
     try:
         with quiet_lightning(), worker_errors():
-            trainer = _build_trainer(stage, options, data, started_at, further_steps)
+            trainer = _build_trainer(stage, options, data, started_at, further_steps, clock)
             loader.step = lambda: module.global_step
             _share_batches(trainer, loader)
+            if isinstance(loader, DeviceCropLoader):
+                loader.device = trainer.strategy.root_device
             if trainer.is_global_zero:
                 _announce(trainer, module, stage, loader)
             held_out = validation if _validates(stage) else None
@@ -254,15 +278,28 @@ def _validates(stage: Stage) -> bool:
     return stage.name != "warm_start"
 
 
-def _build_trainer(stage: Stage, options: TrainOptions, data: str, started_at: float, further_steps: int) -> Trainer:
+def _build_trainer(
+    stage: Stage,
+    options: TrainOptions,
+    data: str,
+    started_at: float,
+    further_steps: int,
+    clock: TrainingClock | None,
+) -> Trainer:
     """Build the trainer of a stage."""
     folder, logs = options.output_dir, _new_log_folder(options.output_dir, stage)
-    progress = StageProgress(stage.name, stage.epochs, further_steps)
+    progress = StageProgress(stage.name, stage.epochs, further_steps, clock)
     stop = _Stop(folder / "last.ckpt", _checkpoint_record(stage, options, data), started_at, progress)
     processes = device_count(options)
     environment = cluster_environment(options)
+    if clock is not None and processes * options.num_nodes > 1:
+        raise ConfigError("training that is paced by the clock (minutes) takes one device; choose --devices 1")
+    validation: dict[str, Any] = {"check_val_every_n_epoch": options.val_every}
+    if clock is not None:
+        interval = datetime.timedelta(seconds=clock.limit_s / TIMED_VALIDATIONS)
+        validation = {"check_val_every_n_epoch": None, "val_check_interval": interval}
     return Trainer(
-        max_epochs=stage.epochs,
+        max_epochs=-1 if clock is not None else stage.epochs,
         accelerator="cpu" if options.cpu else options.accelerator,
         devices=1 if processes == 1 and str(options.devices) == "-1" else options.devices,
         num_nodes=options.num_nodes,
@@ -273,9 +310,9 @@ def _build_trainer(stage: Stage, options: TrainOptions, data: str, started_at: f
             CSVLogger(folder, name="", version=logs, flush_logs_every_n_steps=options.log_interval),
             TensorBoardLogger(folder, name="", version=logs),
         ],
-        callbacks=[stop, progress, *_checkpoint_callbacks(folder, _validates(stage))],
+        callbacks=[stop, progress, *_checkpoint_callbacks(folder, _validates(stage), clock)],
         log_every_n_steps=options.log_interval,
-        check_val_every_n_epoch=options.val_every,
+        **validation,
         limit_val_batches=None if _validates(stage) else 0,
         num_sanity_val_steps=0,
         enable_model_summary=False,
@@ -302,7 +339,7 @@ def _announce(trainer: Trainer, module: TrainingModule, stage: Stage, loader: St
     logger.info(
         "stage %s: %s of %s, %s a step, learning rate %g, %s, %s, on %s",
         stage.name,
-        counted(stage.epochs, "epoch"),
+        f"{stage.minutes:g} minutes in epochs" if stage.minutes else counted(stage.epochs, "epoch"),
         counted(len(loader), "step"),
         counted(loader.batch_size, "image"),
         module.learning_rate,
@@ -379,11 +416,10 @@ class _RunCheckpoint(ModelCheckpoint):
         )
 
 
-def _checkpoint_callbacks(folder: Path, validates: bool) -> list[Callback]:
-    """Build the callbacks that write ``last.ckpt`` at the end of every epoch and ``best.ckpt`` by ``val_loss``."""
-    callbacks: list[Callback] = [
-        _RunCheckpoint(folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
-    ]
+def _checkpoint_callbacks(folder: Path, validates: bool, clock: TrainingClock | None = None) -> list[Callback]:
+    """Build the callbacks that write ``last.ckpt`` each epoch or by the clock, and ``best.ckpt`` by ``val_loss``."""
+    last = _RunCheckpoint(folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
+    callbacks: list[Callback] = [last if clock is None else clock]
     if validates:
         callbacks.append(
             _RunCheckpoint(folder, filename="best", monitor="val_loss", mode="min", enable_version_counter=False)

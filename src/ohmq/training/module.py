@@ -11,17 +11,47 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ohmq.errors import ConfigError
 from ohmq.models import CompressionModel
+from ohmq.training.clock import TrainingClock
 from ohmq.training.options import TrainOptions
 
 __all__ = ["TrainingModule"]
 
 WARM_UP_STEPS = 100
 """Steps in which the learning rate of the cosine schedule rises to its full value."""
+CONSTANT_UNTIL = 0.5
+"""Share of the steps after which the learning rate of the cosine schedule falls."""
 LEAST_RATE_FACTOR = 0.003
 """Lower bound of the cosine schedule, relative to the full learning rate."""
 
+CLOCK_WARM_UP, CLOCK_CONSTANT_UNTIL, CLOCK_END = 0.05, 0.35, 0.95
+"""The same for a stage that is paced by the clock, in shares of its time: end of the warm-up, beginning and end of the fall."""
+
+READ_EVERY = 20
+"""Steps between two readings of the losses from an accelerator."""
 WATCHED_STEPS = 40
 """Steps whose mean loss is watched for divergence; a resumed run starts to watch anew."""
+
+
+class _RunningMean(AveragedModel):
+    """Running mean of weights, updated without waiting for the device."""
+
+    begun = False
+
+    @torch.no_grad()
+    def update_parameters(self, model: torch.nn.Module) -> None:
+        """Add the weights of a step to the mean."""
+        means: list[Tensor] = [*self.module.parameters()]
+        values: list[Tensor] = [*model.parameters()]
+        self.begun = self.begun or bool(self.n_averaged > 0)  # a resumed run has begun; reading waits once
+        if self.begun:
+            assert self.multi_avg_fn is not None
+            self.multi_avg_fn(means, values, self.n_averaged)
+        else:
+            torch._foreach_copy_(means, values)
+        self.begun = True
+        for kept, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
+            kept.copy_(buffer)
+        self.n_averaged += 1
 
 
 class TrainingModule(LightningModule):
@@ -33,9 +63,13 @@ class TrainingModule(LightningModule):
 
     Args:
         options: the run; its model is that of the stage.
-        total_steps: steps of the stage.
+        total_steps: steps of the stage; not used where it is paced by the clock.
         learning_rate: of the stage.
         schedule: "constant" or "cosine", see `TrainOptions`.
+
+    Attributes:
+        clock: paces the stage; None: its steps do.
+        averaged: running mean of the weights; None: there is none.
     """
 
     DIVERGED: ClassVar[float] = 10.0
@@ -47,7 +81,10 @@ class TrainingModule(LightningModule):
         super().__init__()
         self.options, self.total_steps = options, total_steps
         self.learning_rate, self.schedule = learning_rate, schedule
+        self.clock: TrainingClock | None = None
         self.averaged: AveragedModel | None = None  # on the instance: a class attribute would hide the module
+        self._unread: list[Tensor] = []  # losses of the last steps, on the device
+        self._left_out: Tensor | None = None  # steps left out since the losses were read, on the device
         self.recent_losses: deque[float] = deque(maxlen=WATCHED_STEPS)
         self.least_loss = math.inf
 
@@ -58,7 +95,7 @@ class TrainingModule(LightningModule):
             model: the model being trained.
         """
         if self.options.ema_decay > 0:
-            self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.options.ema_decay))
+            self.averaged = _RunningMean(model, multi_avg_fn=get_ema_multi_avg_fn(self.options.ema_decay))
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         # Here and not at the end of the batch: a checkpoint written there must hold this step's average.
@@ -75,17 +112,30 @@ class TrainingModule(LightningModule):
         Raises:
             ConfigError: training diverged.
         """
-        value = float(loss.detach())
-        if not math.isfinite(value) and self.options.clip_norm == 0:  # else the step is left out
-            raise ConfigError(f"training diverged at step {self.global_step}: the loss is {value}; {self.ADVICE}")
-        self.recent_losses.append(value)
+        self._unread.append(loss.detach())
+        if loss.device.type != "cpu" and len(self._unread) < READ_EVERY:  # reading waits for the device
+            return
+        losses = torch.stack(self._unread).tolist()
+        self._unread.clear()
+        for step, value in enumerate(losses, start=self.global_step - len(losses) + 1):
+            self._watch(value, step)
+        if self._left_out is not None:
+            if count := int(self._left_out):
+                self.print(f"step {self.global_step}: gradient was not finite in the last steps; {count} left out")
+            self._left_out = None
+
+    def _watch(self, loss: float, step: int) -> None:
+        """Stop a run whose loss diverges; every loss in turn."""
+        if not math.isfinite(loss) and self.options.clip_norm == 0:  # else the step is left out
+            raise ConfigError(f"training diverged at step {step}: the loss is {loss}; {self.ADVICE}")
+        self.recent_losses.append(loss)
         if len(self.recent_losses) < WATCHED_STEPS:
             return
         mean = sum(self.recent_losses) / WATCHED_STEPS
         self.least_loss = min(self.least_loss, mean)
         if not mean < self.DIVERGED * self.least_loss:
             raise ConfigError(
-                f"training diverged at step {self.global_step}: the mean loss of {WATCHED_STEPS} steps rose from "
+                f"training diverged at step {step}: the mean loss of {WATCHED_STEPS} steps rose from "
                 f"{self.least_loss:.3g} to {mean:.3g}; {self.ADVICE}"
             )
 
@@ -97,8 +147,17 @@ class TrainingModule(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Stop a run whose weights are not finite, before the checkpoint is written."""
-        for name, parameter in self.named_parameters():
-            if not torch.isfinite(parameter).all():
+        self._check_finite()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Stop a run whose weights are not finite: the checkpoint before stays."""
+        self._check_finite()
+
+    def _check_finite(self) -> None:
+        names, parameters = zip(*self.named_parameters(), strict=True)
+        finite = torch.stack([torch.isfinite(parameter).all() for parameter in parameters]).tolist()
+        for name, is_finite in zip(names, finite, strict=True):
+            if not is_finite:
                 raise ConfigError(f"training diverged at step {self.global_step}: {name} is not finite; {self.ADVICE}")
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -159,9 +218,11 @@ class TrainingModule(LightningModule):
             return optimizer
 
         def factor(step: int) -> float:
-            progress = min(1.0, step / self.total_steps)
-            decay = 1.0 if progress < 0.5 else 0.5 * (1 + math.cos(math.pi * (2 * progress - 1)))
-            return min(1.0, (step + 1) / WARM_UP_STEPS) * max(decay, LEAST_RATE_FACTOR)
+            if self.clock is None:
+                return _rate_factor(step / self.total_steps, (step + 1) / WARM_UP_STEPS, CONSTANT_UNTIL, 1.0)
+            self.clock.read()
+            progress = self.clock.progress
+            return _rate_factor(progress, progress / CLOCK_WARM_UP, CLOCK_CONSTANT_UNTIL, CLOCK_END)
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -170,6 +231,33 @@ class TrainingModule(LightningModule):
         if self.options.clip_norm > 0:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             norm = torch.nn.utils.clip_grad_norm_(parameters, self.options.clip_norm)
-            if not torch.isfinite(norm):  # one bad batch must not ruin hours of training: skip it, and say so
+            # One bad batch must not ruin hours of training: leave its step out, and say so.
+            if norm.device.type != "cpu" and optimizer.defaults.get("fused"):
+                self.leave_out(optimizer, ~torch.isfinite(norm))
+            elif not torch.isfinite(norm):
                 self.print(f"step {self.global_step}: gradient is not finite; step left out")
                 optimizer.zero_grad(set_to_none=True)
+
+    def leave_out(self, optimizer: torch.optim.Optimizer, bad: Tensor) -> None:
+        """Tell a fused optimizer on its device whether to leave the next step out, without waiting for the device.
+
+        Args:
+            optimizer: the optimizer.
+            bad: whether to leave it out, bool, scalar, on the device.
+        """
+        optimizer.found_inf = bad.float()  # type: ignore[attr-defined]  # as torch.amp.GradScaler does
+        self._left_out = bad.float() if self._left_out is None else self._left_out + bad
+
+
+def _rate_factor(progress: float, warm_up: float, constant_until: float, end: float) -> float:
+    """Compute the learning rate of the cosine schedule, relative to its peak.
+
+    Args:
+        progress: share of the stage that is done, 0 to 1.
+        warm_up: share of the warm-up that is done; from 1 on it is over.
+        constant_until: progress at which the fall begins.
+        end: progress at which it ends.
+    """
+    fallen = min(1.0, max(0.0, (progress - constant_until) / (end - constant_until)))
+    decay = 0.5 * (1 + math.cos(math.pi * fallen))
+    return max(min(1.0, warm_up), LEAST_RATE_FACTOR) * max(decay, LEAST_RATE_FACTOR)

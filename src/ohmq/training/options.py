@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ohmq.errors import ConfigError
 from ohmq.models import MnistConfig, ModelConfig, OpenImagesConfig, PhotoConfig
+from ohmq.training.photo.perceptual import MIN_SIDE
 
 __all__ = ["PRESETS", "TrainOptions", "preset", "recorded_options"]
 
@@ -21,13 +22,18 @@ class TrainOptions:
         model: the model's configuration.
         lambdas: (lambda_min, lambda_max) of the loss lambda * D + (1 - lambda) * R; lambda grows with the fraction.
         epochs: passes over the training images with the quantizer in place; 0 if only quick_epochs are trained.
+        minutes: for photo models, training time in place of epochs, which is then 0: the learning rate follows the clock;
+            0: by epochs. Preparation does not count, and stages that follow do not.
         batch_size: images of a step, over all devices.
         learning_rate: Adam's learning rate.
         weight_decay: Adam's L2 penalty.
-        schedule: "constant" (as published) or "cosine": constant for the first half, then a cosine to zero.
+        schedule: "constant" (as published) or "cosine": constant for the first half, then a cosine to zero; by the clock,
+            a warm-up until 5 % of the time, constant until 35 %, then a cosine to zero until 95 %.
         fraction_power: each image draws fraction = U(0, 1) ** power; 0.5 as published.
         ema_decay: decay of the running mean of the weights that is validated and exported; 0: no mean.
         clip_norm: largest gradient norm; 0: no limit.
+        perceptual: for photo models, weight of the perceptual term of the loss, (100 - SSIMULACRA2) scaled such that at weight 1
+            it pulls as strongly as the squared error; 0: none.
         initialisation: "published" (PyTorch's default), "scalar" or "vector" (warm starts; OHM only; an integer or
             unquantized model then starts with variance-preserving weights), or "rounding" (warm start of an integer
             model: the same loss at the rate and the batch size of the warm start).
@@ -43,6 +49,7 @@ class TrainOptions:
         data_cache_bytes: limit on the bytes of these copies, on each machine.
         image_column: column of images in Parquet shards; None: the only one that may hold images.
         crop_size: side of the random crops of photos, in pixels; MNIST is not cropped.
+        data_on_device: for photo models, decode all photos once into the memory of the device, and cut crops there.
         num_train_samples: number of training images to use; None: all.
         num_val_samples: number of validation images to use; None: all.
         val_every: epochs between validations.
@@ -74,6 +81,7 @@ class TrainOptions:
     model: ModelConfig = field(default_factory=MnistConfig)
     lambdas: tuple[float, float] = (0.95, 0.999)
     epochs: int = 1000
+    minutes: float = 0.0
     batch_size: int = 512
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
@@ -81,6 +89,7 @@ class TrainOptions:
     fraction_power: float = 0.5
     ema_decay: float = 0.0
     clip_norm: float = 0.0
+    perceptual: float = 0.0
     initialisation: Literal["published", "scalar", "vector", "rounding"] = "scalar"
     warm_start_epochs: int = 20
     warm_start_learning_rate: float = 2e-3
@@ -92,6 +101,7 @@ class TrainOptions:
     data_cache_bytes: int = 32 * 2**30
     image_column: str | None = None
     crop_size: int = 256
+    data_on_device: bool = False
     num_train_samples: int | None = None
     num_val_samples: int | None = None
     val_every: int = 1
@@ -149,6 +159,14 @@ def _check_lambdas(options: TrainOptions) -> None:
 def _check_epochs(options: TrainOptions) -> None:
     if options.quick_epochs < 0:
         raise ConfigError(f"quick_epochs is {options.quick_epochs}; it must be at least 0")
+    if not 0 <= options.minutes < math.inf:
+        raise ConfigError(f"minutes is {options.minutes}; it must be a finite number of at least 0")
+    if options.minutes:
+        if options.epochs:
+            raise ConfigError(f"epochs is {options.epochs} and minutes {options.minutes:g}: one of them must be 0")
+        if not isinstance(options.model, PhotoConfig) or options.only == "decoders":
+            raise ConfigError("minutes is for photo models, and not for their decoders; give epochs")
+        return
     distills_only = options.epochs == 0 and options.start_from and options.quick_epochs
     if options.epochs < 1 and not distills_only:
         raise ConfigError(
@@ -166,7 +184,7 @@ def _check_ranges(options: TrainOptions) -> None:
     for name in ("learning_rate", "warm_start_learning_rate", "fraction_power"):
         if not 0 < getattr(options, name) <= _LARGEST:
             raise ConfigError(f"{name} is {getattr(options, name)}; it must be greater than 0 and at most {_LARGEST:g}")
-    for name in ("weight_decay", "clip_norm"):
+    for name in ("weight_decay", "clip_norm", "perceptual"):
         if not 0 <= getattr(options, name) < math.inf:
             raise ConfigError(f"{name} is {getattr(options, name)}; it must be a finite number of at least 0")
     if not 0 <= options.ema_decay < 1:
@@ -218,6 +236,12 @@ def _check_photo(options: TrainOptions) -> None:
         raise ConfigError("only is 'decoders': these are trained for a finished model; name it with --start-from")
     if options.crop_size < 32 or options.crop_size % 16:
         raise ConfigError(f"crop_size is {options.crop_size}; the photo model needs a multiple of 16 from 32 on")
+    if options.perceptual and options.crop_size < MIN_SIDE:
+        raise ConfigError(
+            f"crop_size is {options.crop_size}; the perceptual term needs crops of at least {MIN_SIDE} pixels"
+        )
+    if options.perceptual and options.only == "decoders":
+        raise ConfigError("perceptual is for photo models as a whole: decoders have a perceptual term of their own")
 
 
 def _check_mnist(options: TrainOptions) -> None:
@@ -242,6 +266,10 @@ def _check_published(options: TrainOptions) -> None:
     model = options.model
     if options.quick_epochs:
         raise ConfigError(_DISTILL_NEEDS_OHM)
+    if options.data_on_device:
+        raise ConfigError("data_on_device is for photo models (--preset photo)")
+    if options.perceptual:
+        raise ConfigError("perceptual is for photo models (--preset photo)")
     if options.only:
         raise ConfigError(f"only is {options.only!r}; it is for photo models")
     if options.initialisation == "vector" and model.quantizer == "ohm" and not model.residual_quantization:

@@ -5,12 +5,15 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
 from ohmq.utils.progress import watch
+
+if TYPE_CHECKING:
+    from ohmq.training.clock import TrainingClock
 
 __all__ = ["SECONDS_BETWEEN_LINES", "StageProgress", "duration", "show_phases"]
 
@@ -95,10 +98,11 @@ class StageProgress(Callback):
         name: name of the stage.
         epochs: epochs of the stage.
         further_steps: steps of the stages after it.
+        clock: paces the stage; None: its epochs do.
     """
 
-    def __init__(self, name: str, epochs: int, further_steps: int = 0) -> None:
-        self.name, self.epochs, self.further_steps = name, epochs, further_steps
+    def __init__(self, name: str, epochs: int, further_steps: int = 0, clock: "TrainingClock | None" = None) -> None:
+        self.name, self.epochs, self.further_steps, self.clock = name, epochs, further_steps, clock
         self.bar: Any = None
         self.started_at = self.last_shown = 0.0
         self.first_step = 0
@@ -107,10 +111,11 @@ class StageProgress(Callback):
         self.started_at = self.last_shown = time.monotonic()
         self.first_step = trainer.global_step
         if trainer.is_global_zero and sys.stderr.isatty():
+            unit = "steps" if self.clock is None else "s"
             self.bar = _bar(
-                self._total_steps(trainer),
-                initial=self.first_step,
-                bar_format="{desc} |{bar}| {n_fmt}/{total_fmt} steps{postfix}",
+                self._total(trainer),
+                initial=self._done(trainer),
+                bar_format=f"{{desc}} |{{bar}}| {{n_fmt}}/{{total_fmt}} {unit}{{postfix}}",
             )
 
     def on_train_batch_end(
@@ -122,7 +127,7 @@ class StageProgress(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         interval = SECONDS_BETWEEN_LINES if self.bar is None else 0.0
-        last = trainer.current_epoch + 1 == self.epochs
+        last = trainer.current_epoch + 1 == self.epochs if self.clock is None else self.clock.progress >= 1
         if last or time.monotonic() - self.last_shown >= interval:
             self._show(trainer, trainer.current_epoch + 1)
 
@@ -144,8 +149,15 @@ class StageProgress(Callback):
         if trainer.is_global_zero:
             tqdm.write(text, file=sys.stderr)
 
-    def _total_steps(self, trainer: Trainer) -> int:
+    def _total(self, trainer: Trainer) -> int:
+        """Length of the stage: in steps, or in seconds where the clock paces it."""
+        if self.clock is not None:
+            return round(self.clock.limit_s)
         return self.epochs * int(trainer.num_training_batches)
+
+    def _done(self, trainer: Trainer) -> int:
+        """What is done of it."""
+        return trainer.global_step if self.clock is None else min(int(self.clock.elapsed_s), self._total(trainer))
 
     def _show(self, trainer: Trainer, epoch: int) -> None:
         if not trainer.is_global_zero:
@@ -158,21 +170,23 @@ class StageProgress(Callback):
             rate = done / elapsed
             pace = [f"{rate:.1f} steps/s" if rate >= 1 else f"{1 / rate:.1f} s/step"]
             pace.append(self._time_left(trainer, rate, elapsed))
-        title = f"{self.name}: epoch {epoch}/{self.epochs}"
+        title = f"{self.name}: epoch {epoch}" + (f"/{self.epochs}" if self.clock is None else "")
         if self.bar is None:
             print(", ".join([title, *losses, *pace]), file=sys.stderr, flush=True)
             return
         self.bar.set_description_str(title, refresh=False)
         # The time left first: the end does not fit into a narrow terminal.
         self.bar.set_postfix_str(", ".join([*reversed(pace), *losses]), refresh=False)
-        self.bar.n, self.bar.ncols = trainer.global_step, _columns()
+        self.bar.n, self.bar.ncols = self._done(trainer), _columns()
         self.bar.refresh()
 
     def _time_left(self, trainer: Trainer, rate: float, elapsed: float) -> str:
         """Format the time left at a rate in steps a second, or at the end the time that the stage took."""
-        steps = self._total_steps(trainer) - trainer.global_step
+        steps = self._total(trainer) - self._done(trainer)
         if steps <= 0:
             return f"took {duration(elapsed)}"
+        if self.clock is not None:
+            return f"{duration(steps)} left"
         if self.further_steps:  # of another kind, so that their time is a guess
             rest = (steps + self.further_steps) / rate
             return f"{duration(steps / rate)} left of this stage, about {duration(rest)} of the run"

@@ -16,6 +16,7 @@ from ohmq.models import PhotoConfig
 from ohmq.models.photo import BLOCK
 from ohmq.storage.urls import redacted
 from ohmq.training.options import TrainOptions
+from ohmq.training.photo.perceptual import MIN_SIDE
 from ohmq.training.processes import loader_processes
 
 __all__ = ["DigitSource", "PhotoSource"]
@@ -97,7 +98,7 @@ class PhotoSource:
     def __init__(self, options: TrainOptions, *, whole: bool | None = None) -> None:
         self.options, self.num_workers = options, loader_processes(options)
         whole = isinstance(options.model, PhotoConfig) if whole is None else whole
-        smallest = BLOCK if whole else options.crop_size
+        smallest = max(BLOCK, MIN_SIDE if options.perceptual else 0) if whole else options.crop_size
         read = self._shards if is_shard_source(options.data_base_path) else self._folders
         self.photos, self.held_out, places = read(options, smallest)
         self.count = len(self.photos)

@@ -33,10 +33,13 @@ class CompiledFunction:
     Args:
         function: written for numba.
         signatures: numba signatures, such as "void(float32[:,::1])".
+        fastmath: liberties of floating-point arithmetic, by LLVM's names. Default: none.
     """
 
-    def __init__(self, function: Callable[..., Any], signatures: tuple[str, ...]) -> None:
-        self._function, self._signatures = function, signatures
+    def __init__(
+        self, function: Callable[..., Any], signatures: tuple[str, ...], fastmath: tuple[str, ...] = ()
+    ) -> None:
+        self._function, self._signatures, self._fastmath = function, signatures, fastmath
         self._dispatcher: Any = None
         functools.update_wrapper(self, function)
 
@@ -53,7 +56,7 @@ class CompiledFunction:
         """
         with _compiling:
             if self._dispatcher is None:
-                self._dispatcher = _compile(self._function, self._signatures)
+                self._dispatcher = _compile(self._function, self._signatures, self._fastmath)
 
     @property
     def cache_hits(self) -> int:
@@ -61,16 +64,17 @@ class CompiledFunction:
         return 0 if self._dispatcher is None else sum(self._dispatcher.stats.cache_hits.values())
 
 
-def compiled(*signatures: str) -> Callable[[Callable[..., Any]], CompiledFunction]:
+def compiled(*signatures: str, fastmath: tuple[str, ...] = ()) -> Callable[[Callable[..., Any]], CompiledFunction]:
     """Mark a function for numba; see `CompiledFunction`.
 
     Args:
         signatures: numba signatures.
+        fastmath: liberties of floating-point arithmetic. Default: none.
 
     Returns:
         A decorator.
     """
-    return lambda function: CompiledFunction(function, signatures)
+    return lambda function: CompiledFunction(function, signatures, fastmath)
 
 
 def select_implementation(
@@ -101,7 +105,7 @@ def select_implementation(
         return plain
 
 
-def _compile(function: Callable[..., Any], signatures: tuple[str, ...]) -> Any:
+def _compile(function: Callable[..., Any], signatures: tuple[str, ...], fastmath: tuple[str, ...]) -> Any:
     """Compile under the file lock; see `CompiledFunction.compile`."""
     try:
         import numba
@@ -115,7 +119,7 @@ def _compile(function: Callable[..., Any], signatures: tuple[str, ...]) -> Any:
         raise ConfigError("numba compiles nothing: NUMBA_DISABLE_JIT is set")
     advice = ""
     try:
-        dispatcher = numba.njit(function, cache=True, nogil=True)
+        dispatcher = numba.njit(function, cache=True, nogil=True, fastmath=set(fastmath))
         folder = Path(str(dispatcher.stats.cache_path))
         advice = f"; if it is damaged, empty {folder}"
         folder.mkdir(parents=True, exist_ok=True)

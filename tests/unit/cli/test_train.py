@@ -198,3 +198,16 @@ def test_test_sets_are_evaluated_after_training(mnist_folder: Path, capsys: pyte
     run(*arguments, "--resume", "--epochs", 3)
     run(*arguments, "--resume", "--epochs", 2, code=1)
     assert "out/last.ckpt has done 3 epochs of the stage train, more than its 2" in capsys.readouterr().err
+
+
+def test_minutes_take_the_place_of_epochs(
+    tmp_path: Path, options: list[TrainOptions], capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = ("--preset", "photo", "--data", make_photo_folder(tmp_path), "-o", tmp_path / "run", "--minutes", 3)
+    run(*photos)
+    run(*photos, "--quick-epochs", 2)
+    assert [(o.minutes, o.epochs, o.quick_epochs) for o in options] == [(3.0, 0, 0), (3.0, 0, 2)]
+    run(*photos, "--epochs", 4, code=2)
+    assert "give one of --epochs and --minutes" in capsys.readouterr().err
+    run("--preset", "mnist-ohm", "-o", tmp_path / "run", "--minutes", 3, code=1)
+    assert "minutes is for photo models" in capsys.readouterr().err

@@ -64,11 +64,11 @@ class NeighbourNetworks(nn.Module):
     def forward(self, values: Tensor, channels: slice) -> Tensor:
         """Return the terms added to the two coefficients; shapes in the class."""
         batch, height, width, count = values.shape
-        which = passes(height, width).to(values.device).flatten()
+        which = passes(height, width).flatten()
         values = values.clamp(-SPATIAL_LIMIT, SPATIAL_LIMIT)
         added = values.new_zeros(count, 2, batch, height * width)
         for number, offsets in enumerate((DIAGONAL, DIRECT)):  # all these neighbours belong to earlier passes
-            rows = (which == number + 1).nonzero()[:, 0]
+            rows = (which == number + 1).nonzero()[:, 0].to(values.device, non_blocking=True)
             around = shifted(values, offsets).view(4, batch, height * width, count)[:, :, rows]
             hidden = self.weight[channels, number] @ around.permute(3, 0, 1, 2).reshape(count, 4, -1)
             hidden = (hidden + self.bias[channels, number, :, None]).clamp(0, SPATIAL_LIMIT)
@@ -197,7 +197,8 @@ class TabulatedPrior(nn.Module):
                 u = u + self.neighbours(values, channels)
         # No gradient beyond the grid: passed through there, it drives the networks' weights without bound.
         levels = IntegerTabulatedPrior.levels(group < self.checkerboard_groups)
-        lowest, highest = torch.tensor(levels, dtype=u.dtype, device=u.device).T / 2**LEVEL_BITS
+        bounds = torch.tensor(levels, dtype=u.dtype).T / 2**LEVEL_BITS
+        lowest, highest = bounds.to(u.device, non_blocking=True)
         u = u.clamp(lowest, highest)
         return SelectedTables(logits, u + ((u * 2**LEVEL_BITS).round() / 2**LEVEL_BITS - u).detach(), features)
 
@@ -236,7 +237,7 @@ class TabulatedPrior(nn.Module):
         Returns:
             Terms, (B, h, w, C, 2).
         """
-        which = passes(values.shape[1], values.shape[2]).to(values.device)[..., None]
+        which = passes(values.shape[1], values.shape[2]).to(values.device, non_blocking=True)[..., None]
         out = torch.zeros(*values.shape, 2, dtype=values.dtype, device=values.device)
         for number, offsets in ((1, DIAGONAL), (2, DIRECT)):
             known = which < number

@@ -318,7 +318,7 @@ class OneHotMax(nn.Module):
         symbols = rows.new_zeros((self.num_channels, height * width, batch), dtype=torch.int64)
         start = 0
         for group, size in enumerate(groups):
-            used = int((images.active > start).sum())
+            used = images.reaching(start)
             if used == 0:
                 break
             channels = range(start, start + size)

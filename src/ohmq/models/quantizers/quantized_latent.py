@@ -38,11 +38,21 @@ class ActiveImages(NamedTuple):
 
     Attributes:
         active: active channels of each image, (batch,), int64, descending.
+        counts: the same numbers, in memory of the CPU: reading ``active`` there would wait for an accelerator.
         order: image that stands at each place of this order, (batch,); None: the batch was in this order already.
     """
 
     active: Tensor
+    counts: tuple[int, ...]
     order: Tensor | None
+
+    def reaching(self, channel: int) -> int:
+        """Count the images, all at the front, in which a channel is active.
+
+        Args:
+            channel: index of the channel.
+        """
+        return sum(count > channel for count in self.counts)
 
     def sort(self, x: Tensor, dim: int = 0) -> Tensor:
         """Bring the images along an axis of a tensor into this order.
@@ -64,7 +74,7 @@ class ActiveImages(NamedTuple):
 
 
 def active_per_image(active: int | Tensor | None, latent: Tensor, num_channels: int) -> Tensor:
-    """Return the number of active channels of each image of a batch.
+    """Return the number of active channels of each image of a batch, on the device of the latent.
 
     Args:
         active: one number for all images, or a tensor (batch,) of integers, or None for all channels.
@@ -77,26 +87,30 @@ def active_per_image(active: int | Tensor | None, latent: Tensor, num_channels: 
     Raises:
         ValueError: another shape, or a number outside [0, C].
     """
-    batch = latent.shape[0]
+    return _counts(active, latent.shape[0], num_channels).to(latent.device, non_blocking=True)
+
+
+def _counts(active: int | Tensor | None, batch: int, num_channels: int) -> Tensor:
+    """Check active channels and return them on the CPU; waits for an accelerator only if they are there."""
     if active is None:
         active = num_channels
     if isinstance(active, int):
-        check_active_channels(active, num_channels)
-        return torch.full((batch,), active, device=latent.device)
+        active = torch.full((batch,), active)
     if active.shape != (batch,):
         raise ValueError(f"active channels of shape {tuple(active.shape)}; expected ({batch},), one number an image")
-    if batch:
-        check_active_channels(int(active.min()), num_channels)
-        check_active_channels(int(active.max()), num_channels)
-    return active.to(latent.device, torch.int64)
+    active = active.to("cpu", torch.int64)
+    for count in {int(active.min()), int(active.max())} if batch else ():
+        check_active_channels(count, num_channels)
+    return active
 
 
 def images_by_active(active: int | Tensor | None, latent: Tensor, num_channels: int) -> ActiveImages:
     """Order the images of a batch by their active channels, most first; arguments as `active_per_image`."""
-    each = active_per_image(active, latent, num_channels)
-    if not (each.diff() > 0).any():
-        return ActiveImages(each, None)
-    return ActiveImages(*each.sort(descending=True, stable=True))
+    each, order = _counts(active, latent.shape[0], num_channels), None
+    if (each.diff() > 0).any():
+        each, order = each.sort(descending=True, stable=True)
+        order = order.to(latent.device, non_blocking=True)
+    return ActiveImages(each.to(latent.device, non_blocking=True), tuple(each.tolist()), order)
 
 
 def active_mask(active: Tensor, channels: range) -> Tensor:

@@ -7,12 +7,21 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ohmq.errors import ConfigError
 from ohmq.model_files.checkpoint import read_checkpoint
-from ohmq.model_files.frozen_model import FrozenModel, save_model, with_decoder, with_synthesis
+from ohmq.model_files.frozen_model import (
+    FrozenModel,
+    save_model,
+    with_decoder,
+    with_decoder_filters,
+    with_post_filter,
+    with_synthesis,
+)
 from ohmq.model_files.resolve import resolve_model
 from ohmq.models import PhotoConfig
 from ohmq.models.config import GREY_LEVELS
@@ -21,8 +30,10 @@ from ohmq.models.photo import PhotoModel, PhotoSynthesis
 from ohmq.training.fit import ResumeState, Stage, fit, is_first_process
 from ohmq.training.module import TrainingModule
 from ohmq.training.options import TrainOptions
-from ohmq.training.photo.latent_crops import CROP, CropEncoder, LatentBatch, LatentLoader, encode_crops
+from ohmq.training.photo.fit_postfilter import fit_filter_to_crops, fitted_at
+from ohmq.training.photo.latent_crops import CROP, CropEncoder, LatentBatch, LatentCrops, LatentLoader, encode_crops
 from ohmq.training.photo.module import has_bfloat16
+from ohmq.training.photo.perceptual import ssimulacra2
 from ohmq.training.sources import PhotoSource
 from ohmq.utils.provenance import command_line
 
@@ -38,6 +49,14 @@ EFFORT = 1
 """Refinement passes of the encoder whose symbols decoders are trained on: the default of the encoder."""
 BLOCK_RATE = 0.05
 """Learning rate of the block transform, relative to the others': it starts almost where it ends."""
+PERCEPTUAL_SHARE = 0.15
+"""Share of the steps, the last ones, in whose loss the perceptual term takes part: it costs more time than a small decoder."""
+PERCEPTUAL_WEIGHT = 3.0
+"""Weight of the perceptual term, (100 - SSIMULACRA2) / 100, beside the mean of the logarithms of squared errors."""
+PERCEPTUAL_CROPS = 4
+"""Crops of a batch that the perceptual term is computed for."""
+CONTINUED_RATE = 0.4
+"""Learning rate of a decoder that the model has already, relative to that of a new one."""
 STAGE = "decoder_"
 """Prefix of the names of stages."""
 
@@ -50,17 +69,19 @@ class DecoderRecipe:
         config: its size; None: the model's own synthesis transform, trained on.
         learning_rate: peak of the learning rate.
         from_synthesis: whether it starts from the model's synthesis transform.
+        epochs: epochs of training for each epoch of the run: small decoders learn longer in the same time.
     """
 
     config: DecoderConfig | None
     learning_rate: float
     from_synthesis: bool = True
+    epochs: int = 1
 
 
 RECIPES = {
-    "fast": DecoderRecipe(DecoderConfig((128, 64, 0), (5, 4, 0)), 1.5e-3, from_synthesis=False),
+    "fast": DecoderRecipe(DecoderConfig((128, 64, 0), (4, 4, 0)), 1.5e-3, from_synthesis=False, epochs=5),
     "standard": DecoderRecipe(None, 2e-4),
-    "best": DecoderRecipe(DecoderConfig((320, 160, 96), (7, 7, 7), up_kernel=3), 6e-4),
+    "best": DecoderRecipe(DecoderConfig((320, 160, 96), (4, 7, 7), up_kernel=4), 4e-4),
 }
 """The decoders of the ladder, in the order of training."""
 
@@ -80,7 +101,8 @@ class _OwnSynthesis(nn.Module):
 class DecoderModule(TrainingModule):
     """Training of a decoder on frozen symbols; the loss is the mean of the logarithms of the images' squared errors.
 
-    The mean PSNR of images is the negative of this loss, up to a factor.
+    The mean PSNR of images is the negative of this loss, up to a factor. In the last steps a perceptual term is added, so that
+    the decoder ends where images look better at nearly the same PSNR.
 
     Args:
         options: the run; its model is the photo model's configuration.
@@ -122,26 +144,46 @@ class DecoderModule(TrainingModule):
     def training_step(self, batch: LatentBatch, batch_idx: int) -> Tensor:
         """Compute the loss of a batch."""
         target = self.photo[0].normalise(batch.pixels.float() / 255)
-        error = (self.model(batch.latents, batch.channels) - target).square().flatten(1).mean(1)
+        decoded = self.model(batch.latents, batch.channels)
+        error = (decoded - target).square().flatten(1).mean(1)
         loss = (error * GREY_LEVELS**2).log().mean()
+        if self.global_step >= (1 - PERCEPTUAL_SHARE) * self.total_steps:
+            few = slice(PERCEPTUAL_CROPS)
+            score = ssimulacra2(batch.pixels[few].float() / 255, self.photo[0].denormalise(decoded[few]))
+            loss = loss + PERCEPTUAL_WEIGHT * (100 - score.mean()) / 100
         self.watch_loss(loss)
         self.log("loss", loss, prog_bar=True, logger=False)
         self.log("train_loss", loss, on_step=True, sync_dist=True)
         return loss
 
+    @torch.no_grad()
+    def decode(self, batch: LatentBatch) -> NDArray[np.float32]:
+        """Decode a batch by the decoder that is kept: unfiltered pixels in grey levels, (batch, 3, H, W).
+
+        Args:
+            batch: the batch.
+        """
+        photo, device = self.photo[0], self.device
+        normalised = self.final_model(batch.latents.to(device), batch.channels.to(device)).float()
+        pixels: NDArray[np.float32] = photo.denormalise(normalised).clamp(0, 1).mul(255).cpu().numpy()
+        return pixels
+
     def validation_step(self, batch: LatentBatch, batch_idx: int) -> None:
-        """Log the PSNR of rounded images in dB; ``val_loss`` is its negative."""
-        photo = self.photo[0]
-        decoded = photo.denormalise(self.final_model(batch.latents, batch.channels)).clamp(0, 1).mul(255).round()
+        """Log the PSNR of rounded images in dB and their SSIMULACRA2; ``val_loss`` is the negative PSNR."""
+        decoded = torch.from_numpy(self.decode(batch)).to(self.device).round()
+        score = ssimulacra2(batch.pixels.float() / 255, decoded / 255).mean()
         error = (decoded - batch.pixels).square().flatten(1).mean(1).clamp(min=1e-3)
         psnr_db = (10 * torch.log10(255**2 / error)).mean()
         size = len(batch.pixels)
         self.log("val_psnr", psnr_db, prog_bar=True, batch_size=size, sync_dist=True)
+        self.log("val_ssimulacra2", score, prog_bar=True, batch_size=size, sync_dist=True)
         self.log("val_loss", -psnr_db, batch_size=size, sync_dist=True)
 
 
 def train_decoders(options: TrainOptions, *, resume: Path | None, start: Path | None) -> Path:
     """Train the decoder ladder of a photo model on the symbols of its encoder.
+
+    Decoders of the same size that the model has already are trained on, at a lower learning rate.
 
     The model with its new decoders is written to ``output_dir/model.safetensors`` after each of them.
 
@@ -178,21 +220,22 @@ def train_decoders(options: TrainOptions, *, resume: Path | None, start: Path | 
     for name in names[at:]:
         loader = LatentLoader(sets["train"], options.batch_size, seed=options.seed)
         validation = LatentLoader(sets["validation"], options.batch_size, seed=None)
-        module = _module(options, frozen, name, options.epochs * len(loader))
+        epochs = options.epochs * RECIPES[name].epochs
+        module = _module(options, frozen, name, epochs * len(loader))
         checkpoint = state.path if name == names[at] else None
-        remaining = len(names) - 1 - names.index(name)
+        further = sum(RECIPES[later].epochs for later in names[names.index(name) + 1 :])
         fit(
             module,
-            Stage(STAGE + name, frozen.config, options.epochs),
+            Stage(STAGE + name, frozen.config, epochs),
             options,
             loader=loader,
             validation=validation,
             checkpoint=checkpoint,
             started_at=started_at,
-            further_steps=remaining * options.epochs * len(loader),
+            further_steps=further * options.epochs * len(loader),
         )
         if is_first_process():
-            frozen = _with_trained(frozen, name, module, folder / "last.ckpt")
+            frozen = _with_trained(frozen, name, module, folder / "last.ckpt", sets["train"])
             save_model(frozen, model_file, force=True)
             logger.info("%s: model %s with the decoder %s", model_file, frozen.model_id.hex(), name)
     return folder / "last.ckpt"
@@ -203,6 +246,7 @@ def _module(options: TrainOptions, frozen: FrozenModel, name: str, total_steps: 
     recipe, photo = RECIPES[name], frozen.model
     assert isinstance(photo, PhotoModel) and isinstance(frozen.config, PhotoConfig)
     decoder: nn.Module
+    learning_rate = recipe.learning_rate
     if recipe.config is None:
         synthesis = PhotoSynthesis(frozen.config)
         synthesis.load_state_dict(photo.synthesis_transform.state_dict())
@@ -210,7 +254,10 @@ def _module(options: TrainOptions, frozen: FrozenModel, name: str, total_steps: 
         decoder = _OwnSynthesis(synthesis)
     else:
         ladder = LadderDecoder(frozen.config.latent_channels, recipe.config)
-        if recipe.from_synthesis:
+        if frozen.decoders.get(name) == recipe.config:
+            ladder.load_state_dict(frozen.ladder[name].module.state_dict())
+            learning_rate *= CONTINUED_RATE
+        elif recipe.from_synthesis:
             ladder.start_from(photo.synthesis_transform)
         else:
             with torch.no_grad():
@@ -218,15 +265,17 @@ def _module(options: TrainOptions, frozen: FrozenModel, name: str, total_steps: 
         ladder.low_precision = _low_precision(options)
         decoder = ladder
     decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return DecoderModule(options, decoder, photo, total_steps, recipe.learning_rate)
+    return DecoderModule(options, decoder, photo, total_steps, learning_rate)
 
 
 def _low_precision(options: TrainOptions) -> bool:
     return options.precision == "bfloat16" or (options.precision == "auto" and has_bfloat16(options.cpu))
 
 
-def _with_trained(frozen: FrozenModel, name: str, module: DecoderModule, checkpoint: Path) -> FrozenModel:
-    """Return the model with a trained decoder in place."""
+def _with_trained(
+    frozen: FrozenModel, name: str, module: DecoderModule, checkpoint: Path, crops: LatentCrops
+) -> FrozenModel:
+    """Return the model with a trained decoder and its post-filter in place."""
     contents = read_checkpoint(checkpoint)
     provenance = {
         "command": command_line(),
@@ -238,6 +287,10 @@ def _with_trained(frozen: FrozenModel, name: str, module: DecoderModule, checkpo
     state = module.final_model.state_dict()
     arrays = {key.removeprefix("synthesis."): value.float().cpu().numpy() for key, value in state.items()}
     config = RECIPES[name].config
+    counts = fitted_at(frozen.config.cut_points)
+    filters = fit_filter_to_crops(module.decode, crops, counts)
+    fitted = {"command": command_line(), "model": frozen.model_id.hex(), "crops": len(crops), "channels": counts}
     if config is None:
-        return with_synthesis(frozen, arrays, provenance)
-    return with_decoder(frozen, name, config, arrays, provenance)
+        return with_post_filter(with_synthesis(frozen, arrays, provenance), filters, fitted)
+    with_it = with_decoder(frozen, name, config, arrays, provenance)
+    return with_decoder_filters(with_it, name, filters, fitted)

@@ -15,9 +15,11 @@ from ohmq.model_files.frozen_model import FrozenModel, with_decoder_filters, wit
 from ohmq.models.config import BLOCK, PhotoConfig
 from ohmq.postfilter.classes import CLASSES, FEATURES, REACH, classify, clipped_differences, group_by_class
 from ohmq.postfilter.filters import PostFilter
+from ohmq.training.photo.latent_crops import LatentBatch, LatentCrops
+from ohmq.utils.progress import steps
 from ohmq.utils.provenance import command_line
 
-__all__ = ["DECODERS_WITHOUT", "PHOTOS", "filter_photos", "fit_filters", "fitted_at"]
+__all__ = ["DECODERS_WITHOUT", "PHOTOS", "filter_photos", "fit_filter_to_crops", "fit_filters", "fitted_at"]
 
 Progress = Callable[[int], Any]
 """Called with the number of photos done since the last call."""
@@ -26,6 +28,8 @@ SHARES = (0.028, 0.064, 0.116, 0.269, 0.402, 0.535, 0.678, 0.758, 0.92, 1.0)
 """Shares of all channels: a set of filters is fitted at the cut point nearest to each."""
 PHOTOS = 240
 """Default number of photos to fit filters to."""
+CROPS = 1500
+"""Most crops that a filter is fitted to."""
 DECODERS_WITHOUT: tuple[str, ...] = ()
 """Further decoders that do without a post-filter, because it costs more time than it is worth."""
 RIDGE = 1e-3
@@ -113,6 +117,26 @@ def fit_filters(frozen: FrozenModel, files: Sequence[Path], progress: Progress =
         else:
             frozen = with_decoder_filters(frozen, name, filters, provenance)
     return frozen
+
+
+def fit_filter_to_crops(
+    decode: Callable[[LatentBatch], NDArray[np.float32]], crops: LatentCrops, counts: Sequence[int]
+) -> PostFilter:
+    """Fit the post-filter of a decoder to encoded crops, at most `CROPS`; they are weighted as the photos of `fit_filters`.
+
+    Args:
+        decode: the decoder: unfiltered pixels of a batch, (batch, 3, H, W), in grey levels.
+        crops: the crops. Those of other numbers of channels than ``counts`` are left out.
+        counts: numbers of channels that sets of filters are fitted at; a set without crops corrects nothing.
+    """
+    sums = _Sums.zero(len(counts))
+    places = [number for number in range(len(crops)) if int(crops.channels[number]) in counts]
+    for number in steps(places[:CROPS], "crops for the filters"):
+        batch = crops.batch([number])
+        index = counts.index(int(batch.channels[0]))
+        original = batch.pixels[0].float().numpy()
+        _accumulate(sums.squares[index], sums.products[index], decode(batch)[0], original)
+    return PostFilter.rounded(counts, sums.weights())
 
 
 class _Sums(NamedTuple):

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +33,8 @@ SCALES = (0.5, 1.0)
 """Range of the factors by which photos are scaled down before cropping."""
 LAMBDA_SCALES = (0.7, 2.0)
 """Range of the factors on the Lagrange multiplier of every third crop: files between two cut points have others than 1."""
+TUNINGS: tuple[Literal["visual", "psnr"], ...] = ("visual", "psnr")
+"""Tunings of the encoder, in turn: decoders shall suit both."""
 CROPS_A_TASK = 16
 """Crops that a process encodes at a time."""
 
@@ -100,8 +102,10 @@ class CropEncoder:
         (pixels,) = self.reader(divmod(number, self.photos)).pixels
         rng = np.random.default_rng([self.seed, number])
         cuts = self.codec.cut_points
-        channels = cuts[number % len(cuts)]
-        latent = self.codec.latent(Image.fromarray(pixels), effort=self.effort, tile=0)
+        round_, cut = divmod(number, len(cuts))
+        channels = cuts[cut]
+        tune = TUNINGS[round_ % len(TUNINGS)]
+        latent = self.codec.latent(Image.fromarray(pixels), effort=self.effort, tile=0, tune=tune)
         if number % 3 == 2:
             latent = latent._replace(lambda_scale=float(np.exp(rng.uniform(*np.log(LAMBDA_SCALES)))))
         symbols = self.codec.encoder.symbols(latent, channels)
@@ -155,6 +159,7 @@ def encode_crops(folder: Path, encoder: CropEncoder, count: int, *, num_workers:
         "photos": encoder.photos,
         "seed": encoder.seed,
         "effort": encoder.effort,
+        "tunings": list(TUNINGS),
         "count": count,
     }
     record_file = folder / "crops.json"

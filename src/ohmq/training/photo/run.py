@@ -8,11 +8,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ohmq.datasets.device_crops import DeviceCropLoader
 from ohmq.datasets.photos import CropLoader, WholePhotos
 from ohmq.errors import ConfigError
 from ohmq.evaluation.classic import classic_curve
 from ohmq.model_files.checkpoint import read_checkpoint
 from ohmq.model_files.freeze import thaw
+from ohmq.model_files.frozen_model import save_model
 from ohmq.model_files.resolve import resolve_model
 from ohmq.models import PhotoConfig, PhotoIntegerModel, PhotoModel, build_model
 from ohmq.models.photo import BLOCK
@@ -32,7 +34,7 @@ from ohmq.training.sources import PhotoSource
 from ohmq.utils.atomic_write import write_atomically
 from ohmq.utils.progress import steps
 
-__all__ = ["DESIGN_CROP", "DESIGN_CROPS", "train_photo"]
+__all__ = ["DESIGN_CROP", "DESIGN_CROPS", "initial_model", "train_photo"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,14 +62,16 @@ def train_photo(options: TrainOptions, *, resume: Path | None, start: Path | Non
     """
     if options.only == DECODERS_ONLY:
         return train_decoders(options, resume=resume, start=start)
+    if torch.cuda.is_available():
+        _use_exact_convolutions()
     photos = PhotoSource(options)
     state = ResumeState.read(resume, options) if resume else ResumeState()
     started_at = time.monotonic() - state.seconds
     distill_epochs = 0 if options.only else options.quick_epochs
     _check_stages(options, state, distill_epochs)
-    model, design = _initial_model(options, photos, start)
+    model, design = initial_model(options, photos, start)
     if distill_epochs and _has_distilled_analysis(model):
-        if not options.epochs:
+        if not (options.epochs or options.minutes):
             raise ConfigError(
                 f"{options.start_from} has a distilled analysis already: with 0 epochs there is nothing to do"
             )
@@ -75,27 +79,40 @@ def train_photo(options: TrainOptions, *, resume: Path | None, start: Path | Non
         distill_epochs = 0
     run = _PhotoRun(options, photos, design, started_at)
     checkpoint = state.path
-    if options.epochs and state.stage != DISTILL_STAGE:
+    if (options.epochs or options.minutes) and state.stage != DISTILL_STAGE:
         model, checkpoint = run.train(model, checkpoint, distill_epochs), None
         if distill_epochs and is_first_process():
             _keep_full_analysis(options.output_dir)
     if distill_epochs:
         assert isinstance(model, PhotoModel)
         run.distill(model, distill_epochs, checkpoint)
-    return options.output_dir / "last.ckpt"
+    last = options.output_dir / "last.ckpt"
+    if options.minutes and is_first_process():
+        _export(last, options.output_dir / "model.safetensors")
+    return last
 
 
 def _check_stages(options: TrainOptions, state: ResumeState, distill_epochs: int) -> None:
     """Refuse options that leave nothing to train, or a checkpoint of a stage that is not part of the run."""
-    if not options.epochs and not distill_epochs:
-        raise ConfigError(f"only is {options.only!r}: no analysis is distilled then, and with 0 epochs nothing else")
     if state.stage == DISTILL_STAGE and not distill_epochs:
         full = options.output_dir / "train.ckpt"
         raise ConfigError(f"{state.path} has a distilled analysis: to go on without one, name {full} as checkpoint")
+    if options.minutes:
+        return
+    if not options.epochs and not distill_epochs:
+        raise ConfigError(f"only is {options.only!r}: no analysis is distilled then, and with 0 epochs nothing else")
     if state.stage == "train" and not options.epochs:
         raise ConfigError(
             f"{state.path} was written before the analysis was distilled: with 0 epochs nothing goes on from it"
         )
+
+
+def _use_exact_convolutions() -> None:
+    """Let float32 convolutions of CUDA be exact: those that may be coarser are in bfloat16."""
+    if hasattr(torch.backends, "fp32_precision"):  # since torch 2.9
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    else:
+        torch.backends.cudnn.allow_tf32 = False
 
 
 def _has_distilled_analysis(model: PhotoModel | PhotoIntegerModel) -> bool:
@@ -103,10 +120,19 @@ def _has_distilled_analysis(model: PhotoModel | PhotoIntegerModel) -> bool:
     return model.config.distilled_channels > 0
 
 
-def _initial_model(
+def initial_model(
     options: TrainOptions, photos: PhotoSource, start: Path | None
 ) -> tuple[PhotoModel | PhotoIntegerModel, PhotoDesign]:
-    """Design the codec on crops of the training photos; then initialise a model, or extend that to start from."""
+    """Design the codec on crops of the training photos; then initialise a model, or extend that to start from.
+
+    Args:
+        options: the run; its model is a `PhotoConfig`.
+        photos: its photos.
+        start: path of the model that ``options.start_from`` names; None: ``start_from`` is a path or a shipped name.
+
+    Returns:
+        The model and the design.
+    """
     assert isinstance(options.model, PhotoConfig)
     crop = min(DESIGN_CROP, options.crop_size)
     sample = next(iter(CropLoader(photos.photos, DESIGN_CROPS, crop, seed=options.seed)))
@@ -127,9 +153,12 @@ class _PhotoRun:
 
     def __init__(self, options: TrainOptions, photos: PhotoSource, design: PhotoDesign, started_at: float) -> None:
         self.options, self.started_at = options, started_at
-        self.loader = CropLoader(
-            photos.photos, options.batch_size, options.crop_size, seed=options.seed, num_workers=photos.num_workers
-        )
+        size, crop, seed = options.batch_size, options.crop_size, options.seed
+        self.loader: CropLoader | DeviceCropLoader
+        if options.data_on_device:
+            self.loader = DeviceCropLoader(photos.photos, size, crop, seed=seed)
+        else:
+            self.loader = CropLoader(photos.photos, size, crop, seed=seed, num_workers=photos.num_workers)
         self.validation = WholePhotos(photos.held_out, BLOCK)
         held_out = [photo[0].permute(1, 2, 0).numpy() for photo in self.validation]
         anchor = classic_curve("jpeg", steps(held_out, "JPEG of the validation photos"))
@@ -142,7 +171,7 @@ class _PhotoRun:
         _use_channels_last(model.analysis_transform, model.synthesis_transform)
         options = dataclasses.replace(self.options, model=model.config)
         module = PhotoModule(options, model, self.options.epochs * len(self.loader), self.targets)
-        stage = Stage("train", model.config, self.options.epochs)
+        stage = Stage("train", model.config, self.options.epochs, self.options.minutes)
         self._fit(module, stage, self.options, checkpoint, further_steps=distill_epochs * len(self.loader))
         return module.final_model
 
@@ -184,6 +213,13 @@ class _PhotoRun:
 def _use_channels_last(*transforms: nn.Module) -> None:
     for transform in transforms:
         transform.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _export(checkpoint: Path, file: Path) -> None:
+    """Freeze a checkpoint into a model file."""
+    frozen = resolve_model(checkpoint)
+    save_model(frozen, file, force=True)
+    logger.info("%s: model %s", file, frozen.model_id.hex())
 
 
 def _keep_full_analysis(folder: Path) -> None:

@@ -1,0 +1,203 @@
+"""Synthesis of photo models on a CPU: in windows that fit its cache, in threads, in bfloat16 where it multiplies that.
+
+The convolutions of a window compute what its pixels need and no more: after each step to a higher resolution the margin shrinks
+to the receptive field of the layers that follow. The block transform, whose error would be seen, stays in float32.
+"""
+
+import copy
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ohmq.errors import ModelFileError
+from ohmq.geometry import Window
+from ohmq.models.config import BLOCK
+from ohmq.models.decoders import RATE_CENTRE, RATE_SPREAD, LadderDecoder, RateBlock
+from ohmq.models.photo import LATENT_SCALE, PhotoSynthesis, ResidualBlock
+from ohmq.postfilter.classes import REACH
+from ohmq.postfilter.filters import PostFilter
+from ohmq.runtime.devices import coding_state
+from ohmq.runtime.receptive_field import needed_inputs, scales
+from ohmq.runtime.workers import map_windows
+
+__all__ = ["PhotoWindows"]
+
+WINDOW_ROWS, WINDOW_COLUMNS = 32, 128
+"""Latent positions of the sides of a window, at most."""
+DIVIDED_ABOVE = 512
+"""Latent positions of an image from which it is divided into two windows at least, for two threads."""
+KEPT_PATHS = 4
+"""Numbers of channels whose convolutions are kept ready."""
+
+
+class _Path(NamedTuple):
+    """Convolutions for one number of channels, one after the other, and the resolution at each input."""
+
+    layers: list[nn.Module]
+    scales: list[int]
+
+
+class PhotoWindows:
+    """Windowed synthesis transform of a photo model, with post-filter.
+
+    Args:
+        transform: in evaluation mode, on the CPU.
+        mean: of the model's normalisation.
+        std: of the model's normalisation.
+        bfloat16: whether the convolutions compute in bfloat16.
+    """
+
+    def __init__(self, transform: PhotoSynthesis | LadderDecoder, mean: float, std: float, *, bfloat16: bool) -> None:
+        self._transform, self._offset, self._scale = transform, 255 * mean, 255 * std
+        self._type = torch.bfloat16 if bfloat16 else torch.float32
+        self._paths: OrderedDict[int, _Path] = OrderedDict()
+
+    def pixels(
+        self,
+        latent: Callable[[Window], Tensor],
+        grid: tuple[int, int],
+        inside: Window,
+        channels: int,
+        filters: PostFilter | None,
+    ) -> NDArray[np.uint8]:
+        """Synthesise the pixels of a window of an image, filter and round them.
+
+        Args:
+            latent: gives the latent of a window, (1, D, h, w); called by several threads.
+            grid: rows and columns of the latent of the image.
+            inside: the window of the latent whose pixels are wanted.
+            channels: that were decoded.
+            filters: the post-filter; None: none.
+
+        Returns:
+            (3, H, W), uint8; the same for any number of threads.
+
+        Raises:
+            ModelFileError: pixels that are not finite.
+        """
+        with coding_state():
+            path, block = self._path(channels), self._transform.block.flatten(1) * self._scale
+            out = np.empty((3, inside.shape[0] * BLOCK, inside.shape[1] * BLOCK), np.uint8)
+
+            def synthesise(window: Window) -> None:
+                with coding_state():
+                    decoded, box = self._window(latent, grid, window, path, block, REACH if filters else 0)
+                place = window.within(inside)
+                top, left = window.top * BLOCK - box.top, window.left * BLOCK - box.left
+                rows, columns = (
+                    slice(edge, edge + BLOCK * side) for edge, side in zip((top, left), window.shape, strict=True)
+                )
+                if not np.isfinite(decoded.sum()):
+                    raise ModelFileError(
+                        "the model decodes to pixels that are no numbers: its weights are damaged or diverged"
+                    )
+                target = out[:, place.top * BLOCK : place.bottom * BLOCK, place.left * BLOCK : place.right * BLOCK]
+                if filters is not None:
+                    target[...] = filters.apply_and_round(decoded, channels)[:, rows, columns]
+                else:
+                    target[...] = decoded[:, rows, columns].round()
+
+            map_windows(synthesise, list(_divided(inside)))
+        return out
+
+    def _window(
+        self,
+        latent: Callable[[Window], Tensor],
+        grid: tuple[int, int],
+        window: Window,
+        path: _Path,
+        block: Tensor,
+        reach: int,
+    ) -> tuple[NDArray[np.float32], Window]:
+        """Synthesise a window and ``reach`` pixels around it, as far as the image goes; returns (3, H, W) and its pixels."""
+        box = Window(*(BLOCK * edge for edge in window)).widened(reach, BLOCK * grid[0], BLOCK * grid[1])
+        rows = needed_inputs(path.layers, grid[0], box.top, box.bottom)
+        columns = needed_inputs(path.layers, grid[1], box.left, box.right)
+        outer = Window(rows[0][0], columns[0][0], rows[0][1], columns[0][1])
+        y = latent(outer)
+        covered = Window(box.top // BLOCK, box.left // BLOCK, -(-box.bottom // BLOCK), -(-box.right // BLOCK))
+        inner = covered.within(outer)
+        blocks = y[0, :, inner.rows, inner.columns].permute(1, 2, 0) @ block
+        image = functional.pixel_shuffle(blocks.permute(2, 0, 1), BLOCK)
+        part = Window(*(edge - BLOCK * origin for edge, origin in zip(box, 2 * covered[:2], strict=True)))
+        image = image[:, part.rows, part.columns]
+
+        x, here = (y * LATENT_SCALE).to(self._type), outer
+        for number, layer in enumerate(path.layers):
+            wanted = Window(rows[number][0], columns[number][0], rows[number][1], columns[number][1])
+            if isinstance(layer, (nn.Conv2d, ResidualBlock)) and wanted != here:
+                cut = wanted.within(here)
+                x, here = x[:, :, cut.rows, cut.columns], wanted
+            x = _run(layer, x)
+            here = Window(*(edge * path.scales[number + 1] // path.scales[number] for edge in here))
+        cut = box.within(here)
+        image.add_(x[0, :, cut.rows, cut.columns], alpha=self._scale).add_(self._offset).clamp_(0, 255)
+        return np.ascontiguousarray(image.numpy()), box
+
+    def _path(self, channels: int) -> _Path:
+        """Return the convolutions for a number of channels, in the type that they compute in."""
+        key = channels if isinstance(self._transform, LadderDecoder) else 0
+        if key not in self._paths:
+            layers = [_converted(layer, self._type) for layer in _plain_layers(self._transform, channels)]
+            self._paths[key] = _Path(layers, scales(layers))
+            while len(self._paths) > KEPT_PATHS:
+                self._paths.popitem(last=False)
+        return self._paths[key]
+
+
+def _plain_layers(transform: PhotoSynthesis | LadderDecoder, channels: int) -> list[nn.Module]:
+    """Return the layers of a path of convolutions, the number of channels folded into their weights."""
+    if isinstance(transform, PhotoSynthesis):
+        return list(transform.path)
+    rate = torch.tensor([[(math.log(channels) - RATE_CENTRE) / RATE_SPREAD]])
+    return [_plain_block(layer, rate) if isinstance(layer, RateBlock) else layer for layer in transform.path]
+
+
+def _plain_block(block: RateBlock, rate: Tensor) -> ResidualBlock:
+    gain, shift = block.rate(rate).chunk(2, -1)
+    with torch.device("meta"):
+        plain = ResidualBlock(block.expand.out_channels)
+    reduce = {"weight": block.reduce.weight * (1 + gain[0])[:, None, None, None]}
+    reduce["bias"] = torch.as_tensor(block.reduce.bias) * (1 + gain[0]) + shift[0]
+    for place, state in ((0, reduce), (2, block.spatial.state_dict()), (4, block.expand.state_dict())):
+        plain.inner[place].load_state_dict(state, assign=True)
+    return plain
+
+
+def _converted(layer: nn.Module, kind: torch.dtype) -> nn.Module:
+    """Return a layer with weights of a type, channels last; itself if they are so."""
+    if kind == torch.float32:
+        return layer
+    converted: nn.Module = copy.deepcopy(layer).to(kind).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return converted
+
+
+def _run(layer: nn.Module, x: Tensor) -> Tensor:
+    """Run a layer without memory that it can do without."""
+    if not isinstance(layer, ResidualBlock):
+        return torch.as_tensor(layer(x))
+    reduce, _, spatial, _, expand = layer.inner
+    return torch.as_tensor(expand(spatial(reduce(x).relu_()).relu_()).add_(x))
+
+
+def _divided(inside: Window) -> Iterator[Window]:
+    """Divide a window into windows of about equal sides, the same for any number of threads."""
+    height, width = inside.shape
+    rows, columns = -(-height // WINDOW_ROWS), -(-width // WINDOW_COLUMNS)
+    if rows * columns == 1 and height * width >= DIVIDED_ABOVE:
+        rows = 2
+    for row in range(rows):
+        for column in range(columns):
+            yield Window(
+                inside.top + row * height // rows,
+                inside.left + column * width // columns,
+                inside.top + (row + 1) * height // rows,
+                inside.left + (column + 1) * width // columns,
+            )

@@ -1,0 +1,64 @@
+"""Numbers of the documentation: paths into result files, numbers that differ, numbers that are not marked."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+SPEC = importlib.util.spec_from_file_location("check_numbers", Path(__file__).parents[2] / "tools" / "check_numbers.py")
+assert SPEC is not None and SPEC.loader is not None
+tool = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(tool)
+
+RESULTS = {"rows": [{"what": "a.b", "ratio": 1.5}, {"what": "c", "ratio": 2}], "points": [{"bpp": 0.25}]}
+
+
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [("rows[1].ratio", 2), ("rows[what=a.b].ratio", 1.5), ("points[0].bpp", 0.25), ("points", RESULTS["points"])],
+)
+def test_paths(path: str, wanted: object) -> None:
+    assert tool.look_up(RESULTS, path) == wanted
+
+
+@pytest.mark.parametrize(
+    "path", ["rows[what=d].ratio", "rows[2].ratio", "no", "rows.ratio", "rows[0]. ratio", "rows[0].what"]
+)
+def test_paths_that_lead_nowhere(path: str) -> None:
+    with pytest.raises((KeyError, IndexError, TypeError)):
+        tool.look_up(RESULTS, path)
+
+
+def test_numbers_and_tables_of_the_shipped_results() -> None:
+    points = "mnist-ohm/rate_distortion.json points"
+    first = {"value": f"{points}[0].psnr_db", "format": "{:.2f} dB"}
+    assert tool.render(first) == "14.12 dB"
+    assert tool.render(first | {"scale": -1}) == "−14.12 dB"
+    assert tool.render(first | {"minus": f"{points}[1].psnr_db", "inverse": True}) == "−0.36 dB"
+    curve = f"{points} payload_bpp psnr_db"
+    assert tool.render({"bd_rate": [curve, curve], "format": "{:.1f} %"}) == "0.0 %"
+    columns = {"channels": ["channels", "{}"], "psnr_db": ["PSNR, dB", "{:.1f}"]}
+    table = {"table": points, "rows": {"channels": [16, 1]}, "columns": columns}
+    assert tool.render(table) == "\n| channels | PSNR, dB |\n|---|---|\n| 16 | 22.8 |\n| 1 | 14.1 |\n"
+
+
+def test_a_number_that_differs_is_named_and_written(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("One.\nIt needs <!--=rate-->5 %<!--/--> and <!--=gone-->1<!--/-->, in `<!--` 3 s.\n")
+    texts = {"rate": "−5.1 %"}
+    assert tool.check(page, texts, write=False) == [
+        "page.md:2: rate is '−5.1 %' in the results, '5 %' in the page",
+        "page.md:2: results/numbers.toml has no entry gone",
+    ]
+    tool.check(page, texts, write=True)
+    assert "needs <!--=rate-->−5.1 %<!--/--> and" in page.read_text()
+
+
+def test_numbers_with_units_must_be_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("A <!--=a-->5 %<!--/-->, `7 dB`, Python 3.11, 24 images, −1.5 % and 3 times.\n```\n9 bpp\n```\n")
+    monkeypatch.setattr(tool, "COMPLETE", ("page.md",))
+    assert tool.check(page, {"a": "5 %"}, write=False) == [
+        "page.md: '−1.5 %' is not marked",
+        "page.md: '3 times' is not marked",
+    ]

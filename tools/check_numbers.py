@@ -1,0 +1,188 @@
+"""Check that the numbers in the documentation are those of the files in `results/`, or write them.
+
+    python tools/check_numbers.py           # exit code 1 and one line for each number that differs
+    python tools/check_numbers.py --write   # write the numbers of the result files into the pages
+
+A page marks a number with the name of its entry in `results/numbers.toml`, in comments that no reader sees:
+
+    needs <!--=photo-bd-jpeg-->55.4 %<!--/--> fewer bits than JPEG
+
+The pages in `COMPLETE` must mark every number that has a unit of measurement.
+
+Forms of an entry; FILE is below `results/`, PATH is a path of keys such as `codecs[name=jpeg].points[0].psnr_db`:
+
+    value = "FILE PATH"                a number; `minus = "FILE PATH"` is subtracted, `scale` multiplies it, `inverse = true`
+                                       takes 1 / it
+    bd_rate = ["CURVE", "CURVE"]       BD-rate of the first curve against the second, in percent; a curve is
+                                       "FILE PATH RATE QUALITY" or "published NAME"
+    table = "FILE PATH"                a Markdown table of a list of objects: `columns` maps keys to [header, format],
+                                       `rows = {KEY = [VALUES]}` picks objects
+    given = "0.15 bits"                a number that was chosen, not measured; `reason` says by whom
+    format = "{:.1f} %"                how a number is written; a minus sign replaces the hyphen
+"""
+
+import argparse
+import json
+import re
+import sys
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ohmq.evaluation.bd_rate import bd_rate
+from ohmq.evaluation.published import published_curve
+
+ROOT = Path(__file__).parents[1]
+ENTRIES = ROOT / "results" / "numbers.toml"
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "src").rglob("*.md")]
+COMPLETE = ("README.md", "docs/index.md")
+MARK = re.compile(r"<!--=([\w-]+)-->(.*?)<!--/-->", re.DOTALL)
+CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
+UNITS = r"%|dB|bpp|bits? per pixel|bits|bytes|kB|MB|MiB|GB|kFLOPs|times|ms|s|seconds|minutes|hours"
+MEASURED = re.compile(rf"[+−-]?\d[\d,]*(?:\.\d+)? ?(?:{UNITS})(?![\w-])")
+STEP = re.compile(r"([\w-]+)|\[(\d+)\]|\[([\w-]+)=([^\]]*)\]")
+
+
+@cache
+def _content(file: str) -> Any:
+    return json.loads((ROOT / "results" / file).read_text(encoding="utf-8"))
+
+
+def look_up(content: Any, path: str) -> Any:
+    """Follow a path of keys, indices and conditions; several conditions may follow each other.
+
+    Args:
+        content: JSON content.
+        path: such as `rows[part=start-up][what=ohmq info FILE][0].ratio`.
+
+    Raises:
+        KeyError, IndexError, TypeError: the path leads nowhere.
+    """
+    steps = list(STEP.finditer(path))
+    if ".".join(step[0] for step in steps).replace(".[", "[") != path:
+        raise KeyError(path)
+    for step in steps:
+        name, index, key, value = step.groups()
+        if name and isinstance(content, list) and len(content) == 1:
+            content = content[0]
+        content = (
+            content[name]
+            if name
+            else content[int(index)]
+            if index
+            else [item for item in content if str(item[key]) == value]
+        )
+    if not isinstance(content, int | float | dict | list) or content == []:
+        raise KeyError(path)
+    return content[0] if path.endswith("]") and isinstance(content, list) and len(content) == 1 else content
+
+
+def _curve(source: str) -> tuple[list[float], list[float]]:
+    file, _, rest = source.partition(" ")
+    if file == "published":
+        published = published_curve(rest)
+        return list(published.rates_bpp), list(published.psnr_db)
+    path, rate, quality = rest.rsplit(" ", 2)
+    points = look_up(_content(file), path)
+    if isinstance(points, Mapping):
+        return points[rate], points[quality]
+    return [point[rate] for point in points], [point[quality] for point in points]
+
+
+def _value(source: str) -> float:
+    file, _, path = source.partition(" ")
+    return float(look_up(_content(file), path))
+
+
+def _written(form: str, number: float) -> str:
+    return form.format(number).replace("-", "−")
+
+
+def render(entry: Mapping[str, Any]) -> str:
+    """Return the text of an entry.
+
+    Args:
+        entry: as in `results/numbers.toml`.
+
+    Raises:
+        KeyError, IndexError, TypeError, FileNotFoundError: the result files do not have it.
+    """
+    if "given" in entry:
+        return str(entry["given"]) if entry["reason"] else ""
+    if "table" in entry:
+        objects = look_up(_content(entry["table"].partition(" ")[0]), entry["table"].partition(" ")[2])
+        for key, values in entry.get("rows", {}).items():
+            objects = [item for value in values for item in objects if item[key] == value]
+        headers, formats = zip(*entry["columns"].values(), strict=True)
+        lines = ["| " + " | ".join(headers) + " |", "|---" * len(headers) + "|"]
+        for item in objects:
+            cells = (_written(form, item[key]) for key, form in zip(entry["columns"], formats, strict=True))
+            lines.append("| " + " | ".join(cells) + " |")
+        return "\n" + "\n".join(lines) + "\n"
+    if "bd_rate" in entry:
+        test, anchor = map(_curve, entry["bd_rate"])
+        number = bd_rate(*anchor, *test).percent
+    else:
+        number = _value(entry["value"]) - (_value(entry["minus"]) if "minus" in entry else 0)
+        number *= entry.get("scale", 1)
+        number = 1 / number if entry.get("inverse") else number
+    return _written(entry["format"], number)
+
+
+def check(page: Path, texts: Mapping[str, str], *, write: bool) -> list[str]:
+    """Compare or replace the numbers of a page.
+
+    Args:
+        page: a Markdown file.
+        texts: text of each entry, by name.
+        write: replace numbers that differ.
+
+    Returns:
+        Complaints, one line each.
+    """
+    content, complaints = page.read_text(encoding="utf-8"), []
+    name = page.relative_to(ROOT).as_posix() if page.is_relative_to(ROOT) else page.name
+
+    def replace(match: re.Match[str]) -> str:
+        line = f"{name}:{content.count(chr(10), 0, match.start()) + 1}"
+        if match[1] not in texts:
+            complaints.append(f"{line}: results/numbers.toml has no entry {match[1]}")
+            return match[0]
+        if match[2] != texts[match[1]] and not write:
+            complaints.append(f"{line}: {match[1]} is {texts[match[1]]!r} in the results, {match[2]!r} in the page")
+        return f"<!--={match[1]}-->{texts[match[1]]}<!--/-->"
+
+    written = MARK.sub(replace, content)
+    if write and written != content:
+        page.write_text(written, encoding="utf-8")
+    if name in COMPLETE:
+        plain = re.sub(r"<!--.*?-->", "", CODE.sub("", MARK.sub("", content)), flags=re.DOTALL)
+        complaints += [f"{name}: {match[0]!r} is not marked" for match in MEASURED.finditer(plain)]
+    return complaints
+
+
+def main() -> int:
+    """Check or write all pages; return the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="write the numbers of the result files into the pages")
+    options = parser.parse_args()
+    entries = tomllib.loads(ENTRIES.read_text(encoding="utf-8"))
+    texts = {}
+    complaints = []
+    for name, entry in entries.items():
+        try:
+            texts[name] = render(entry)
+        except (KeyError, IndexError, TypeError, FileNotFoundError) as error:
+            complaints.append(f"results/numbers.toml: {name}: the results have no {error}")
+    used = {match[1] for page in PAGES for match in MARK.finditer(page.read_text(encoding="utf-8"))}
+    complaints += [f"results/numbers.toml: no page uses {name}" for name in sorted(set(entries) - used)]
+    for page in sorted(PAGES):
+        complaints += check(page, texts, write=options.write)
+    print("\n".join(complaints) or f"{len(entries)} numbers are those of results/")
+    return bool(complaints)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
