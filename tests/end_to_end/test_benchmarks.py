@@ -139,7 +139,7 @@ def test_decoders_that_a_model_lacks_are_one_line(tmp_path: Path) -> None:
     small = ROOT / "tests" / "golden" / "filters.safetensors"
     done = run("decoders.py", "--only", "fast", "--model", small)
     assert (done.returncode, done.stdout.count("\n")) == (1, 1)
-    assert done.stderr == "decoders.py: filters has no decoder 'fast'; it has standard\n"
+    assert done.stderr == "decoders.py: filters.safetensors has no decoder 'fast'; it has standard\n"
 
 
 def test_the_ohm_layer() -> None:
