@@ -14,13 +14,15 @@ from ohmq.bitstream.format import Extra
 from ohmq.bitstream.psnr_table import psnr_extra
 from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.encoder.encoder import Encoder, FileSettings
+from ohmq.encoder.quality import DecodedScore
 from ohmq.encoder.tuning import LARGEST_LAMBDA, PoorRange
-from ohmq.errors import UnreachableTargetError
+from ohmq.errors import UnreachableTargetError, UnsupportedImageError
+from ohmq.metrics import SSIMULACRA2_MIN_SIDE
 from ohmq.runtime.latents import Latent, Source, Symbols
 from ohmq.utils.counting import counted
 from ohmq.utils.progress import phase
 
-__all__ = ["LAMBDA_SCALES", "QualityResult", "SizeResult", "search_psnr", "search_size"]
+__all__ = ["LAMBDA_SCALES", "QualityResult", "SizeResult", "search_psnr", "search_size", "search_ssimulacra2"]
 
 LAMBDA_SCALES = tuple(2 ** (-step / 4) for step in range(-4, 5))
 """Factors on λ that a search tries, from few bits to many."""
@@ -29,16 +31,16 @@ POOR_RANGE_SCALES = tuple(LARGEST_LAMBDA * 2 ** (-step / 4) for step in range(7)
 
 
 class QualityResult(NamedTuple):
-    """Result of a search for a PSNR.
+    """Result of a search for a quality.
 
     Attributes:
         channels: number of channels.
-        psnr_db: PSNR of the decoded image, in dB.
+        reached: PSNR of the decoded image in dB, or its SSIMULACRA2 score.
         source: input of the encoder, with its λ scale.
     """
 
     channels: int
-    psnr_db: float
+    reached: float
     source: Source
 
 
@@ -189,41 +191,86 @@ def search_psnr(
     Raises:
         UnreachableTargetError: no number of channels reaches the target.
     """
-    with phase("search for the PSNR", _most_trials(encoder, source)) as advance:
-        return _search_psnr(encoder, original, source, psnr_db, poor_ranges, advance)
+
+    def measure(symbols: Symbols, channels: int) -> float:
+        return encoder.psnr_db(original, symbols, channels)
+
+    best = _search_quality(encoder, source, psnr_db, measure, poor_ranges, "search for the PSNR")
+    if best.reached >= psnr_db:
+        return best
+    raise UnreachableTargetError(
+        f"{encoder.name} reaches {best.reached:.2f} dB on this image, with {counted(best.channels, 'channel')}; "
+        f"{psnr_db:g} dB are out of its reach"
+    )
 
 
-def _search_psnr(
+def search_ssimulacra2(
     encoder: Encoder,
     original: Image.Image,
     source: Source,
-    psnr_db: float,
-    poor_ranges: Sequence[PoorRange],
-    advance: Callable[[], None],
+    score: float,
+    *,
+    poor_ranges: Sequence[PoorRange] = (),
 ) -> QualityResult:
-    """Search a PSNR, and call ``advance`` after each trial."""
+    """Search the smallest number of channels that reaches a SSIMULACRA2 score, as `search_psnr` does for a PSNR.
 
-    def trial(channels: int, candidate: Source) -> tuple[bool, QualityResult]:
-        reached = encoder.psnr_db(original, encoder.symbols(candidate, channels), channels)
-        advance()
-        return reached >= psnr_db, QualityResult(channels, reached, candidate)
+    Unlike a PSNR, the score needs the whole decoded image at once, and about 80 bytes a pixel.
 
-    has_lambda = isinstance(source, Latent)
-    trials = _search_lambda(encoder, source, trial, poor_ranges) if isinstance(source, Latent) else []
-    reaching = [result for reaches, result in trials if reaches]
-    if reaching:
-        return min(
-            reaching, key=lambda result: (result.psnr_db, result.channels, -cast(Latent, result.source).lambda_scale)
+    Args:
+        encoder: the encoder.
+        original: the image; pixels that its mask makes fully transparent count as decoded without error.
+        source: symbols of its colours, all channels, or its latent.
+        score: the target, at most 100.
+        poor_ranges: as for `search_size`.
+
+    Raises:
+        UnreachableTargetError: no number of channels reaches the target.
+        UnsupportedImageError: an image too small for the metric.
+    """
+    if min(original.size) < SSIMULACRA2_MIN_SIDE:
+        raise UnsupportedImageError(
+            f"an image of {original.width}x{original.height} has no SSIMULACRA2 score, which needs {SSIMULACRA2_MIN_SIDE} "
+            "pixels a side; give a quality or a PSNR instead"
         )
-    for channels in _stops(encoder, poor_ranges) if has_lambda else encoder.config.cut_points:
-        trials.append(trial(channels, source))
-        if trials[-1][0]:
-            return trials[-1][1]
-    best = max((result for _, result in trials), key=lambda result: result.psnr_db)
+    scorer = DecodedScore(encoder.windowed, original)
+    best = _search_quality(encoder, source, score, scorer.measure, poor_ranges, "search for the score")
+    if best.reached >= score:
+        return best
     raise UnreachableTargetError(
-        f"{encoder.name} reaches {best.psnr_db:.2f} dB on this image, with {counted(best.channels, 'channel')}; "
-        f"{psnr_db:g} dB are out of its reach"
+        f"{encoder.name} reaches a SSIMULACRA2 score of {best.reached:.2f} on this image, with "
+        f"{counted(best.channels, 'channel')}; {score:g} is out of its reach"
     )
+
+
+def _search_quality(
+    encoder: Encoder,
+    source: Source,
+    target: float,
+    measure: Callable[[Symbols, int], float],
+    poor_ranges: Sequence[PoorRange],
+    name: str,
+) -> QualityResult:
+    """Search the smallest number of channels that reaches a quality; if none does, return the best of all trials."""
+    with phase(name, _most_trials(encoder, source)) as advance:
+
+        def trial(channels: int, candidate: Source) -> tuple[bool, QualityResult]:
+            reached = measure(encoder.symbols(candidate, channels), channels)
+            advance()
+            return reached >= target, QualityResult(channels, reached, candidate)
+
+        has_lambda = isinstance(source, Latent)
+        trials = _search_lambda(encoder, source, trial, poor_ranges) if isinstance(source, Latent) else []
+        reaching = [result for reaches, result in trials if reaches]
+        if reaching:
+            return min(
+                reaching,
+                key=lambda result: (result.reached, result.channels, -cast(Latent, result.source).lambda_scale),
+            )
+        for channels in _stops(encoder, poor_ranges) if has_lambda else encoder.config.cut_points:
+            trials.append(trial(channels, source))
+            if trials[-1][0]:
+                return trials[-1][1]
+        return max((result for _, result in trials), key=lambda result: result.reached)
 
 
 def _most_trials(encoder: Encoder, source: Source) -> int:
