@@ -120,7 +120,7 @@ def render(entry: Mapping[str, Any]) -> str:
         for item in objects:
             cells = (_written(form, item[key]) for key, form in zip(entry["columns"], formats, strict=True))
             lines.append("| " + " | ".join(cells) + " |")
-        return "\n" + "\n".join(lines) + "\n"
+        return "\n\n" + "\n".join(lines) + "\n\n"
     if "bd_rate" in entry:
         test, anchor = map(_curve, entry["bd_rate"])
         number = bd_rate(*anchor, *test).percent

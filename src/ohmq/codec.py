@@ -6,6 +6,8 @@ file -> entropy decoder -> symbols -> synthesis, post-filter -> image
 
 import warnings
 from collections.abc import Iterable, Iterator
+from os import PathLike
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from PIL import Image
@@ -13,11 +15,13 @@ from PIL import Image
 from ohmq.bitstream.format import Extra, OhmFile
 from ohmq.bitstream.stream import ByteSource
 from ohmq.decoder.decoder import Decoder
+from ohmq.decoder.files import decoded_alone, file_header
 from ohmq.decoder.progressive import decode_progressive
 from ohmq.encoder.encoder import Encoder, FileSettings
 from ohmq.encoder.options import DEFAULT_MAX_PIXELS, EncodeOptions
 from ohmq.encoder.quality_scale import QualityScale, measure_probe
-from ohmq.encoder.rate_control import search_psnr, search_size
+from ohmq.encoder.rate_control import search_psnr, search_size, search_ssimulacra2
+from ohmq.encoder.tuning import without_poor_ends
 from ohmq.entropy.kernels import NUMPY
 from ohmq.entropy.select_kernels import select_kernels
 from ohmq.errors import ConfigError, ModelFileError
@@ -37,6 +41,7 @@ from ohmq.runtime.latents import Latent, Source, Symbols
 from ohmq.runtime.protocols import CodingModel
 from ohmq.runtime.thumbnails import check_scale, thumbnail_channels
 from ohmq.runtime.windowed import WindowedTransforms
+from ohmq.utils.ordered import map_in_order
 
 __all__ = ["DECODERS", "STANDARD", "Codec", "CompressedImage"]
 
@@ -56,9 +61,10 @@ class CompressedImage(NamedTuple):
     Attributes:
         data: the file.
         channels: the number of channels in it.
-        psnr_db: PSNR of the decoded image in dB; None if it was not measured.
+        psnr_db: PSNR of the decoded image in dB; None if it was no target.
         quality: the quality that was aimed at, 0 to 100; None if something else was.
         symbols_sha256: hash of the symbols, see `ohmq.runtime.latents.Symbols.sha256`; None if it was not asked for.
+        ssimulacra2: SSIMULACRA2 score of the decoded image; None if it was no target.
     """
 
     data: bytes
@@ -66,6 +72,7 @@ class CompressedImage(NamedTuple):
     psnr_db: float | None = None
     quality: float | None = None
     symbols_sha256: str | None = None
+    ssimulacra2: float | None = None
 
 
 class Codec:
@@ -197,10 +204,10 @@ class Codec:
             image: Pillow image of any mode, numpy array (H, W) or (H, W, C) of uint8, C from 1 (grey) to 4 (RGBA), or torch
                 tensor.
             options: options of the encoder; default: `EncodeOptions`'s defaults.
-            arguments: single options by name, such as ``quality=70``, ``bpp=0.5``, ``psnr=32.0``, ``fraction=0.5``,
-                ``channels=64``, ``max_bytes=10_000``, ``layers="all"``, ``effort=2``, ``tune="psnr"``, ``tile=0``,
-                ``fixed_rate=True``, ``flatten=True``, ``keep_metadata=True``, ``psnr_table=True`` or ``max_pixels=2**27``; see
-                `EncodeOptions`.
+            arguments: single options by name, such as ``quality=70``, ``bpp=0.5``, ``psnr=32.0``, ``ssimulacra2=70``,
+                ``fraction=0.5``, ``channels=64``, ``max_bytes=10_000``, ``layers="all"``, ``effort=2``, ``tune="psnr"``,
+                ``tile=0``, ``fixed_rate=True``, ``flatten=True``, ``keep_metadata=True``, ``psnr_table=True`` or
+                ``max_pixels=2**27``; see `EncodeOptions`.
 
         Returns:
             The file.
@@ -209,7 +216,8 @@ class Codec:
             ValueError: an option out of range, or more than one target for size or quality.
             ConfigError: an effort or the tuning "visual", and a model without RDOQ; or a quality, and a model without a quality
                 scale.
-            UnreachableTargetError: the smallest file is larger than bpp or max_bytes allow, or psnr is out of reach.
+            UnreachableTargetError: the smallest file is larger than bpp or max_bytes allow, or psnr or ssimulacra2
+                is out of reach.
             UnsupportedImageError: an image that cannot be coded.
 
         Warns:
@@ -265,24 +273,37 @@ class Codec:
             source = tuning.apply(latent, self.transforms.quantizer["project"])
         else:
             source = self.windowed.symbols(colours, options.tile)
+        poor_ranges = tuning.poor_ranges(self.model_id)
         max_bytes = options.byte_limit(image.width, image.height)
         if max_bytes is not None:
-            found = search_size(self.encoder, source, max_bytes, settings, hash_symbols=hash_symbols)
+            found = search_size(
+                self.encoder, source, max_bytes, settings, poor_ranges=poor_ranges, hash_symbols=hash_symbols
+            )
             return CompressedImage(found.file, found.channels, symbols_sha256=found.symbols_sha256)
-        channels, psnr_db = options.channel_count(self.config), None
+        channels = options.channel_count(self.config)
+        psnr_db: float | None = None
+        score: float | None = None
         quality = options.quality_for(self.quality_scale is not None, self.name)
         if quality is not None:
-            channels = self._channels_for_quality(source, quality)
+            assert isinstance(source, Latent)
+            channels, scale = without_poor_ends(self._channels_for_quality(source, quality), poor_ranges)
+            source = source._replace(lambda_scale=scale)
         if options.psnr is not None:
-            channels, psnr_db, source = search_psnr(self.encoder, image, source, options.psnr)
-        if not hash_symbols:
-            return CompressedImage(self.encoder.encode(source, channels, settings), channels, psnr_db, quality)
-        file, symbols_sha256 = self.encoder.encode_hashed(source, channels, settings)
-        return CompressedImage(file, channels, psnr_db, quality, symbols_sha256)
+            channels, psnr_db, source = search_psnr(self.encoder, image, source, options.psnr, poor_ranges=poor_ranges)
+        if options.ssimulacra2 is not None:
+            channels, score, source = search_ssimulacra2(
+                self.encoder, image, source, options.ssimulacra2, poor_ranges=poor_ranges
+            )
+        symbols_sha256: str | None = None
+        if hash_symbols:
+            file, symbols_sha256 = self.encoder.encode_hashed(source, channels, settings)
+        else:
+            file = self.encoder.encode(source, channels, settings)
+        return CompressedImage(file, channels, psnr_db, quality, symbols_sha256, score)
 
-    def _channels_for_quality(self, source: Source, quality: float) -> int:
+    def _channels_for_quality(self, source: Latent, quality: float) -> int:
         scale, refiner = self.quality_scale, self.encoder.refiner
-        assert scale is not None and refiner is not None and isinstance(source, Latent)
+        assert scale is not None and refiner is not None
         return scale.channel_count(quality, measure_probe(refiner.decoded_parts(source, scale.probe_channels)))
 
     def compress_batch(self, images: Any, options: EncodeOptions | None = None, **arguments: Any) -> list[bytes]:
@@ -482,6 +503,58 @@ class Codec:
             return extras.onto(self.synthesise(symbols, channels, decoder=decoder))
         image = self.windowed_for(decoder).thumbnail(symbols, channels, scale, self.frozen.thumbnails)
         return extras.reduced(scale).onto(image)
+
+    def decompress_batch(
+        self,
+        files: Iterable[bytes | str | PathLike[str]],
+        *,
+        channels: int | None = None,
+        allow_truncated: bool = False,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        decoder: str | None = None,
+        scale: int = 1,
+    ) -> Iterator[Image.Image]:
+        """Decompress several files, which may differ in size, in as many threads as torch has (``torch.set_num_threads``).
+
+        A file is read when its turn comes. At most two images for each thread are under way, or wait to be taken. An image of
+        more than 2^25 pixels divided by the number of threads is decoded alone, by all threads.
+
+        Args:
+            files: content or path of each.
+            channels: as `decompress`, for each file; the other arguments too.
+            allow_truncated: see `decompress`.
+            max_pixels: see `decompress`.
+            decoder: see `decompress`.
+            scale: see `decompress`.
+
+        Returns:
+            An iterator over the images, in the order of the files.
+
+        Raises:
+            OhmqError: as `decompress`, in the place of the image; there are no others after it.
+            OSError: a file that cannot be read, likewise.
+
+        Example:
+            >>> for path, image in zip(paths, codec.decompress_batch(paths)):   # doctest: +SKIP
+            ...     image.save(path.with_suffix(".png"))
+        """
+        self.windowed_for(decoder)
+        check_scale(scale)
+
+        def decompressed(file: bytes | str | PathLike[str]) -> Image.Image:
+            return self.decompress(
+                file if isinstance(file, bytes) else Path(file).read_bytes(),
+                channels=channels,
+                allow_truncated=allow_truncated,
+                max_pixels=max_pixels,
+                decoder=decoder,
+                scale=scale,
+            )
+
+        workers = self.transforms.file_workers()
+        return map_in_order(
+            decompressed, files, workers, lambda file: scale == 1 and decoded_alone(file_header(file), workers)
+        )
 
     def decompress_progressive(
         self,

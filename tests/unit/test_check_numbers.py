@@ -39,7 +39,7 @@ def test_numbers_and_tables_of_the_shipped_results() -> None:
     assert tool.render({"bd_rate": [curve, curve], "format": "{:.1f} %"}) == "0.0 %"
     columns = {"channels": ["channels", "{}"], "psnr_db": ["PSNR, dB", "{:.1f}"]}
     table = {"table": points, "rows": {"channels": [16, 1]}, "columns": columns}
-    assert tool.render(table) == "\n| channels | PSNR, dB |\n|---|---|\n| 16 | 22.8 |\n| 1 | 14.1 |\n"
+    assert tool.render(table) == "\n\n| channels | PSNR, dB |\n|---|---|\n| 16 | 22.8 |\n| 1 | 14.1 |\n\n"
 
 
 def test_a_number_that_differs_is_named_and_written(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from ohmq.cli.jobs import Job, compiled_for, find_files, place_outputs, run_jobs
 from ohmq.cli.options import COMPILED, DECODER, DEVICE, MAX_PIXELS, OUTPUT, SCALE, SKIP_EXISTING, check_skip
 from ohmq.cli.output import finish
 from ohmq.utils.counting import counted
+from ohmq.utils.ordered import Workers
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -48,6 +49,21 @@ class _Decompress:
         if not self.model:
             return None
         return load(self.model, runtime=self.runtime, compiled=self.compiled, device=self.device)
+
+    def workers(self) -> Workers | None:
+        """Return threads that share out the files of this process."""
+        if self.chosen_codec:
+            return self.chosen_codec.transforms.file_workers()
+        from ohmq.runtime.workers import file_workers
+
+        return file_workers()
+
+    def alone(self, job: Job, workers: Workers | None) -> bool:
+        """Say whether a file is decompressed while no other is, since its image is large."""
+        from ohmq.decoder.files import decoded_alone, file_header
+
+        header = file_header(job.source if job.data is None else job.data)
+        return self.scale == 1 and not job.error and decoded_alone(header, workers)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "chosen_codec"}
@@ -228,5 +244,18 @@ def command(
         layers = f", {counted(result['layers'], 'layer')}" if progressive else ""
         click.echo(f"{result['input']} -> {result['output']}: {result['width']}x{result['height']}{layers}")
 
-    outcome = run_jobs(jobs, work, "decompress", as_json, show=show, processes=processes)
+    several = (
+        processes == 1 and sum(not (job.error or (job.skip_existing and job.target.is_file())) for job in jobs) > 1
+    )
+    workers = work.workers() if several else None
+    outcome = run_jobs(
+        jobs,
+        work,
+        "decompress",
+        as_json,
+        show=show,
+        processes=processes,
+        workers=workers,
+        alone=lambda job: work.alone(job, workers),
+    )
     return finish(outcome, as_json, "decompressed")

@@ -16,6 +16,7 @@ from ohmq.cli.output import phase_progress, reserve_stdout
 from ohmq.errors import ConfigError, OhmqError
 from ohmq.imaging import listing
 from ohmq.utils.counting import counted
+from ohmq.utils.ordered import Workers, map_in_order
 from ohmq.utils.streams import STDOUT, check_stream, is_stream, read_stream
 
 __all__ = [
@@ -255,6 +256,8 @@ def run_jobs(
     *,
     show: Callable[[dict[str, Any]], None] = lambda result: None,
     processes: int = 1,
+    workers: Workers | None = None,
+    alone: Callable[[Job], bool] = lambda job: False,
 ) -> Outcome:
     """Do each job; a bad file does not stop the others.
 
@@ -264,7 +267,9 @@ def run_jobs(
         verb: label of the progress bar.
         quiet: whether to show no results and no progress.
         show: function that shows a result; called in the order of the jobs. Its "notes" are shown after it.
-        processes: number of jobs done at once.
+        processes: number of jobs done at once, each in a process.
+        workers: threads that do jobs at once, if there is one process; None: none.
+        alone: whether a job is done while no other is, where threads do them.
 
     Raises:
         OhmqError: a process was killed.
@@ -273,7 +278,10 @@ def run_jobs(
     terminal = not quiet and sys.stderr.isatty()
     visible = len(jobs) > 1 and terminal
     processes = min(processes, len(jobs))
-    outcomes = _in_processes(jobs, work, processes) if processes > 1 else (_attempt(job, work) for job in jobs)
+    if processes > 1:
+        outcomes = _in_processes(jobs, work, processes)
+    else:
+        outcomes = map_in_order(partial(_attempt, work=work), jobs, workers, alone)
     with click.progressbar(length=len(jobs), label=verb, file=sys.stderr, hidden=not visible) as bar:
         with contextlib.closing(outcomes), phase_progress(terminal and len(jobs) == 1):
             for outcome in outcomes:

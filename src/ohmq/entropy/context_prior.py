@@ -9,6 +9,7 @@ The context of a channel is the sum of the codewords of earlier channel-conditio
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from typing import NamedTuple
 
 import numpy as np
@@ -256,7 +257,9 @@ class IntegerContextPrior:
         """
         return True
 
-    def begin(self, tiles: int, height: int, width: int, *, kernels: Kernels = NUMPY) -> "ContextPriorState":
+    def begin(
+        self, tiles: int, height: int, width: int, *, kernels: Kernels = NUMPY, helper: Executor | None = None
+    ) -> "ContextPriorState":
         """Start coding the symbols of ``tiles`` latents of the same size.
 
         Args:
@@ -264,6 +267,7 @@ class IntegerContextPrior:
             height: positions.
             width: positions.
             kernels: loops over symbols; default: numpy.
+            helper: not used.
 
         Returns:
             The state before the first channel.

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ohmq.entropy.context_prior import WEIGHT_BITS, Array
 
-__all__ = ["Affine", "float32_products_are_exact"]
+__all__ = ["FLOAT32_INTEGERS", "Affine", "float32_products_are_exact"]
 
 EXACT_FLOAT64_LIMIT = 2**40
 """Multiples of 2^-12 below this limit are exact in float64."""

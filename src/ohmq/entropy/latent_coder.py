@@ -6,7 +6,7 @@ Whether a file is tiled and whether it is entropy coded is decided here and nowh
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -19,6 +19,7 @@ from ohmq.entropy.kernels import Kernels
 from ohmq.entropy.layers import IntegerPrior, LayerDecoder, SymbolSource, encode_layers
 from ohmq.errors import BitstreamError
 from ohmq.geometry import Window, windows
+from ohmq.utils.blas_threads import one_blas_thread
 from ohmq.utils.progress import steps
 
 __all__ = ["EncodedLatent", "LatentCoder", "LatentDecoder"]
@@ -53,7 +54,7 @@ class _BlockCoder(Protocol):
     def encode(self, source: SymbolSource, layouts: Sequence[Sequence[int]]) -> list[list[bytes]]:
         """Return payloads, indexed ``[layout][layer]``."""
 
-    def decoder(self, shape: Sequence[int], known: Array | None) -> _BlockDecoder:
+    def decoder(self, shape: Sequence[int], known: Array | None, helper: Executor | None) -> _BlockDecoder:
         """Start decoding a block (patches, h, w) whose leading channels may be known, (patches, h, w, channels)."""
 
 
@@ -66,8 +67,8 @@ class _EntropyCoder:
     def encode(self, source: SymbolSource, layouts: Sequence[Sequence[int]]) -> list[list[bytes]]:
         return [images[0] for images in encode_layers(self._prior, source, layouts, kernels=self._kernels).payloads]
 
-    def decoder(self, shape: Sequence[int], known: Array | None) -> LayerDecoder:
-        return LayerDecoder(self._prior, shape, known, kernels=self._kernels)
+    def decoder(self, shape: Sequence[int], known: Array | None, helper: Executor | None) -> LayerDecoder:
+        return LayerDecoder(self._prior, shape, known, kernels=self._kernels, helper=helper)
 
 
 class _FixedRateCoder:
@@ -86,7 +87,7 @@ class _FixedRateCoder:
         by_channel = np.moveaxis(values[..., first:end], -1, 0).reshape(-1)
         return encode_fixed_rate(by_channel, np.repeat(self._alphabets[first:end], by_channel.size // (end - first)))
 
-    def decoder(self, shape: Sequence[int], known: Array | None) -> "_FixedRateDecoder":
+    def decoder(self, shape: Sequence[int], known: Array | None, helper: Executor | None) -> "_FixedRateDecoder":
         return _FixedRateDecoder(self._alphabets, int(np.prod(shape)), 0 if known is None else known.shape[-1])
 
 
@@ -116,7 +117,7 @@ class LatentCoder:
         kernels: inner loops of entropy coding.
         tile: side of a tile in latent positions; 0 codes the latent in one piece.
         fixed_rate: whether symbols are packed without an entropy coder.
-        threads: threads that decode tiles. Default: 1.
+        threads: threads that decode tiles, or share the work on a latent in one piece. Default: 1.
     """
 
     def __init__(
@@ -174,11 +175,12 @@ class LatentCoder:
         """
         symbols = np.empty((*grid, max(ends[-1] for ends in layouts)), self.symbol_type) if keep else None
         blocks, coded = self.blocks(*grid[1:]), []
-        for block in self.with_progress(blocks, "entropy coding"):
-            block_source = source(block)
-            coded.append(self._block.encode(block_source, layouts))
-            if symbols is not None:
-                symbols[:, block.rows, block.columns] = block_source.values()[0]
+        with one_blas_thread():
+            for block in self.with_progress(blocks, "entropy coding"):
+                block_source = source(block)
+                coded.append(self._block.encode(block_source, layouts))
+                if symbols is not None:
+                    symbols[:, block.rows, block.columns] = block_source.values()[0]
         if not self.tile:
             return EncodedLatent(coded[0], symbols)
         joined = [[join_tiles(layer) for layer in zip(*layout, strict=True)] for layout in zip(*coded, strict=True)]
@@ -193,16 +195,17 @@ class LatentCoder:
         """
         return LatentDecoder(self, grid, channels)
 
-    def start_block(self, block: Window, values: Array, channel: int) -> _BlockDecoder:
+    def start_block(self, block: Window, values: Array, channel: int, helper: Executor | None = None) -> _BlockDecoder:
         """Start decoding a block whose symbols before ``channel`` are in ``values``, (patches, h, w, C).
 
         Args:
             block: window of the block.
             values: symbols of the image, (patches, h, w, C).
             channel: the number of leading channels that are known.
+            helper: computes a part beside the calling thread; default: none.
         """
         known = values[:, block.rows, block.columns, :channel] if channel else None
-        return self._block.decoder((len(values), *block.shape), known)
+        return self._block.decoder((len(values), *block.shape), known, helper)
 
     def split(self, payloads: Sequence[bytes], count: int) -> list[list[bytes]]:
         """Split payloads of layers into those of ``count`` blocks, indexed ``[block][layer]``.
@@ -243,6 +246,8 @@ class LatentDecoder:
         self._coder = coder
         self._blocks = coder.blocks(*grid[1:])
         self._whole: _BlockDecoder | None = None
+        # Ends with this object: an executor that nothing refers to lets its threads end.
+        self._helper = ThreadPoolExecutor(1) if coder.threads > 1 and not coder.tile else None
 
     def decode(self, payloads: Sequence[bytes], ends: Sequence[int]) -> None:
         """Decode the next layers into `values`.
@@ -260,7 +265,11 @@ class LatentDecoder:
             target = self.values[:, block.rows, block.columns, self.channel : ends[-1]]
             target[...] = decoded.T.reshape(target.shape)
 
-        parts = self._coder.split(payloads, len(self._blocks))
+        with one_blas_thread():
+            self._decode_blocks(decode_block, self._coder.split(payloads, len(self._blocks)))
+        self.channel = ends[-1]
+
+    def _decode_blocks(self, decode_block: Callable[[Window, list[bytes]], None], parts: Sequence[list[bytes]]) -> None:
         threads = min(self._coder.threads, len(self._blocks))
         if threads == 1:
             for block, part in self._coder.with_progress(list(zip(self._blocks, parts, strict=True)), _DECODING):
@@ -273,12 +282,11 @@ class LatentDecoder:
                         future.result()
                 finally:  # an error of one tile, or Ctrl-C, ends the others early
                     pool.shutdown(cancel_futures=True)
-        self.channel = ends[-1]
 
     def _decoder(self, block: Window) -> _BlockDecoder:
         """Return the decoder of a block. Those of tiles start anew: the states of all tiles at once would not be bounded."""
         if self._coder.tile:
             return self._coder.start_block(block, self.values, self.channel)
         if self._whole is None:
-            self._whole = self._coder.start_block(block, self.values, self.channel)
+            self._whole = self._coder.start_block(block, self.values, self.channel, self._helper)
         return self._whole

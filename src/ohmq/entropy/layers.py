@@ -8,6 +8,7 @@ earlier steps only.
 import functools
 import time
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -202,14 +203,21 @@ class LayerDecoder:
         shape: (patches, h, w).
         known: symbols of the leading channels, (patches, h, w, channels); default: none.
         kernels: inner loops; default: numpy.
+        helper: as for `ohmq.entropy.tabulated_prior.IntegerTabulatedPrior.begin`; default: none.
     """
 
     def __init__(
-        self, prior: IntegerPrior, shape: Sequence[int], known: Array | None = None, *, kernels: Kernels = NUMPY
+        self,
+        prior: IntegerPrior,
+        shape: Sequence[int],
+        known: Array | None = None,
+        *,
+        kernels: Kernels = NUMPY,
+        helper: Executor | None = None,
     ) -> None:
         self._kernels = kernels
         self._rows = int(np.prod(shape))
-        self._state = prior.begin(*shape, kernels=kernels)
+        self._state = prior.begin(*shape, kernels=kernels, helper=helper)
         if known is not None:
             values = symbols_by_channel(known)
             while self.channel < len(values):

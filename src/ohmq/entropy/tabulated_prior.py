@@ -19,8 +19,9 @@ Model, 2021, has two passes):
 import bisect
 import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -37,7 +38,7 @@ from ohmq.entropy.context_prior import (
     integer_tensors,
     neighbour_rows,
 )
-from ohmq.entropy.exact_affine import Affine
+from ohmq.entropy.exact_affine import FLOAT32_INTEGERS, Affine
 from ohmq.entropy.kernels import (
     LARGEST_NEIGHBOUR,
     NUMPY,
@@ -63,8 +64,11 @@ LEVELS = ((-8, 7), (-4, 3))
 """Lowest and highest level of each of the two coefficients."""
 CHECKERBOARD_LEVELS = ((-8, 7), (-16, 15))
 """The same for checkerboard channels: neighbours predict a symbol's value, not only its spread."""
+HELPED_ABOVE = 512
+"""Rows from which a helper gains more than it costs to wake it."""
 RUN_SYMBOLS = 2**18
 """Symbols whose tables are held in memory at the same time."""
+_Result = TypeVar("_Result")
 _PASS_NEIGHBOURS = {1: (0, 2, 6, 8), 2: (1, 7, 3, 5)}
 """Neighbours, among the 3x3 around a row, that the second and the third pass see: those of earlier passes."""
 
@@ -241,7 +245,9 @@ class IntegerTabulatedPrior:
         """Return the grid of the two coefficients."""
         return CHECKERBOARD_LEVELS if checkerboard else LEVELS
 
-    def begin(self, tiles: int, height: int, width: int, *, kernels: Kernels = NUMPY) -> "TabulatedPriorState":
+    def begin(
+        self, tiles: int, height: int, width: int, *, kernels: Kernels = NUMPY, helper: Executor | None = None
+    ) -> "TabulatedPriorState":
         """Start coding the symbols of ``tiles`` latents of the same size.
 
         Args:
@@ -249,11 +255,12 @@ class IntegerTabulatedPrior:
             height: positions.
             width: positions.
             kernels: loops over symbols; default: numpy.
+            helper: computes a part of the products beside the calling thread; default: none.
 
         Returns:
             The state before the first channel.
         """
-        return TabulatedPriorState(self, tiles, height, width, kernels=kernels)
+        return TabulatedPriorState(self, tiles, height, width, kernels=kernels, helper=helper)
 
     def channel_tables(self, channels: slice) -> NDArray[np.float32]:
         """Return the tables of some channels of a segment; those of the whole segment are kept.
@@ -338,15 +345,24 @@ class TabulatedPriorState:
         height: positions.
         width: positions.
         kernels: loops over symbols.
+        helper: as for `IntegerTabulatedPrior.begin`.
 
     Attributes:
         channel: the next channel to code.
     """
 
     def __init__(
-        self, prior: IntegerTabulatedPrior, tiles: int, height: int, width: int, *, kernels: Kernels = NUMPY
+        self,
+        prior: IntegerTabulatedPrior,
+        tiles: int,
+        height: int,
+        width: int,
+        *,
+        kernels: Kernels = NUMPY,
+        helper: Executor | None = None,
     ) -> None:
         self.prior, self.kernels = prior, kernels
+        self._helper = helper if tiles * height * width >= HELPED_ABOVE else None
         self.height, self.width, self.rows = height, width, tiles * height * width
         self.channel = 0
         self._tiles = tiles
@@ -442,10 +458,25 @@ class TabulatedPriorState:
         self.channel += len(symbols)
         if self._group_start + len(self._group_values) == self.channel < prior.num_channels:
             self._group += 1
-            live = slice(0, prior.live[self._group])
-            self._latent[:, live] += self._group_values.T @ prior.directions[self._group_start : self.channel, live]
+            half = self.rows // 2 if self._helper else self.rows
+            second = self._start(self._add_group, slice(half, self.rows))
+            self._add_group(slice(0, half))
+            second()
             self._group_start, self._group_coefficients = self.channel, None
             self._group_values = np.empty((prior.group_sizes[self._group], self.rows), prior.latent_type)
+
+    def _add_group(self, rows: slice) -> None:
+        """Add the codewords of the last group to some rows of the latent."""
+        live = slice(0, self.prior.live[self._group])
+        directions = self.prior.directions[self._group_start : self.channel, live]
+        self._latent[rows, live] += self._group_values[:, rows].T @ directions
+
+    def _start(self, function: Callable[..., _Result], *arguments: Any) -> Callable[[], _Result]:
+        """Start a part of the work beside this thread, or do it; returns a function that gives its result."""
+        if self._helper is not None:
+            return self._helper.submit(function, *arguments).result
+        result = function(*arguments)
+        return lambda: result
 
     def _coefficients(self) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """Return the own coefficients and the network coefficients of the group, each (channels, 2, rows)."""
@@ -458,11 +489,15 @@ class TabulatedPriorState:
         largest = self.kernels.floor_in_place(latent, -np.inf)
         if network.latent_limit is not None:
             largest = network.latent_limit
+        own = self._start(self._own_coefficients, network, latent, largest)
         coefficients = self._network_coefficients(network, latent, largest)
+        return own(), coefficients
+
+    def _own_coefficients(self, network: ContextNetwork, latent: NDArray[Any], largest: NDArray[Any]) -> NDArray[Any]:
+        """Return the share of the channels' own projections of the latent, (channels, 2, rows)."""
         own = network.own_projection.integers(latent, largest)
-        weights = prior.own[self._group_start : self._group_start + size]
-        shape = self._tiles, self.height, self.width
-        return self.kernels.own_coefficients(weights, own, shape), coefficients
+        weights = self.prior.own[self._group_start : self._group_start + len(own)]
+        return self.kernels.own_coefficients(weights, own, (self._tiles, self.height, self.width))
 
     def _network_coefficients(
         self, network: ContextNetwork, latent: NDArray[Any], largest: NDArray[Any]
@@ -472,7 +507,10 @@ class TabulatedPriorState:
         floor_in_place = self.kernels.floor_in_place
         projection, *layers, last = network.layers
         projected = projection(latent, largest)
-        largest_inputs = np.tile(floor_in_place(projected, -np.inf), 9)
+        largest = floor_in_place(projected, -np.inf)
+        if largest.max(initial=0) < FLOAT32_INTEGERS:  # half the memory, and no conversion of nine positions each
+            projected, largest = projected.astype(np.float32, copy=False), largest.astype(np.float32)
+        largest_inputs = np.tile(largest, 9)
         depth = projected.shape[1]
         padded = np.zeros((tiles, height + 2, width + 2, depth), projected.dtype)
         padded[:, 1:-1, 1:-1] = projected.reshape(tiles, height, width, -1)

@@ -4,6 +4,7 @@ import ctypes
 import os
 import weakref
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from ohmq.geometry import Window
 from ohmq.models.config import ModelConfig
 from ohmq.postfilter.filters import FilterKernel, PostFilter, filter_and_round
 from ohmq.runtime.latents import cut_pixels
+from ohmq.utils.ordered import Workers
 
 __all__ = ["OnnxDecoder", "OnnxTransforms"]
 
@@ -201,6 +203,10 @@ class OnnxTransforms:
     def threads(self) -> int:
         """Number of threads of work on the CPU."""
         return os.cpu_count() or 1
+
+    def file_workers(self) -> Workers | None:
+        """Return threads that share out files, one for each core; None: there is one core."""
+        return None if self.threads == 1 else Workers(ThreadPoolExecutor(self.threads), self.threads)
 
     def with_filter_kernel(self, kernel: FilterKernel) -> "OnnxTransforms":
         """Return the same transforms with another kernel of the post-filters."""

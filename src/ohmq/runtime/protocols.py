@@ -13,6 +13,7 @@ from ohmq.models.config import ModelConfig
 from ohmq.postfilter.filters import FilterKernel, PostFilter
 from ohmq.runtime.latents import Array
 from ohmq.runtime.thumbnails import Thumbnails
+from ohmq.utils.ordered import Workers
 
 __all__ = ["CodingModel", "TransformRuntime"]
 
@@ -53,6 +54,9 @@ class TransformRuntime(Protocol):
     @property
     def threads(self) -> int:
         """Number of threads of work on the CPU."""
+
+    def file_workers(self) -> Workers | None:
+        """Return threads that share out files; None: files are done one after the other."""
 
     @property
     def decoders(self) -> tuple[str, ...]:

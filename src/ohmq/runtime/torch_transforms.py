@@ -21,6 +21,8 @@ from ohmq.runtime.devices import CPU, coding_state, find_device, has_bfloat16
 from ohmq.runtime.latents import cut_pixels
 from ohmq.runtime.photo_synthesis import PhotoWindows
 from ohmq.runtime.receptive_field import analysis_halo, synthesis_halo
+from ohmq.runtime.workers import file_workers
+from ohmq.utils.ordered import Workers
 
 __all__ = ["TorchDecoder", "TorchTransforms"]
 
@@ -97,6 +99,10 @@ class TorchTransforms:
     def threads(self) -> int:
         """Number of threads of work on the CPU."""
         return torch.get_num_threads()
+
+    def file_workers(self) -> Workers | None:
+        """Return threads that share out files, see `ohmq.runtime.workers.file_workers`."""
+        return file_workers()
 
     def with_filter_kernel(self, kernel: FilterKernel) -> "TorchTransforms":
         """Return the same transforms with another kernel of the post-filters."""

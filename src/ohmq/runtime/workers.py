@@ -12,7 +12,9 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["map_windows"]
+from ohmq.utils.ordered import Workers
+
+__all__ = ["file_workers", "map_windows"]
 
 _Item = TypeVar("_Item")
 _pools: dict[int, ThreadPoolExecutor] = {}
@@ -40,6 +42,15 @@ def map_windows(function: Callable[[_Item], None], items: Sequence[_Item]) -> No
     finally:  # an error in one, or Ctrl-C, ends the others early
         for future in futures:
             future.cancel()
+
+
+def file_workers() -> Workers | None:
+    """Return threads that share out files, as many as torch has in the calling thread; None: it has one.
+
+    In each of them torch has one thread, so that `map_windows` works there too.
+    """
+    threads = torch.get_num_threads()
+    return None if threads == 1 else Workers(_pool(threads), threads)
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:

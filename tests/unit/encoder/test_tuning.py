@@ -1,5 +1,7 @@
 """The encoder tuned for looks: other symbols, the same decoder."""
 
+import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,18 @@ import pytest
 from PIL import Image
 from support.small_models import make_codec, photo_picture
 
+from ohmq.bitstream.reader import read_header
 from ohmq.codec import Codec
 from ohmq.encoder.options import EncodeOptions
-from ohmq.encoder.tuning import TUNINGS, Tuning, luma_energy
+from ohmq.encoder.tuning import (
+    LARGEST_LAMBDA,
+    SMALLEST_LAMBDA,
+    TUNINGS,
+    PoorRange,
+    Tuning,
+    luma_energy,
+    without_poor_ends,
+)
 from ohmq.errors import ConfigError
 from ohmq.evaluation.bd_rate import bd_rate
 from ohmq.evaluation.evaluate import CodedImage, evaluate_images
@@ -122,3 +133,40 @@ def test_what_has_no_rdoq_is_refused(crop: Image.Image) -> None:
         EncodeOptions(tune="visual", fixed_rate=True)
     with pytest.raises(ValueError, match="tune is 'fine'; it must be psnr or visual"):
         EncodeOptions(tune="fine")  # type: ignore[arg-type]
+
+
+def test_numbers_of_channels_that_look_poor_are_avoided(codec: Codec, crop: Image.Image) -> None:
+    """Sizes and qualities between the ends of a poor range are met by λ."""
+    image = crop.crop((0, 0, 128, 96))
+    (poor, _) = TUNINGS["visual"].poor_ranges(codec.model_id)
+    start, middle, end = (len(codec.compress(image, channels=count)) for count in poor)
+    for limit in (middle, (middle + end) // 2):
+        visual = codec.compress(image, max_bytes=limit)
+        assert max(start, 0.95 * limit) <= len(visual) <= limit
+        assert sum(layer.channels for layer in read_header(visual).layers) in (poor.start, poor.end)
+    found = {}
+    for quality in range(50, 76, 3):
+        options = EncodeOptions(quality=quality, effort=0)
+        coded, plain = (
+            codec.compress_prepared(image, dataclasses.replace(options, tune=tune))  # type: ignore[arg-type]
+            for tune in ("visual", "psnr")
+        )
+        found[plain.channels] = coded.channels, len(coded.data)
+    assert any(poor.start < count < poor.end for count in found)
+    for count, (chosen, _) in found.items():
+        assert chosen == without_poor_ends(count, [poor])[0]
+    sizes = [size for _, (_, size) in sorted(found.items())]
+    assert all(one <= 1.02 * two for one, two in itertools.pairwise(sizes))
+
+
+def test_what_stands_for_a_poor_number_of_channels() -> None:
+    ranges = [PoorRange(10, 20, 40), PoorRange(50, 60, 70)]
+    for count in (1, 10, 40, 45, 50, 70, 99):
+        assert without_poor_ends(count, ranges) == (count, 1)
+    assert without_poor_ends(15, ranges) == (10, (1 + SMALLEST_LAMBDA) / 2)
+    assert without_poor_ends(20, ranges) == (10, SMALLEST_LAMBDA)
+    assert without_poor_ends(30, ranges) == (40, (1 + LARGEST_LAMBDA) / 2)
+    assert without_poor_ends(69, ranges) == (70, pytest.approx(1 + (LARGEST_LAMBDA - 1) / 10))
+    other = make_codec("photo")
+    assert TUNINGS["visual"].poor_ranges(other.model_id) == ()
+    assert TUNINGS["psnr"].poor_ranges(bytes.fromhex("cf07d25e")) == ()

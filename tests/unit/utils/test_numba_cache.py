@@ -47,7 +47,7 @@ def test_a_damaged_cache_is_an_error(script: str, tmp_path: Path) -> None:
 
 
 def test_a_cache_that_cannot_be_written_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def njit(function: Any, *, nogil: bool, cache: bool) -> Any:
+    def njit(function: Any, *, nogil: bool, cache: bool, fastmath: set[str]) -> Any:
         raise RuntimeError("cannot cache function: no locator available")
 
     monkeypatch.setattr("numba.njit", njit)
