@@ -289,6 +289,16 @@ def test_the_quick_tour_is_short() -> None:
     assert len(tour.splitlines()) <= 60
 
 
+def test_the_messages_of_troubleshooting_are_those_of_the_code() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    sources = [path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py")]
+    messages = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    assert len(messages) > 5
+    for message in messages:
+        pieces = [piece.strip() for piece in message.split("…")]
+        assert any(all(piece in source for piece in pieces) for source in sources), message
+
+
 class Command(NamedTuple):
     """A call in a page."""
 

@@ -1,16 +1,20 @@
 """The encoder tuned for looks: other symbols, the same decoder."""
 
 import dataclasses
+import io
 import itertools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from support.small_models import make_codec, photo_picture
 
+import ohmq.pillow_plugin  # noqa: F401 (registers the format)
 from ohmq.bitstream.reader import read_header
+from ohmq.cli.compress import command
 from ohmq.codec import Codec
 from ohmq.encoder.options import EncodeOptions
 from ohmq.encoder.tuning import (
@@ -60,21 +64,22 @@ def test_it_trades_squared_error_for_structure(codec: Codec, crop: Image.Image) 
     assert 0 < bd_rate(bits, psnr, visual_bits, visual_psnr).percent < 8
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_the_default_depends_on_the_target(crop: Image.Image, compiled: bool) -> None:
-    codec = load("photo", compiled=compiled)
+def test_the_default_depends_on_the_target(codec: Codec, crop: Image.Image) -> None:
     small = crop.crop((0, 0, 48, 32))
 
     def coded(**options: Any) -> tuple[bytes, bytes, bytes]:
         return tuple(codec.compress(small, **options, **tune) for tune in ({}, {"tune": "visual"}, {"tune": "psnr"}))  # type: ignore[return-value]
 
-    for options in ({"quality": 70}, {"channels": 402}, {"bpp": 1.0}):
+    for options in ({"quality": 70}, {"channels": 402}, {"max_bytes": 300}):
         default, visual, psnr = coded(**options)
         assert default == visual != psnr
     default, visual, psnr = coded(psnr=28.0)
     assert default == psnr != visual
     assert codec.encode(codec.latent(small), 402, layers=1) == codec.compress(small, channels=402)
     assert codec.latent(small, tune="psnr").weights is None
+    saved = io.BytesIO()
+    small.save(saved, "OHM", channels=402, tune="psnr")
+    assert saved.getvalue() == codec.compress(small, channels=402, tune="psnr")
 
 
 def test_weights_are_those_of_the_parts_in_tiles_and_batches(codec: Codec, crop: Image.Image) -> None:
@@ -170,3 +175,11 @@ def test_what_stands_for_a_poor_number_of_channels() -> None:
     other = make_codec("photo")
     assert TUNINGS["visual"].poor_ranges(other.model_id) == ()
     assert TUNINGS["psnr"].poor_ranges(bytes.fromhex("cf07d25e")) == ()
+
+
+def test_command_line(tmp_path: Path) -> None:
+    digit = str(Path(__file__).parents[3] / "examples" / "digits" / "digit_3_a.png")
+    found = CliRunner().invoke(command, [digit, "-m", "mnist-ohm", "--tune", "visual", "-o", str(tmp_path / "x.ohm")])
+    assert found.exit_code == 2
+    assert "tune is visual: mnist-ohm is no photo model with RDOQ; leave it out" in found.output
+    assert not any(tmp_path.iterdir())
