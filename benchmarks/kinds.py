@@ -112,18 +112,21 @@ def summarise(codecs: Sequence[CodecResult], names: Sequence[str], pixels: Seque
     }
 
 
-def print_table(kinds: dict[str, Any], codecs: Sequence[str]) -> None:
-    """Print the BD-rates of all kinds, in percent: PSNR / MS-SSIM / SSIMULACRA2 against each codec."""
-    labels = [f"{CLASSIC_CODECS[name].label} ({name})" for name in codecs]
-    print(" | ".join(["kind", *labels, "best of the model", "lossless WebP"]))
-    for kind, found in kinds.items():
-        cells = []
-        for name in codecs:
-            values = [found["bd_rate_percent"][name][quality_name]["percent"] for quality_name in QUALITY_NAMES]
-            cells.append(" / ".join("–" if value is None else f"{value:+.0f}" for value in values))
-        best = found["best_of_model"]
-        cells.append(f"{best['psnr_db']:.1f} dB, {best['ssimulacra2']:.0f} at {best['bpp']:.2f} bpp")
-        print(" | ".join([f"{kind} ({len(found['pictures'])})", *cells, f"{found['lossless_webp_bpp']:.2f} bpp"]))
+def table_row(kind: str, found: dict[str, Any], codecs: Sequence[str]) -> dict[str, Any]:
+    """Return a row of the table as text: BD-rates in percent by PSNR / MS-SSIM / SSIMULACRA2 against each codec."""
+    row: dict[str, Any] = {"kind": kind, "pictures": len(found["pictures"])}
+    for name in codecs:
+        values = [found["bd_rate_percent"][name][quality_name]["percent"] for quality_name in QUALITY_NAMES]
+        row[name] = " / ".join("none" if value is None else f"{value:+.0f}" for value in values)
+    best = found["best_of_model"]
+    row["best"] = f"{best['psnr_db']:.1f} dB, {best['ssimulacra2']:.0f}, {best['bpp']:.2f} bpp"
+    return row | {"lossless": f"{found['lossless_webp_bpp']:.2f} bpp"}
+
+
+def print_rows(rows: Sequence[dict[str, Any]]) -> None:
+    """Print rows of the table."""
+    for row in rows:
+        print(" | ".join(map(str, row.values())), flush=True)
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -135,7 +138,18 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     for picture in read_table()["pictures"]:
         if not chosen or picture["kind"] in chosen:
             by_kind.setdefault(picture["kind"], []).append(picture)
-    kinds, other = {}, []
+    kinds, rows, other = {}, [], []
+    print(
+        " | ".join(
+            [
+                "kind",
+                "pictures",
+                *(CLASSIC_CODECS[name].label for name in arguments.codec),
+                "best of the model",
+                "lossless WebP",
+            ]
+        )
+    )
     for kind, pictures in by_kind.items():
         images = []
         for picture in spread(pictures, arguments.per_kind):
@@ -157,8 +171,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             metrics=("ms-ssim", "ssimulacra2"),
         )
         kinds[kind] = summarise(codecs, [name for name, _ in images], [pixels for _, pixels in images])
-        print_table({kind: kinds[kind]}, arguments.codec)
-        sys.stdout.flush()
+        rows.append(table_row(kind, kinds[kind], arguments.codec))
+        print_rows(rows[-1:])
     return {
         "format": 1,
         "command": command_line(),
@@ -172,6 +186,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         },
         "side": arguments.side,
         "not_the_pixels_of_the_table": other,
+        "table": rows,
         "kinds": kinds,
     }
 
@@ -212,7 +227,6 @@ def main() -> None:
         if arguments.output:
             check_output(arguments.output, force=True)
         result = measure(arguments)
-        print_table(result["kinds"], arguments.codec)
         if arguments.output:
             write_atomically(arguments.output, (json.dumps(result, indent=1) + "\n").encode(), force=True)
             print(f"wrote {arguments.output}")

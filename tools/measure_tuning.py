@@ -1,4 +1,4 @@
-"""Measure what tunings of the encoder gain and cost: the tables in docs/experiments.md.
+"""Measure what tunings of the encoder gain and cost: the tables in docs/experiments/tuning.md.
 
     python tools/measure_tuning.py photo PHOTOS --out results/tuning.json
     python tools/measure_tuning.py photo PHOTOS --tuning "low_luma=0.4 high_luma=2.2" --tuning "activity_exponent=0.5"

@@ -11,7 +11,9 @@ import pytest
 from support.small_models import make_codec
 
 import ohmq
-from ohmq.model_files.frozen_model import save_model
+from ohmq.model_files.frozen_model import load_model, save_model, with_decoder
+from ohmq.model_files.pretrained import pretrained_models
+from ohmq.models.decoders import DecoderConfig, LadderDecoder
 
 ROOT = Path(__file__).parents[2]
 DIGIT = ROOT / "examples" / "digits" / "digit_3_a.png"
@@ -101,6 +103,44 @@ def test_bulk_coding(tmp_path: Path) -> None:
     assert rows["rerun", "images read"]["value"] == 0
     assert rows["rerun", "images read"]["met"]
     assert all(row["what"] in done.stdout for row in content["rows"])
+
+
+def test_decoders(tmp_path: Path) -> None:
+    frozen, config = load_model(pretrained_models()["photo"]), DecoderConfig((8, 6, 0), (1, 1, 0))
+    model, out = tmp_path / "ladder.safetensors", tmp_path / "decoders.json"
+    state = {name: value.numpy() for name, value in LadderDecoder(320, config).state_dict().items()}
+    save_model(with_decoder(frozen, "fast", config, state, {"made": "here"}), model)
+    arguments: list[object] = [
+        "--only",
+        "fast",
+        "effort-0",
+        "busy",
+        "folder",
+        "--width",
+        192,
+        "--height",
+        128,
+        "--rounds",
+        1,
+    ]
+    arguments += ["--encode-rounds", 1, "--files", 2, "--images", 1, "-o", out, "--model", model]
+    done = run("decoders.py", *arguments)
+    assert done.returncode in (0, 1) and done.stderr == ""  # whether so small an image meets the bounds says nothing
+    content = json.loads(out.read_text())
+    assert str(tmp_path) not in out.read_text() and content["machine"].endswith("CPU only")
+    rows = {found["row"]: found for found in content["rows"]}
+    assert set(rows) == {"fast", "effort-0", "busy", "folder"}
+    for found in rows.values():
+        assert found["what"] in done.stdout and found["met"] == (found["value"] <= found["must"])
+    assert rows["fast"]["aim"] == 8 and len(content["seconds"]["fast"]["avif"]) == 1
+    assert done.returncode == (0 if all(found["met"] for found in rows.values()) else 1)
+
+
+def test_decoders_that_a_model_lacks_are_one_line(tmp_path: Path) -> None:
+    small = ROOT / "tests" / "golden" / "filters.safetensors"
+    done = run("decoders.py", "--only", "fast", "--model", small)
+    assert (done.returncode, done.stdout.count("\n")) == (1, 1)
+    assert done.stderr == "decoders.py: filters.safetensors has no decoder 'fast'; it has standard\n"
 
 
 def test_the_ohm_layer() -> None:

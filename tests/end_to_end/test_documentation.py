@@ -123,7 +123,7 @@ def test_maths_and_examples_are_rendered(pages: dict[str, Page]) -> None:
     for name, page in pages.items():
         assert "doctest:" not in "".join(page.text), f"{name}: an example that is not read as one"
         assert not re.search(r"\$\$|\\[(\[]|\\(?:frac|mathrm|sum)", "".join(page.text)), name
-    for name in ("how-it-works", "experiments", "api/quantizers", "api/priors", "api/evaluation", "api/training"):
+    for name in ("how-it-works", "experiments/digits-training", "api/quantizers", "api/priors", "api/evaluation", "api/training"):
         assert pages[f"{name}.html"].formulas > 0, name
 
 
@@ -287,6 +287,16 @@ def test_the_examples_run_as_typed(page: Path, tmp_path: Path) -> None:
 def test_the_quick_tour_is_short() -> None:
     tour = (ROOT / "README.md").read_text(encoding="utf-8").split("[start:tour]")[1].split("[end:tour]")[0]
     assert len(tour.splitlines()) <= 60
+
+
+def test_the_messages_of_troubleshooting_are_those_of_the_code() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    sources = [path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py")]
+    messages = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    assert len(messages) > 5
+    for message in messages:
+        pieces = [piece.strip() for piece in message.split("…")]
+        assert any(all(piece in source for piece in pieces) for source in sources), message
 
 
 class Command(NamedTuple):

@@ -133,6 +133,7 @@ class Encoder:
             kernels=self.kernels,
             tile=source.tile,
             fixed_rate=settings.fixed_rate,
+            threads=self.windowed.transforms.threads,
         )
         grid = self.config.latent_grid(source.width, source.height)
         keep = keep or settings.original is not None

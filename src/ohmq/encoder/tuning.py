@@ -59,7 +59,7 @@ class PoorRange(NamedTuple):
 POOR_RANGES: Mapping[str, tuple[PoorRange, ...]] = {
     "cf07d25e": (PoorRange(535, 576, 678), PoorRange(920, 930, 1000)),
 }
-"""Poor ranges by model id, in hexadecimal; `docs/experiments.md` has their measurement."""
+"""Poor ranges by model id, in hexadecimal; `docs/experiments/tuning.md` has their measurement."""
 SMALLEST_LAMBDA, LARGEST_LAMBDA = 0.5, 6.0
 """Factors on λ that stand for the middle of a poor range: at its start, and at its end."""
 

@@ -25,7 +25,6 @@ from ohmq.utils.progress import steps
 __all__ = ["EncodedLatent", "LatentCoder", "LatentDecoder"]
 
 Array = NDArray[Any]
-_DECODING = "entropy decoding"
 _T = TypeVar("_T")
 
 
@@ -117,7 +116,7 @@ class LatentCoder:
         kernels: inner loops of entropy coding.
         tile: side of a tile in latent positions; 0 codes the latent in one piece.
         fixed_rate: whether symbols are packed without an entropy coder.
-        threads: threads that decode tiles, or share the work on a latent in one piece. Default: 1.
+        threads: threads that code tiles, or share the work on a latent in one piece. Default: 1.
     """
 
     def __init__(
@@ -162,7 +161,7 @@ class LatentCoder:
         """Code an image with one or more layer layouts, in one pass.
 
         Args:
-            source: gives the symbols of a window of the latent, as a batch of one image.
+            source: gives the symbols of a window of the latent, as a batch of one image; several threads may call it.
             grid: (patches, h, w).
             layouts: for each, the channels at which its layers end, ascending.
             keep: whether to return the symbols; they take a gigabyte for a large image. Default: no.
@@ -174,13 +173,15 @@ class LatentCoder:
             ValueError: as `encode_layers`.
         """
         symbols = np.empty((*grid, max(ends[-1] for ends in layouts)), self.symbol_type) if keep else None
-        blocks, coded = self.blocks(*grid[1:]), []
-        with one_blas_thread():
-            for block in self.with_progress(blocks, "entropy coding"):
-                block_source = source(block)
-                coded.append(self._block.encode(block_source, layouts))
-                if symbols is not None:
-                    symbols[:, block.rows, block.columns] = block_source.values()[0]
+
+        def encode_block(block: Window) -> list[list[bytes]]:
+            block_source = source(block)
+            payloads = self._block.encode(block_source, layouts)
+            if symbols is not None:
+                symbols[:, block.rows, block.columns] = block_source.values()[0]
+            return payloads
+
+        coded = self.for_blocks(encode_block, self.blocks(*grid[1:]), phase="entropy coding")
         if not self.tile:
             return EncodedLatent(coded[0], symbols)
         joined = [[join_tiles(layer) for layer in zip(*layout, strict=True)] for layout in zip(*coded, strict=True)]
@@ -217,13 +218,31 @@ class LatentCoder:
         parts = [split_tiles(payload, count) if self.tile else [payload] for payload in payloads]
         return [list(layers) for layers in zip(*parts, strict=True)]
 
-    def with_progress(self, blocks: Sequence[_T], phase: str) -> Iterable[_T]:
-        """Iterate over blocks, and report progress if they are tiles.
+    def for_blocks(self, work: Callable[..., _T], *blocks: Sequence[Any], phase: str) -> list[_T]:
+        """Call a function for each block, tiles in several threads.
 
         Args:
-            blocks: items, one for each block.
-            phase: name of the work, for the progress report.
+            work: the function.
+            blocks: its arguments, one of each for each block.
+            phase: name of the work, for the progress report of tiles.
+
+        Returns:
+            The results, in the order of the blocks.
         """
+        arguments = list(zip(*blocks, strict=True))
+        threads = min(self.threads, len(arguments))
+        with one_blas_thread():
+            if threads == 1:
+                return [work(*part) for part in self._with_progress(arguments, phase)]
+            with ThreadPoolExecutor(threads) as pool:
+                futures = [pool.submit(work, *part) for part in arguments]
+                try:
+                    return [future.result() for future in self._with_progress(futures, phase)]
+                finally:  # an error of one tile, or Ctrl-C, ends the others early
+                    pool.shutdown(cancel_futures=True)
+
+    def _with_progress(self, blocks: Sequence[_T], phase: str) -> Iterable[_T]:
+        """Iterate over blocks, and report progress if they are tiles."""
         return steps(blocks, phase) if self.tile else blocks
 
 
@@ -265,23 +284,9 @@ class LatentDecoder:
             target = self.values[:, block.rows, block.columns, self.channel : ends[-1]]
             target[...] = decoded.T.reshape(target.shape)
 
-        with one_blas_thread():
-            self._decode_blocks(decode_block, self._coder.split(payloads, len(self._blocks)))
+        parts = self._coder.split(payloads, len(self._blocks))
+        self._coder.for_blocks(decode_block, self._blocks, parts, phase="entropy decoding")
         self.channel = ends[-1]
-
-    def _decode_blocks(self, decode_block: Callable[[Window, list[bytes]], None], parts: Sequence[list[bytes]]) -> None:
-        threads = min(self._coder.threads, len(self._blocks))
-        if threads == 1:
-            for block, part in self._coder.with_progress(list(zip(self._blocks, parts, strict=True)), _DECODING):
-                decode_block(block, part)
-        else:
-            with ThreadPoolExecutor(threads) as pool:
-                futures = [pool.submit(decode_block, *item) for item in zip(self._blocks, parts, strict=True)]
-                try:
-                    for future in self._coder.with_progress(futures, _DECODING):
-                        future.result()
-                finally:  # an error of one tile, or Ctrl-C, ends the others early
-                    pool.shutdown(cancel_futures=True)
 
     def _decoder(self, block: Window) -> _BlockDecoder:
         """Return the decoder of a block. Those of tiles start anew: the states of all tiles at once would not be bounded."""

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ohmq.errors import ModelFileError
 from ohmq.geometry import Window
@@ -125,7 +124,7 @@ class PhotoWindows:
         covered = Window(box.top // BLOCK, box.left // BLOCK, -(-box.bottom // BLOCK), -(-box.right // BLOCK))
         inner = covered.within(outer)
         blocks = y[0, :, inner.rows, inner.columns].permute(1, 2, 0) @ block
-        image = functional.pixel_shuffle(blocks.permute(2, 0, 1), BLOCK)
+        image = _shuffled(blocks, BLOCK)
         part = Window(*(edge - BLOCK * origin for edge, origin in zip(box, 2 * covered[:2], strict=True)))
         image = image[:, part.rows, part.columns]
 
@@ -135,7 +134,10 @@ class PhotoWindows:
             if isinstance(layer, (nn.Conv2d, ResidualBlock)) and wanted != here:
                 cut = wanted.within(here)
                 x, here = x[:, :, cut.rows, cut.columns], wanted
-            x = _run(layer, x)
+            if number == len(path.layers) - 1 and isinstance(layer, nn.PixelShuffle):
+                x = _shuffled(x[0].permute(1, 2, 0), layer.upscale_factor)[None]
+            else:
+                x = _run(layer, x)
             here = Window(*(edge * path.scales[number + 1] // path.scales[number] for edge in here))
         cut = box.within(here)
         image.add_(x[0, :, cut.rows, cut.columns], alpha=self._scale).add_(self._offset).clamp_(0, 255)
@@ -177,6 +179,13 @@ def _converted(layer: nn.Module, kind: torch.dtype) -> nn.Module:
         return layer
     converted: nn.Module = copy.deepcopy(layer).to(kind).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return converted
+
+
+def _shuffled(x: Tensor, factor: int) -> Tensor:
+    """Shuffle pixels (h, w, 3 f²) to planes (3, f h, f w), in a tenth of the time that torch takes for such sizes."""
+    height, width = x.shape[:2]
+    blocks = x.reshape(height, width, 3, factor, factor).permute(2, 0, 3, 1, 4)
+    return blocks.reshape(3, height * factor, width * factor)
 
 
 def _run(layer: nn.Module, x: Tensor) -> Tensor:

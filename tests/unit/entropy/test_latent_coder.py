@@ -1,5 +1,9 @@
 """Symbols of an image to payloads and back: tiled or in one piece, entropy coded or at a fixed rate."""
 
+import threading
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from support.small_models import make_codec, photo_picture
@@ -9,6 +13,7 @@ from ohmq.codec import Codec
 from ohmq.entropy.kernels import NUMPY
 from ohmq.entropy.latent_coder import LatentCoder
 from ohmq.entropy.layers import KnownSymbols, encode_layers
+from ohmq.entropy.tabulated_prior import TabulatedPriorState
 from ohmq.errors import BitstreamError
 from ohmq.geometry import Window
 
@@ -65,3 +70,26 @@ def test_a_fixed_rate_layer_of_another_size_is_refused(codec: Codec) -> None:
     decoder = coder_of(codec, 0, True).decoder((1, 2, 2), 24)
     with pytest.raises(BitstreamError, match="a fixed-rate layer has 3 bytes, expected"):
         decoder.decode([b"abc"], [24])
+
+
+def test_a_second_thread_that_helps_changes_no_symbol(monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = make_codec("photo")
+    data = codec.compress(photo_picture(80, 112))
+    expected = codec.decode(data)[1].values
+    helped: list[str] = []
+    start = TabulatedPriorState._start
+
+    def counted(state: TabulatedPriorState, function: Callable[..., Any], *arguments: Any) -> Any:
+        def work(*values: Any) -> Any:
+            helped.append(threading.current_thread().name)
+            return function(*values)
+
+        return start(state, work, *arguments)
+
+    monkeypatch.setattr(TabulatedPriorState, "_start", counted)
+    monkeypatch.setattr("ohmq.entropy.tabulated_prior.HELPED_ABOVE", 1)
+    monkeypatch.setattr(codec.decoder, "_threads", lambda: 2)
+    assert np.array_equal(codec.decode(data)[1].values, expected)
+    assert helped and threading.current_thread().name not in helped
+    layers = list(codec.decompress_progressive(data))
+    assert np.array_equal(np.asarray(layers[-1]), np.asarray(codec.decompress(data)))

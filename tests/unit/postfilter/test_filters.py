@@ -77,6 +77,14 @@ def test_against_a_literal_formulation(compiled: bool) -> None:
     assert len(np.unique(class_map // 9)) > 6 and len(np.unique(class_map % 9)) == 9  # the image has all directions
 
 
+@pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
+def test_rounded_pixels_are_those_of_the_filter(compiled: bool) -> None:
+    filters, image = random_filters(0.3).with_kernel(select_kernel(compiled)), decoded_image(70, 300)
+    rounded, expected = filters.apply_and_round(image, 7, threads=2), filters.apply(image, 7)
+    assert rounded.dtype == np.uint8 and expected.min() < 0 and expected.max() > 255
+    assert np.array_equal(rounded, expected.round().clip(0, 255))
+
+
 def test_directions_and_levels() -> None:
     assert (classify(np.full((3, 20, 20), 77, np.float32)) == 0).all()
     stripes = np.tile(np.float32([100, 120]), (3, 30, 15))
