@@ -26,7 +26,7 @@ from ohmq.errors import ConfigError, OhmqError
 from ohmq.evaluation.bd_rate import bd_rate
 from ohmq.evaluation.classic import CLASSIC_CODECS, library_versions
 from ohmq.evaluation.compare import compare_codecs, spread
-from ohmq.evaluation.comparison import MODEL, CodecResult, CodedRow
+from ohmq.evaluation.comparison import MODEL, CodecResult, CodedPoint, CodedRow
 from ohmq.evaluation.qualities import QUALITIES
 from ohmq.evaluation.report import channel_counts
 from ohmq.model_files.resolve import resolve_model
@@ -71,6 +71,12 @@ def at_rate(codec: CodecResult, picture: int, name: str, bpp: float) -> float:
     return float(np.interp(math.log(bpp), np.log(rates[order]), values[order], left=math.nan, right=math.nan))
 
 
+def point_values(point: CodedPoint) -> dict[str, float]:
+    """Return rate and qualities of a point, rounded."""
+    qualities = {name: round(getattr(point, name), 3) for name in QUALITY_NAMES}
+    return {"bpp": round(point.file_bpp, 4), **qualities}
+
+
 def summarise(codecs: Sequence[CodecResult], names: Sequence[str], pixels: Sequence[np.ndarray]) -> dict[str, Any]:
     """Summarise one kind: BD-rates by codec and quality, scores at one rate, the best that the model reaches."""
     model, bd = codecs[0], {}
@@ -97,30 +103,30 @@ def summarise(codecs: Sequence[CodecResult], names: Sequence[str], pixels: Seque
         f"ssimulacra2_at_{SHOWN_BPP}_bpp": {
             name: [None if math.isnan(value) else value for value in values] for name, values in scores.items()
         },
-        "best_of_model": {"bpp": round(best.file_bpp, 3), "psnr_db": round(best.psnr_db, 2), "ssimulacra2": round(best.ssimulacra2, 1)},
+        "best_of_model": point_values(best),
         "lossless_webp_bpp": round(float(np.mean([lossless_bpp(picture) for picture in pixels])), 3),
         "points": {
-            codec.name: [
-                {"setting": p.setting, "bpp": round(p.file_bpp, 4), "psnr_db": round(p.psnr_db, 3), "ssimulacra2": round(p.ssimulacra2, 2)}
-                for p in codec.points
-            ]
+            codec.name: [{"setting": point.setting, **point_values(point)} for point in codec.points]
             for codec in codecs
         },
-    }  # fmt: skip
+    }
 
 
-def print_table(kinds: dict[str, Any], codecs: Sequence[str]) -> None:
-    """Print the BD-rates of all kinds, in percent: PSNR / MS-SSIM / SSIMULACRA2 against each codec."""
-    labels = [f"{CLASSIC_CODECS[name].label} ({name})" for name in codecs]
-    print(" | ".join(["kind", *labels, "best of the model", "lossless WebP"]))
-    for kind, found in kinds.items():
-        cells = []
-        for name in codecs:
-            values = [found["bd_rate_percent"][name][quality_name]["percent"] for quality_name in QUALITY_NAMES]
-            cells.append(" / ".join("–" if value is None else f"{value:+.0f}" for value in values))
-        best = found["best_of_model"]
-        cells.append(f"{best['psnr_db']:.1f} dB, {best['ssimulacra2']:.0f} at {best['bpp']:.2f} bpp")
-        print(" | ".join([f"{kind} ({len(found['pictures'])})", *cells, f"{found['lossless_webp_bpp']:.2f} bpp"]))
+def table_row(kind: str, found: dict[str, Any], codecs: Sequence[str]) -> dict[str, Any]:
+    """Return a row of the table as text: BD-rates in percent by PSNR / MS-SSIM / SSIMULACRA2 against each codec."""
+    row: dict[str, Any] = {"kind": kind, "pictures": len(found["pictures"])}
+    for name in codecs:
+        values = [found["bd_rate_percent"][name][quality_name]["percent"] for quality_name in QUALITY_NAMES]
+        row[name] = " / ".join("none" if value is None else f"{value:+.0f}" for value in values)
+    best = found["best_of_model"]
+    row["best"] = f"{best['psnr_db']:.1f} dB, {best['ssimulacra2']:.0f}, {best['bpp']:.2f} bpp"
+    return row | {"lossless": f"{found['lossless_webp_bpp']:.2f} bpp"}
+
+
+def print_rows(rows: Sequence[dict[str, Any]]) -> None:
+    """Print rows of the table."""
+    for row in rows:
+        print(" | ".join(map(str, row.values())), flush=True)
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -132,7 +138,18 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     for picture in read_table()["pictures"]:
         if not chosen or picture["kind"] in chosen:
             by_kind.setdefault(picture["kind"], []).append(picture)
-    kinds, other = {}, []
+    kinds, rows, other = {}, [], []
+    print(
+        " | ".join(
+            [
+                "kind",
+                "pictures",
+                *(CLASSIC_CODECS[name].label for name in arguments.codec),
+                "best of the model",
+                "lossless WebP",
+            ]
+        )
+    )
     for kind, pictures in by_kind.items():
         images = []
         for picture in spread(pictures, arguments.per_kind):
@@ -144,11 +161,18 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                     other.append(f"{kind}/{picture['name']}")
                 images.append((picture["name"], centre(image, arguments.side)))
         codecs = compare_codecs(
-            codec, images, channels, arguments.codec, rates=arguments.rates, effort=arguments.effort, metrics=("ms-ssim", "ssimulacra2")
-        )  # fmt: skip
+            codec,
+            images,
+            channels,
+            arguments.codec,
+            rates=arguments.rates,
+            effort=arguments.effort,
+            tune=arguments.tune,
+            metrics=("ms-ssim", "ssimulacra2"),
+        )
         kinds[kind] = summarise(codecs, [name for name, _ in images], [pixels for _, pixels in images])
-        print_table({kind: kinds[kind]}, arguments.codec)
-        sys.stdout.flush()
+        rows.append(table_row(kind, kinds[kind], arguments.codec))
+        print_rows(rows[-1:])
     return {
         "format": 1,
         "command": command_line(),
@@ -156,11 +180,15 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "model_id": codec.model_id.hex(),
         "effort": codec.effort_for(arguments.effort),
         "versions": {**software_versions(), **library_versions()},
-        "codecs": {MODEL: f"ohmq {codec.name}", **{n: f"{CLASSIC_CODECS[n].label}, {CLASSIC_CODECS[n].settings}" for n in arguments.codec}},
+        "codecs": {
+            MODEL: f"ohmq {codec.name}, {codecs[0].settings}",
+            **{name: f"{CLASSIC_CODECS[name].label}, {CLASSIC_CODECS[name].settings}" for name in arguments.codec},
+        },
         "side": arguments.side,
         "not_the_pixels_of_the_table": other,
+        "table": rows,
         "kinds": kinds,
-    }  # fmt: skip
+    }
 
 
 def main() -> None:
@@ -168,15 +196,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder of the pictures")
     parser.add_argument("--make", action="store_true", help="make the pictures, in the folder")
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "ohmq" / "kinds", help="downloaded packages")
+    parser.add_argument(
+        "--cache", type=Path, default=Path.home() / ".cache" / "ohmq" / "kinds", help="downloaded packages"
+    )
     parser.add_argument("--model", default="photo")
     parser.add_argument("--decoder", help="decoder of the model (default: its own)")
     parser.add_argument("--effort", type=int, help="refinement passes (default: the model's)")
-    parser.add_argument("--codec", action="append", choices=list(CLASSIC_CODECS), help=f"repeatable (default: {' '.join(CODECS)})")
+    parser.add_argument("--tune", choices=["psnr", "visual"], help="tuning of the encoder (default: the model's)")
+    parser.add_argument(
+        "--codec", action="append", choices=list(CLASSIC_CODECS), help=f"repeatable (default: {' '.join(CODECS)})"
+    )
     parser.add_argument("--only", nargs="*", default=[], metavar="KIND", help="kinds to measure (default: all)")
     parser.add_argument("--per-kind", type=int, help="pictures of each kind (default: all)")
     parser.add_argument("--rates", type=int, default=6, help="rates of each codec (default: 6)")
-    parser.add_argument("--side", type=int, default=512, help="side of the square that is measured, in pixels (default: 512)")
+    parser.add_argument(
+        "--side", type=int, default=512, help="side of the square that is measured, in pixels (default: 512)"
+    )
     parser.add_argument("-o", "--output", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     arguments.codec = arguments.codec or list(CODECS)
@@ -185,12 +220,13 @@ def main() -> None:
             different = make_set(arguments.folder, arguments.cache)
             for line in different:
                 print(f"not the pixels of the table: {line}", file=sys.stderr)
-            print(f"made {len(read_table()['pictures'])} pictures in {arguments.folder}, {len(different)} of other pixels")
+            print(
+                f"made {len(read_table()['pictures'])} pictures in {arguments.folder}, {len(different)} of other pixels"
+            )
             return
         if arguments.output:
             check_output(arguments.output, force=True)
         result = measure(arguments)
-        print_table(result["kinds"], arguments.codec)
         if arguments.output:
             write_atomically(arguments.output, (json.dumps(result, indent=1) + "\n").encode(), force=True)
             print(f"wrote {arguments.output}")

@@ -75,7 +75,8 @@ def _poster() -> str:
     style = (
         "body{background:linear-gradient(160deg,#f7b733,#fc4a1a);color:#fff;padding:36px 44px;font-family:SansBold}"
         "h1{font-size:104px;line-height:98px;margin:0;color:#2b1055}h2{font-size:44px;margin:22px 0 8px}"
-        "p{font:20px/29px Sans;margin:0;color:#fff6d8}b{font:15px SansBold;background:#2b1055;padding:8px 18px;border-radius:20px}"
+        "p{font:20px/29px Sans;margin:0;color:#fff6d8}"
+        "b{font:15px SansBold;background:#2b1055;padding:8px 18px;border-radius:20px}"
     )
     body = (
         "<h1>Open<br>Door Day</h1><h2>12 – 14 September</h2>"
@@ -94,14 +95,19 @@ def _editor() -> str:
     source = (Path(skimage.__file__).parent / "metrics" / "simple_metrics.py").read_text("utf-8")
     formatter = HtmlFormatter(style="monokai", linenos="inline")
     code = highlight("\n".join(source.splitlines()[80:125]), PythonLexer(), formatter)
-    files = "".join(f"<div>▸ {name}.py</div>" for name in "colour draw feature filters graph io measure metrics morph".split())
+    files = "".join(
+        f"<div>▸ {name}.py</div>" for name in "colour draw feature filters graph io measure metrics morph".split()
+    )
     style = formatter.get_style_defs(".highlight") + (
         "body{background:#1e1f1c;color:#ccc;font:13px Sans;display:grid;grid-template:34px 1fr 24px/180px 1fr}"
         "header{grid-column:1/3;background:#3c3d38;padding:9px 14px}nav{background:#252620;padding:8px 14px;line-height:23px}"
         "pre{font:14px/19px Mono;margin:0;padding:8px}.highlight{background:#272822!important;overflow:hidden}"
         "footer{grid-column:1/3;background:#0a7aca;color:#fff;padding:4px 14px;font-size:12px}"
     )
-    body = f"<header>● ● ● &nbsp; simple_metrics.py</header><nav>{files}</nav>{code}<footer>Ln 97, Col 5 · UTF-8 · Python</footer>"
+    body = (
+        f"<header>● ● ● &nbsp; simple_metrics.py</header><nav>{files}</nav>{code}"
+        "<footer>Ln 97, Col 5 · UTF-8 · Python</footer>"
+    )
     return _document(style, body)
 
 
@@ -131,7 +137,9 @@ def _spreadsheet() -> str:
 def _dashboard() -> str:
     rng = np.random.default_rng(2)
     cards = []
-    for title, colour in zip(("Visits", "Orders", "Returns", "Revenue"), ("#4c6ef5", "#12b886", "#fa5252", "#fab005"), strict=True):
+    for title, colour in zip(
+        ("Visits", "Orders", "Returns", "Revenue"), ("#4c6ef5", "#12b886", "#fa5252", "#fab005"), strict=True
+    ):
         values = 40 + np.cumsum(rng.normal(0, 5, 40))
         points = " ".join(f"{6 * step},{np.clip(80 - value, 4, 78):.1f}" for step, value in enumerate(values))
         bars = "".join(
@@ -141,12 +149,17 @@ def _dashboard() -> str:
         cards.append(
             f"<section><small>{title}</small><b style='color:{colour}'>{rng.integers(1000, 99999):,}</b>"
             f"<svg viewBox='0 0 236 80'><polyline points='{points}' fill=none stroke='{colour}' stroke-width=2 /></svg>"
-            f"<svg viewBox='0 0 236 60'>{bars}</svg><button style='background:{colour}'>Details</button> <button>Export</button></section>"
+            f"<svg viewBox='0 0 236 60'>{bars}</svg>"
+            f"<button style='background:{colour}'>Details</button> <button>Export</button></section>"
         )
-    items = "".join(f"<div>◆ &nbsp;{item}</div>" for item in "Overview Customers Products Invoices Messages Settings Help".split())
+    items = "".join(
+        f"<div>◆ &nbsp;{item}</div>" for item in "Overview Customers Products Invoices Messages Settings Help".split()
+    )
     style = (
-        "body{font:14px Sans;background:#f1f3f5;display:grid;grid-template-columns:170px 1fr 1fr;grid-template-rows:54px 1fr 1fr;gap:12px}"
-        "header{grid-column:1/4;background:linear-gradient(90deg,#3b5bdb,#7048e8);color:#fff;padding:15px 20px;font:18px SansBold}"
+        "body{font:14px Sans;background:#f1f3f5;"
+        "display:grid;grid-template-columns:170px 1fr 1fr;grid-template-rows:54px 1fr 1fr;gap:12px}"
+        "header{grid-column:1/4;background:linear-gradient(90deg,#3b5bdb,#7048e8);"
+        "color:#fff;padding:15px 20px;font:18px SansBold}"
         "nav{grid-row:2/4;background:#fff;padding:14px;line-height:36px;color:#495057}"
         "section{background:#fff;border-radius:10px;box-shadow:0 2px 8px #0003;padding:14px 18px;margin-right:10px}"
         "small{color:#868e96}b{font:28px SansBold;display:block;margin:4px 0}svg{display:block;width:100%;height:66px}"
@@ -160,14 +173,19 @@ def _technical() -> str:
     parts += [f"<circle cx=250 cy=260 r={radius} />" for radius in (170, 150, 70, 40)]
     for angle in np.linspace(0, 2 * np.pi, 12, endpoint=False):
         x, y = 250 + 110 * np.cos(angle), 260 + 110 * np.sin(angle)
-        parts.append(f"<circle cx={x:.2f} cy={y:.2f} r=14 /><path stroke-width=.7 d='M{x - 22:.2f} {y:.2f}h44M{x:.2f} {y - 22:.2f}v44'/>")
-    parts.append("<rect x=500 y=90 width=190 height=340 /><rect x=540 y=90 width=110 height=340 /><path d='M500 190h190M500 330h190'/></g>")
+        parts.append(
+            f"<circle cx={x:.2f} cy={y:.2f} r=14 /><path stroke-width=.7 d='M{x - 22:.2f} {y:.2f}h44M{x:.2f} {y - 22:.2f}v44'/>"
+        )
+    parts.append(
+        "<rect x=500 y=90 width=190 height=340 /><rect x=540 y=90 width=110 height=340 /><path d='M500 190h190M500 330h190'/></g>"
+    )
     hatches = "".join(f"M{500 + step} 190l-{min(step, 40)} {min(step, 40)}" for step in range(0, 190, 6))
     hatches += "".join(f"M{500 + step} 430l-{min(step, 60)} -{min(step, 60)}" for step in range(0, 190, 7))
     parts.append(f"<path d='{hatches}' stroke=#000 stroke-width=.8 fill=none />")
     parts.append("<g stroke=#000 stroke-width=.7 fill=none><path d='M40 260h420M250 50v420' stroke-dasharray='14 4 3 4'/>"
                  "<path d='M500 460v30M690 460v30M500 480h190M710 90h30M710 430h30M730 90v340'/></g>"
-                 "<g font-family=Sans font-size=14><text x=580 y=475>⌀ 190</text><text x=738 y=265 transform='rotate(90 738 265)'>340 ± 0.1</text>"
+                 "<g font-family=Sans font-size=14><text x=580 y=475>⌀ 190</text>"
+                 "<text x=738 y=265 transform='rotate(90 738 265)'>340 ± 0.1</text>"
                  "<text x=60 y=80>12 × ⌀ 28</text><text x=60 y=100>R 150</text></g>")  # fmt: skip
     return _document("body{background:#fff}", f"<svg width=768 height=512>{''.join(parts)}</svg>")
 

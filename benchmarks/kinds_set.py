@@ -99,7 +99,17 @@ class Packages:
             return Path(pooch.retrieve(entry["url"], f"sha256:{entry['sha256']}", path=self.cache))
         file = self.cache / (entry["pip"].replace("==", "-") + ".tar.gz")
         if not file.exists():
-            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", entry["pip"]]
+            pip = [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--no-deps",
+                "--no-binary",
+                ":all:",
+                entry["pip"],
+            ]
             subprocess.run([*pip, "-d", str(self.cache)], check=True)
         if hashlib.sha256(file.read_bytes()).hexdigest() != entry["sha256"]:
             raise ConfigError(f"{file} is not the file that the table names; remove it")
@@ -136,7 +146,14 @@ def _render(text: str, size: tuple[int, int], folder: Path) -> Image.Image:
     options += ["--force-device-scale-factor=1", "--font-render-hinting=none", "--allow-file-access-from-files"]
     # The window is taller than the page: some versions keep part of it for themselves.
     window = f"--window-size={size[0]},{size[1] + 160}"
-    command = [_chromium(), *options, f"--user-data-dir={folder / 'profile'}", window, f"--screenshot={picture}", page.as_uri()]
+    command = [
+        _chromium(),
+        *options,
+        f"--user-data-dir={folder / 'profile'}",
+        window,
+        f"--screenshot={picture}",
+        page.as_uri(),
+    ]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     with Image.open(picture) as image:
         return image.convert("RGB").crop((0, 0, *size))
@@ -162,11 +179,18 @@ def draw_picture(picture: dict[str, Any], packages: Packages, work: Path) -> Ima
         return Image.open(io.BytesIO(contour_map())).convert("RGB")
     if picture["package"] == "page":
         image = _render(page_html(picture["name"]), PAGES[picture["name"]][1], work)
-        return image.convert("L").point(lambda value: 255 * (value > 127)).convert("RGB") if picture["name"] in BILEVEL else image
+        return (
+            image.convert("L").point(lambda value: 255 * (value > 127)).convert("RGB")
+            if picture["name"] in BILEVEL
+            else image
+        )
     data = packages.read(picture["package"], picture["path"])
     if picture["path"].endswith(".svg"):
         (work / "drawing.svg").write_bytes(data)
-        style = f"body{{margin:0;background:#fff}}img{{width:{width}px;height:{height}px;padding:{SVG_MARGIN}px;object-fit:contain;box-sizing:border-box}}"
+        style = (
+            f"body{{margin:0;background:#fff}}img{{width:{width}px;height:{height}px;"
+            f"padding:{SVG_MARGIN}px;object-fit:contain;box-sizing:border-box}}"
+        )
         return _render(f"<!doctype html><style>{style}</style><img src=drawing.svg>", (width, height), work)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Palette images with Transparency")
@@ -183,7 +207,9 @@ def draw_picture(picture: dict[str, Any], packages: Packages, work: Path) -> Ima
         return image.crop((left, top, min(left + width, image.width), min(top + height, image.height)))
     if image.width < width or image.height < height:
         raise ConfigError(f"{picture['name']} is {image.width}x{image.height}, too small for {width}x{height}")
-    return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS, centering=(0.5, 0.0 if picture.get("top") else 0.5))
+    return ImageOps.fit(
+        image, (width, height), Image.Resampling.LANCZOS, centering=(0.5, 0.0 if picture.get("top") else 0.5)
+    )
 
 
 def make_set(folder: Path, cache: Path) -> list[str]:
@@ -220,4 +246,3 @@ def make_set(folder: Path, cache: Path) -> list[str]:
         if (found := pixel_hash(image)) != picture["sha256"]:
             different.append(f"{picture['kind']}/{picture['name']}: pixels {found}")
     return different
-

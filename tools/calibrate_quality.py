@@ -1,12 +1,14 @@
 """Calibrate the quality scale of a photo model, or check it on other photographs.
 
-SSIMULACRA2 scores come from the package `ssimulacra2` (pip install ssimulacra2), which only this script needs.
+SSIMULACRA2 scores are those of `ohmq.metrics`, as of libjxl's tool. The shipped table was fitted to scores of the package
+`ssimulacra2` 0.3.0, which differ; its entry "versions" says so.
 
     python tools/calibrate_quality.py photo PHOTOS --out src/ohmq/pretrained/photo.quality.json
     python tools/calibrate_quality.py photo OTHER_PHOTOS --check results/quality.json
 
 The first line codes square crops of some photographs at each cut point and fits `ohmq.encoder.quality_scale`. The second
-codes other photographs at several qualities and measures the mean and the spread of their scores, beside JPEG, WebP and AVIF.
+codes other photographs at several qualities and measures the mean and the spread of their scores, beside
+JPEG, WebP and AVIF (4:2:0, as Pillow writes it).
 """
 
 import argparse
@@ -15,7 +17,6 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from PIL import Image
 import ohmq
 from ohmq.encoder.options import EncodeOptions
 from ohmq.encoder.quality_scale import LEAST_ERROR, measure_probe
+from ohmq.metrics import ssimulacra2
 from ohmq.utils.atomic_write import write_atomically
 from ohmq.utils.provenance import command_line, software_versions
 
@@ -63,13 +65,7 @@ def crops(folder: Path, count: int, side: int) -> Iterator[tuple[str, Image.Imag
 
 def score(original: Image.Image, decoded: Image.Image) -> float:
     """Return the SSIMULACRA2 score of a decoded image."""
-    from ssimulacra2 import compute_ssimulacra2
-
-    files = []
-    for image in (original, decoded.convert("RGB")):
-        files.append(io.BytesIO())
-        image.save(files[-1], "PNG", compress_level=0)
-    return float(compute_ssimulacra2(*files))
+    return ssimulacra2(np.asarray(original), np.asarray(decoded.convert("RGB")))
 
 
 def log_errors(codec: ohmq.Codec, image: Image.Image) -> NDArray[np.float64]:
@@ -164,9 +160,9 @@ def main() -> None:
     provenance = {
         "model_id": codec.model_id.hex(),
         "transforms_id": codec.frozen.transforms_id.hex(),
-        "score": "SSIMULACRA2",
+        "score": "SSIMULACRA2 of ohmq.metrics",
         "command": command_line(),
-        "versions": software_versions() | {"ssimulacra2": version("ssimulacra2")},
+        "versions": software_versions(),
     }
     write_atomically(target, (json.dumps(provenance | result, indent=1) + "\n").encode(), force=True)
     print(f"wrote {target}")

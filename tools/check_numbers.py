@@ -15,6 +15,8 @@ Forms of an entry; FILE is below `results/`, PATH is a path of keys such as `cod
                                        takes 1 / it
     bd_rate = ["CURVE", "CURVE"]       BD-rate of the first curve against the second, in percent; a curve is
                                        "FILE PATH RATE QUALITY" or "published NAME"
+    at_rate = 0.3                      quality of the curve `curve = "CURVE"` at a rate, between its points by the logarithm
+                                       of the rate
     table = "FILE PATH"                a Markdown table of a list of objects: `columns` maps keys to [header, format],
                                        `rows = {KEY = [VALUES]}` picks objects
     given = "0.15 bits"                a number that was chosen, not measured; `reason` says by whom
@@ -30,6 +32,8 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ohmq.evaluation.bd_rate import bd_rate
 from ohmq.evaluation.published import published_curve
@@ -96,6 +100,14 @@ def _value(source: str) -> float:
     return float(look_up(_content(file), path))
 
 
+def _quality_at(rates: list[float], qualities: list[float], rate: float) -> float:
+    points = sorted(zip(rates, qualities, strict=True))
+    if not points[0][0] <= rate <= points[-1][0]:
+        raise IndexError(f"rate {rate}: the curve has {points[0][0]:.3g} to {points[-1][0]:.3g}")
+    rates, qualities = zip(*points, strict=True)  # type: ignore[assignment]
+    return float(np.interp(np.log(rate), np.log(rates), qualities))
+
+
 def _written(form: str, number: float) -> str:
     return form.format(number).replace("-", "−")
 
@@ -120,8 +132,10 @@ def render(entry: Mapping[str, Any]) -> str:
         for item in objects:
             cells = (_written(form, item[key]) for key, form in zip(entry["columns"], formats, strict=True))
             lines.append("| " + " | ".join(cells) + " |")
-        return "\n" + "\n".join(lines) + "\n"
-    if "bd_rate" in entry:
+        return "\n\n" + "\n".join(lines) + "\n\n"
+    if "at_rate" in entry:
+        number = _quality_at(*_curve(entry["curve"]), entry["at_rate"])
+    elif "bd_rate" in entry:
         test, anchor = map(_curve, entry["bd_rate"])
         number = bd_rate(*anchor, *test).percent
     else:

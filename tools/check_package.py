@@ -19,7 +19,7 @@ import venv
 import zipfile
 from pathlib import Path
 
-from list_dependencies import closure
+from list_dependencies import closure, project
 
 ROOT = Path(__file__).parents[1]
 LARGEST_WHEEL = 20 * 2**20
@@ -96,7 +96,7 @@ def install(wheel: Path, folder: Path, *, download: bool) -> Path:
         run(*pip, "-c", ROOT / "constraints.txt", wheel)
         return programs
     (packages,) = (folder / "lib").glob("python3*/site-packages")
-    for package in closure("ohmq").values():
+    for package in closure(project()).values():
         for top in {file.parts[0] for file in package.files or [] if file.parts[0] not in ("..", "__pycache__")}:
             link = packages / top
             if not link.exists():

@@ -41,11 +41,14 @@ def main(data: str, start_from: str, batch_size: int, crop_size: int, perceptual
     """Compare a training step on the photos of DATA with the CPU's, and time it."""
     settings = {"batch_size": batch_size, "crop_size": crop_size, "perceptual": perceptual, "start_from": start_from}
     options = TrainOptions(**{**preset("photo"), **settings, "data_base_path": data, "output_dir": Path("unused")})
+    torch.set_flush_denormal(True)  # as in training: a sharp softmax produces many denormal numbers, which are slow
     place = find_device(device)
     began = time.monotonic()
     photos = PhotoSource(options)
     model, design = initial_model(options, photos, None)
     assert isinstance(model, PhotoModel)
+    for transform in (model.analysis_transform, model.synthesis_transform):
+        transform.to(memory_format=torch.channels_last)
     module = PhotoModule(
         options, model, 1, PhotoTargets(design.rates_bpp, design.lambdas, Curve("", "", (1.0,), (30.0,)))
     )

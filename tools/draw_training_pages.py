@@ -65,6 +65,9 @@ class Page:
         self.palette = random_palette(rng)
         self.image = Image.new("RGB", (size[0] * SCALE, size[1] * SCALE), self.palette.ground)
         self.pencil = ImageDraw.Draw(self.image)
+        self.smoothing = str(rng.choice(["grey", "subpixels", "none"], p=(0.55, 0.3, 0.15)))
+        if self.smoothing == "none":
+            self.pencil.fontmode = "1"
         self.scripts = rng.choice(["latin", "latin", "accents", "greek", "cyrillic"], 2).tolist()
 
     def integer(self, low: int, high: int) -> int:
@@ -92,7 +95,9 @@ class Page:
         made = ["".join(self.rng.choice(letters, int(length))) for length in lengths]
         return [word.capitalize() if self.chance(0.12) else word + "," if self.chance(0.06) else word for word in made]
 
-    def box(self, box: Box, fill: Colour | None, outline: Colour | None = None, radius: int = 0, width: int = 1) -> None:
+    def box(
+        self, box: Box, fill: Colour | None, outline: Colour | None = None, radius: int = 0, width: int = 1
+    ) -> None:
         """Draw a rectangle with round corners; sizes are those of the finished page."""
         left, top, right, bottom = (side * SCALE for side in box)
         if right > left and bottom > top:
@@ -104,17 +109,18 @@ class Page:
         self.pencil.text((place[0] * SCALE, place[1] * SCALE), text, colour, font)
 
     def finish(self) -> Image.Image:
-        """Scale the page down: in grey levels, with subpixels, or to two levels a colour."""
-        way = self.rng.random()
-        if way < 0.3:
-            # The red, green and blue stripe of each pixel see the page a third of a pixel apart.
-            parts = self.image.split()
-            shifted = [Image.Image.transform(part, part.size, Image.Transform.AFFINE, (1, 0, shift, 0, 1, 0), fillcolor=255)
-                       for part, shift in zip(parts, (-1, 0, 1), strict=True)]  # fmt: skip
-            return Image.merge("RGB", shifted).resize(self.size, Image.Resampling.BOX)
-        if way < 0.45:
+        """Scale the page down: smoothed in grey levels, by subpixels, or not at all."""
+        if self.smoothing == "none":
             return self.image.resize(self.size, Image.Resampling.NEAREST)
-        return self.image.resize(self.size, Image.Resampling.BOX)
+        image = self.image
+        if self.smoothing == "subpixels":
+            # The red, green and blue stripe of each pixel see the page a third of a pixel apart.
+            parts = [
+                part.transform(part.size, Image.Transform.AFFINE, (1, 0, shift, 0, 1, 0), fillcolor=255)
+                for part, shift in zip(image.split(), (-1, 0, 1), strict=True)
+            ]
+            image = Image.merge("RGB", parts)
+        return image.resize(self.size, Image.Resampling.BOX)
 
 
 @cache
@@ -338,9 +344,13 @@ def draw_lines(page: Page) -> None:
         way = page.integer(0, 6)
         if way == 0:
             angles = np.linspace(0, 2 * np.pi, 120)
-            waves = 1 + sum(page.rng.normal(0, 0.2 / n) * np.sin(n * angles + page.rng.uniform(0, 6)) for n in range(1, 7))
+            waves = 1 + sum(
+                page.rng.normal(0, 0.2 / n) * np.sin(n * angles + page.rng.uniform(0, 6)) for n in range(1, 7)
+            )
             for ring in range(page.integer(1, 6)):
-                points = centre + (radius * waves * (1 - 0.16 * ring))[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
+                points = centre + (radius * waves * (1 - 0.16 * ring))[:, None] * np.stack(
+                    [np.cos(angles), np.sin(angles)], 1
+                )
                 page.pencil.line([tuple(point) for point in points], colour, pen)
         elif way == 1:
             page.pencil.circle(tuple(centre), radius, outline=colour, width=pen)
@@ -348,7 +358,10 @@ def draw_lines(page: Page) -> None:
             points = centre + page.rng.normal(0, radius, (page.integer(2, 9), 2))
             page.pencil.line([tuple(point) for point in points], colour, pen, joint="curve")
         elif way == 3:
-            corners = (*(centre - radius * page.rng.uniform(0.2, 1, 2)), *(centre + radius * page.rng.uniform(0.2, 1, 2)))
+            corners = (
+                *(centre - radius * page.rng.uniform(0.2, 1, 2)),
+                *(centre + radius * page.rng.uniform(0.2, 1, 2)),
+            )
             page.pencil.rectangle(corners, page.accent() if coloured and page.chance(0.3) else None, colour, pen)
         elif way == 4:
             along = page.rng.normal(0, radius, 2)

@@ -7,7 +7,8 @@ python tools/list_dependencies.py --write   # write the page
 import argparse
 import re
 import sys
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterable
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -18,11 +19,13 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "dependencies.md"
 BEGIN, END = "<!-- dependencies: written by tools/list_dependencies.py -->\n", "<!-- end of dependencies -->\n"
 # Extras for users that `all` installs; development tools are not shipped.
-EXTRAS = ("compiled", "evaluate", "train", "onnx", "bulk", "s3", "cluster")
+EXTRAS = ("compiled", "evaluate", "rivals", "train", "onnx", "bulk", "s3", "cluster")
 # Licences that let users of a program under the MIT licence do what that licence lets them do.
 ALLOWED = re.compile(
     r"0BSD|Apache-2\.0|BSD-[23]-Clause|BSL-1\.0|CC0-1\.0|ISC|LLVM-exception|MIT|MIT-CMU|MPL-2\.0|PSF-2\.0|Zlib"
 )
+# Packages of the extra `rivals` alone, which measures other codecs; ohmq works without them, and the page says so.
+MEASUREMENT_ONLY = {"pillow-jxl-plugin": "GPL-3.0-or-later"}
 # Names that packages give to their licences, as SPDX identifiers.
 SPDX = {
     "3-Clause BSD License": "BSD-3-Clause",
@@ -40,40 +43,44 @@ SPDX = {
 FROM_LICENCE_FILES = {"python-dateutil": "Apache-2.0 OR BSD-3-Clause", "torch": "BSD-3-Clause"}
 
 
-def requirements(package: Distribution, extras: frozenset[str]) -> Iterator[Requirement]:
-    """List the direct requirements of an installed package on this platform."""
-    for line in package.requires or []:
-        requirement = Requirement(line)
-        marker = requirement.marker
-        if marker is None or any(marker.evaluate({"extra": extra}) for extra in {"", *extras}):
-            yield requirement
+def project(extras: frozenset[str] = frozenset()) -> list[str]:
+    """Return the requirements that `pyproject.toml` states for ohmq and some of its extras.
+
+    The metadata of an editable installation may be older than that file.
+    """
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return [*table["dependencies"], *(line for extra in extras for line in table["optional-dependencies"][extra])]
 
 
-def closure(name: str, extras: frozenset[str] = frozenset()) -> dict[str, Distribution]:
-    """Collect an installed package's direct and indirect requirements.
+def closure(lines: Iterable[str]) -> dict[str, Distribution]:
+    """Collect the packages that requirements need on this platform, directly and indirectly.
 
     Args:
-        name: name of the package; it is not part of the result.
-        extras: extras of the package.
+        lines: requirements as in `pyproject.toml`; ohmq with extras is allowed.
 
     Returns:
-        Canonical names and packages, sorted by name.
+        Canonical names and installed packages, sorted by name, without ohmq.
 
     Raises:
-        PackageNotFoundError: a requirement is not installed.
+        PackageNotFoundError: a package is not installed.
     """
     found: dict[str, Distribution] = {}
     seen: set[tuple[str, frozenset[str]]] = set()
-    waiting = [(str(canonicalize_name(name)), extras)]
+    waiting = [(Requirement(line), frozenset[str]()) for line in lines]
     while waiting:
-        key = waiting.pop()
-        if key in seen:
+        requirement, extras_of_parent = waiting.pop()
+        marker = requirement.marker
+        if marker is not None and not any(marker.evaluate({"extra": extra}) for extra in {"", *extras_of_parent}):
             continue
-        seen.add(key)
-        package = distribution(key[0])
-        found[key[0]] = package
-        waiting += [(str(canonicalize_name(r.name)), frozenset(r.extras)) for r in requirements(package, key[1])]
-    del found[canonicalize_name(name)]
+        name, extras = str(canonicalize_name(requirement.name)), frozenset(requirement.extras)
+        if (name, extras) in seen:
+            continue
+        seen.add((name, extras))
+        if name == "ohmq":
+            waiting += [(Requirement(line), frozenset[str]()) for line in project(extras)]
+            continue
+        found[name] = distribution(name)
+        waiting += [(Requirement(line), extras) for line in found[name].requires or []]
     return dict(sorted(found.items()))
 
 
@@ -97,8 +104,8 @@ def refused(expression: str) -> list[str]:
 
 def listing() -> tuple[str, list[str]]:
     """Return the table of the page, and complaints about licences."""
-    core = closure("ohmq")
-    of_extra = {extra: closure("ohmq", frozenset([extra])) for extra in EXTRAS}
+    core = closure(project())
+    of_extra = {extra: closure(project(frozenset([extra]))) for extra in EXTRAS}
     packages = core | {name: package for found in of_extra.values() for name, package in found.items()}
     pins = [Requirement(line) for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()]
     pinned = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}
@@ -110,6 +117,8 @@ def listing() -> tuple[str, list[str]]:
         users = "ohmq" if name in core else ", ".join(f"`{e}`" for e in EXTRAS if name in of_extra[e])
         text = licence(package)
         lines.append(f"| {package.metadata['Name']} | {pinned[name]} | {text} | {users} |")
+        if MEASUREMENT_ONLY.get(name) == text and users == "`rivals`":
+            continue
         complaints += [f"{name}: licence {part!r} is not in the list of allowed ones" for part in refused(text)]
     return "\n".join(lines) + "\n", complaints
 

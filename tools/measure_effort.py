@@ -3,13 +3,12 @@
     python tools/measure_effort.py photo PHOTOS --out results/effort.json
 
 Codes the middle squares of photographs at each setting and effort, and writes the mean bytes, PSNR and SSIMULACRA2 score of each.
-The scores come from the package `ssimulacra2` (pip install ssimulacra2).
+The scores are those of `ohmq.metrics.ssimulacra2`; results/effort.json was measured with the package `ssimulacra2` 0.3.0.
 """
 
 import argparse
 import json
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +85,7 @@ def main() -> int:
     result = {
         "command": command_line(),
         "model_id": codec.model_id.hex(),
-        "versions": software_versions() | {"ssimulacra2": version("ssimulacra2")},
+        "versions": software_versions(),
         "crops": names,
         "left_out": left_out,
         "side": arguments.side,

@@ -20,7 +20,8 @@ from ohmq.decoder.progressive import decode_progressive
 from ohmq.encoder.encoder import Encoder, FileSettings
 from ohmq.encoder.options import DEFAULT_MAX_PIXELS, EncodeOptions
 from ohmq.encoder.quality_scale import QualityScale, measure_probe
-from ohmq.encoder.rate_control import search_psnr, search_size
+from ohmq.encoder.rate_control import search_psnr, search_size, search_ssimulacra2
+from ohmq.encoder.tuning import without_poor_ends
 from ohmq.entropy.kernels import NUMPY
 from ohmq.entropy.select_kernels import select_kernels
 from ohmq.errors import ConfigError, ModelFileError
@@ -60,9 +61,10 @@ class CompressedImage(NamedTuple):
     Attributes:
         data: the file.
         channels: the number of channels in it.
-        psnr_db: PSNR of the decoded image in dB; None if it was not measured.
+        psnr_db: PSNR of the decoded image in dB; None if it was no target.
         quality: the quality that was aimed at, 0 to 100; None if something else was.
         symbols_sha256: hash of the symbols, see `ohmq.runtime.latents.Symbols.sha256`; None if it was not asked for.
+        ssimulacra2: SSIMULACRA2 score of the decoded image; None if it was no target.
     """
 
     data: bytes
@@ -70,6 +72,7 @@ class CompressedImage(NamedTuple):
     psnr_db: float | None = None
     quality: float | None = None
     symbols_sha256: str | None = None
+    ssimulacra2: float | None = None
 
 
 class Codec:
@@ -201,10 +204,10 @@ class Codec:
             image: Pillow image of any mode, numpy array (H, W) or (H, W, C) of uint8, C from 1 (grey) to 4 (RGBA), or torch
                 tensor.
             options: options of the encoder; default: `EncodeOptions`'s defaults.
-            arguments: single options by name, such as ``quality=70``, ``bpp=0.5``, ``psnr=32.0``, ``fraction=0.5``,
-                ``channels=64``, ``max_bytes=10_000``, ``layers="all"``, ``effort=2``, ``tune="psnr"``, ``tile=0``,
-                ``fixed_rate=True``, ``flatten=True``, ``keep_metadata=True``, ``psnr_table=True`` or ``max_pixels=2**27``; see
-                `EncodeOptions`.
+            arguments: single options by name, such as ``quality=70``, ``bpp=0.5``, ``psnr=32.0``, ``ssimulacra2=70``,
+                ``fraction=0.5``, ``channels=64``, ``max_bytes=10_000``, ``layers="all"``, ``effort=2``, ``tune="psnr"``,
+                ``tile=0``, ``fixed_rate=True``, ``flatten=True``, ``keep_metadata=True``, ``psnr_table=True`` or
+                ``max_pixels=2**27``; see `EncodeOptions`.
 
         Returns:
             The file.
@@ -213,7 +216,8 @@ class Codec:
             ValueError: an option out of range, or more than one target for size or quality.
             ConfigError: an effort or the tuning "visual", and a model without RDOQ; or a quality, and a model without a quality
                 scale.
-            UnreachableTargetError: the smallest file is larger than bpp or max_bytes allow, or psnr is out of reach.
+            UnreachableTargetError: the smallest file is larger than bpp or max_bytes allow, or psnr or ssimulacra2
+                is out of reach.
             UnsupportedImageError: an image that cannot be coded.
 
         Warns:
@@ -269,24 +273,37 @@ class Codec:
             source = tuning.apply(latent, self.transforms.quantizer["project"])
         else:
             source = self.windowed.symbols(colours, options.tile)
+        poor_ranges = tuning.poor_ranges(self.model_id)
         max_bytes = options.byte_limit(image.width, image.height)
         if max_bytes is not None:
-            found = search_size(self.encoder, source, max_bytes, settings, hash_symbols=hash_symbols)
+            found = search_size(
+                self.encoder, source, max_bytes, settings, poor_ranges=poor_ranges, hash_symbols=hash_symbols
+            )
             return CompressedImage(found.file, found.channels, symbols_sha256=found.symbols_sha256)
-        channels, psnr_db = options.channel_count(self.config), None
+        channels = options.channel_count(self.config)
+        psnr_db: float | None = None
+        score: float | None = None
         quality = options.quality_for(self.quality_scale is not None, self.name)
         if quality is not None:
-            channels = self._channels_for_quality(source, quality)
+            assert isinstance(source, Latent)
+            channels, scale = without_poor_ends(self._channels_for_quality(source, quality), poor_ranges)
+            source = source._replace(lambda_scale=scale)
         if options.psnr is not None:
-            channels, psnr_db, source = search_psnr(self.encoder, image, source, options.psnr)
-        if not hash_symbols:
-            return CompressedImage(self.encoder.encode(source, channels, settings), channels, psnr_db, quality)
-        file, symbols_sha256 = self.encoder.encode_hashed(source, channels, settings)
-        return CompressedImage(file, channels, psnr_db, quality, symbols_sha256)
+            channels, psnr_db, source = search_psnr(self.encoder, image, source, options.psnr, poor_ranges=poor_ranges)
+        if options.ssimulacra2 is not None:
+            channels, score, source = search_ssimulacra2(
+                self.encoder, image, source, options.ssimulacra2, poor_ranges=poor_ranges
+            )
+        symbols_sha256: str | None = None
+        if hash_symbols:
+            file, symbols_sha256 = self.encoder.encode_hashed(source, channels, settings)
+        else:
+            file = self.encoder.encode(source, channels, settings)
+        return CompressedImage(file, channels, psnr_db, quality, symbols_sha256, score)
 
-    def _channels_for_quality(self, source: Source, quality: float) -> int:
+    def _channels_for_quality(self, source: Latent, quality: float) -> int:
         scale, refiner = self.quality_scale, self.encoder.refiner
-        assert scale is not None and refiner is not None and isinstance(source, Latent)
+        assert scale is not None and refiner is not None
         return scale.channel_count(quality, measure_probe(refiner.decoded_parts(source, scale.probe_channels)))
 
     def compress_batch(self, images: Any, options: EncodeOptions | None = None, **arguments: Any) -> list[bytes]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -164,3 +165,43 @@ def test_a_coder_that_gives_other_bytes_is_reported(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr == "side_by_side.py: literal: encode does not give what it should: this is a bug\n"
+
+
+def test_kinds(tmp_path: Path) -> None:
+    model, out, folder = tmp_path / "small.safetensors", tmp_path / "kinds.json", tmp_path / "kinds"
+    codec = make_codec("photo")
+    save_model(codec.frozen, model)
+    arguments = [folder, "--model", model, "--only", "faces", "--per-kind", "1", "--rates", "3", "--side", "192"]
+    (folder / "faces").mkdir(parents=True)
+    shutil.copy(ROOT / "examples" / "photos" / "astronaut.png", folder / "faces" / "portrait.png")
+    done = run("kinds.py", *arguments, "--codec", "jpeg", "--codec", "webp", "-o", out)
+    assert (done.returncode, done.stderr) == (0, "")
+    content = json.loads(out.read_text())
+    assert (content["model_id"], content["not_the_pixels_of_the_table"]) == (codec.model_id.hex(), ["faces/portrait"])
+    assert list(content["kinds"]) == ["faces"]
+    faces = content["kinds"]["faces"]
+    assert list(faces["points"]) == ["model", "jpeg", "webp"] and len(faces["points"]["jpeg"]) == 3
+    for by_quality in faces["bd_rate_percent"].values():
+        for found in by_quality.values():  # A figure or a reason.
+            assert (found["percent"] is None) == bool(found["refused"])
+
+
+def test_pictures_by_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table of pictures is whole; those of installed packages have the pixels that it says."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import kinds_set
+    from kinds_pages import PAGES, page_html
+
+    table = kinds_set.read_table()
+    pictures = table["pictures"]
+    assert len({(picture["kind"], picture["name"]) for picture in pictures}) == len(pictures) == 38
+    assert all(len(picture["sha256"]) == 64 and picture["licence"] and picture["author"] for picture in pictures)
+    assert {picture["package"] for picture in pictures} <= {*table["packages"], "page"}
+    pages = {picture["name"] for picture in pictures if picture["package"] == "page"}
+    assert pages == {*PAGES, "contours"}
+    assert all(page_html(name).count("<style>") == 1 for name in PAGES)
+    packages = kinds_set.Packages(table, tmp_path)
+    installed = [picture for picture in pictures if "module" in table["packages"].get(picture["package"], {})]
+    assert len(installed) == 4
+    for picture in installed:
+        assert kinds_set.pixel_hash(kinds_set.draw_picture(picture, packages, tmp_path)) == picture["sha256"]

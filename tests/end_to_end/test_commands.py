@@ -27,7 +27,7 @@ from ohmq.cli import cli, main
 from ohmq.cli.jobs import Job, run_jobs
 from ohmq.errors import OhmqError
 from ohmq.loading import load
-from ohmq.metrics import psnr_db
+from ohmq.metrics import psnr_db, ssimulacra2
 from ohmq.model_files.freeze import freeze
 from ohmq.model_files.frozen_model import save_model
 from ohmq.models import MnistConfig, build_model
@@ -553,6 +553,7 @@ def test_targets_are_hit(run: Run, model: Path, tmp_path: Path) -> None:
         (("--max-bytes", sizes[0] - 1), f"has {sizes[0]} bytes"),
         (("--bpp", 0.001), f"has {sizes[0]} bytes"),
         (("--psnr", 90), "90 dB are out of its reach"),
+        (("--ssimulacra2", 99), "; 99 is out of its reach"),
     ):
         result = run("compress", DIGITS / "digit_3_a.png", "-o", "c.ohm", "-m", model, *target)
         assert result.code == 1
@@ -569,6 +570,9 @@ def test_targets_are_hit(run: Run, model: Path, tmp_path: Path) -> None:
         ("--bpp", "nan"),
         ("--psnr", 0),
         ("--psnr", "inf"),
+        ("--ssimulacra2", 0),
+        ("--ssimulacra2", 101),
+        ("--ssimulacra2", 50, "--psnr", 30),
         ("--max-bytes", 0),
     ):
         assert run("compress", DIGITS, "-o", "out", "-m", model, *wrong).code == 2
@@ -820,9 +824,15 @@ def test_effort(run: Run, model: Path) -> None:
         (("--channels", 72), {"channels": 72}),
         (("--bpp", 0.9), {"bpp": 0.9}),
         (("--psnr", 28), {"psnr": 28}),
+        (("--ssimulacra2", 30), {"ssimulacra2": 30}),
     ):
         assert run("compress", "a.png", "-o", "a.ohm", "--effort", 1, "--force", *target).code == 0
         assert Path("a.ohm").read_bytes() == codec.compress(crop, effort=1, **arguments), target  # type: ignore[arg-type]
+    done = run("compress", "a.png", "-o", "a.ohm", "--force", "--ssimulacra2", 30, "--json")
+    (row,) = json.loads(done.out)["results"]
+    decoded = np.asarray(codec.decompress(Path("a.ohm").read_bytes()))
+    assert row["ssimulacra2"] >= 30  # a pixel may differ by 1 with another kernel of the filters
+    assert row["ssimulacra2"] == pytest.approx(ssimulacra2(np.asarray(crop), decoded), abs=0.02)
     Path("a.ohm").unlink()
     for command in (("evaluate", "a.png", "--channels", 72), ("compare", "a.png", "--rates", 2, "--codec", "jpeg")):
         plain, moved = (json.loads(run(*command, "--effort", effort, "--json").out) for effort in (0, 1))

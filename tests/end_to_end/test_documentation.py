@@ -67,6 +67,7 @@ class Page(HTMLParser):
         self.fetched: list[str] = []
         self.formulas = 0
         self.text: list[str] = []
+        self.options: set[str] = set()
         self._code = 0
         self.feed(path.read_text(encoding="utf-8"))
 
@@ -87,6 +88,7 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if not self._code:
             self.text.append(data)
+        self.options.update(re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", data))
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +125,18 @@ def test_maths_and_examples_are_rendered(pages: dict[str, Page]) -> None:
         assert not re.search(r"\$\$|\\[(\[]|\\(?:frac|mathrm|sum)", "".join(page.text)), name
     for name in ("how-it-works", "experiments", "api/quantizers", "api/priors", "api/evaluation", "api/training"):
         assert pages[f"{name}.html"].formulas > 0, name
+
+
+def test_every_command_and_option_is_in_the_reference(pages: dict[str, Page]) -> None:
+    page = pages["commands.html"]
+    found = 0
+    for command, context in tool("mkdocs_commands").commands(cli, click.Context(cli, info_name="ohmq")):
+        assert context.command_path.replace(" ", "-") in page.anchors
+        for option in command.get_params(context):
+            if isinstance(option, click.Option) and not option.hidden:
+                assert set(option.opts) - page.options <= {"-h", "--help"}, context.command_path
+                found += 1
+    assert found > 100
 
 
 def test_every_public_function_and_class_is_documented(pages: dict[str, Page]) -> None:
@@ -273,6 +287,16 @@ def test_the_examples_run_as_typed(page: Path, tmp_path: Path) -> None:
 def test_the_quick_tour_is_short() -> None:
     tour = (ROOT / "README.md").read_text(encoding="utf-8").split("[start:tour]")[1].split("[end:tour]")[0]
     assert len(tour.splitlines()) <= 60
+
+
+def test_the_messages_of_troubleshooting_are_those_of_the_code() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    sources = [path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py")]
+    messages = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    assert len(messages) > 5
+    for message in messages:
+        pieces = [piece.strip() for piece in message.split("…")]
+        assert any(all(piece in source for piece in pieces) for source in sources), message
 
 
 class Command(NamedTuple):

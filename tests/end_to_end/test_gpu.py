@@ -111,8 +111,9 @@ def test_digits_train(mnist_folder: Path, tmp_path: Path, digit: Image.Image, op
     assert np.array_equal(codec.decode(file)[1].values, codec.to("cpu").decode(file)[1].values)
 
 
-def test_photos_train(tmp_path: Path) -> None:
-    options = "--preset photo --epochs 2 --quick-epochs 1 --batch-size 3 --crop-size 64 --val-every 1"
+@pytest.mark.parametrize("length", ["--epochs 2 --quick-epochs 1", "--minutes 0.1 --data-on-device"])
+def test_photos_train(tmp_path: Path, length: str) -> None:
+    options = f"--preset photo --batch-size 3 --crop-size 64 --val-every 1 {length}"
     codec = train(tmp_path, make_photo_folder(tmp_path), *options.split())
     with Image.open(PHOTOS / "chelsea.png") as photo:
         file = codec.compress(photo.convert("RGB"))

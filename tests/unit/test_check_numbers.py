@@ -37,9 +37,13 @@ def test_numbers_and_tables_of_the_shipped_results() -> None:
     assert tool.render(first | {"minus": f"{points}[1].psnr_db", "inverse": True}) == "−0.36 dB"
     curve = f"{points} payload_bpp psnr_db"
     assert tool.render({"bd_rate": [curve, curve], "format": "{:.1f} %"}) == "0.0 %"
+    at = {"curve": curve, "at_rate": 0.2, "format": "{:.1f}"}
+    assert 21.1 < float(tool.render(at)) < 21.86  # between 6 channels, 0.19 bpp, and 8, 0.266 bpp
+    with pytest.raises(IndexError, match="the curve has"):
+        tool.render(at | {"at_rate": 2.0})
     columns = {"channels": ["channels", "{}"], "psnr_db": ["PSNR, dB", "{:.1f}"]}
     table = {"table": points, "rows": {"channels": [16, 1]}, "columns": columns}
-    assert tool.render(table) == "\n| channels | PSNR, dB |\n|---|---|\n| 16 | 22.8 |\n| 1 | 14.1 |\n"
+    assert tool.render(table) == "\n\n| channels | PSNR, dB |\n|---|---|\n| 16 | 22.8 |\n| 1 | 14.1 |\n\n"
 
 
 def test_a_number_that_differs_is_named_and_written(tmp_path: Path) -> None:

@@ -14,10 +14,12 @@ SPEC.loader.exec_module(tool)
 
 
 def test_the_closure_has_indirect_requirements_of_the_asked_extras_only() -> None:
-    core, compiled = tool.closure("ohmq"), tool.closure("ohmq", frozenset(["compiled"]))
+    core, compiled = tool.closure(tool.project()), tool.closure(tool.project(frozenset(["compiled"])))
     assert {"torch", "sympy", "mpmath"} <= set(core)  # torch requires sympy, which requires mpmath
     assert "pytest" not in core and "ohmq" not in core
     assert set(compiled) - set(core) >= {"llvmlite"}
+    assert set(tool.closure(["ohmq[compiled]"])) == set(compiled)
+    assert tool.closure(["no-such-package; sys_platform == 'no-such-platform'"]) == {}
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ class _Compress:
         )
         notes = (*loaded.notes, *notes)
         del loaded  # one copy less of a large image
-        data, channels, psnr_db, quality, _ = self.codec.compress_prepared(image, self.options)
+        data, channels, psnr_db, quality, _, score = self.codec.compress_prepared(image, self.options)
         header = read_header(data)
         write_atomically(job.target, data, force=self.force)
         if self.options.keep_metadata:
@@ -85,6 +85,7 @@ class _Compress:
             **({} if quality is None else {"quality": quality}),
             "file_bpp": 8 * len(data) / (image.width * image.height),
             **({} if psnr_db is None else {"psnr_db": psnr_db if psnr_db < math.inf else None}),  # JSON has no infinity
+            **({} if score is None else {"ssimulacra2": score}),
             "seconds": time.perf_counter() - start,
             "notes": list(notes),
         }
@@ -112,6 +113,8 @@ def _choice(result: dict[str, Any], options: "EncodeOptions", num_channels: int)
     channels = f"{result['channels']} of {counted(num_channels, 'channel')}"
     if "psnr_db" in result:
         return f"{channels}, {result['psnr_db']:.2f} dB"
+    if "ssimulacra2" in result:
+        return f"{channels}, SSIMULACRA2 {result['ssimulacra2']:.2f}"
     if "quality" in result:
         default = "" if options.has_target else " (default; -q 0 to 100)"
         return f"quality {result['quality']:g}{default}, {channels}"
@@ -154,13 +157,15 @@ def command(
     """Turn images into .ohm files.
 
     Inputs are files, folders, glob patterns, and - for standard input. At most one of --quality, --fraction, --channels,
-    --bpp, --max-bytes and --psnr says how large or how good the files are.
+    --bpp, --max-bytes, --psnr and --ssimulacra2 says how large or how good the files are.
     """
     from ohmq.encoder.options import TARGETS, EncodeOptions
     from ohmq.imaging.files import open_image
 
     if sum(options[name] is not None for name in TARGETS) > 1:
-        raise click.UsageError("give only one of --quality, --fraction, --channels, --bpp, --max-bytes and --psnr")
+        raise click.UsageError(
+            "give only one of --quality, --fraction, --channels, --bpp, --max-bytes, --psnr and --ssimulacra2"
+        )
     check_skip(skip_existing, force)
     files = find_files(inputs, IMAGE_EXTENSIONS)
     work = _Compress(model, EncodeOptions(), force, compiled_for(compiled, files, processes), device)

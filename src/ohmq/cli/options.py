@@ -202,6 +202,12 @@ _ENCODER_OPTIONS = (
         help="Or: write the smallest file that decodes to at least this PSNR, in dB.",
     ),
     click.option(
+        "--ssimulacra2",
+        type=NumberRange(0, 100, min_open=True),
+        help="Or: write the smallest file that decodes to at least this SSIMULACRA2 score, up to 100: 30 is low, 50 medium, 70 "
+        "high, 90 very high quality.",
+    ),
+    click.option(
         "--effort",
         type=click.IntRange(0, 2),
         help="Number of refinement passes of the encoder. More passes take longer and give more quality for the same bytes.  "

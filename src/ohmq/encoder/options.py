@@ -19,7 +19,7 @@ DEFAULT_EFFORT = 1
 MAX_EFFORT = 2
 DEFAULT_QUALITY = 80.0
 """Quality by default, 0 to 100, for models that have a quality scale; `docs/choose-a-bitrate.md` gives the reason."""
-TARGETS = ("quality", "fraction", "channels", "bpp", "max_bytes", "psnr")
+TARGETS = ("quality", "fraction", "channels", "bpp", "max_bytes", "psnr", "ssimulacra2")
 """Options that say how large or how good a file is, of which one at most is given."""
 
 
@@ -27,7 +27,7 @@ TARGETS = ("quality", "fraction", "channels", "bpp", "max_bytes", "psnr")
 class EncodeOptions:
     """Options of `ohmq.Codec.compress`.
 
-    At most one of the first six is a target for size or quality. Without any, quality is `DEFAULT_QUALITY`; models without a
+    At most one of the first seven is a target for size or quality. Without any, quality is `DEFAULT_QUALITY`; models without a
     quality scale, and files at a fixed rate, get all channels.
 
     Attributes:
@@ -38,8 +38,10 @@ class EncodeOptions:
         bpp: write the largest file of at most this rate, in bits per pixel of the whole file.
         max_bytes: write the largest file of at most this size, in bytes.
         psnr: write the smallest file whose decoded image has at least this PSNR, in dB, over the colours of all pixels
-            that are not fully transparent. The last three targets end at one of the model's cut points; with RDOQ they
-            also end at group boundaries, and λ is scaled by up to 2 to come near the target.
+            that are not fully transparent.
+        ssimulacra2: write the smallest file whose decoded image has at least this SSIMULACRA2 score, 0 to 100: about 90 looks
+            like the original, 70 is high, 50 medium and 30 low quality. The last four targets end at one of the model's
+            cut points; with RDOQ they also end at group boundaries, and λ is scaled by up to 2 to come near the target.
         layers: limit on the number of layers, the places where a file can be cut; "all": one for each cut point. Default: 1,
             the smallest file.
         fixed_rate: pack symbols without entropy coding, so that the size is known before.
@@ -68,6 +70,7 @@ class EncodeOptions:
     bpp: float | None = None
     max_bytes: int | None = None
     psnr: float | None = None
+    ssimulacra2: float | None = None
     layers: int | Literal["all"] = 1
     fixed_rate: bool = False
     flatten: bool = False
@@ -95,6 +98,8 @@ class EncodeOptions:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}; it must be positive")
+        if self.ssimulacra2 is not None and not 0 < self.ssimulacra2 <= 100:
+            raise ValueError(f"ssimulacra2 is {self.ssimulacra2}; it must be above 0 and at most 100")
         if self.effort is not None and self.effort not in range(MAX_EFFORT + 1):
             raise ValueError(f"effort is {self.effort}; it must be 0 to {MAX_EFFORT}")
         if self.effort and self.fixed_rate:
@@ -157,7 +162,8 @@ class EncodeOptions:
         """
         if self.quality is not None and not has_scale:
             raise ConfigError(
-                f"quality is {self.quality:g}: {name} has no quality scale; give channels, fraction, bpp, max_bytes or psnr"
+                f"quality is {self.quality:g}: {name} has no quality scale; give channels, fraction, bpp, max_bytes, psnr or "
+                "ssimulacra2"
             )
         if not self.has_target and has_scale and not self.fixed_rate:
             return DEFAULT_QUALITY

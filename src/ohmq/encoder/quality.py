@@ -5,11 +5,11 @@ import math
 import numpy as np
 from PIL import Image
 
-from ohmq.metrics import psnr_db
+from ohmq.metrics import Ssimulacra2, psnr_db
 from ohmq.runtime.latents import Array, Symbols
 from ohmq.runtime.windowed import WindowedTransforms
 
-__all__ = ["decoded_psnr_db", "visible_pixels"]
+__all__ = ["DecodedScore", "decoded_psnr_db", "visible_pixels"]
 
 
 def decoded_psnr_db(windowed: WindowedTransforms, original: Image.Image, symbols: Symbols, channels: int) -> float:
@@ -34,6 +34,38 @@ def decoded_psnr_db(windowed: WindowedTransforms, original: Image.Image, symbols
         squared_error += int(np.square(expected.astype(np.int32) - decoded).sum(dtype=np.int64))
         count += decoded.size
     return 10 * math.log10(255**2 * count / squared_error) if squared_error else math.inf
+
+
+class DecodedScore:
+    """SSIMULACRA2 scores of the images that different symbols of one image decode to.
+
+    Args:
+        windowed: the model's transforms.
+        original: the image, mode "L", "LA", "RGB" or "RGBA"; pixels that are fully transparent count as decoded exactly.
+    """
+
+    def __init__(self, windowed: WindowedTransforms, original: Image.Image) -> None:
+        self._windowed = windowed
+        pixels = np.asarray(original)
+        self._hidden: Array | None = None
+        if original.mode in ("LA", "RGBA"):
+            self._hidden = pixels[..., -1] == 0
+            pixels = pixels[..., 0] if original.mode == "LA" else pixels[..., :3]
+        self._pixels: Array = pixels
+        self._scorer = Ssimulacra2(pixels)
+
+    def measure(self, symbols: Symbols, channels: int) -> float:
+        """Measure the score of the image that the first channels decode to.
+
+        Args:
+            symbols: symbols of the image.
+            channels: the number of leading channels that are decoded.
+        """
+        decoded = np.asarray(self._windowed.synthesise(symbols, channels))
+        if self._hidden is not None:
+            decoded = decoded.copy()
+            decoded[self._hidden] = self._pixels[self._hidden]
+        return self._scorer.score(decoded)
 
 
 def visible_pixels(original: Image.Image, decoded: Array) -> tuple[Array, Array]:

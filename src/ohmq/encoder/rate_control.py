@@ -14,28 +14,33 @@ from ohmq.bitstream.format import Extra
 from ohmq.bitstream.psnr_table import psnr_extra
 from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.encoder.encoder import Encoder, FileSettings
-from ohmq.errors import UnreachableTargetError
+from ohmq.encoder.quality import DecodedScore
+from ohmq.encoder.tuning import LARGEST_LAMBDA, PoorRange
+from ohmq.errors import UnreachableTargetError, UnsupportedImageError
+from ohmq.metrics import SSIMULACRA2_MIN_SIDE
 from ohmq.runtime.latents import Latent, Source, Symbols
 from ohmq.utils.counting import counted
 from ohmq.utils.progress import phase
 
-__all__ = ["LAMBDA_SCALES", "QualityResult", "SizeResult", "search_psnr", "search_size"]
+__all__ = ["LAMBDA_SCALES", "QualityResult", "SizeResult", "search_psnr", "search_size", "search_ssimulacra2"]
 
 LAMBDA_SCALES = tuple(2 ** (-step / 4) for step in range(-4, 5))
 """Factors on λ that a search tries, from few bits to many."""
+POOR_RANGE_SCALES = tuple(LARGEST_LAMBDA * 2 ** (-step / 4) for step in range(7))
+"""Further factors, before the others, at the end of a `ohmq.encoder.tuning.PoorRange`."""
 
 
 class QualityResult(NamedTuple):
-    """Result of a search for a PSNR.
+    """Result of a search for a quality.
 
     Attributes:
         channels: number of channels.
-        psnr_db: PSNR of the decoded image, in dB.
+        reached: PSNR of the decoded image in dB, or its SSIMULACRA2 score.
         source: input of the encoder, with its λ scale.
     """
 
     channels: int
-    psnr_db: float
+    reached: float
     source: Source
 
 
@@ -61,7 +66,13 @@ _Trial = Callable[[int, Source], tuple[bool, _Result]]
 
 
 def search_size(
-    encoder: Encoder, source: Source, max_bytes: int, settings: FileSettings, *, hash_symbols: bool = False
+    encoder: Encoder,
+    source: Source,
+    max_bytes: int,
+    settings: FileSettings,
+    *,
+    poor_ranges: Sequence[PoorRange] = (),
+    hash_symbols: bool = False,
 ) -> SizeResult:
     """Search the largest file of at most ``max_bytes`` bytes.
 
@@ -70,6 +81,7 @@ def search_size(
         source: symbols of all channels, or a latent.
         max_bytes: limit on the size of the file, in bytes.
         settings: settings of the file.
+        poor_ranges: numbers of channels that a search with RDOQ avoids; default: none.
         hash_symbols: whether to hash the symbols of the file. Default: no.
 
     Raises:
@@ -77,7 +89,9 @@ def search_size(
     """
     if isinstance(source, Latent):
         with phase("search for the size", _most_trials(encoder, source)) as advance:
-            result, smallest = _search_size_with_rdoq(encoder, source, max_bytes, settings, advance, hash_symbols)
+            result, smallest = _search_size_with_rdoq(
+                encoder, source, max_bytes, settings, poor_ranges, advance, hash_symbols
+            )
     else:
         result, smallest = _search_size_of_symbols(encoder, source, max_bytes, settings)
         if result is not None and hash_symbols:
@@ -116,6 +130,7 @@ def _search_size_with_rdoq(
     source: Latent,
     max_bytes: int,
     settings: FileSettings,
+    poor_ranges: Sequence[PoorRange],
     advance: Callable[[], None],
     hash_symbols: bool,
 ) -> tuple[SizeResult | None, int]:
@@ -138,7 +153,7 @@ def _search_size_with_rdoq(
         advance()
         return len(file) > max_bytes, SizeResult(file, channels, candidate)
 
-    trials = _search_lambda(encoder, source, trial)
+    trials = _search_lambda(encoder, source, trial, poor_ranges)
     fitting = [result for overshoots, result in trials if not overshoots]
     if fitting:
         largest = max(fitting, key=lambda result: len(result.file))  # the first of several, as in ``kept``
@@ -149,11 +164,18 @@ def _search_size_with_rdoq(
         return largest._replace(file=encoder.encode(largest.source, largest.channels, settings)), len(largest.file)
     if source.effort:  # refinement spends more bits: without it the target may be within reach
         plain = source._replace(effort=0)
-        return _search_size_with_rdoq(encoder, plain, max_bytes, settings, advance, hash_symbols)
+        return _search_size_with_rdoq(encoder, plain, max_bytes, settings, poor_ranges, advance, hash_symbols)
     return None, min(len(result.file) for _, result in trials)
 
 
-def search_psnr(encoder: Encoder, original: Image.Image, source: Source, psnr_db: float) -> QualityResult:
+def search_psnr(
+    encoder: Encoder,
+    original: Image.Image,
+    source: Source,
+    psnr_db: float,
+    *,
+    poor_ranges: Sequence[PoorRange] = (),
+) -> QualityResult:
     """Search the smallest number of channels that reaches a PSNR.
 
     From symbols, the cut points are tried in order. From a latent, channels and λ are bisected, and the result nearest to the
@@ -164,71 +186,131 @@ def search_psnr(encoder: Encoder, original: Image.Image, source: Source, psnr_db
         original: the image; pixels that its mask makes fully transparent do not count.
         source: symbols of its colours, all channels, or its latent.
         psnr_db: the target, in dB.
+        poor_ranges: as for `search_size`.
 
     Raises:
         UnreachableTargetError: no number of channels reaches the target.
     """
-    with phase("search for the PSNR", _most_trials(encoder, source)) as advance:
-        return _search_psnr(encoder, original, source, psnr_db, advance)
 
+    def measure(symbols: Symbols, channels: int) -> float:
+        return encoder.psnr_db(original, symbols, channels)
 
-def _search_psnr(
-    encoder: Encoder, original: Image.Image, source: Source, psnr_db: float, advance: Callable[[], None]
-) -> QualityResult:
-    """Search a PSNR, and call ``advance`` after each trial."""
-
-    def trial(channels: int, candidate: Source) -> tuple[bool, QualityResult]:
-        reached = encoder.psnr_db(original, encoder.symbols(candidate, channels), channels)
-        advance()
-        return reached >= psnr_db, QualityResult(channels, reached, candidate)
-
-    has_lambda = isinstance(source, Latent)
-    trials = _search_lambda(encoder, source, trial) if isinstance(source, Latent) else []
-    reaching = [result for reaches, result in trials if reaches]
-    if reaching:
-        return min(
-            reaching, key=lambda result: (result.psnr_db, result.channels, -cast(Latent, result.source).lambda_scale)
-        )
-    for channels in encoder.stops if has_lambda else encoder.config.cut_points:
-        trials.append(trial(channels, source))
-        if trials[-1][0]:
-            return trials[-1][1]
-    best = max((result for _, result in trials), key=lambda result: result.psnr_db)
+    best = _search_quality(encoder, source, psnr_db, measure, poor_ranges, "search for the PSNR")
+    if best.reached >= psnr_db:
+        return best
     raise UnreachableTargetError(
-        f"{encoder.name} reaches {best.psnr_db:.2f} dB on this image, with {counted(best.channels, 'channel')}; "
+        f"{encoder.name} reaches {best.reached:.2f} dB on this image, with {counted(best.channels, 'channel')}; "
         f"{psnr_db:g} dB are out of its reach"
     )
+
+
+def search_ssimulacra2(
+    encoder: Encoder,
+    original: Image.Image,
+    source: Source,
+    score: float,
+    *,
+    poor_ranges: Sequence[PoorRange] = (),
+) -> QualityResult:
+    """Search the smallest number of channels that reaches a SSIMULACRA2 score, as `search_psnr` does for a PSNR.
+
+    Unlike a PSNR, the score needs the whole decoded image at once, and about 80 bytes a pixel.
+
+    Args:
+        encoder: the encoder.
+        original: the image; pixels that its mask makes fully transparent count as decoded without error.
+        source: symbols of its colours, all channels, or its latent.
+        score: the target, at most 100.
+        poor_ranges: as for `search_size`.
+
+    Raises:
+        UnreachableTargetError: no number of channels reaches the target.
+        UnsupportedImageError: an image too small for the metric.
+    """
+    if min(original.size) < SSIMULACRA2_MIN_SIDE:
+        raise UnsupportedImageError(
+            f"an image of {original.width}x{original.height} has no SSIMULACRA2 score, which needs {SSIMULACRA2_MIN_SIDE} "
+            "pixels a side; give a quality or a PSNR instead"
+        )
+    scorer = DecodedScore(encoder.windowed, original)
+    best = _search_quality(encoder, source, score, scorer.measure, poor_ranges, "search for the score")
+    if best.reached >= score:
+        return best
+    raise UnreachableTargetError(
+        f"{encoder.name} reaches a SSIMULACRA2 score of {best.reached:.2f} on this image, with "
+        f"{counted(best.channels, 'channel')}; {score:g} is out of its reach"
+    )
+
+
+def _search_quality(
+    encoder: Encoder,
+    source: Source,
+    target: float,
+    measure: Callable[[Symbols, int], float],
+    poor_ranges: Sequence[PoorRange],
+    name: str,
+) -> QualityResult:
+    """Search the smallest number of channels that reaches a quality; if none does, return the best of all trials."""
+    with phase(name, _most_trials(encoder, source)) as advance:
+
+        def trial(channels: int, candidate: Source) -> tuple[bool, QualityResult]:
+            reached = measure(encoder.symbols(candidate, channels), channels)
+            advance()
+            return reached >= target, QualityResult(channels, reached, candidate)
+
+        has_lambda = isinstance(source, Latent)
+        trials = _search_lambda(encoder, source, trial, poor_ranges) if isinstance(source, Latent) else []
+        reaching = [result for reaches, result in trials if reaches]
+        if reaching:
+            return min(
+                reaching,
+                key=lambda result: (result.reached, result.channels, -cast(Latent, result.source).lambda_scale),
+            )
+        for channels in _stops(encoder, poor_ranges) if has_lambda else encoder.config.cut_points:
+            trials.append(trial(channels, source))
+            if trials[-1][0]:
+                return trials[-1][1]
+        return max((result for _, result in trials), key=lambda result: result.reached)
 
 
 def _most_trials(encoder: Encoder, source: Source) -> int:
     """Return the largest number of trials of a search that succeeds: the sum over its bisections."""
     if not isinstance(source, Latent):
         return len(encoder.config.cut_points)
-    bisections = [len(encoder.stops)] * (2 if source.effort else 1) + [len(LAMBDA_SCALES) - 1]
+    bisections = [len(encoder.stops)] * (2 if source.effort else 1) + [len(LAMBDA_SCALES) + len(POOR_RANGE_SCALES) - 1]
     return sum(count.bit_length() for count in bisections)
 
 
-def _search_lambda(encoder: Encoder, source: Latent, trial: _Trial[_Result]) -> list[tuple[bool, _Result]]:
+def _stops(encoder: Encoder, poor_ranges: Sequence[PoorRange]) -> list[int]:
+    """Return the numbers of channels that a search tries."""
+    return [n for n in encoder.stops if not any(poor.start < n < poor.end for poor in poor_ranges)]
+
+
+def _search_lambda(
+    encoder: Encoder, source: Latent, trial: _Trial[_Result], poor_ranges: Sequence[PoorRange]
+) -> list[tuple[bool, _Result]]:
     """Bisect the number of channels at λ scale 1, then other scales at the two nearest numbers; returns all trials.
 
     Any earlier λ scale is ignored: the search restarts at 1. The latent is refined once, for about the number of channels that
     fits: refining it for others would give nearly the same.
     """
-    source = source._replace(lambda_scale=1.0)
+    source, stops = source._replace(lambda_scale=1.0), _stops(encoder, poor_ranges)
     if source.effort:
         assert encoder.refiner is not None
         plain = source._replace(effort=0)
-        settings = [(channels, plain) for channels in encoder.stops]
+        settings = [(channels, plain) for channels in stops]
         fitting = [result.channels for overshoots, result in _bisect(settings, trial) if not overshoots]
-        channels = fitting[-1] if fitting else encoder.stops[0]
+        channels = fitting[-1] if fitting else stops[0]
         source = plain._replace(values=encoder.refiner.refine(source, channels))
-    trials = _bisect([(channels, source) for channels in encoder.stops], trial)
+    trials = _bisect([(channels, source) for channels in stops], trial)
     between: list[tuple[int, Source]] = []
     below, above = ([result.channels for overshoots, result in trials if overshoots == side] for side in (False, True))
     if below:
         between += [(below[-1], source._replace(lambda_scale=scale)) for scale in LAMBDA_SCALES if scale < 1]
     if above:
-        between += [(above[-1], source._replace(lambda_scale=scale)) for scale in LAMBDA_SCALES if scale > 1]
+        scales = POOR_RANGE_SCALES if any(above[-1] == poor.end for poor in poor_ranges) else ()
+        scales += tuple(scale for scale in LAMBDA_SCALES if scale > 1)
+        between += [(above[-1], source._replace(lambda_scale=scale)) for scale in scales]
     return trials + _bisect(between, trial)
 
 

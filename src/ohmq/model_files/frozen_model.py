@@ -322,7 +322,8 @@ def with_decoder(
     """
     prefix = f"{_DECODERS}{name}."
     kept = {key: value for key, value in frozen.tensors.items() if not key.startswith(prefix)}
-    new = {key: np.asarray(value, np.float16) for key, value in tensors.items()}
+    with np.errstate(over="ignore"):  # infinite values are refused
+        new = {key: np.asarray(value, np.float16) for key, value in tensors.items()}
     check_finite(frozen.name, new)
     kept |= {f"{prefix}{key}": value for key, value in new.items()}
     if filters is not None:

@@ -6,8 +6,12 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-__all__ = ["TrainingClock"]
+__all__ = ["NEVER", "TrainingClock"]
 
+VALIDATIONS = 4
+"""Validations of a stage that is paced by the clock, the last one at its end."""
+NEVER = 2**60
+"""Batches between validations: none by their number."""
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 """Least time between two checkpoints of a stage that is paced by the clock."""
 
@@ -16,7 +20,7 @@ class TrainingClock(Callback):
     """Clock of a stage, and the end of the stage when its time is over.
 
     Time counts from the first step on, over all resumptions; preparation does not count. The last checkpoint is written
-    every minute and at the end.
+    every minute and at the end; validation comes at each quarter of the time. The trainer has ``val_check_interval`` `NEVER`.
 
     Args:
         limit_s: training time of the stage, in seconds.
@@ -31,6 +35,7 @@ class TrainingClock(Callback):
         self.limit_s, self.elapsed_s, self.path = limit_s, done_s, path
         self._started_at: float | None = None
         self._saved_s = done_s
+        self._validated = int(self.progress * VALIDATIONS)
 
     @property
     def progress(self) -> float:
@@ -51,6 +56,9 @@ class TrainingClock(Callback):
     ) -> None:
         self.read()
         trainer.should_stop = self.progress >= 1
+        quarter = int(self.progress * VALIDATIONS)
+        trainer.val_check_batch = 1 if quarter > self._validated else NEVER
+        self._validated = quarter
         if not trainer.is_last_batch:  # after the last batch, the epoch must be counted first
             self._save(trainer)
 

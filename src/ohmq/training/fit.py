@@ -1,7 +1,6 @@
 """Lightning's Trainer as this project sets it up: checkpoints, logs, signals and several processes."""
 
 import dataclasses
-import datetime
 import logging
 import signal
 import time
@@ -25,7 +24,7 @@ from ohmq.models import ModelConfig, PhotoConfig
 from ohmq.runtime.devices import find_device
 from ohmq.storage.urls import redacted
 from ohmq.training.checkpoint_io import AtomicCheckpoints
-from ohmq.training.clock import TrainingClock
+from ohmq.training.clock import NEVER, TrainingClock
 from ohmq.training.module import TrainingModule
 from ohmq.training.options import TrainOptions, recorded_options
 from ohmq.training.processes import cluster_environment, device_count, quiet_lightning
@@ -54,8 +53,6 @@ CHANGEABLE_OPTIONS = frozenset(
     }
 )
 """Options that a resumed run may change."""
-TIMED_VALIDATIONS = 4
-"""Validations of a stage that is paced by the clock, the last one at its end."""
 WARM_START_OPTIONS = frozenset({"warm_start_epochs", "warm_start_learning_rate", "warm_start_batch_size"})
 """Options of a warm start."""
 
@@ -296,8 +293,7 @@ def _build_trainer(
         raise ConfigError("training that is paced by the clock (minutes) takes one device; choose --devices 1")
     validation: dict[str, Any] = {"check_val_every_n_epoch": options.val_every}
     if clock is not None:
-        interval = datetime.timedelta(seconds=clock.limit_s / TIMED_VALIDATIONS)
-        validation = {"check_val_every_n_epoch": None, "val_check_interval": interval}
+        validation = {"check_val_every_n_epoch": None, "val_check_interval": NEVER}
     return Trainer(
         max_epochs=-1 if clock is not None else stage.epochs,
         accelerator="cpu" if options.cpu else options.accelerator,
@@ -339,7 +335,7 @@ def _announce(trainer: Trainer, module: TrainingModule, stage: Stage, loader: St
     logger.info(
         "stage %s: %s of %s, %s a step, learning rate %g, %s, %s, on %s",
         stage.name,
-        f"{stage.minutes:g} minutes in epochs" if stage.minutes else counted(stage.epochs, "epoch"),
+        f"{stage.minutes:g} min in epochs" if stage.minutes else counted(stage.epochs, "epoch"),
         counted(len(loader), "step"),
         counted(loader.batch_size, "image"),
         module.learning_rate,

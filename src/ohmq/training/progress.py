@@ -122,7 +122,8 @@ class StageProgress(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         interval = SECONDS_BETWEEN_LINES if self.bar is None else SECONDS_BETWEEN_UPDATES
-        if not trainer.is_last_batch and time.monotonic() - self.last_shown >= interval:
+        ends = trainer.is_last_batch or (self.clock is not None and self.clock.progress >= 1)
+        if not ends and time.monotonic() - self.last_shown >= interval:
             self._show(trainer, trainer.current_epoch + 1)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -28,7 +28,10 @@ from ohmq.errors import ConfigError
         ({"quality": 100.5}, "quality is 100.5; it must be 0 to 100"),
         ({"quality": -1}, "quality is -1"),
         ({"quality": math.nan}, "quality is nan"),
-        ({"quality": 60, "bpp": 0.5}, "at most one of quality, fraction, channels, bpp, max_bytes and psnr"),
+        (
+            {"quality": 60, "bpp": 0.5},
+            "at most one of quality, fraction, channels, bpp, max_bytes, psnr and ssimulacra2",
+        ),
         ({"quality": 60, "fixed_rate": True}, "does not hold at a fixed rate"),
         ({"layers": 0}, "layers is 0; it must be a number from 1, or 'all'"),
         ({"layers": "some"}, "layers is 'some'"),

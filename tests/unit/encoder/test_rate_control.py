@@ -8,9 +8,10 @@ from ohmq.bitstream.psnr_table import psnr_table
 from ohmq.bitstream.reader import read_header
 from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.codec import Codec
+from ohmq.encoder.options import EncodeOptions
 from ohmq.entropy import latent_coder
-from ohmq.errors import UnreachableTargetError
-from ohmq.metrics import psnr_db
+from ohmq.errors import UnreachableTargetError, UnsupportedImageError
+from ohmq.metrics import psnr_db, ssimulacra2
 
 
 def files_at_cuts(codec: Codec, image: Image.Image, **arguments: object) -> list[bytes]:
@@ -66,6 +67,54 @@ def test_targets_of_a_photograph(photo_codec: Codec, crop: Image.Image) -> None:
     assert len(found) < len(files[middle])
 
 
+def test_the_smallest_file_that_reaches_a_score(codec: Codec, digit: Image.Image) -> None:
+    files = files_at_cuts(codec, digit)
+    reached = [ssimulacra2(np.asarray(digit), np.asarray(codec.decompress(file))) for file in files]
+    for score in {value for value in reached if value > 0} | {0.5}:
+        first = next((i for i, value in enumerate(reached) if value >= score), None)
+        if first is None:
+            with pytest.raises(UnreachableTargetError, match=rf"score of {max(reached):.2f} .*; {score:g} is out"):
+                codec.compress(digit, ssimulacra2=score)
+        else:
+            assert codec.compress(digit, ssimulacra2=score) == files[first]
+    with pytest.raises(
+        UnreachableTargetError, match=rf"SSIMULACRA2 score of {max(reached):.2f} .* 100 is out of its reach"
+    ):
+        codec.compress(digit, ssimulacra2=100)
+
+
+def test_a_score_of_a_photograph(photo_codec: Codec, crop: Image.Image) -> None:
+    def score(data: bytes) -> float:
+        return ssimulacra2(np.asarray(crop), np.asarray(photo_codec.decompress(data)))
+
+    cuts = photo_codec.cut_points
+    low, high = (photo_codec.compress(crop, channels=cuts[len(cuts) // 2 + step]) for step in (0, 2))
+    wanted = (score(low) + score(high)) / 2
+    coded = photo_codec.compress_prepared(photo_codec.prepare(crop), EncodeOptions(ssimulacra2=wanted))
+    assert coded.ssimulacra2 == score(coded.data)
+    assert wanted <= score(coded.data) < score(high)
+    assert len(low) < len(coded.data) < len(high)
+
+
+def test_hidden_pixels_do_not_change_the_score(photo_codec: Codec, crop: Image.Image) -> None:
+    half = Image.new("L", crop.size, 255)
+    half.paste(0, (0, 0, crop.width // 2, crop.height))
+    image = crop.copy()
+    image.putalpha(half)
+    prepared = photo_codec.prepare(image)
+    coded = photo_codec.compress_prepared(prepared, EncodeOptions(ssimulacra2=40))
+    assert coded.ssimulacra2 is not None and coded.ssimulacra2 >= 40
+    original, decoded = np.asarray(prepared), np.asarray(photo_codec.decompress(coded.data)).copy()
+    hidden = original[..., 3] == 0
+    decoded[hidden] = original[hidden]
+    assert coded.ssimulacra2 == ssimulacra2(original[..., :3].copy(), decoded[..., :3].copy())
+
+
+def test_images_too_small_for_a_score(codec: Codec) -> None:
+    with pytest.raises(UnsupportedImageError, match=r"7x28 has no SSIMULACRA2 score, which needs 8 pixels a side"):
+        codec.compress(Image.new("L", (7, 28)), ssimulacra2=50)
+
+
 def test_a_target_analyses_and_codes_once(codec: Codec, digit: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
 
@@ -95,10 +144,14 @@ def test_a_target_analyses_and_codes_once(codec: Codec, digit: Image.Image, monk
         {"max_bytes": -3},
         {"psnr": 0.0},
         {"psnr": float("inf")},
+        {"ssimulacra2": 0.0},
+        {"ssimulacra2": 100.5},
+        {"ssimulacra2": float("nan")},
+        {"ssimulacra2": 50, "quality": 50},
     ],
 )
 def test_wrong_targets(context_codec: Codec, digit: Image.Image, arguments: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="must be positive|at most one"):
+    with pytest.raises(ValueError, match="must be positive|must be above 0|at most one"):
         context_codec.compress(digit, **arguments)  # type: ignore[arg-type]
 
 

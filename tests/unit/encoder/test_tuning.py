@@ -1,16 +1,31 @@
 """The encoder tuned for looks: other symbols, the same decoder."""
 
+import dataclasses
+import io
+import itertools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from support.small_models import make_codec, photo_picture
 
+import ohmq.pillow_plugin  # noqa: F401 (registers the format)
+from ohmq.bitstream.reader import read_header
+from ohmq.cli.compress import command
 from ohmq.codec import Codec
 from ohmq.encoder.options import EncodeOptions
-from ohmq.encoder.tuning import TUNINGS, Tuning, luma_energy
+from ohmq.encoder.tuning import (
+    LARGEST_LAMBDA,
+    SMALLEST_LAMBDA,
+    TUNINGS,
+    PoorRange,
+    Tuning,
+    luma_energy,
+    without_poor_ends,
+)
 from ohmq.errors import ConfigError
 from ohmq.evaluation.bd_rate import bd_rate
 from ohmq.evaluation.evaluate import CodedImage, evaluate_images
@@ -49,21 +64,22 @@ def test_it_trades_squared_error_for_structure(codec: Codec, crop: Image.Image) 
     assert 0 < bd_rate(bits, psnr, visual_bits, visual_psnr).percent < 8
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_the_default_depends_on_the_target(crop: Image.Image, compiled: bool) -> None:
-    codec = load("photo", compiled=compiled)
+def test_the_default_depends_on_the_target(codec: Codec, crop: Image.Image) -> None:
     small = crop.crop((0, 0, 48, 32))
 
     def coded(**options: Any) -> tuple[bytes, bytes, bytes]:
         return tuple(codec.compress(small, **options, **tune) for tune in ({}, {"tune": "visual"}, {"tune": "psnr"}))  # type: ignore[return-value]
 
-    for options in ({"quality": 70}, {"channels": 402}, {"bpp": 1.0}):
+    for options in ({"quality": 70}, {"channels": 402}, {"max_bytes": 300}):
         default, visual, psnr = coded(**options)
         assert default == visual != psnr
     default, visual, psnr = coded(psnr=28.0)
     assert default == psnr != visual
     assert codec.encode(codec.latent(small), 402, layers=1) == codec.compress(small, channels=402)
     assert codec.latent(small, tune="psnr").weights is None
+    saved = io.BytesIO()
+    small.save(saved, "OHM", channels=402, tune="psnr")
+    assert saved.getvalue() == codec.compress(small, channels=402, tune="psnr")
 
 
 def test_weights_are_those_of_the_parts_in_tiles_and_batches(codec: Codec, crop: Image.Image) -> None:
@@ -122,3 +138,48 @@ def test_what_has_no_rdoq_is_refused(crop: Image.Image) -> None:
         EncodeOptions(tune="visual", fixed_rate=True)
     with pytest.raises(ValueError, match="tune is 'fine'; it must be psnr or visual"):
         EncodeOptions(tune="fine")  # type: ignore[arg-type]
+
+
+def test_numbers_of_channels_that_look_poor_are_avoided(codec: Codec, crop: Image.Image) -> None:
+    """Sizes and qualities between the ends of a poor range are met by λ."""
+    image = crop.crop((0, 0, 128, 96))
+    (poor, _) = TUNINGS["visual"].poor_ranges(codec.model_id)
+    start, middle, end = (len(codec.compress(image, channels=count)) for count in poor)
+    for limit in (middle, (middle + end) // 2):
+        visual = codec.compress(image, max_bytes=limit)
+        assert max(start, 0.95 * limit) <= len(visual) <= limit
+        assert sum(layer.channels for layer in read_header(visual).layers) in (poor.start, poor.end)
+    found = {}
+    for quality in range(50, 76, 3):
+        options = EncodeOptions(quality=quality, effort=0)
+        coded, plain = (
+            codec.compress_prepared(image, dataclasses.replace(options, tune=tune))  # type: ignore[arg-type]
+            for tune in ("visual", "psnr")
+        )
+        found[plain.channels] = coded.channels, len(coded.data)
+    assert any(poor.start < count < poor.end for count in found)
+    for count, (chosen, _) in found.items():
+        assert chosen == without_poor_ends(count, [poor])[0]
+    sizes = [size for _, (_, size) in sorted(found.items())]
+    assert all(one <= 1.02 * two for one, two in itertools.pairwise(sizes))
+
+
+def test_what_stands_for_a_poor_number_of_channels() -> None:
+    ranges = [PoorRange(10, 20, 40), PoorRange(50, 60, 70)]
+    for count in (1, 10, 40, 45, 50, 70, 99):
+        assert without_poor_ends(count, ranges) == (count, 1)
+    assert without_poor_ends(15, ranges) == (10, (1 + SMALLEST_LAMBDA) / 2)
+    assert without_poor_ends(20, ranges) == (10, SMALLEST_LAMBDA)
+    assert without_poor_ends(30, ranges) == (40, (1 + LARGEST_LAMBDA) / 2)
+    assert without_poor_ends(69, ranges) == (70, pytest.approx(1 + (LARGEST_LAMBDA - 1) / 10))
+    other = make_codec("photo")
+    assert TUNINGS["visual"].poor_ranges(other.model_id) == ()
+    assert TUNINGS["psnr"].poor_ranges(bytes.fromhex("cf07d25e")) == ()
+
+
+def test_command_line(tmp_path: Path) -> None:
+    digit = str(Path(__file__).parents[3] / "examples" / "digits" / "digit_3_a.png")
+    found = CliRunner().invoke(command, [digit, "-m", "mnist-ohm", "--tune", "visual", "-o", str(tmp_path / "x.ohm")])
+    assert found.exit_code == 2
+    assert "tune is visual: mnist-ohm is no photo model with RDOQ; leave it out" in found.output
+    assert not any(tmp_path.iterdir())

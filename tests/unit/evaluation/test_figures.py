@@ -220,3 +220,22 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     code, _, error = run(*command[:3], "--figure", "lambda-c8")
     assert code == 1
     assert "nothing to draw" in error
+
+
+def test_the_figure_of_photos_by_another_metric(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(*arguments: object) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as stop:
+            main(["plot", *map(str, arguments)])
+        return int(stop.value.code or 0), capsys.readouterr().err
+
+    path = RESULTS / "photo-kodak"
+    options = ("-o", tmp_path / "plots", "--metric", "ssimulacra2")
+    code, error = run(path, *options)
+    assert code == 1 and "has no SSIMULACRA2; measure it with ohmq evaluate --metrics ssimulacra2" in error
+    before = ResultFile.read(path / "rate_distortion.json")
+    points = tuple(point._replace(ssimulacra2=20.0 + n) for n, point in enumerate(before.points))
+    dataclasses.replace(before, points=points).write(tmp_path / "rate_distortion.json")
+    assert run(tmp_path, *options)[0] == 0
+    assert [path.name for path in (tmp_path / "plots").iterdir()] == ["kodak-ssimulacra2.png"]
+    code, error = run(tmp_path, *options, "--figure", "lambda-c0")
+    assert code == 2 and "--metric ssimulacra2 is drawn in the figure kodak alone" in error

@@ -14,7 +14,7 @@ from support.images import photo, saved, with_metadata
 from ohmq.errors import OutputExistsError, UnsupportedImageError
 from ohmq.imaging import metadata
 from ohmq.imaging.convert import prepare_image
-from ohmq.imaging.files import SAVE_FORMATS, check_extension, open_image, save_image
+from ohmq.imaging.files import SAVE_FORMATS, check_extension, encode_image, open_image, save_image
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"])
@@ -66,6 +66,14 @@ def test_every_cut_of_a_png_is_refused_or_complete(tmp_path: Path) -> None:
             assert open_image(tmp_path / "x.png").image.tobytes() == photo().tobytes()
         except UnsupportedImageError:
             assert length < len(data) - 4  # all but the last chunk's checksum
+
+
+def test_png_files_are_written_fast_and_not_much_larger() -> None:
+    with Image.open(Path(__file__).parents[3] / "examples" / "photos" / "coffee.png") as image:
+        picture = Image.fromarray(np.asarray(image.convert("RGB")))  # without a resolution
+    content, _ = encode_image(picture, ".png")
+    assert content == saved(picture, compress_level=2)
+    assert len(content) < 1.08 * len(saved(picture))
 
 
 def test_large_images_are_refused_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,12 +43,12 @@ class NoConstants(TorchFunctionMode):
 def test_a_training_step_does_not_wait_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PhotoModule, "log", lambda *_, **__: None)
     monkeypatch.setattr(PhotoModule, "log_dict", lambda *_, **__: None)
-    stage = make_photo_module()
+    stage = make_photo_module(crop_size=128, perceptual=0.6)
     stage.draw_channels = lambda batch: torch.tensor([24, 9, 3][:batch])  # type: ignore[method-assign]
     assert stage.averaged is not None
     stage.averaged.update_parameters(stage.model)
     stage.to(DEVICE)
-    batch = torch.empty(3, 3, 64, 64, device=DEVICE)
+    batch = torch.empty(3, 3, 128, 128, device=DEVICE)
     with NoConstants(), NoWaiting():
         for _ in range(module.READ_EVERY - 1):
             loss = stage.training_step(batch, 0)

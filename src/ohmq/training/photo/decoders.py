@@ -79,7 +79,7 @@ class DecoderRecipe:
 
 
 RECIPES = {
-    "fast": DecoderRecipe(DecoderConfig((128, 64, 0), (4, 4, 0)), 1.5e-3, from_synthesis=False, epochs=5),
+    "fast": DecoderRecipe(DecoderConfig((128, 64, 0), (4, 4, 0)), 1.5e-3, from_synthesis=False, epochs=8),
     "standard": DecoderRecipe(None, 2e-4),
     "best": DecoderRecipe(DecoderConfig((320, 160, 96), (4, 7, 7), up_kernel=4), 4e-4),
 }

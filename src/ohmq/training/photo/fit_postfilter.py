@@ -28,6 +28,8 @@ SHARES = (0.028, 0.064, 0.116, 0.269, 0.402, 0.535, 0.678, 0.758, 0.92, 1.0)
 """Shares of all channels: a set of filters is fitted at the cut point nearest to each."""
 PHOTOS = 240
 """Default number of photos to fit filters to."""
+CROPS = 1500
+"""Most crops that a filter is fitted to."""
 DECODERS_WITHOUT: tuple[str, ...] = ()
 """Further decoders that do without a post-filter, because it costs more time than it is worth."""
 RIDGE = 1e-3
@@ -120,7 +122,7 @@ def fit_filters(frozen: FrozenModel, files: Sequence[Path], progress: Progress =
 def fit_filter_to_crops(
     decode: Callable[[LatentBatch], NDArray[np.float32]], crops: LatentCrops, counts: Sequence[int]
 ) -> PostFilter:
-    """Fit the post-filter of a decoder to encoded crops; each crop is weighted as the photos of `fit_filters`.
+    """Fit the post-filter of a decoder to encoded crops, at most `CROPS`; they are weighted as the photos of `fit_filters`.
 
     Args:
         decode: the decoder: unfiltered pixels of a batch, (batch, 3, H, W), in grey levels.
@@ -129,7 +131,7 @@ def fit_filter_to_crops(
     """
     sums = _Sums.zero(len(counts))
     places = [number for number in range(len(crops)) if int(crops.channels[number]) in counts]
-    for number in steps(places, "crops for the filters"):
+    for number in steps(places[:CROPS], "crops for the filters"):
         batch = crops.batch([number])
         index = counts.index(int(batch.channels[0]))
         original = batch.pixels[0].float().numpy()

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from ohmq.loading import load
 from ohmq.utils.atomic_write import write_atomically
 from ohmq.utils.progress import steps
 
-__all__ = ["CROP", "CropEncoder", "LatentBatch", "LatentCrops", "LatentLoader", "encode_crops"]
+__all__ = ["CROP", "CropEncoder", "LatentBatch", "LatentCrops", "LatentLoader", "coded_as", "encode_crops"]
 
 CROP = 256
 """Side of a crop, in pixels."""
@@ -33,6 +33,12 @@ SCALES = (0.5, 1.0)
 """Range of the factors by which photos are scaled down before cropping."""
 LAMBDA_SCALES = (0.7, 2.0)
 """Range of the factors on the Lagrange multiplier of every third crop: files between two cut points have others than 1."""
+LOW_SHARE = 0.06
+"""Cut points below this share of all channels are of low rates, at which few files are made."""
+LOW_IN_TURN = 2
+"""Cut points of low rates in a turn of all others."""
+TUNINGS: tuple[Literal["visual", "psnr"], ...] = ("visual", "psnr")
+"""Tunings of the encoder, in turn: decoders shall suit both."""
 CROPS_A_TASK = 16
 """Crops that a process encodes at a time."""
 
@@ -99,14 +105,32 @@ class CropEncoder:
     def _encode(self, number: int) -> EncodedCrop:
         (pixels,) = self.reader(divmod(number, self.photos)).pixels
         rng = np.random.default_rng([self.seed, number])
-        cuts = self.codec.cut_points
-        channels = cuts[number % len(cuts)]
-        latent = self.codec.latent(Image.fromarray(pixels), effort=self.effort, tile=0)
+        channels, tune = coded_as(number, self.codec.cut_points)
+        latent = self.codec.latent(Image.fromarray(pixels), effort=self.effort, tile=0, tune=tune)
         if number % 3 == 2:
             latent = latent._replace(lambda_scale=float(np.exp(rng.uniform(*np.log(LAMBDA_SCALES)))))
         symbols = self.codec.encoder.symbols(latent, channels)
         values = self.codec.transforms.dequantized(symbols.values, channels)[0]
         return EncodedCrop(values.astype(np.float16), channels, np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def coded_as(number: int, cut_points: Sequence[int]) -> tuple[int, Literal["visual", "psnr"]]:
+    """Return the number of channels and the tuning of a crop: all cut points in turn, those of low rates less often.
+
+    Args:
+        number: of the crop.
+        cut_points: of the model, ascending.
+
+    Example:
+        >>> [coded_as(number, (1, 2, 3, 50, 100))[0] for number in range(8)]
+        [1, 2, 50, 100, 3, 1, 50, 100]
+    """
+    low = [cut for cut in cut_points if cut < LOW_SHARE * cut_points[-1]]
+    high = [cut for cut in cut_points if cut >= LOW_SHARE * cut_points[-1]]
+    few = min(LOW_IN_TURN, len(low))
+    turn, place = divmod(number, few + len(high))
+    channels = low[(turn * few + place) % len(low)] if place < few else high[place - few]
+    return channels, TUNINGS[turn % len(TUNINGS)]
 
 
 class LatentCrops:
@@ -155,6 +179,7 @@ def encode_crops(folder: Path, encoder: CropEncoder, count: int, *, num_workers:
         "photos": encoder.photos,
         "seed": encoder.seed,
         "effort": encoder.effort,
+        "tunings": list(TUNINGS),
         "count": count,
     }
     record_file = folder / "crops.json"
