@@ -123,7 +123,14 @@ def test_maths_and_examples_are_rendered(pages: dict[str, Page]) -> None:
     for name, page in pages.items():
         assert "doctest:" not in "".join(page.text), f"{name}: an example that is not read as one"
         assert not re.search(r"\$\$|\\[(\[]|\\(?:frac|mathrm|sum)", "".join(page.text)), name
-    for name in ("how-it-works", "experiments/digits-training", "api/quantizers", "api/priors", "api/evaluation", "api/training"):
+    for name in (
+        "how-it-works",
+        "experiments/digits-training",
+        "api/quantizers",
+        "api/priors",
+        "api/evaluation",
+        "api/training",
+    ):
         assert pages[f"{name}.html"].formulas > 0, name
 
 
