@@ -3,7 +3,7 @@
     python benchmarks/kinds.py --make kinds                    # fetch and draw the pictures of kinds.toml
     python benchmarks/kinds.py kinds -o results/kinds.json     # measure, print a table, write the result
 
-Making them downloads 310 MB of packages (into --cache) and needs Chromium and dpkg-deb. Measuring takes the square at the
+Making them downloads 350 MB of packages (into --cache) and needs Chromium and dpkg-deb. Measuring takes the square at the
 centre of each picture. A BD-rate is the mean over the pictures of a kind, each over the range that both codecs cover.
 --per-kind, --rates and --side make it smaller.
 """

@@ -66,6 +66,7 @@ def test_decoders_are_trained_and_decode(
         str(tmp_path / "again"),
     )
     again[again.index("--epochs") + 1] = "1"
+    again[again.index("decoders")] = "decoders.best"
     with pytest.raises(SystemExit) as stopped:
         main(again)
     assert stopped.value.code == 0, capsys.readouterr().err
@@ -108,6 +109,7 @@ def test_decoders_need_a_photo_model_to_start_from(
         ([], "--start-from"),
         (["--start-from", "mnist-ohm"], "no photo model"),
         (["--start-from", str(MODEL), "--minutes", "1"], "give epochs"),
+        (["--start-from", str(MODEL), "--only", "decoders.slow"], "there are the decoders fast, standard, best"),
     ):
         with pytest.raises(SystemExit) as stopped:
             main(

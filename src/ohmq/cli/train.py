@@ -181,7 +181,7 @@ def _option(*names: str, help: str, default: str = "", **settings: Any) -> Any:
 @_option(
     "--only",
     help="Train only the parameters of a photo model whose names begin with this, such as prior; decoders: the decoder "
-    "ladder of the model of --start-from.",
+    "ladder of the model of --start-from; decoders.fast: one of them.",
 )
 @click.option("--ckpt", type=click.Path(path_type=Path), help="Resume from this checkpoint.")
 @click.option("--resume", is_flag=True, help="Resume from OUTPUT_DIR/last.ckpt if it is there.")

@@ -72,7 +72,7 @@ class TrainOptions:
         quick_epochs: for a photo model with OHM, the last passes, in which a distilled analysis transform learns to
             replace the full one in the encoder. 0, or with ``only``: the full one stays.
         only: for a photo model, train only the parameters whose names begin with this; "decoders": the decoder ladder of
-            ``start_from``, on the symbols of its encoder. "": all.
+            ``start_from``, on the symbols of its encoder; "decoders.fast": one of them. "": all.
 
     Raises:
         ConfigError: values out of range, or that do not fit together.
@@ -131,6 +131,11 @@ class TrainOptions:
         return (self.warm_starts and self.model.quantizer == "ohm") or bool(self.start_from)
 
     @property
+    def trains_decoders(self) -> bool:
+        """Whether decoders of a finished model are trained, and not the model."""
+        return self.only == "decoders" or self.only.startswith("decoders.")
+
+    @property
     def warm_starts(self) -> bool:
         """Whether a warm start comes first."""
         if isinstance(self.model, PhotoConfig):
@@ -164,7 +169,7 @@ def _check_epochs(options: TrainOptions) -> None:
     if options.minutes:
         if options.epochs:
             raise ConfigError(f"epochs is {options.epochs} and minutes {options.minutes:g}: one of them must be 0")
-        if not isinstance(options.model, PhotoConfig) or options.only == "decoders":
+        if not isinstance(options.model, PhotoConfig) or options.trains_decoders:
             raise ConfigError("minutes is for photo models, and not for their decoders; give epochs")
         return
     distills_only = options.epochs == 0 and options.start_from and options.quick_epochs
@@ -232,15 +237,17 @@ def _check_photo(options: TrainOptions) -> None:
     """Check the options of a run of the photo family."""
     if options.quick_epochs and options.model.quantizer != "ohm":
         raise ConfigError(_DISTILL_NEEDS_OHM)
-    if options.only == "decoders" and not options.start_from:
-        raise ConfigError("only is 'decoders': these are trained for a finished model; name it with --start-from")
+    if options.trains_decoders and not options.start_from:
+        raise ConfigError(
+            f"only is {options.only!r}: decoders are trained for a finished model; name it with --start-from"
+        )
     if options.crop_size < 32 or options.crop_size % 16:
         raise ConfigError(f"crop_size is {options.crop_size}; the photo model needs a multiple of 16 from 32 on")
     if options.perceptual and options.crop_size < MIN_SIDE:
         raise ConfigError(
             f"crop_size is {options.crop_size}; the perceptual term needs crops of at least {MIN_SIDE} pixels"
         )
-    if options.perceptual and options.only == "decoders":
+    if options.perceptual and options.trains_decoders:
         raise ConfigError("perceptual is for photo models as a whole: decoders have a perceptual term of their own")
 
 

@@ -55,7 +55,7 @@ PERCEPTUAL_WEIGHT = 3.0
 """Weight of the perceptual term, (100 - SSIMULACRA2) / 100, beside the mean of the logarithms of squared errors."""
 PERCEPTUAL_CROPS = 4
 """Crops of a batch that the perceptual term is computed for."""
-CONTINUED_RATE = 0.4
+CONTINUED_RATE = 0.5
 """Learning rate of a decoder that the model has already, relative to that of a new one."""
 STAGE = "decoder_"
 """Prefix of the names of stages."""
@@ -81,7 +81,7 @@ class DecoderRecipe:
 RECIPES = {
     "fast": DecoderRecipe(DecoderConfig((128, 64, 0), (4, 4, 0)), 1.5e-3, from_synthesis=False, epochs=8),
     "standard": DecoderRecipe(None, 2e-4),
-    "best": DecoderRecipe(DecoderConfig((320, 160, 96), (4, 7, 7), up_kernel=4), 4e-4),
+    "best": DecoderRecipe(DecoderConfig((320, 160, 96), (4, 7, 7), up_kernel=4), 6e-4),
 }
 """The decoders of the ladder, in the order of training."""
 
@@ -196,8 +196,9 @@ def train_decoders(options: TrainOptions, *, resume: Path | None, start: Path | 
         The last checkpoint, ``output_dir/last.ckpt``.
 
     Raises:
-        ConfigError: no photo model with RDOQ to start from, or data that cannot be trained on.
+        ConfigError: no photo model with RDOQ to start from, an unknown decoder, or data that cannot be trained on.
     """
+    names = _names(options.only)
     source = start or options.start_from
     frozen = resolve_model(source)
     if not isinstance(frozen.config, PhotoConfig) or not frozen.config.supports_rdoq:
@@ -212,7 +213,6 @@ def train_decoders(options: TrainOptions, *, resume: Path | None, start: Path | 
         count = CROPS_OF_A_PHOTO * len(part) if name == "train" else len(frozen.config.cut_points) * VALIDATION_CROPS
         encoder = CropEncoder(str(source), part, seed=seed, effort=EFFORT)
         sets[name] = encode_crops(folder / "crops" / name, encoder, count, num_workers=photos.num_workers)
-    names = list(RECIPES)
     at = names.index(state.stage.removeprefix(STAGE)) if state.stage else 0
     model_file = folder / "model.safetensors"
     if at and model_file.is_file():
@@ -239,6 +239,14 @@ def train_decoders(options: TrainOptions, *, resume: Path | None, start: Path | 
             save_model(frozen, model_file, force=True)
             logger.info("%s: model %s with the decoder %s", model_file, frozen.model_id.hex(), name)
     return folder / "last.ckpt"
+
+
+def _names(only: str) -> list[str]:
+    """Return the names of the decoders that ``TrainOptions.only`` asks for."""
+    name = only.partition(".")[2]
+    if name and name not in RECIPES:
+        raise ConfigError(f"only is {only!r}; there are the decoders {', '.join(RECIPES)}")
+    return [name] if name else list(RECIPES)
 
 
 def _module(options: TrainOptions, frozen: FrozenModel, name: str, total_steps: int) -> DecoderModule:

@@ -38,8 +38,6 @@ __all__ = ["DESIGN_CROP", "DESIGN_CROPS", "initial_model", "train_photo"]
 
 logger = logging.getLogger(__name__)
 
-DECODERS_ONLY = "decoders"
-"""Value of ``TrainOptions.only`` that trains the decoder ladder of a finished model."""
 DESIGN_CROPS = 256
 """Crops of training photos that the codec is designed on."""
 DESIGN_CROP = 128
@@ -60,7 +58,7 @@ def train_photo(options: TrainOptions, *, resume: Path | None, start: Path | Non
     Raises:
         ConfigError: data that cannot be trained on, a checkpoint of another configuration, or nothing to train.
     """
-    if options.only == DECODERS_ONLY:
+    if options.trains_decoders:
         return train_decoders(options, resume=resume, start=start)
     if torch.cuda.is_available():
         _use_exact_convolutions()
