@@ -54,8 +54,12 @@ class _Decompress:
         """Return threads that share out the files of this process."""
         if self.chosen_codec:
             return self.chosen_codec.transforms.file_workers()
-        from ohmq.runtime.workers import file_workers
-
+        try:
+            from ohmq.runtime.workers import file_workers
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            return None  # each file says that torch is missing
         return file_workers()
 
     def alone(self, job: Job, workers: Workers | None) -> bool:

@@ -55,6 +55,7 @@ def one_blas_thread() -> _OneThread:
     The number belongs to the process: other threads see it while any thread is in the context. It comes back at the end.
 
     Example:
+        >>> import numpy as np
         >>> with one_blas_thread():
         ...     np.ones((2, 2)) @ np.ones(2)
         array([2., 2.])

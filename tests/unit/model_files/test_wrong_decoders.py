@@ -1,5 +1,6 @@
 """What cannot decode a file is told in one line: decoders, models, weights and runtimes."""
 
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -115,3 +116,14 @@ def test_a_runtime_that_is_not_installed(
     arguments = ["decompress", folder / "x.ohm", "-o", folder / "x.png", "-m", tmp_path / "onnx", "--runtime", "onnx"]
     assert "onnxruntime is not installed; it comes with: pip install" in error_of(arguments, capsys)
     assert not (folder / "x.png").exists()
+
+
+def test_several_files_without_torch(folder: Path) -> None:
+    (folder / "y.ohm").write_bytes((folder / "x.ohm").read_bytes())
+    script = "import sys; sys.modules['torch'] = None; from ohmq.cli import main; main(sys.argv[1:])"
+    arguments = ["decompress", folder / "x.ohm", folder / "y.ohm", "-o", folder / "images/"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, timeout=120
+    )
+    errors = [line for line in done.stderr.splitlines() if line.startswith("ohmq: ")]
+    assert done.returncode == 1 and len(errors) == 2 and "Traceback" not in done.stderr, done.stderr
