@@ -37,7 +37,7 @@ import ohmq
 from ohmq.codec import Codec
 from ohmq.entropy import SymbolEncoder, prepare_tables
 from ohmq.errors import ConfigError, OhmqError
-from ohmq.evaluation.classic import CLASSIC_CODECS, code_classic
+from ohmq.evaluation.classic import CLASSIC_CODECS, DEFAULT_CODECS, code_classic
 from ohmq.evaluation.compare import one_thread
 from ohmq.evaluation.results import RESULT_FORMAT
 from ohmq.imaging.convert import prepare_image
@@ -302,7 +302,7 @@ def codecs(codec: Codec, images: Images, bpp: float, rounds: int) -> list[Row]:
         bpp: target of the model's files, in bits per pixel.
         rounds: rounds to measure; one more warms up.
     """
-    names = [name for name, design in CLASSIC_CODECS.items() if features.check(design.feature)]
+    names = [name for name in DEFAULT_CODECS if features.check(CLASSIC_CODECS[name].feature)]
     if codec.grey:
         names.remove("jpeg444")  # without colour it gives the same files
     pixels = [np.asarray(image) for _, image in images]
