@@ -27,7 +27,7 @@ def test_without_a_repository(hook: ModuleType) -> None:
     readme = (ROOT / "README.md").read_text()
     shown = hook.standalone(readme, None)
     assert re.findall(r"!?\[[^\]]*\]\((?!https?:)[^)]*\)", shown) == []
-    assert "Columns: original" in readme and "Columns: original" not in shown
+    assert "*A detail of" in readme and "*A detail of" not in shown
     for line in readme.splitlines():
         if line.startswith("## ") or line.startswith("* **"):
             assert line in shown

@@ -28,7 +28,7 @@ from ohmq.runtime.workers import map_windows
 
 __all__ = ["PhotoWindows"]
 
-WINDOW_ROWS, WINDOW_COLUMNS = 32, 64
+WINDOW_ROWS, WINDOW_COLUMNS = 32, 48
 """Latent positions of the sides of a window, at most."""
 DIVIDED_ABOVE = 512
 """Latent positions of an image from which it is divided into two windows at least, for two threads."""

@@ -46,7 +46,7 @@ def test_the_smallest_file_that_reaches_a_psnr(codec: Codec, digit: Image.Image)
 
 
 def test_targets_of_a_photograph(photo_codec: Codec, crop: Image.Image) -> None:
-    files = files_at_cuts(photo_codec, crop, layers="all")
+    files = files_at_cuts(photo_codec, crop, layers="all", tune="psnr")
     reached = [psnr_db(np.asarray(crop), np.asarray(photo_codec.decompress(file))) for file in files]
     pixels = crop.width * crop.height
     middle = len(files) // 2
@@ -54,15 +54,15 @@ def test_targets_of_a_photograph(photo_codec: Codec, crop: Image.Image) -> None:
         # Feedback moves the latent for nearly as many channels: nearly the file at the cut, where without it is that file.
         size = len(files[number])
         for target in ({"max_bytes": size}, {"bpp": 8 * size / pixels + 1e-9}):
-            found = photo_codec.compress(crop, layers="all", **target)
+            found = photo_codec.compress(crop, layers="all", tune="psnr", **target)
             assert 0.95 * size < len(found) <= size
             assert psnr_db(np.asarray(crop), np.asarray(photo_codec.decompress(found))) > reached[number] - 0.15
-        plain = photo_codec.compress(crop, channels=photo_codec.cut_points[number], effort=0, layers="all")
-        assert photo_codec.compress(crop, max_bytes=len(plain), effort=0, layers="all") == plain
-    between = photo_codec.compress(crop, max_bytes=len(files[middle]) - 1, layers="all")
+        plain = photo_codec.compress(crop, channels=photo_codec.cut_points[number], effort=0, layers="all", tune="psnr")
+        assert photo_codec.compress(crop, max_bytes=len(plain), effort=0, layers="all", tune="psnr") == plain
+    between = photo_codec.compress(crop, max_bytes=len(files[middle]) - 1, layers="all", tune="psnr")
     assert len(files[middle - 1]) < len(between) < len(files[middle])
     wanted = (reached[middle - 1] + reached[middle]) / 2
-    found = photo_codec.compress(crop, psnr=wanted, layers="all")
+    found = photo_codec.compress(crop, psnr=wanted, layers="all", tune="psnr")
     assert wanted <= psnr_db(np.asarray(crop), np.asarray(photo_codec.decompress(found))) < reached[middle]
     assert len(found) < len(files[middle])
 
