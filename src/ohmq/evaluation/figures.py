@@ -330,7 +330,6 @@ def _kodak(runs: Sequence[Run], quality: Quality = "psnr_db") -> _Plan:
     kodak = [r for r in runs if r.result.data.lower().startswith("kodak, ") and r.result.data.endswith(ending)]
     for family, quantizer, effort, name in (
         ("photo", "ohm", 1, "photo"),
-        ("photo", "ohm", 0, "photo, effort 0"),
         ("openimages", "ohm", 0, "openimages-ohm-c0-480"),
         ("openimages", "integer", 0, "openimages-int-c0-480"),
     ):

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -231,9 +232,11 @@ def test_the_figure_of_photos_by_another_metric(tmp_path: Path, capsys: pytest.C
     before = ResultFile.read(RESULTS / "photo-kodak" / "rate_distortion.json")
     path = tmp_path / "without" / "rate_distortion.json"
     path.parent.mkdir()
-    dataclasses.replace(before, points=tuple(point._replace(ssimulacra2=None) for point in before.points)).write(path)
+    dataclasses.replace(before, points=tuple(point._replace(ssimulacra2=math.nan) for point in before.points)).write(
+        path
+    )
     options = ("-o", tmp_path / "plots", "--metric", "ssimulacra2")
-    code, error = run(path, *options)
+    code, error = run(path.parent, *options)
     assert code == 1 and "has no SSIMULACRA2; measure it with ohmq evaluate --metrics ssimulacra2" in error
     path.unlink()
     points = tuple(point._replace(ssimulacra2=20.0 + n) for n, point in enumerate(before.points))
