@@ -45,7 +45,11 @@ from ohmq.evaluation.published import published_curve
 ROOT = Path(__file__).parents[1]
 ENTRIES = ROOT / "results" / "numbers.toml"
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "src").rglob("*.md")]
-COMPLETE = ("README.md", "docs/index.md")
+COMPLETE = (
+    "README.md",
+    *(f"docs/{name}.md" for name in ("index", "benchmarks", "choose-a-bitrate", "command-line", "how-it-works")),
+    *(f"docs/{name}.md" for name in ("faster", "large-images", "metrics", "python", "without-torch")),
+)
 MARK = re.compile(r"<!--=([\w-]+)-->(.*?)<!--/-->", re.DOTALL)
 CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 UNITS = r"%|dB|bpp|bits? per pixel|bits|bytes|kB|MB|MiB|GB|kFLOPs|times|ms|s|seconds|minutes|hours"
