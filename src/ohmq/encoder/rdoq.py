@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohmq.entropy.context_prior import Array, CodingStep, SymbolTables, rows_as_slice
-from ohmq.entropy.kernels import NUMPY, Kernels
+from ohmq.entropy.kernels import NUMPY, Codebook, Kernels
 from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 
 __all__ = ["Rdoq"]
@@ -79,8 +79,8 @@ class Rdoq:
         self._channel_weights, self._row_weights = channel_weights, None
         if place_weights is not None:
             self._row_weights = np.broadcast_to(place_weights, self.shape).astype(np.float32).ravel()
-        self._residual = np.array(latent.reshape(-1, latent.shape[-1]).T, np.float32, order="C")  # (D, rows)
-        self.symbols: NDArray[np.int32] = np.zeros((channels, self._residual.shape[1]), np.int32)
+        self._residual = np.array(latent.reshape(-1, latent.shape[-1]), np.float32, order="C")  # (rows, D)
+        self.symbols: NDArray[np.int32] = np.zeros((channels, len(self._residual)), np.int32)
         self._channels = slice(0, 0)
         self._group = -1
 
@@ -96,7 +96,7 @@ class Rdoq:
             if group:
                 self._subtract(slice(int(self._starts[group - 1]), group_channels.start))
             self._group, self._first = group, group_channels.start
-            self._projected = self._quantizer["project"][group_channels] @ self._residual
+            self._projected = self._quantizer["project"][group_channels] @ self._residual.T
         self._channels = channels
         alphabet = self._prior.alphabets[channels.start]
         values, directions = (self._quantizer[name][channels] for name in ("values", "directions"))
@@ -148,14 +148,13 @@ class Rdoq:
                 self._projected, self._centres, self._bit_weight, bits, index, self._row_weights
             )
         self._subtract(channels)
-        return np.ascontiguousarray(self._residual.T).reshape(*self.shape, -1)
+        return self._residual.reshape(*self.shape, -1)
 
     def values(self) -> NDArray[np.int64]:
         """Return the symbols, (images, patches, h, w, channels)."""
         return self.symbols.T.astype(np.int64, order="C").reshape(*self.shape, -1)
 
     def _subtract(self, channels: slice) -> None:
-        values = self._quantizer["values"][channels]
-        chosen = np.empty((len(values), self._residual.shape[1]), np.float32)
-        self._kernels.look_up(values, self.symbols[channels], chosen)
-        self._residual -= self._quantizer["directions"][channels].T @ chosen
+        values, directions = -self._quantizer["values"][channels], self._quantizer["directions"][channels]
+        codebook = Codebook.of(values, directions, self._prior.alphabets[channels])
+        self._kernels.add_codewords(codebook, self.symbols[channels], self._residual)

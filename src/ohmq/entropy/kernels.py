@@ -14,6 +14,7 @@ __all__ = [
     "NUMPY",
     "SPATIAL_LIMIT",
     "VALUE_BITS",
+    "Codebook",
     "Decoder",
     "Encoder",
     "Kernels",
@@ -81,6 +82,41 @@ class Neighbours(NamedTuple):
     number: Array
 
 
+class Codebook(NamedTuple):
+    """Codewords of some channels: the value of a symbol times the direction of its channel.
+
+    Most symbols of an image are the middle one of their channel, whose codewords are added up once for all positions.
+
+    Attributes:
+        middle: the middle symbol of each channel, (channels,), int32.
+        differences: values of symbols less that of the middle one, (channels, S).
+        directions: (channels, D).
+        offset: sum of the codewords of the middle symbols, (D,).
+    """
+
+    middle: NDArray[np.int32]
+    differences: Array
+    directions: Array
+    offset: Array
+
+    @classmethod
+    def of(cls, values: Array, directions: Array, alphabets: NDArray[Any]) -> "Codebook":
+        """Prepare the codewords of some channels.
+
+        Args:
+            values: of each symbol of each channel, (channels, S).
+            directions: of each channel, (channels, D), of the same type.
+            alphabets: number of symbols of each channel, (channels,).
+
+        Returns:
+            The codewords.
+        """
+        middle = (alphabets // 2).astype(np.int32)
+        middle_values = np.take_along_axis(values, middle[:, None], 1)
+        differences = np.ascontiguousarray(values - middle_values)
+        return cls(middle, differences, np.ascontiguousarray(directions), (middle_values * directions).sum(0))
+
+
 class Kernels(NamedTuple):
     """One implementation of the loops over symbols: coders, and the functions of this module.
 
@@ -95,6 +131,7 @@ class Kernels(NamedTuple):
     look_up: Callable[[Array, Array, Array], None]
     build_indexes: Callable[[Array, Array, Levels], NDArray[np.int32]]
     rdoq_symbols: Callable[[Array, Array, Array, Array, Array, Array | None], NDArray[np.integer]]
+    add_codewords: Callable[[Codebook, Array, Array], None]
 
 
 def floor_in_place(x: Array, lower: float) -> Array:
@@ -200,6 +237,22 @@ def look_up(values: Array, symbols: Array, out: Array) -> None:
     out[:, : symbols.shape[1]] = values.take(symbols + first, mode="clip")
 
 
+def add_codewords(codebook: Codebook, symbols: Array, out: Array) -> None:
+    """Add the codewords of symbols to a latent, channel after channel.
+
+    Args:
+        codebook: of the channels.
+        symbols: (channels, rows), int32; those beyond the ends of the alphabet count as the last at that end.
+        out: (rows, at least D), of the codebook's type.
+    """
+    differences, depth = codebook.differences, codebook.directions.shape[1]
+    out[:, :depth] += codebook.offset
+    symbols = symbols.clip(0, differences.shape[1] - 1)
+    for channel, direction in enumerate(codebook.directions):
+        rows = np.flatnonzero(symbols[channel] != codebook.middle[channel])
+        out[rows, :depth] += differences[channel].take(symbols[channel, rows])[:, None] * direction
+
+
 def build_indexes(own: Array, network: Array, levels: Levels) -> NDArray[np.int32]:
     """Choose a table for each symbol: sum the coefficients and round them to the grid of levels.
 
@@ -272,5 +325,6 @@ NUMPY = Kernels(
     look_up=look_up,
     build_indexes=build_indexes,
     rdoq_symbols=rdoq_symbols,
+    add_codewords=add_codewords,
 )
 """Kernels in numpy, with the range coder of constriction."""

@@ -14,6 +14,7 @@ from ohmq.entropy.kernels import (
     LARGEST_NEIGHBOUR,
     LEVEL_BITS,
     VALUE_BITS,
+    Codebook,
     Kernels,
     Levels,
     NeighbourNetworks,
@@ -31,6 +32,8 @@ Array = NDArray[Any]
 _WORD, _HALF = np.uint64(32), np.uint64(1 << 32)
 _BITS = np.uint64(PRECISION_BITS)
 _ZERO, _ONE = np.uint64(0), np.uint64(1)
+ROWS_AT_ONCE = 128
+"""Rows of a latent that get all codewords while they are in the processor's cache."""
 _GRID, _TO_LEVELS = 2.0 ** (VALUE_BITS - LEVEL_BITS - 1), 2.0 ** (LEVEL_BITS - VALUE_BITS)
 
 
@@ -363,6 +366,40 @@ def rdoq_symbols(
     return out
 
 
+@compiled(
+    *(
+        "void(int32[::1], f[:,::1], f[:,::1], f[::1], int32[:,::1], int64, f[:,::1])".replace("f", kind)
+        for kind in ("float32", "float64")
+    )
+)
+def _add_codewords(
+    middle: Array, differences: Array, directions: Array, offset: Array, symbols: Array, rows_at_once: int, out: Array
+) -> None:
+    depth, last = directions.shape[1], differences.shape[1] - 1
+    others = np.empty(rows_at_once, np.int32)  # rows with another symbol than the middle one
+    for first in range(0, len(out), rows_at_once):
+        rows = out[first : first + rows_at_once]
+        for row in range(len(rows)):
+            for k in range(depth):
+                rows[row, k] += offset[k]
+        for channel in range(len(symbols)):
+            chosen, direction = symbols[channel, first : first + len(rows)], directions[channel]
+            count = 0
+            for row in range(len(rows)):
+                others[count] = row
+                count += 1 if chosen[row] != middle[channel] else 0
+            for i in range(count):
+                latent = rows[others[i]]
+                difference = differences[channel, min(max(chosen[others[i]], 0), last)]
+                for k in range(depth):
+                    latent[k] += difference * direction[k]
+
+
+def add_codewords(codebook: Codebook, symbols: Array, out: Array) -> None:
+    """Compiled version of `ohmq.entropy.kernels.add_codewords`."""
+    _add_codewords(*codebook, np.ascontiguousarray(symbols, np.int32), ROWS_AT_ONCE, out)
+
+
 COMPILED = Kernels(
     encoder=CompiledEncoder,
     decoder=CompiledDecoder,
@@ -372,6 +409,7 @@ COMPILED = Kernels(
     look_up=look_up,
     build_indexes=build_indexes,
     rdoq_symbols=rdoq_symbols,
+    add_codewords=add_codewords,
 )
 """Kernels that are compiled at their first call; `compile_kernels` compiles all of them at once."""
 
@@ -394,6 +432,7 @@ def compile_kernels() -> Kernels:
         _look_up,
         _build_indexes,
         _rdoq_symbols,
+        _add_codewords,
     ):
         function.compile()
     return COMPILED

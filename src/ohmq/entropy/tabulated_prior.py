@@ -43,6 +43,7 @@ from ohmq.entropy.kernels import (
     LARGEST_NEIGHBOUR,
     NUMPY,
     VALUE_BITS,
+    Codebook,
     Kernels,
     Levels,
     NeighbourNetworks,
@@ -194,9 +195,20 @@ class IntegerTabulatedPrior:
         sums = Affine(directions[:, self._order].T)
         self._largest_values = np.abs(self.tensors["values"].astype(np.float64)).max(1)
         self._latent_bounds = sums.bounds(self._largest_values)
-        self.latent_type = sums.exact_type(self._latent_bounds)
-        self.values: NDArray[Any] = self.tensors["values"].astype(self.latent_type)
+        # Codewords are added as the difference from the middle one, so these products must be exact too.
+        differences = np.abs(self.tensors["values"] - self._middle_values()).max(1).astype(np.float64)
+        products = (differences * np.abs(sums.weight(np.float64))).max(1)
+        self.latent_type = sums.exact_type(np.maximum(self._latent_bounds, products))
+        values: NDArray[Any] = self.tensors["values"].astype(self.latent_type)
         self.directions = sums.weight(self.latent_type).T
+        self.codebooks: list[Codebook] = []
+        for live, end, size in zip(self.live[1:], ends, self.group_sizes, strict=False):
+            group = slice(end - size, end)
+            self.codebooks.append(Codebook.of(values[group], self.directions[group, :live], self.alphabets[group]))
+
+    def _middle_values(self) -> NDArray[np.int32]:
+        """Return the value of the middle symbol of each channel, (C, 1)."""
+        return np.take_along_axis(self.tensors["values"], self.alphabets[:, None] // 2, 1).astype(np.int32)
 
     def _prepare_networks(self) -> None:
         """Make the context network of each group but the first, and check that its sums are exact."""
@@ -368,7 +380,7 @@ class TabulatedPriorState:
         self._tiles = tiles
         self._latent: NDArray[Any] = np.zeros((self.rows, prior.directions.shape[1]), prior.latent_type)
         self._group, self._group_start = 0, 0
-        self._group_values: NDArray[Any] = np.empty((prior.group_sizes[0], self.rows), prior.latent_type)
+        self._group_symbols = np.empty((prior.group_sizes[0], self.rows), np.int32)
         self._group_coefficients: tuple[NDArray[Any], NDArray[np.float32]] | None = None
         row, column = np.arange(height)[:, None] % 2, np.arange(width) % 2
         passes = np.tile(np.where(row == column, row, 2).ravel(), tiles)
@@ -453,23 +465,13 @@ class TabulatedPriorState:
         """
         prior = self.prior
         first = self.channel - self._group_start
-        values = prior.values[self.channel : self.channel + len(symbols)]
-        self.kernels.look_up(values, symbols, self._group_values[first : first + len(symbols)])
+        self._group_symbols[first : first + len(symbols)] = symbols
         self.channel += len(symbols)
-        if self._group_start + len(self._group_values) == self.channel < prior.num_channels:
+        if self._group_start + len(self._group_symbols) == self.channel < prior.num_channels:
+            self.kernels.add_codewords(prior.codebooks[self._group], self._group_symbols, self._latent)
             self._group += 1
-            half = self.rows // 2 if self._helper else self.rows
-            second = self._start(self._add_group, slice(half, self.rows))
-            self._add_group(slice(0, half))
-            second()
             self._group_start, self._group_coefficients = self.channel, None
-            self._group_values = np.empty((prior.group_sizes[self._group], self.rows), prior.latent_type)
-
-    def _add_group(self, rows: slice) -> None:
-        """Add the codewords of the last group to some rows of the latent."""
-        live = slice(0, self.prior.live[self._group])
-        directions = self.prior.directions[self._group_start : self.channel, live]
-        self._latent[rows, live] += self._group_values[:, rows].T @ directions
+            self._group_symbols = np.empty((prior.group_sizes[self._group], self.rows), np.int32)
 
     def _start(self, function: Callable[..., _Result], *arguments: Any) -> Callable[[], _Result]:
         """Start a part of the work beside this thread, or do it; returns a function that gives its result."""

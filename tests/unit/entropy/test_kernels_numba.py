@@ -11,7 +11,7 @@ from support.small_models import make_codec, photo_picture, random_filters
 from ohmq.codec import Codec
 from ohmq.entropy import kernels_numba as kernels
 from ohmq.entropy.context_prior import neighbour_rows
-from ohmq.entropy.kernels import LARGEST_NEIGHBOUR, NUMPY, NeighbourNetworks, Neighbours
+from ohmq.entropy.kernels import LARGEST_NEIGHBOUR, NUMPY, Codebook, NeighbourNetworks, Neighbours
 from ohmq.entropy.kernels_numba import COMPILED
 from ohmq.entropy.tabulated_prior import CHECKERBOARD_LEVELS, LEVELS
 from ohmq.postfilter.select_kernel import select_kernel
@@ -75,6 +75,23 @@ def test_neighbours(kind: type, hidden_units: int, shape: tuple[int, int, int]) 
     one = NUMPY.neighbour_coefficients(networks, values, neighbours)
     assert one.dtype == kind
     assert equal(one, COMPILED.neighbour_coefficients(networks, values, neighbours))
+
+
+@pytest.mark.parametrize("kind", FLOATS)
+def test_add_codewords(kind: type) -> None:
+    rng = np.random.default_rng(4)
+    values, directions = rng.normal(0, 2, (6, 9)).astype(kind), rng.normal(0, 1, (6, 11)).astype(kind)
+    alphabets = np.array([9, 9, 5, 5, 3, 3])
+    symbols = np.where(rng.random((6, 300)) < 0.7, alphabets[:, None] // 2, rng.integers(0, 3, (6, 300))).astype(np.int32)
+    symbols[0, :2] = -4, 77
+    before = rng.normal(0, 1, (300, 13)).astype(kind)
+    outs = [before.copy(), before.copy()]
+    for kernel, out in zip((NUMPY, COMPILED), outs, strict=True):
+        kernel.add_codewords(Codebook.of(values, directions, alphabets), symbols, out)
+    assert equal(*outs)
+    assert equal(outs[0][:, 11:], before[:, 11:])
+    chosen = np.take_along_axis(values, symbols.clip(0, 8), 1)
+    np.testing.assert_allclose(outs[0][:, :11], before[:, :11] + chosen.T @ directions, rtol=0, atol=1e-4)
 
 
 def test_look_up_and_rdoq() -> None:
