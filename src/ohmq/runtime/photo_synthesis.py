@@ -26,7 +26,7 @@ from ohmq.runtime.devices import coding_state
 from ohmq.runtime.receptive_field import needed_inputs, scales
 from ohmq.runtime.workers import map_windows
 
-__all__ = ["PhotoWindows"]
+__all__ = ["PhotoWindows", "converted", "divided", "run_layer"]
 
 WINDOW_ROWS, WINDOW_COLUMNS = 32, 48
 """Latent positions of the sides of a window, at most."""
@@ -103,7 +103,7 @@ class PhotoWindows:
                 else:
                     target[...] = decoded[:, rows, columns].round()
 
-            map_windows(synthesise, list(_divided(inside)))
+            map_windows(synthesise, list(divided(inside)))
         return out
 
     def _window(
@@ -137,7 +137,7 @@ class PhotoWindows:
             if number == len(path.layers) - 1 and isinstance(layer, nn.PixelShuffle):
                 x = _shuffled(x[0].permute(1, 2, 0), layer.upscale_factor)[None]
             else:
-                x = _run(layer, x)
+                x = run_layer(layer, x)
             here = Window(*(edge * path.scales[number + 1] // path.scales[number] for edge in here))
         cut = box.within(here)
         image.add_(x[0, :, cut.rows, cut.columns], alpha=self._scale).add_(self._offset).clamp_(0, 255)
@@ -147,7 +147,7 @@ class PhotoWindows:
         """Return the convolutions for a number of channels, in the type that they compute in."""
         key = channels if isinstance(self._transform, LadderDecoder) else 0
         if key not in self._paths:
-            layers = [_converted(layer, self._type) for layer in _plain_layers(self._transform, channels)]
+            layers = [converted(layer, self._type) for layer in _plain_layers(self._transform, channels)]
             self._paths[key] = _Path(layers, scales(layers))
             while len(self._paths) > KEPT_PATHS:
                 self._paths.popitem(last=False)
@@ -173,8 +173,13 @@ def _plain_block(block: RateBlock, rate: Tensor) -> ResidualBlock:
     return plain
 
 
-def _converted(layer: nn.Module, kind: torch.dtype) -> nn.Module:
-    """Return a layer with weights of a type, channels last; itself if they are so."""
+def converted(layer: nn.Module, kind: torch.dtype) -> nn.Module:
+    """Return a layer with weights of a type, channels last; itself in float32.
+
+    Args:
+        layer: the layer.
+        kind: the type.
+    """
     if kind == torch.float32:
         return layer
     converted: nn.Module = copy.deepcopy(layer).to(kind).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -188,16 +193,28 @@ def _shuffled(x: Tensor, factor: int) -> Tensor:
     return blocks.reshape(3, height * factor, width * factor)
 
 
-def _run(layer: nn.Module, x: Tensor) -> Tensor:
-    """Run a layer without memory that it can do without."""
+def run_layer(layer: nn.Module, x: Tensor) -> Tensor:
+    """Run a layer without memory that it can do without.
+
+    Args:
+        layer: the layer.
+        x: its input.
+    """
     if not isinstance(layer, ResidualBlock):
         return torch.as_tensor(layer(x))
     reduce, _, spatial, _, expand = layer.inner
     return torch.as_tensor(expand(spatial(reduce(x).relu_()).relu_()).add_(x))
 
 
-def _divided(inside: Window) -> Iterator[Window]:
-    """Divide a window into windows of about equal sides, the same for any number of threads."""
+def divided(inside: Window) -> Iterator[Window]:
+    """Divide a window into windows of about equal sides, the same for any number of threads.
+
+    Args:
+        inside: the window, in latent positions.
+
+    Yields:
+        The windows, in raster order.
+    """
     height, width = inside.shape
     rows, columns = -(-height // WINDOW_ROWS), -(-width // WINDOW_COLUMNS)
     if rows * columns == 1 and height * width >= DIVIDED_ABOVE:

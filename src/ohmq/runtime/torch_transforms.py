@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from ohmq.geometry import Window
 from ohmq.models.base import CompressionModel
 from ohmq.models.decoders import LadderDecoder
-from ohmq.models.photo import PhotoModel, PhotoSynthesis
+from ohmq.models.photo import PhotoAnalysis, PhotoModel, PhotoSynthesis
 from ohmq.postfilter.classes import REACH
 from ohmq.postfilter.filters import FilterKernel, PostFilter, filter_and_round
 from ohmq.runtime.devices import CPU, coding_state, find_device, has_bfloat16
 from ohmq.runtime.latents import cut_pixels
+from ohmq.runtime.photo_analysis import PhotoAnalysisWindows
 from ohmq.runtime.photo_synthesis import PhotoWindows
 from ohmq.runtime.receptive_field import analysis_halo, synthesis_halo
 from ohmq.runtime.workers import file_workers
@@ -54,8 +55,8 @@ class TorchTransforms:
         device: where the transforms and the quantizer run. Default: the CPU.
         decoders: further decoders, by name.
         decoder: the decoder in place of the model's synthesis transform and post-filter; None: these.
-        bfloat16: whether the convolutions of further decoders compute in bfloat16 on the CPU; None: where it multiplies that.
-            Before the post-filter pixels stay within 1 of 255.
+        bfloat16: whether analysis and the convolutions of further decoders compute in bfloat16 on the CPU; None: where it
+            multiplies that. Before the post-filter pixels stay within 1 of 255.
     """
 
     def __init__(
@@ -156,6 +157,16 @@ class TorchTransforms:
         bfloat16 = self._bfloat16 and isinstance(self._synthesis, LadderDecoder)
         return PhotoWindows(self._synthesis, mean, std, bfloat16=bfloat16)
 
+    @cached_property
+    def _analysis_windows(self) -> PhotoAnalysisWindows | None:
+        """The analysis transform in windows; None for other models and on other devices."""
+        transform = self.model.analysis_transform
+        if self._device != CPU or not PhotoAnalysisWindows.supports(transform):
+            return None
+        mean, std = self.model.mean, self.model.std
+        assert isinstance(transform, PhotoAnalysis) and isinstance(mean, float) and isinstance(std, float)
+        return PhotoAnalysisWindows(transform, mean, std, bfloat16=self._bfloat16)
+
     def symbols(self, patches: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Return the symbols of patches, all channels.
 
@@ -181,6 +192,8 @@ class TorchTransforms:
         Returns:
             (T, h, w, D).
         """
+        if self._analysis_windows is not None:
+            return np.stack([self._analysis_windows.latent(patch) for patch in patches])
         return self._analysed(patches, lambda images: self.model.analysis_transform(images).permute(0, 2, 3, 1))
 
     def _analysed(self, patches: NDArray[np.uint8], analyse: Callable[[Tensor], Tensor]) -> NDArray[Any]:
