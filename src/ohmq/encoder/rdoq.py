@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ohmq.entropy.context_prior import Array, CodingStep, SymbolTables, rows_as_slice
+from ohmq.entropy.context_prior import Array, CodingStep, SymbolTables
 from ohmq.entropy.kernels import NUMPY, Codebook, Kernels
 from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 
@@ -116,19 +116,18 @@ class Rdoq:
             rows: its rows, (m,).
             tables: the frequency tables that will code each symbol.
         """
-        where = rows_as_slice(rows, self.symbols.shape[1])
-        offset = self._channels.start - self._first
-        projected = self._projected[offset + step.channels.start : offset + step.channels.stop, where]
-        start = self._channels.start
+        offset, start = self._channels.start - self._first, self._channels.start
         bits = self._prior.channel_bits(slice(start + step.channels.start, start + step.channels.stop))
         assert tables.rows is not None
-        self.symbols[self._channels][step.channels, where] = self._kernels.rdoq_symbols(
-            projected,
+        self._kernels.rdoq_symbols(
+            self._projected[offset + step.channels.start : offset + step.channels.stop],
             self._centres[step.channels],
             self._bit_weight[step.channels],
             bits,
-            tables.rows.reshape(projected.shape),
-            None if self._row_weights is None else self._row_weights[where],
+            tables.rows.reshape(-1, len(rows)),
+            self._row_weights,
+            None if len(rows) == self.symbols.shape[1] else rows,
+            self.symbols[self._channels][step.channels],
         )
 
     def choose_without_context(self) -> NDArray[np.float32]:
@@ -144,8 +143,8 @@ class Rdoq:
             channels = slice(start, min(end, count))
             symbols = self.channel_run(channels)
             bits, index = self._prior.central_bits(group), np.arange(len(symbols), dtype=np.int32)[:, None]
-            symbols[:] = self._kernels.rdoq_symbols(
-                self._projected, self._centres, self._bit_weight, bits, index, self._row_weights
+            self._kernels.rdoq_symbols(
+                self._projected, self._centres, self._bit_weight, bits, index, self._row_weights, None, symbols
             )
         self._subtract(channels)
         return self._residual.reshape(*self.shape, -1)

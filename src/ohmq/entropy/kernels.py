@@ -130,7 +130,7 @@ class Kernels(NamedTuple):
     neighbour_coefficients: Callable[[NeighbourNetworks, Array, Neighbours], Array]
     look_up: Callable[[Array, Array, Array], None]
     build_indexes: Callable[[Array, Array, Levels], NDArray[np.int32]]
-    rdoq_symbols: Callable[[Array, Array, Array, Array, Array, Array | None], NDArray[np.integer]]
+    rdoq_symbols: Callable[[Array, Array, Array, Array, Array, Array | None, Array | None, NDArray[np.int32]], None]
     add_codewords: Callable[[Codebook, Array, Array], None]
 
 
@@ -281,23 +281,32 @@ def build_indexes(own: Array, network: Array, levels: Levels) -> NDArray[np.int3
 
 
 def rdoq_symbols(
-    projected: Array, centres: Array, bit_cost: Array, bits: Array, index: Array, row_weights: Array | None
-) -> NDArray[np.integer]:
+    projected: Array,
+    centres: Array,
+    bit_cost: Array,
+    bits: Array,
+    index: Array,
+    row_weights: Array | None,
+    rows: Array | None,
+    out: NDArray[np.int32],
+) -> None:
     """Choose the symbols with the least rate-distortion cost, |projected - centre| + bit_cost * row_weight * bits.
 
     The first of equal ones is chosen.
 
     Args:
-        projected: the latent in the channels' directions, float32, (channels, m).
+        projected: the latent in the channels' directions, float32, (channels, all rows).
         centres: of the symbols, (channels, S).
         bit_cost: distance that one bit is worth, (channels,).
-        bits: of each symbol in each table, (S, tables).
+        bits: -log2 of the frequency of each symbol in each table, (S, tables).
         index: the table of each symbol, (channels, m), or (channels, 1) if a channel has one.
-        row_weights: factor on the bit cost of each row, float32, (m,); None: 1.
-
-    Returns:
-        Symbols, (channels, m).
+        row_weights: factor on the bit cost of each row, float32, (all rows,); None: 1.
+        rows: the m rows whose symbols are chosen, int64, (m,); None: all.
+        out: symbols, (channels, all rows); those of ``rows`` are overwritten.
     """
+    where = slice(None) if rows is None else rows
+    projected = projected[:, where]
+    weights = None if row_weights is None else row_weights[where]
     kind = np.min_scalar_type(len(bits) - 1).type
     chosen = np.zeros(projected.shape, kind)
     least, cost = np.empty((2, *projected.shape), np.float32)
@@ -307,13 +316,13 @@ def rdoq_symbols(
         rate *= bit_cost[:, None]
         np.subtract(projected, centres[:, symbol, None], out=cost)
         np.abs(cost, out=cost)
-        cost += rate if row_weights is None else rate * row_weights
+        cost += rate if weights is None else rate * weights
         if symbol:
             np.maximum(chosen, (cost < least) * kind(symbol), out=chosen)
             np.minimum(least, cost, out=least)
         else:
             least[:] = cost
-    return chosen
+    out[:, where] = chosen
 
 
 NUMPY = Kernels(

@@ -32,6 +32,8 @@ Array = NDArray[Any]
 _WORD, _HALF = np.uint64(32), np.uint64(1 << 32)
 _BITS = np.uint64(PRECISION_BITS)
 _ZERO, _ONE = np.uint64(0), np.uint64(1)
+_LIKELY, _OTHERS = np.float32(0.5 - PRECISION_BITS), np.float32(1.7 - PRECISION_BITS)
+"""Bits below which a symbol has a probability above 0.7, and bits that each of the others then exceeds; see `rdoq_symbols`."""
 ROWS_AT_ONCE = 128
 """Rows of a latent that get all codewords while they are in the processor's cache."""
 _GRID, _TO_LEVELS = 2.0 ** (VALUE_BITS - LEVEL_BITS - 1), 2.0 ** (LEVEL_BITS - VALUE_BITS)
@@ -334,36 +336,63 @@ def build_indexes(own: Array, network: Array, levels: Levels) -> NDArray[np.int3
 
 
 @compiled(
-    "void(float32[:,::1], float32[:,::1], float32[::1], float32[:,::1], int32[:,::1], float32[::1], int32[:,::1])"
+    "void(f[:,::1], f[:,::1], f[::1], f[:,::1], int32[:,::1], f[::1], int64[::1], int32[:,::1])".replace("f[", "float32[")
 )
 def _rdoq_symbols(
-    projected: Array, centres: Array, bit_cost: Array, bits: Array, index: Array, row_weights: Array, out: Array
+    projected: Array,
+    centres: Array,
+    bit_cost: Array,
+    bits: Array,
+    index: Array,
+    row_weights: Array,
+    rows: Array,
+    out: Array,
 ) -> None:
-    per_symbol = index.shape[1] > 1
+    per_symbol, count = index.shape[1] > 1, len(rows) if len(rows) else out.shape[1]
+    middle, last = bits.shape[0] // 2, bits.shape[0] - 1
     for channel in range(out.shape[0]):
-        for row in range(out.shape[1]):
-            table = index[channel, row if per_symbol else 0]
-            value = projected[channel, row]
+        centre, each = centres[channel], bit_cost[channel]
+        below, above = centre[max(middle - 1, 0)], centre[min(middle + 1, last)]
+        for symbol in range(last):
+            if centre[symbol] > centre[symbol + 1]:
+                below = above = centre[middle]  # not in order: all costs are compared
+        for i in range(count):
+            row = rows[i] if len(rows) else i
+            table = index[channel, i if per_symbol else 0]
+            value, weight = projected[channel, row], row_weights[row]
+            if bits[middle, table] < _LIKELY and below <= value <= above:  # others are farther, and take more than _OTHERS
+                nearest = min(value - below, above - value)
+                if abs(value - centre[middle]) + bits[middle, table] * each * weight < nearest + _OTHERS * each * weight:
+                    out[channel, row] = middle
+                    continue
             least, chosen = np.float32(math.inf), 0
             for symbol in range(bits.shape[0]):
-                rate = bits[symbol, table] * bit_cost[channel] * row_weights[row]
-                cost = abs(value - centres[channel, symbol]) + rate
+                rate = bits[symbol, table] * each * weight
+                cost = abs(value - centre[symbol]) + rate
                 if cost < least:
                     least, chosen = cost, symbol
             out[channel, row] = chosen
 
 
 def rdoq_symbols(
-    projected: Array, centres: Array, bit_cost: Array, bits: Array, index: Array, row_weights: Array | None
-) -> NDArray[np.integer]:
+    projected: Array,
+    centres: Array,
+    bit_cost: Array,
+    bits: Array,
+    index: Array,
+    row_weights: Array | None,
+    rows: Array | None,
+    out: NDArray[np.int32],
+) -> None:
     """Compiled version of `ohmq.entropy.kernels.rdoq_symbols`."""
-    out = np.empty(projected.shape, np.int32)
+    if rows is not None and len(rows) == 0:
+        return
+    rows = np.empty(0, np.int64) if rows is None else rows
     projected, centres, bits = (np.ascontiguousarray(x) for x in (projected, centres, bits))
     if row_weights is None:
         row_weights = np.ones(projected.shape[1], np.float32)
     bit_cost, index = np.ascontiguousarray(bit_cost), np.ascontiguousarray(index, np.int32)
-    _rdoq_symbols(projected, centres, bit_cost, bits, index, np.ascontiguousarray(row_weights), out)
-    return out
+    _rdoq_symbols(projected, centres, bit_cost, bits, index, row_weights, rows, out)
 
 
 @compiled(

@@ -295,7 +295,7 @@ class IntegerTabulatedPrior:
         return tables[(channels.start - segment.start) * each : (channels.stop - segment.start) * each]
 
     def channel_bits(self, channels: slice) -> NDArray[np.float32]:
-        """Return the bits of each symbol in each of `channel_tables`, up to a constant; kept like these.
+        """Return -log2 of the frequency of each symbol in each of `channel_tables`; kept like these.
 
         Args:
             channels: a range within one segment.
@@ -311,13 +311,13 @@ class IntegerTabulatedPrior:
         return bits[:, (channels.start - segment.start) * each : (channels.stop - segment.start) * each]
 
     def central_bits(self, group: int) -> NDArray[np.float32]:
-        """Return the bits of each symbol in the table of each channel where both coefficients are zero; kept.
+        """Return -log2 of the frequency of each symbol of each channel where both coefficients are zero; kept.
 
         Args:
             group: number of the group.
 
         Returns:
-            (alphabet, channels of the group), up to a constant.
+            (alphabet, channels of the group).
         """
         if group not in self._central_bits:
             end = sum(self.group_sizes[: group + 1])
@@ -341,7 +341,7 @@ class IntegerTabulatedPrior:
 
 
 def _bits(tables: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return -log2 of frequencies, up to a constant: (T, S) to (S, T)."""
+    """Return -log2 of frequencies: (T, S) to (S, T)."""
     bits = np.add(tables.T, 1, dtype=np.float32, order="C")  # prepared tables hold frequency - 1
     np.log(bits, out=bits)
     bits *= np.float32(-1 / np.log(2))

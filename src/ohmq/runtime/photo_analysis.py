@@ -3,6 +3,8 @@
 Pixels less 128 are exact in bfloat16. Coefficients of low frequencies are large beside the quantizer's steps and stay in float32.
 """
 
+import itertools
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -66,25 +68,26 @@ class PhotoAnalysisWindows:
         first = transform.path[0]
         return isinstance(first, nn.Conv2d) and first.kernel_size == first.stride == (SIDE, SIDE)
 
-    def latent(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Analyse an image.
+    def latent(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Analyse images of one size.
 
         Args:
-            pixels: (3, 16 h, 16 w).
+            images: (N, 3, 16 h, 16 w).
 
         Returns:
-            (h, w, D); the same for any number of threads.
+            (N, h, w, D); the same for any number of threads.
         """
-        image = torch.from_numpy(pixels)
-        whole = Window(0, 0, pixels.shape[1] // BLOCK, pixels.shape[2] // BLOCK)
-        out = np.empty((*whole.shape, len(self._offset)), np.float32)
+        whole = Window(0, 0, images.shape[2] // BLOCK, images.shape[3] // BLOCK)
+        out = torch.empty((len(images), *whole.shape, len(self._offset)))
 
-        def analyse(window: Window) -> None:
+        def analyse(part: tuple[int, Window]) -> None:
+            number, window = part
             with coding_state():
-                self._window(image, whole.shape, window, torch.from_numpy(out[window.rows, window.columns]))
+                target = out[number, window.rows, window.columns]
+                self._window(torch.from_numpy(images[number]), whole.shape, window, target)
 
-        map_windows(analyse, list(divided(whole)))
-        return out
+        map_windows(analyse, list(itertools.product(range(len(images)), divided(whole))))
+        return out.numpy()
 
     def _window(self, image: Tensor, grid: tuple[int, int], window: Window, out: Tensor) -> None:
         """Analyse a window of an image into ``out``, (h, w, D)."""

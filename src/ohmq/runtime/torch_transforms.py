@@ -193,7 +193,7 @@ class TorchTransforms:
             (T, h, w, D).
         """
         if self._analysis_windows is not None:
-            return np.stack([self._analysis_windows.latent(patch) for patch in patches])
+            return self._analysis_windows.latent(patches)
         return self._analysed(patches, lambda images: self.model.analysis_transform(images).permute(0, 2, 3, 1))
 
     def _analysed(self, patches: NDArray[np.uint8], analyse: Callable[[Tensor], Tensor]) -> NDArray[Any]:

@@ -110,13 +110,38 @@ def test_look_up_and_rdoq() -> None:
     bits[4:6, :3], centres[:, 4:6] = bits[4, 0], centres[:, 4:5]  # ties go to the first
     weights = rng.uniform(0.2, 3, 50).astype(np.float32)
     weights[:20] = 1
-    for index, rows in itertools.product((rng.integers(0, 12, (4, 50)), np.arange(4)[:, None]), (None, weights)):
-        chosen = NUMPY.rdoq_symbols(projected, centres, price, bits, index.astype(np.int32), rows)
-        assert equal(chosen, COMPILED.rdoq_symbols(projected, centres, price, bits, index.astype(np.int32), rows))
+    indexes = rng.integers(0, 12, (4, 50)), np.arange(4)[:, None]
+    selections = None, np.array([3, 4, 9, 49]), np.zeros(0, np.int64)
+    for index, factors, rows in itertools.product(indexes, (None, weights), selections):
+        where = slice(None) if rows is None else rows
+        part = index if rows is None or index.shape[1] == 1 else np.ascontiguousarray(index[:, rows])
+        chosen = np.full((2, 4, 50), -1, np.int32)
+        for kernel, out in zip((NUMPY, COMPILED), chosen, strict=True):
+            kernel.rdoq_symbols(projected, centres, price, bits, part.astype(np.int32), factors, rows, out)
+        assert equal(*chosen)
         cost = np.abs(projected[..., None] - centres[:, None]) + price[:, None, None] * bits.T[
             np.broadcast_to(index, (4, 50))
-        ] * (1 if rows is None else rows[:, None])
-        assert equal(chosen, cost.argmin(-1))
+        ] * (1 if factors is None else factors[:, None])
+        assert equal(chosen[0][:, where], cost.argmin(-1)[:, where])
+        assert (chosen[0] >= 0).sum() == chosen[0][:, where].size
+
+
+@pytest.mark.parametrize("sorted_centres", [True, False])
+def test_rdoq_where_the_middle_symbol_is_likely(sorted_centres: bool) -> None:
+    rng = np.random.default_rng(5)
+    others = rng.dirichlet(np.ones(4), 40) * rng.uniform(0.01, 0.6, (40, 1))
+    shares = np.insert(others, 2, 1 - others.sum(1), axis=1)
+    bits = np.ascontiguousarray((-24 - np.log2(shares)).T.astype(np.float32))
+    centres = rng.normal(0, 1, (3, 5)).astype(np.float32)
+    if sorted_centres:
+        centres.sort(axis=1)
+    projected, index = rng.normal(0, 2, (3, 4000)).astype(np.float32), rng.integers(0, 40, (3, 4000)).astype(np.int32)
+    prices, weights = np.array([0, 0.02, 0.5], np.float32), rng.uniform(0, 3, 4000).astype(np.float32)
+    outs = np.empty((2, 3, 4000), np.int32)
+    for kernel, out in zip((NUMPY, COMPILED), outs, strict=True):
+        kernel.rdoq_symbols(projected, centres, prices, bits, index, weights, None, out)
+    assert equal(*outs)
+    assert 0.1 < (outs[0] == 2).mean() < 0.9
 
 
 def test_a_carry_goes_through_all_words() -> None:
