@@ -1,7 +1,8 @@
 """Synthesis of photo models on a CPU: in windows that fit its cache, in threads, in bfloat16 where it multiplies that.
 
 The convolutions of a window compute what its pixels need and no more: after each step to a higher resolution the margin shrinks
-to the receptive field of the layers that follow. The block transform, whose error would be seen, stays in float32.
+to the receptive field of the layers that follow. The low frequencies of the block transform, whose error would be seen, stay
+in float32.
 """
 
 import copy
@@ -32,6 +33,8 @@ WINDOW_ROWS, WINDOW_COLUMNS = 32, 48
 """Latent positions of the sides of a window, at most."""
 DIVIDED_ABOVE = 512
 """Latent positions of an image from which it is divided into two windows at least, for two threads."""
+LOW_FREQUENCIES = 64
+"""Leading filters of the block transform that are multiplied in float32."""
 KEPT_PATHS = 4
 """Numbers of channels whose convolutions are kept ready."""
 
@@ -50,13 +53,16 @@ class PhotoWindows:
         transform: in evaluation mode, on the CPU.
         mean: of the model's normalisation.
         std: of the model's normalisation.
-        bfloat16: whether the convolutions compute in bfloat16.
+        bfloat16: whether the convolutions and the high frequencies of the block transform compute in bfloat16.
     """
 
     def __init__(self, transform: PhotoSynthesis | LadderDecoder, mean: float, std: float, *, bfloat16: bool) -> None:
         self._transform, self._offset, self._scale = transform, 255 * mean, 255 * std
         self._type = torch.bfloat16 if bfloat16 else torch.float32
         self._paths: OrderedDict[int, _Path] = OrderedDict()
+        with coding_state():
+            self._block = transform.block.flatten(1) * self._scale
+            self._high_block = self._block[LOW_FREQUENCIES:].to(self._type)
 
     def pixels(
         self,
@@ -82,12 +88,12 @@ class PhotoWindows:
             ModelFileError: pixels that are not finite.
         """
         with coding_state():
-            path, block = self._path(channels), self._transform.block.flatten(1) * self._scale
+            path = self._path(channels)
             out = np.empty((3, inside.shape[0] * BLOCK, inside.shape[1] * BLOCK), np.uint8)
 
             def synthesise(window: Window) -> None:
                 with coding_state():
-                    decoded, box = self._window(latent, grid, window, path, block, REACH if filters else 0)
+                    decoded, box = self._window(latent, grid, window, path, REACH if filters else 0)
                 place = window.within(inside)
                 top, left = window.top * BLOCK - box.top, window.left * BLOCK - box.left
                 rows, columns = (
@@ -112,7 +118,6 @@ class PhotoWindows:
         grid: tuple[int, int],
         window: Window,
         path: _Path,
-        block: Tensor,
         reach: int,
     ) -> tuple[NDArray[np.float32], Window]:
         """Synthesise a window and ``reach`` pixels around it, as far as the image goes; returns (3, H, W) and its pixels."""
@@ -123,8 +128,7 @@ class PhotoWindows:
         y = latent(outer)
         covered = Window(box.top // BLOCK, box.left // BLOCK, -(-box.bottom // BLOCK), -(-box.right // BLOCK))
         inner = covered.within(outer)
-        blocks = y[0, :, inner.rows, inner.columns].permute(1, 2, 0) @ block
-        image = _shuffled(blocks, BLOCK)
+        image = _shuffled(self._blocks(y[0, :, inner.rows, inner.columns].permute(1, 2, 0)), BLOCK)
         part = Window(*(edge - BLOCK * origin for edge, origin in zip(box, 2 * covered[:2], strict=True)))
         image = image[:, part.rows, part.columns]
 
@@ -142,6 +146,14 @@ class PhotoWindows:
         cut = box.within(here)
         image.add_(x[0, :, cut.rows, cut.columns], alpha=self._scale).add_(self._offset).clamp_(0, 255)
         return np.ascontiguousarray(image.numpy()), box
+
+    def _blocks(self, y: Tensor) -> Tensor:
+        """Invert the block transform of a latent, (h, w, D): (h, w, 768)."""
+        if self._type == torch.float32:
+            return y @ self._block
+        out = (y[..., LOW_FREQUENCIES:].to(self._type) @ self._high_block).float()
+        low = y[..., :LOW_FREQUENCIES] @ self._block[:LOW_FREQUENCIES]
+        return out.add_(low)
 
     def _path(self, channels: int) -> _Path:
         """Return the convolutions for a number of channels, in the type that they compute in."""
@@ -217,8 +229,8 @@ def divided(inside: Window) -> Iterator[Window]:
     """
     height, width = inside.shape
     rows, columns = -(-height // WINDOW_ROWS), -(-width // WINDOW_COLUMNS)
-    if rows * columns == 1 and height * width >= DIVIDED_ABOVE:
-        rows = 2
+    if rows * columns == 1 and height * width >= DIVIDED_ABOVE:  # along the longer side, for fewer positions around
+        rows, columns = (1, 2) if width >= height else (2, 1)
     for row in range(rows):
         for column in range(columns):
             yield Window(
