@@ -520,13 +520,21 @@ class TabulatedPriorState:
         a, b, c, d = padded.strides
         around = as_strided(padded, (tiles, height, width, 3, 3 * depth), (a, b, c, b, d), writeable=False)
         out = np.empty((2 * self.prior.group_sizes[self._group], tiles, height, width), np.float32)
-        for chunk in _chunks(tiles, height, width):
-            x, limit = around[chunk].reshape(-1, len(largest_inputs)), largest_inputs
-            for layer in layers:
-                x = layer(x, limit)
-                limit = floor_in_place(x, 0)
-            chunk_out = out[:, *chunk]
-            chunk_out[:] = last.integers(x, limit).reshape(chunk_out.shape)
+
+        def compute(chunks: Sequence[tuple[slice, slice]]) -> None:
+            for chunk in chunks:
+                x, limit = around[chunk].reshape(-1, len(largest_inputs)), largest_inputs
+                for layer in layers:
+                    x = layer(x, limit)
+                    limit = floor_in_place(x, 0)
+                chunk_out = out[:, *chunk]
+                chunk_out[:] = last.integers(x, limit).reshape(chunk_out.shape)
+
+        chunks = list(_chunks(tiles, height, width, 1 if self._helper is None else 2))
+        half = -(-len(chunks) // 2) if self._helper else len(chunks)
+        others = self._start(compute, chunks[half:])
+        compute(chunks[:half])
+        others()
         return out.reshape(-1, 2, self.rows)
 
     def _neighbour_coefficients(self, number: int, part: slice) -> NDArray[Any]:
@@ -565,9 +573,9 @@ def _with_other_channels(spatial: Array, channels: int) -> NDArray[Any]:
     return out
 
 
-def _chunks(tiles: int, height: int, width: int) -> Iterator[tuple[slice, slice]]:
-    """Divide tiles, or lines of a tile, into chunks of about `CHUNK_ROWS` rows."""
-    lines = min(height, max(1, CHUNK_ROWS // width))
+def _chunks(tiles: int, height: int, width: int, least: int) -> Iterator[tuple[slice, slice]]:
+    """Divide tiles, or lines of a tile, into chunks of about `CHUNK_ROWS` rows, and each tile into at least ``least``."""
+    lines = min(-(-height // least), max(1, CHUNK_ROWS // width))
     tiles_at_once = max(1, CHUNK_ROWS // (height * width))
     for first in range(0, tiles, tiles_at_once):
         for line in range(0, height, lines):
