@@ -24,7 +24,7 @@ from ohmq.models.photo import LATENT_SCALE, PhotoSynthesis, ResidualBlock
 from ohmq.postfilter.classes import REACH
 from ohmq.postfilter.filters import PostFilter
 from ohmq.runtime.devices import coding_state
-from ohmq.runtime.receptive_field import needed_inputs, scales
+from ohmq.runtime.receptive_field import LayerChain
 from ohmq.runtime.workers import map_windows
 
 __all__ = ["PhotoWindows", "converted", "divided", "run_layer"]
@@ -33,17 +33,17 @@ WINDOW_ROWS, WINDOW_COLUMNS = 32, 48
 """Latent positions of the sides of a window, at most."""
 DIVIDED_ABOVE = 512
 """Latent positions of an image from which it is divided into two windows at least, for two threads."""
-LOW_FREQUENCIES = 64
+LOW_FREQUENCIES = 32
 """Leading filters of the block transform that are multiplied in float32."""
 KEPT_PATHS = 4
 """Numbers of channels whose convolutions are kept ready."""
 
 
 class _Path(NamedTuple):
-    """Convolutions for one number of channels, one after the other, and the resolution at each input."""
+    """Convolutions for one number of channels, one after the other, and their receptive fields."""
 
     layers: list[nn.Module]
-    scales: list[int]
+    chain: LayerChain
 
 
 class PhotoWindows:
@@ -89,7 +89,8 @@ class PhotoWindows:
         """
         with coding_state():
             path = self._path(channels)
-            out = np.empty((3, inside.shape[0] * BLOCK, inside.shape[1] * BLOCK), np.uint8)
+            # Colours of a pixel lie side by side, as images have them.
+            out = np.empty((inside.shape[0] * BLOCK, inside.shape[1] * BLOCK, 3), np.uint8).transpose(2, 0, 1)
 
             def synthesise(window: Window) -> None:
                 with coding_state():
@@ -122,8 +123,8 @@ class PhotoWindows:
     ) -> tuple[NDArray[np.float32], Window]:
         """Synthesise a window and ``reach`` pixels around it, as far as the image goes; returns (3, H, W) and its pixels."""
         box = Window(*(BLOCK * edge for edge in window)).widened(reach, BLOCK * grid[0], BLOCK * grid[1])
-        rows = needed_inputs(path.layers, grid[0], box.top, box.bottom)
-        columns = needed_inputs(path.layers, grid[1], box.left, box.right)
+        rows = path.chain.needed_inputs(grid[0], box.top, box.bottom)
+        columns = path.chain.needed_inputs(grid[1], box.left, box.right)
         outer = Window(rows[0][0], columns[0][0], rows[0][1], columns[0][1])
         y = latent(outer)
         covered = Window(box.top // BLOCK, box.left // BLOCK, -(-box.bottom // BLOCK), -(-box.right // BLOCK))
@@ -132,6 +133,7 @@ class PhotoWindows:
         part = Window(*(edge - BLOCK * origin for edge, origin in zip(box, 2 * covered[:2], strict=True)))
         image = image[:, part.rows, part.columns]
 
+        scales = path.chain.scales
         x, here = (y * LATENT_SCALE).to(self._type), outer
         for number, layer in enumerate(path.layers):
             wanted = Window(rows[number][0], columns[number][0], rows[number][1], columns[number][1])
@@ -142,7 +144,7 @@ class PhotoWindows:
                 x = _shuffled(x[0].permute(1, 2, 0), layer.upscale_factor)[None]
             else:
                 x = run_layer(layer, x)
-            here = Window(*(edge * path.scales[number + 1] // path.scales[number] for edge in here))
+            here = Window(*(edge * scales[number + 1] // scales[number] for edge in here))
         cut = box.within(here)
         image.add_(x[0, :, cut.rows, cut.columns], alpha=self._scale).add_(self._offset).clamp_(0, 255)
         return np.ascontiguousarray(image.numpy()), box
@@ -151,16 +153,15 @@ class PhotoWindows:
         """Invert the block transform of a latent, (h, w, D): (h, w, 768)."""
         if self._type == torch.float32:
             return y @ self._block
-        out = (y[..., LOW_FREQUENCIES:].to(self._type) @ self._high_block).float()
-        low = y[..., :LOW_FREQUENCIES] @ self._block[:LOW_FREQUENCIES]
-        return out.add_(low)
+        blocks = y[..., :LOW_FREQUENCIES] @ self._block[:LOW_FREQUENCIES]
+        return blocks.add_(y[..., LOW_FREQUENCIES:].to(self._type) @ self._high_block)
 
     def _path(self, channels: int) -> _Path:
         """Return the convolutions for a number of channels, in the type that they compute in."""
         key = channels if isinstance(self._transform, LadderDecoder) else 0
         if key not in self._paths:
             layers = [converted(layer, self._type) for layer in _plain_layers(self._transform, channels)]
-            self._paths[key] = _Path(layers, scales(layers))
+            self._paths[key] = _Path(layers, LayerChain(layers))
             while len(self._paths) > KEPT_PATHS:
                 self._paths.popitem(last=False)
         return self._paths[key]

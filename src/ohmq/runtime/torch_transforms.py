@@ -284,7 +284,7 @@ class TorchTransforms:
         rows, columns = grid
         inside = inside or Window(0, 0, rows, columns)
         parts = [self._windows.pixels(latent, (rows, columns), inside, channels, self.filters) for latent in latents]
-        return np.stack(parts)
+        return parts[0][None] if len(parts) == 1 else np.stack(parts)
 
     def _finished(self, decoded: NDArray[np.float32], channels: int) -> NDArray[np.uint8]:
         return filter_and_round(decoded, channels, self.filters, self.threads)
