@@ -336,7 +336,9 @@ def build_indexes(own: Array, network: Array, levels: Levels) -> NDArray[np.int3
 
 
 @compiled(
-    "void(f[:,::1], f[:,::1], f[::1], f[:,::1], int32[:,::1], f[::1], int64[::1], int32[:,::1])".replace("f[", "float32[")
+    "void(f[:,::1], f[:,::1], f[::1], f[:,::1], int32[:,::1], f[::1], int64[::1], int32[:,::1])".replace(
+        "f[", "float32["
+    )
 )
 def _rdoq_symbols(
     projected: Array,
@@ -360,9 +362,14 @@ def _rdoq_symbols(
             row = rows[i] if len(rows) else i
             table = index[channel, i if per_symbol else 0]
             value, weight = projected[channel, row], row_weights[row]
-            if bits[middle, table] < _LIKELY and below <= value <= above:  # others are farther, and take more than _OTHERS
+            if (
+                bits[middle, table] < _LIKELY and below <= value <= above
+            ):  # others are farther, and take more than _OTHERS
                 nearest = min(value - below, above - value)
-                if abs(value - centre[middle]) + bits[middle, table] * each * weight < nearest + _OTHERS * each * weight:
+                if (
+                    abs(value - centre[middle]) + bits[middle, table] * each * weight
+                    < nearest + _OTHERS * each * weight
+                ):
                     out[channel, row] = middle
                     continue
             least, chosen = np.float32(math.inf), 0

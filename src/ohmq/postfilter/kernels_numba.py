@@ -31,7 +31,12 @@ _PAIRS = np.array(PAIRS, np.int64)
 _ACTIVITIES = np.array(ACTIVITIES, np.float32)
 _RATIOS = np.array(RATIOS, np.float32)
 _CALM, _DIRECTIONS, _REACH = float(CALM), int(DIRECTIONS), int(REACH)
-_UNIT, _BITS, _TWICE, _MASK = np.float32(UNIT), np.uint64(COLOUR_BITS), np.uint64(2 * COLOUR_BITS), np.uint64(2**COLOUR_BITS - 1)
+_UNIT, _BITS, _TWICE, _MASK = (
+    np.float32(UNIT),
+    np.uint64(COLOUR_BITS),
+    np.uint64(2 * COLOUR_BITS),
+    np.uint64(2**COLOUR_BITS - 1),
+)
 
 
 @compiled("void(float32[:,:,::1], float32[::1], float32[::1], int64, int64, uint8[::1])")
@@ -171,7 +176,12 @@ def _filter(packed: Array, classes: Array, weights: Array, limits: Array, pairs:
                 for k in range(len(shifts)):
                     pixel_lines[k, i] = flat[np.uint64(corner) + np.uint64(shifts[k])]
             for k in range(len(shifts)):
-                line, first_colour, second_colour, third_colour = pixel_lines[k], around[k, 0], around[k, 1], around[k, 2]
+                line, first_colour, second_colour, third_colour = (
+                    pixel_lines[k],
+                    around[k, 0],
+                    around[k, 1],
+                    around[k, 2],
+                )
                 for i in range(BLOCK_PIXELS):  # those beyond the last pixel are of no use, and of no harm
                     first_colour[i] = np.float32(np.int32(line[i] & _MASK))
                     second_colour[i] = np.float32(np.int32(line[i] >> _BITS & _MASK))

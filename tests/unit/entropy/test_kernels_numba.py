@@ -82,7 +82,9 @@ def test_add_codewords(kind: type) -> None:
     rng = np.random.default_rng(4)
     values, directions = rng.normal(0, 2, (6, 9)).astype(kind), rng.normal(0, 1, (6, 11)).astype(kind)
     alphabets = np.array([9, 9, 5, 5, 3, 3])
-    symbols = np.where(rng.random((6, 300)) < 0.7, alphabets[:, None] // 2, rng.integers(0, 3, (6, 300))).astype(np.int32)
+    symbols = np.where(rng.random((6, 300)) < 0.7, alphabets[:, None] // 2, rng.integers(0, 3, (6, 300))).astype(
+        np.int32
+    )
     symbols[0, :2] = -4, 77
     before = rng.normal(0, 1, (300, 13)).astype(kind)
     outs = [before.copy(), before.copy()]
