@@ -78,7 +78,7 @@ class PhotoAnalysisWindows:
             (N, h, w, D); the same for any number of threads.
         """
         whole = Window(0, 0, images.shape[2] // BLOCK, images.shape[3] // BLOCK)
-        out = torch.empty((len(images), *whole.shape, len(self._offset)))
+        out = torch.empty((len(images), *whole.shape, len(self._offset)), dtype=torch.float32)
 
         def analyse(part: tuple[int, Window]) -> None:
             number, window = part

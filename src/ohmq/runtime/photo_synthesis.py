@@ -153,8 +153,9 @@ class PhotoWindows:
         """Invert the block transform of a latent, (h, w, D): (h, w, 768)."""
         if self._type == torch.float32:
             return y @ self._block
-        blocks = y[..., :LOW_FREQUENCIES] @ self._block[:LOW_FREQUENCIES]
-        return blocks.add_(y[..., LOW_FREQUENCIES:].to(self._type) @ self._high_block)
+        rows = y.reshape(-1, y.shape[-1])  # one matrix, also where the window is a part of wider rows
+        blocks = rows[:, :LOW_FREQUENCIES] @ self._block[:LOW_FREQUENCIES]
+        return blocks.add_(rows[:, LOW_FREQUENCIES:].to(self._type) @ self._high_block).view(*y.shape[:2], -1)
 
     def _path(self, channels: int) -> _Path:
         """Return the convolutions for a number of channels, in the type that they compute in."""
