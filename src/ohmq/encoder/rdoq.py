@@ -124,7 +124,7 @@ class Rdoq:
             self._centres[step.channels],
             self._bit_weight[step.channels],
             bits,
-            tables.rows.reshape(-1, len(rows)),
+            tables.rows.reshape(step.channels.stop - step.channels.start, len(rows)),
             self._row_weights,
             None if len(rows) == self.symbols.shape[1] else rows,
             self.symbols[self._channels][step.channels],

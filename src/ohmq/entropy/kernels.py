@@ -129,7 +129,7 @@ class Kernels(NamedTuple):
     own_coefficients: Callable[[Array, Array, tuple[int, ...]], Array]
     neighbour_coefficients: Callable[[NeighbourNetworks, Array, Neighbours], Array]
     look_up: Callable[[Array, Array, Array], None]
-    build_indexes: Callable[[Array, Array, Levels], NDArray[np.int32]]
+    build_indexes: Callable[[Array, Array, Levels, Array | None, Array | None], NDArray[np.int32]]
     rdoq_symbols: Callable[[Array, Array, Array, Array, Array, Array | None, Array | None, NDArray[np.int32]], None]
     add_codewords: Callable[[Codebook, Array, Array], None]
 
@@ -253,19 +253,25 @@ def add_codewords(codebook: Codebook, symbols: Array, out: Array) -> None:
         out[rows, :depth] += differences[channel].take(symbols[channel, rows])[:, None] * direction
 
 
-def build_indexes(own: Array, network: Array, levels: Levels) -> NDArray[np.int32]:
+def build_indexes(
+    own: Array, network: Array, levels: Levels, rows: Array | None = None, neighbours: Array | None = None
+) -> NDArray[np.int32]:
     """Choose a table for each symbol: sum the coefficients and round them to the grid of levels.
 
     Args:
-        own: coefficients of `own_coefficients` and `neighbour_coefficients`, (channels, 2, rows).
-        network: coefficients of the context network, (channels, 2, rows).
+        own: coefficients of `own_coefficients`, (channels, 2, all rows).
+        network: coefficients of the context network, (channels, 2, all rows).
         levels: the grid.
+        rows: the m rows whose tables are chosen, int64, (m,); None: all. Default: None.
+        neighbours: coefficients of `neighbour_coefficients` of these rows, (channels, 2, m); None: zero. Default: None.
 
     Returns:
-        Index of the table among those of the channel, (channels, rows).
+        Index of the table among those of the channel, (channels, m).
     """
     (low, high), (low_second, high_second) = levels
-    x = np.floor(own)
+    if rows is not None:
+        own, network = own.take(rows, 2), network.take(rows, 2)
+    x = np.floor(own if neighbours is None else own + neighbours)
     x += network
     x += 2.0 ** (VALUE_BITS - LEVEL_BITS - 1)
     x *= 2.0 ** (LEVEL_BITS - VALUE_BITS)

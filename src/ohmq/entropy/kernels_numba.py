@@ -312,26 +312,39 @@ def look_up(values: Array, symbols: Array, out: Array) -> None:
 
 
 @compiled(
-    "void(float32[:,:,::1], float32[:,:,::1], int32[::1], int32[:,::1])",
-    "void(float64[:,:,::1], float32[:,:,::1], int32[::1], int32[:,::1])",
+    *(
+        "void(f[:,:,::1], float32[:,:,::1], int32[::1], int64[::1], f[:,:,::1], int32[:,::1])".replace("f[", kind + "[")
+        for kind in ("float32", "float64")
+    )
 )
-def _build_indexes(own: Array, network: Array, levels: Array, out: Array) -> None:
+def _build_indexes(own: Array, network: Array, levels: Array, rows: Array, neighbours: Array, out: Array) -> None:
     kind = own.dtype.type
     half, to_levels = kind(_GRID), kind(_TO_LEVELS)
     seconds = levels[3] - levels[2] + 1
+    selected, beside = len(rows) > 0, neighbours.shape[2] > 0
     for channel in range(out.shape[0]):
-        for row in range(out.shape[1]):
-            first = np.floor((np.floor(own[channel, 0, row]) + network[channel, 0, row] + half) * to_levels)
-            second = np.floor((np.floor(own[channel, 1, row]) + network[channel, 1, row] + half) * to_levels)
+        for i in range(out.shape[1]):
+            row = np.uint64(rows[i] if selected else i)
+            one, other = own[channel, 0, row], own[channel, 1, row]
+            if beside:
+                one += neighbours[channel, 0, i]
+                other += neighbours[channel, 1, i]
+            first = np.floor((np.floor(one) + network[channel, 0, row] + half) * to_levels)
+            second = np.floor((np.floor(other) + network[channel, 1, row] + half) * to_levels)
             first = min(max(first, kind(levels[0])), kind(levels[1]))
             second = min(max(second, kind(levels[2])), kind(levels[3]))
-            out[channel, row] = (np.int32(first) - levels[0]) * seconds + np.int32(second) - levels[2]
+            out[channel, i] = (np.int32(first) - levels[0]) * seconds + np.int32(second) - levels[2]
 
 
-def build_indexes(own: Array, network: Array, levels: Levels) -> NDArray[np.int32]:
+def build_indexes(
+    own: Array, network: Array, levels: Levels, rows: Array | None = None, neighbours: Array | None = None
+) -> NDArray[np.int32]:
     """Compiled version of `ohmq.entropy.kernels.build_indexes`."""
-    out = np.empty((len(own), own.shape[2]), np.int32)
-    _build_indexes(own, network, np.array(levels, np.int32).reshape(-1), out)
+    out = np.empty((len(own), own.shape[2] if rows is None else len(rows)), np.int32)
+    if out.size:
+        rows = np.empty(0, np.int64) if rows is None else rows
+        neighbours = np.empty((len(own), 2, 0), own.dtype) if neighbours is None else neighbours
+        _build_indexes(own, network, np.array(levels, np.int32).reshape(-1), rows, neighbours, out)
     return out
 
 

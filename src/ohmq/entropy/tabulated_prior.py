@@ -429,12 +429,10 @@ class TabulatedPriorState:
             image_rows = rows.reshape(images, -1)
             for start in range(0, channels, step):
                 part = slice(start, min(start + step, channels))
-                own, network = own_run[part], network_run[part]
-                if checkerboard:
-                    own, network = own.take(rows, 2), network.take(rows, 2)
-                    if number:
-                        own += self._neighbour_coefficients(number, part)
-                indexes = self.kernels.build_indexes(own, network, levels).reshape(-1, *image_rows.shape)
+                neighbours = self._neighbour_coefficients(number, part) if number else None
+                indexes = self.kernels.build_indexes(
+                    own_run[part], network_run[part], levels, rows if checkerboard else None, neighbours
+                ).reshape(-1, *image_rows.shape)
                 tables = functools.partial(self._image_tables, self.channel + start, indexes)
                 yield CodingStep(0, part, image_rows, tables)
 

@@ -78,16 +78,16 @@ class PhotoAnalysisWindows:
             (N, h, w, D); the same for any number of threads.
         """
         whole = Window(0, 0, images.shape[2] // BLOCK, images.shape[3] // BLOCK)
-        out = torch.empty((len(images), *whole.shape, len(self._offset)), dtype=torch.float32)
+        out = np.empty((len(images), *whole.shape, len(self._offset)), np.float32)
 
         def analyse(part: tuple[int, Window]) -> None:
             number, window = part
             with coding_state():
-                target = out[number, window.rows, window.columns]
+                target = torch.from_numpy(out[number, window.rows, window.columns])
                 self._window(torch.from_numpy(images[number]), whole.shape, window, target)
 
         map_windows(analyse, list(itertools.product(range(len(images)), divided(whole))))
-        return out.numpy()
+        return out
 
     def _window(self, image: Tensor, grid: tuple[int, int], window: Window, out: Tensor) -> None:
         """Analyse a window of an image into ``out``, (h, w, D)."""

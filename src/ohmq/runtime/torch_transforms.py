@@ -242,7 +242,7 @@ class TorchTransforms:
             decoded = [self._finished(batch, channels) for batch in self._reconstructed(symbols, channels)]
             return cut_pixels(np.concatenate(decoded), inside)
 
-        codebook = None if self._kernels is None else self._codebook(channels)
+        codebook = None if self._kernels is None or not channels else self._codebook(channels)
 
         def latent(patch: NDArray[np.integer]) -> Callable[[Window], Tensor]:
             def part(window: Window) -> Tensor:

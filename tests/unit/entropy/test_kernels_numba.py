@@ -55,6 +55,13 @@ def test_coefficients_and_tables(kind: type, shape: tuple[int, int, int]) -> Non
         numbers = NUMPY.build_indexes(own, network, levels)
         assert equal(numbers, COMPILED.build_indexes(own, network, levels))
         assert numbers.min() >= 0 and numbers.max() < np.prod([high - low + 1 for low, high in levels])
+        selected = np.arange(0, rows, 2)
+        beside = rng.integers(-900, 900, (6, 2, len(selected))).astype(kind)
+        whole = own.copy()
+        whole[:, :, selected] += beside
+        numbers = NUMPY.build_indexes(whole, network, levels)[:, selected]
+        for kernel in (NUMPY, COMPILED):
+            assert equal(numbers, kernel.build_indexes(own, network, levels, selected, beside))
 
 
 @pytest.mark.parametrize("kind", FLOATS)
