@@ -372,19 +372,16 @@ def _rdoq_symbols(
             if centre[symbol] > centre[symbol + 1]:
                 below = above = centre[middle]  # not in order: all costs are compared
         for i in range(count):
-            row = rows[i] if len(rows) else i
-            table = index[channel, i if per_symbol else 0]
+            row = np.uint64(rows[i] if len(rows) else i)
+            table = np.uint64(index[channel, i if per_symbol else 0])
             value, weight = projected[channel, row], row_weights[row]
-            if (
-                bits[middle, table] < _LIKELY and below <= value <= above
-            ):  # others are farther, and take more than _OTHERS
-                nearest = min(value - below, above - value)
-                if (
-                    abs(value - centre[middle]) + bits[middle, table] * each * weight
-                    < nearest + _OTHERS * each * weight
-                ):
-                    out[channel, row] = middle
-                    continue
+            middle_bits, nearest = bits[middle, table], min(value - below, above - value)
+            middle_cost = abs(value - centre[middle]) + middle_bits * each * weight
+            # The others are farther, and take more than _OTHERS. One branch, which is nearly always predicted.
+            likely = middle_bits < _LIKELY
+            if likely & (nearest >= 0) & (middle_cost < nearest + _OTHERS * each * weight):
+                out[channel, row] = middle
+                continue
             least, chosen = np.float32(math.inf), 0
             for symbol in range(bits.shape[0]):
                 rate = bits[symbol, table] * each * weight

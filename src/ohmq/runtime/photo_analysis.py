@@ -23,7 +23,7 @@ __all__ = ["PhotoAnalysisWindows"]
 
 CENTRE = 128
 """Grey level that is subtracted from pixels, so that bfloat16 holds them."""
-LOW_FREQUENCIES = 64
+LOW_FREQUENCIES = 32
 """Leading filters of the block transform that are computed in float32."""
 SIDE = BLOCK // 2
 """Side of the patches that the convolutions begin with, in pixels."""
