@@ -196,8 +196,8 @@ class IntegerTabulatedPrior:
         self._largest_values = np.abs(self.tensors["values"].astype(np.float64)).max(1)
         self._latent_bounds = sums.bounds(self._largest_values)
         # Codewords are added as the difference from the middle one, so these products must be exact too.
-        differences = np.abs(self.tensors["values"] - self._middle_values()).max(1).astype(np.float64)
-        products = (differences * np.abs(sums.weight(np.float64))).max(1)
+        differences = np.abs(self.tensors["values"].astype(np.int64) - self._middle_values()).max(1)
+        products = (differences.astype(np.float64) * np.abs(sums.weight(np.float64))).max(1)
         self.latent_type = sums.exact_type(np.maximum(self._latent_bounds, products))
         values: NDArray[Any] = self.tensors["values"].astype(self.latent_type)
         self.directions = sums.weight(self.latent_type).T
@@ -206,9 +206,9 @@ class IntegerTabulatedPrior:
             group = slice(end - size, end)
             self.codebooks.append(Codebook.of(values[group], self.directions[group, :live], self.alphabets[group]))
 
-    def _middle_values(self) -> NDArray[np.int32]:
+    def _middle_values(self) -> NDArray[np.int64]:
         """Return the value of the middle symbol of each channel, (C, 1)."""
-        return np.take_along_axis(self.tensors["values"], self.alphabets[:, None] // 2, 1).astype(np.int32)
+        return np.take_along_axis(self.tensors["values"], self.alphabets[:, None] // 2, 1).astype(np.int64)
 
     def _prepare_networks(self) -> None:
         """Make the context network of each group but the first, and check that its sums are exact."""
