@@ -11,14 +11,17 @@ The pages in `COMPLETE` must mark every number that has a unit of measurement.
 
 Forms of an entry; FILE is below `results/`, PATH is a path of keys such as `codecs[name=jpeg].points[0].psnr_db`:
 
-    value = "FILE PATH"                a number; `minus = "FILE PATH"` is subtracted, `scale` multiplies it, `inverse = true`
-                                       takes 1 / it
+    value = "FILE PATH"                a number, or the median of a list of numbers; `minus = "FILE PATH"` is subtracted,
+                                       `over = "FILE PATH"` divides it, `scale` multiplies it, `inverse = true` takes 1 / it
+    count = "FILE PATH"                number of items of a list or an object
     bd_rate = ["CURVE", "CURVE"]       BD-rate of the first curve against the second, in percent; a curve is
                                        "FILE PATH RATE QUALITY" or "published NAME"
     at_rate = 0.3                      quality of the curve `curve = "CURVE"` at a rate, between its points by the logarithm
                                        of the rate
-    table = "FILE PATH"                a Markdown table of a list of objects: `columns` maps keys to [header, format],
-                                       `rows = {KEY = [VALUES]}` picks objects
+    at = "FILE PATH"                   quality of the curve `curve = "CURVE"` at another file's number, between its points
+    table = "FILE PATH"                a Markdown table of a list of objects, or of several lists (["FILE PATH", …]), or of an
+                                       object of objects, whose keys are then `name`: `columns` maps keys to
+                                       [header, format], `rows = {KEY = [VALUES]}` picks objects
     given = "0.15 bits"                a number that was chosen, not measured; `reason` says by whom
     format = "{:.1f} %"                how a number is written; a minus sign replaces the hyphen
 """
@@ -31,6 +34,7 @@ import tomllib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -41,7 +45,11 @@ from ohmq.evaluation.published import published_curve
 ROOT = Path(__file__).parents[1]
 ENTRIES = ROOT / "results" / "numbers.toml"
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "src").rglob("*.md")]
-COMPLETE = ("README.md", "docs/index.md")
+COMPLETE = (
+    "README.md",
+    *(f"docs/{name}.md" for name in ("index", "benchmarks", "choose-a-bitrate", "command-line", "how-it-works")),
+    *(f"docs/{name}.md" for name in ("faster", "large-images", "metrics", "python", "without-torch")),
+)
 MARK = re.compile(r"<!--=([\w-]+)-->(.*?)<!--/-->", re.DOTALL)
 CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 UNITS = r"%|dB|bpp|bits? per pixel|bits|bytes|kB|MB|MiB|GB|kFLOPs|times|ms|s|seconds|minutes|hours"
@@ -78,7 +86,7 @@ def look_up(content: Any, path: str) -> Any:
             if index
             else [item for item in content if str(item[key]) == value]
         )
-    if not isinstance(content, int | float | dict | list) or content == []:
+    if not isinstance(content, int | float | dict | list) or (content == [] and path.endswith("]")):
         raise KeyError(path)
     return content[0] if path.endswith("]") and isinstance(content, list) and len(content) == 1 else content
 
@@ -95,21 +103,38 @@ def _curve(source: str) -> tuple[list[float], list[float]]:
     return [point[rate] for point in points], [point[quality] for point in points]
 
 
-def _value(source: str) -> float:
+def _found(source: str) -> Any:
     file, _, path = source.partition(" ")
-    return float(look_up(_content(file), path))
+    return look_up(_content(file), path)
 
 
-def _quality_at(rates: list[float], qualities: list[float], rate: float) -> float:
+def _value(source: str) -> float:
+    found = _found(source)
+    return float(median(found) if isinstance(found, list) else found)
+
+
+def _quality_at(rates: list[float], qualities: list[float], rate: float, *, logarithm: bool) -> float:
     points = sorted(zip(rates, qualities, strict=True))
     if not points[0][0] <= rate <= points[-1][0]:
         raise IndexError(f"rate {rate}: the curve has {points[0][0]:.3g} to {points[-1][0]:.3g}")
     rates, qualities = zip(*points, strict=True)  # type: ignore[assignment]
-    return float(np.interp(np.log(rate), np.log(rates), qualities))
+    return float(np.interp(*((np.log(rate), np.log(rates)) if logarithm else (rate, rates)), qualities))
 
 
-def _written(form: str, number: float) -> str:
-    return form.format(number).replace("-", "−")
+def _objects(sources: str | list[str]) -> list[Mapping[str, Any]]:
+    objects: list[Mapping[str, Any]] = []
+    for source in [sources] if isinstance(sources, str) else sources:
+        found = _found(source)
+        objects += [{"name": name, **item} for name, item in found.items()] if isinstance(found, dict) else found
+    return objects
+
+
+def _written(form: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return re.sub(r"(?<!\w)-(?=\d)", "−", form.format(len(value) if isinstance(value, list) else value))
 
 
 def render(entry: Mapping[str, Any]) -> str:
@@ -124,7 +149,7 @@ def render(entry: Mapping[str, Any]) -> str:
     if "given" in entry:
         return str(entry["given"]) if entry["reason"] else ""
     if "table" in entry:
-        objects = look_up(_content(entry["table"].partition(" ")[0]), entry["table"].partition(" ")[2])
+        objects = _objects(entry["table"])
         for key, values in entry.get("rows", {}).items():
             objects = [item for value in values for item in objects if item[key] == value]
         headers, formats = zip(*entry["columns"].values(), strict=True)
@@ -134,13 +159,17 @@ def render(entry: Mapping[str, Any]) -> str:
             lines.append("| " + " | ".join(cells) + " |")
         return "\n\n" + "\n".join(lines) + "\n\n"
     if "at_rate" in entry:
-        number = _quality_at(*_curve(entry["curve"]), entry["at_rate"])
+        number = _quality_at(*_curve(entry["curve"]), entry["at_rate"], logarithm=True)
+    elif "at" in entry:
+        number = _quality_at(*_curve(entry["curve"]), _value(entry["at"]), logarithm=False)
+    elif "count" in entry:
+        number = len(_found(entry["count"]))
     elif "bd_rate" in entry:
         test, anchor = map(_curve, entry["bd_rate"])
         number = bd_rate(*anchor, *test).percent
     else:
         number = _value(entry["value"]) - (_value(entry["minus"]) if "minus" in entry else 0)
-        number *= entry.get("scale", 1)
+        number *= entry.get("scale", 1) / (_value(entry["over"]) if "over" in entry else 1)
         number = 1 / number if entry.get("inverse") else number
     return _written(entry["format"], number)
 

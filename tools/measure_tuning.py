@@ -1,7 +1,7 @@
 """Measure what tunings of the encoder gain and cost: the tables in docs/experiments/tuning.md.
 
     python tools/measure_tuning.py photo PHOTOS --out results/tuning.json
-    python tools/measure_tuning.py photo PHOTOS --tuning "low_luma=0.4 high_luma=2.2" --tuning "activity_exponent=0.5"
+    python tools/measure_tuning.py photo PHOTOS --tuning "frequency_exponent=1" --tuning "activity_exponent=0.5"
 
 Codes the middles of photographs with each tuning at several numbers of channels, whole files of one layer, and gives the mean of
 the images' BD-rates against the tuning "psnr". Rates are those of whole files. A tuning is a name of

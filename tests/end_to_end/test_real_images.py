@@ -1,4 +1,4 @@
-"""Each kind of image through the real command line: the table of docs/command-line.md."""
+"""Each kind of image through the real command line: the table of docs/images.md."""
 
 import json
 import os

@@ -46,6 +46,27 @@ def test_numbers_and_tables_of_the_shipped_results() -> None:
     assert tool.render(table) == "\n\n| channels | PSNR, dB |\n|---|---|\n| 16 | 22.8 |\n| 1 | 14.1 |\n\n"
 
 
+def test_counts_medians_quotients_and_tables_of_several_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = {
+        "seconds": [3.0, 1.0, 2.0],
+        "none": [],
+        "rows": [{"what": "a-b", "value": -1.5, "met": True, "aim": None}],
+        "more": [{"what": "c", "value": 2, "met": False, "aim": 1}],
+        "commands": {"kill": {"wrong": []}},
+        "curve": [{"score": -10, "quality": 0}, {"score": 10, "quality": 50}],
+    }
+    monkeypatch.setattr(tool, "_content", {"f.json": content}.__getitem__)
+    assert tool.render({"value": "f.json seconds", "over": "f.json rows[0].value", "format": "{:.1f}"}) == "−1.3"
+    assert tool.render({"count": "f.json none", "format": "{}"}) == "0"
+    at = {"at": "f.json seconds", "curve": "f.json curve score quality", "format": "{:.0f}"}
+    assert tool.render(at) == "30"
+    columns = {"what": ["", "{}"], "value": ["", "{:.1f}"], "met": ["", "{}"], "aim": ["", "{}"]}
+    table = tool.render({"table": ["f.json rows", "f.json more"], "columns": columns})
+    assert table.splitlines()[4:6] == ["| a-b | −1.5 | yes |  |", "| c | 2.0 | no | 1 |"]
+    named = tool.render({"table": "f.json commands", "columns": {"name": ["", "{}"], "wrong": ["", "{}"]}})
+    assert named.splitlines()[4] == "| kill | 0 |"
+
+
 def test_a_number_that_differs_is_named_and_written(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("One.\nIt needs <!--=rate-->5 %<!--/--> and <!--=gone-->1<!--/-->, in `<!--` 3 s.\n")

@@ -4,8 +4,8 @@ RDOQ and analysis by synthesis minimise the squared error of colours, which weig
 and the metrics that model them, see errors of low luma frequencies and of calm places best. The tuning "visual" therefore
 scales λ
 
-* by channel: a bit costs less for low luma frequencies, and more for high ones and for chroma, like the quantization matrices
-  of JPEG;
+* by channel: a bit costs less where errors show, in low frequencies of luma and of green against magenta, and more in high ones,
+  like the quantization matrices of JPEG;
 * by place: a bit costs more where activity masks errors, $w \propto (E + E_0)^a$ with the luma energy E of a block, like the
   adaptive quantization of x264 (there a = 0.35).
 
@@ -23,18 +23,29 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ohmq.models.block_frequencies import block_frequencies
+from ohmq.models.block_frequencies import Filter, block_frequencies
 from ohmq.models.config import BLOCK, GREY_LEVELS
 from ohmq.runtime.latents import Array, Latent, PerceptualWeights
 
-__all__ = ["POOR_RANGES", "TUNINGS", "PoorRange", "Tuning", "luma_energy", "without_poor_ends"]
+__all__ = [
+    "POOR_RANGES",
+    "SENSITIVITY",
+    "TUNINGS",
+    "PoorRange",
+    "Tuning",
+    "luma_energy",
+    "sensitivity",
+    "without_poor_ends",
+]
 
-LOW_RADIUS = 6.0
-"""Luma frequencies below it are low, in half periods a block of 16 pixels."""
-HIGH_RADIUS = 10.0
-"""Luma frequencies above it are high."""
-CHROMA_RADIUS = 3.0
-"""Chroma frequencies above it count as chroma; those below carry the colours of areas."""
+SENSITIVITY: Mapping[int, tuple[tuple[float, float], ...]] = {
+    0: ((0.0, 8.3), (1.7, 7.9), (3.5, 3.2), (5.5, 1.7), (7.5, 1.0), (9.5, 0.87), (12.0, 0.73), (15.0, 0.62)),
+    1: ((0.0, 3.3), (1.5, 1.8), (3.5, 0.7), (6.0, 0.2)),
+    2: ((0.0, 5.8), (1.5, 4.3), (3.5, 1.7), (6.0, 0.75)),
+}
+"""How much an error of a frequency shows, for each colour component (luma, red against blue, green against magenta): radius in
+half periods a block, and SSIMULACRA2 points that its squared error costs, relative to luma of radius 7.5. Chosen on validation
+photos after measurements like `results/sensitivity.json`; linear in the logarithm between, constant beyond the ends."""
 LEAST_ENERGY = 4.0
 """Added to the luma energy of a block, in squared grey levels, so that flat blocks do not get all bits."""
 
@@ -69,17 +80,13 @@ class Tuning:
     """Factors on λ and on errors; the defaults leave both as they are, for the best PSNR.
 
     Attributes:
-        low_luma: factor on λ for channels of low luma frequencies.
-        high_luma: factor on λ for channels of high luma frequencies.
-        chroma: factor on λ for channels of chroma, without its lowest frequencies.
+        frequency_exponent: power of a frequency's `SENSITIVITY` in one over the factor on λ.
         activity_exponent: a, power of a block's luma energy in the factor on λ.
         error_exponent: power of a block's luma energy in the weight of its error in analysis by synthesis.
         avoids_poor_ranges: whether targets avoid numbers of channels that look poor for their bits.
     """
 
-    low_luma: float = 1.0
-    high_luma: float = 1.0
-    chroma: float = 1.0
+    frequency_exponent: float = 0.0
     activity_exponent: float = 0.0
     error_exponent: float = 0.0
     avoids_poor_ranges: bool = False
@@ -122,12 +129,18 @@ class Tuning:
         """
         filters = block_frequencies(project.shape[1])
         main = [filters[number] for number in np.abs(project).argmax(1)]
-        component, radius = np.array([item.component for item in main]), np.array([item.radius for item in main])
-        weights = np.ones(len(main), np.float32)
-        weights[(component == 0) & (radius < LOW_RADIUS)] = self.low_luma
-        weights[(component == 0) & (radius > HIGH_RADIUS)] = self.high_luma
-        weights[(component > 0) & (radius > CHROMA_RADIUS)] = self.chroma
-        return weights
+        seen = [sensitivity(item) for item in main]
+        return np.array(seen, np.float32) ** np.float32(-self.frequency_exponent)
+
+
+def sensitivity(frequency: Filter) -> float:
+    """Return how much an error of a frequency shows, relative to luma of radius 7.5.
+
+    Args:
+        frequency: the frequency and its colour component.
+    """
+    radii, values = zip(*SENSITIVITY[frequency.component], strict=True)
+    return float(np.exp(np.interp(frequency.radius, radii, np.log(values))))
 
 
 def luma_energy(latent: Array) -> NDArray[np.float32]:
@@ -167,6 +180,6 @@ def without_poor_ends(channels: int, ranges: Sequence[PoorRange]) -> tuple[int, 
 
 TUNINGS = {
     "psnr": Tuning(),
-    "visual": Tuning(low_luma=0.4, high_luma=2.2, chroma=1.6, activity_exponent=0.5, avoids_poor_ranges=True),
+    "visual": Tuning(frequency_exponent=1.0, activity_exponent=0.5, avoids_poor_ranges=True),
 }
 """Tunings by name."""

@@ -24,6 +24,7 @@ from ohmq.encoder.tuning import (
     PoorRange,
     Tuning,
     luma_energy,
+    sensitivity,
     without_poor_ends,
 )
 from ohmq.errors import ConfigError
@@ -112,12 +113,13 @@ def test_energy_is_the_variance_of_luma() -> None:
 def test_weights_by_channel_and_place() -> None:
     filters = block_frequencies(40)
     project = -2 * np.eye(40, dtype=np.float32)
-    weights = Tuning(low_luma=0.5, high_luma=3, chroma=2).channel_weights(project)
-    luma = [number for number, item in enumerate(filters) if item.component == 0]
-    assert weights[luma[0]] == weights[luma[1]] == 0.5
+    weights = Tuning(frequency_exponent=0.5).channel_weights(project)
     for number, item in enumerate(filters):
-        if item.component:
-            assert weights[number] == (2 if item.radius > 3 else 1)
+        assert weights[number] == pytest.approx(sensitivity(item) ** -0.5)
+    luma = [weights[number] for number, item in enumerate(filters) if item.component == 0]
+    assert luma == sorted(luma)  # low frequencies come first
+    assert weights[0] < 0.4 < 1 < Tuning(frequency_exponent=0.5).channel_weights(np.eye(320)[299:])[0]
+    assert Tuning().channel_weights(project).tolist() == [1] * 40
     codec = make_codec("photo")
     latent = codec.latent(photo_picture(64, 96, 3), tune="psnr")
     weighted = TUNINGS["visual"].apply(latent, codec.transforms.quantizer["project"])
