@@ -123,7 +123,8 @@ class Codec:
         kernels = select_kernels(compiled)
         self.compiled = kernels is not NUMPY
         self.frozen, self.prior = frozen, frozen.prior
-        self.transforms = frozen.transforms.with_filter_kernel(select_kernel(self.compiled)).to(device)
+        transforms = frozen.transforms.with_kernels(select_kernel(self.compiled), kernels if self.compiled else None)
+        self.transforms = transforms.to(device)
         self.device = self.transforms.device
         self.name, self.config, self.model_id = frozen.name, frozen.config, frozen.model_id
         self.num_channels, self.cut_points = self.config.channels_max, self.config.cut_points

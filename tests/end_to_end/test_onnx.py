@@ -147,7 +147,9 @@ def test_a_folder_has_all_decoders_and_thumbnails(
     assert "it has fast, standard, best" in capsys.readouterr().err
     assert run(*command, "--decoder", "fast") == 0
     with Image.open(tmp_path / "p.png") as image:
-        assert np.array_equal(np.asarray(image), np.asarray(other.decompress(data, decoder="fast")))
+        # The command filters a single small image without numba, in another order.
+        difference = np.asarray(image, int) - np.asarray(other.decompress(data, decoder="fast"), int)
+        assert np.abs(difference).max() <= 1 and (difference != 0).mean() < 0.001
     session = other.transforms._sessions["decoder_fast"]  # type: ignore[attr-defined]
     assert session.get_session_options().get_session_config_entry("session.intra_op.allow_spinning") == "0"
 

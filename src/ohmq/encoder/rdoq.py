@@ -15,8 +15,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ohmq.entropy.context_prior import Array, CodingStep, SymbolTables, rows_as_slice
-from ohmq.entropy.kernels import NUMPY, Kernels
+from ohmq.entropy.context_prior import Array, CodingStep, SymbolTables
+from ohmq.entropy.kernels import NUMPY, Codebook, Kernels
 from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 
 __all__ = ["Rdoq"]
@@ -79,8 +79,8 @@ class Rdoq:
         self._channel_weights, self._row_weights = channel_weights, None
         if place_weights is not None:
             self._row_weights = np.broadcast_to(place_weights, self.shape).astype(np.float32).ravel()
-        self._residual = np.array(latent.reshape(-1, latent.shape[-1]).T, np.float32, order="C")  # (D, rows)
-        self.symbols: NDArray[np.int32] = np.zeros((channels, self._residual.shape[1]), np.int32)
+        self._residual = np.array(latent.reshape(-1, latent.shape[-1]), np.float32, order="C")  # (rows, D)
+        self.symbols: NDArray[np.int32] = np.zeros((channels, len(self._residual)), np.int32)
         self._channels = slice(0, 0)
         self._group = -1
 
@@ -96,7 +96,7 @@ class Rdoq:
             if group:
                 self._subtract(slice(int(self._starts[group - 1]), group_channels.start))
             self._group, self._first = group, group_channels.start
-            self._projected = self._quantizer["project"][group_channels] @ self._residual
+            self._projected = self._quantizer["project"][group_channels] @ self._residual.T
         self._channels = channels
         alphabet = self._prior.alphabets[channels.start]
         values, directions = (self._quantizer[name][channels] for name in ("values", "directions"))
@@ -116,19 +116,18 @@ class Rdoq:
             rows: its rows, (m,).
             tables: the frequency tables that will code each symbol.
         """
-        where = rows_as_slice(rows, self.symbols.shape[1])
-        offset = self._channels.start - self._first
-        projected = self._projected[offset + step.channels.start : offset + step.channels.stop, where]
-        start = self._channels.start
+        offset, start = self._channels.start - self._first, self._channels.start
         bits = self._prior.channel_bits(slice(start + step.channels.start, start + step.channels.stop))
         assert tables.rows is not None
-        self.symbols[self._channels][step.channels, where] = self._kernels.rdoq_symbols(
-            projected,
+        self._kernels.rdoq_symbols(
+            self._projected[offset + step.channels.start : offset + step.channels.stop],
             self._centres[step.channels],
             self._bit_weight[step.channels],
             bits,
-            tables.rows.reshape(projected.shape),
-            None if self._row_weights is None else self._row_weights[where],
+            tables.rows.reshape(step.channels.stop - step.channels.start, len(rows)),
+            self._row_weights,
+            None if len(rows) == self.symbols.shape[1] else rows,
+            self.symbols[self._channels][step.channels],
         )
 
     def choose_without_context(self) -> NDArray[np.float32]:
@@ -144,18 +143,17 @@ class Rdoq:
             channels = slice(start, min(end, count))
             symbols = self.channel_run(channels)
             bits, index = self._prior.central_bits(group), np.arange(len(symbols), dtype=np.int32)[:, None]
-            symbols[:] = self._kernels.rdoq_symbols(
-                self._projected, self._centres, self._bit_weight, bits, index, self._row_weights
+            self._kernels.rdoq_symbols(
+                self._projected, self._centres, self._bit_weight, bits, index, self._row_weights, None, symbols
             )
         self._subtract(channels)
-        return np.ascontiguousarray(self._residual.T).reshape(*self.shape, -1)
+        return self._residual.reshape(*self.shape, -1)
 
     def values(self) -> NDArray[np.int64]:
         """Return the symbols, (images, patches, h, w, channels)."""
         return self.symbols.T.astype(np.int64, order="C").reshape(*self.shape, -1)
 
     def _subtract(self, channels: slice) -> None:
-        values = self._quantizer["values"][channels]
-        chosen = np.empty((len(values), self._residual.shape[1]), np.float32)
-        self._kernels.look_up(values, self.symbols[channels], chosen)
-        self._residual -= self._quantizer["directions"][channels].T @ chosen
+        values, directions = -self._quantizer["values"][channels], self._quantizer["directions"][channels]
+        codebook = Codebook.of(values, directions, self._prior.alphabets[channels])
+        self._kernels.add_codewords(codebook, self.symbols[channels], self._residual)

@@ -14,6 +14,7 @@ __all__ = [
     "NUMPY",
     "SPATIAL_LIMIT",
     "VALUE_BITS",
+    "Codebook",
     "Decoder",
     "Encoder",
     "Kernels",
@@ -81,6 +82,41 @@ class Neighbours(NamedTuple):
     number: Array
 
 
+class Codebook(NamedTuple):
+    """Codewords of some channels: the value of a symbol times the direction of its channel.
+
+    Most symbols of an image are the middle one of their channel, whose codewords are added up once for all positions.
+
+    Attributes:
+        middle: the middle symbol of each channel, (channels,), int32.
+        differences: values of symbols less that of the middle one, (channels, S).
+        directions: (channels, D).
+        offset: sum of the codewords of the middle symbols, (D,).
+    """
+
+    middle: NDArray[np.int32]
+    differences: Array
+    directions: Array
+    offset: Array
+
+    @classmethod
+    def of(cls, values: Array, directions: Array, alphabets: NDArray[Any]) -> "Codebook":
+        """Prepare the codewords of some channels.
+
+        Args:
+            values: of each symbol of each channel, (channels, S).
+            directions: of each channel, (channels, D), of the same type.
+            alphabets: number of symbols of each channel, (channels,).
+
+        Returns:
+            The codewords.
+        """
+        middle = (alphabets // 2).astype(np.int32)
+        middle_values = np.take_along_axis(values, middle[:, None], 1)
+        differences = np.ascontiguousarray(values - middle_values)
+        return cls(middle, differences, np.ascontiguousarray(directions), (middle_values * directions).sum(0))
+
+
 class Kernels(NamedTuple):
     """One implementation of the loops over symbols: coders, and the functions of this module.
 
@@ -93,8 +129,9 @@ class Kernels(NamedTuple):
     own_coefficients: Callable[[Array, Array, tuple[int, ...]], Array]
     neighbour_coefficients: Callable[[NeighbourNetworks, Array, Neighbours], Array]
     look_up: Callable[[Array, Array, Array], None]
-    build_indexes: Callable[[Array, Array, Levels], NDArray[np.int32]]
-    rdoq_symbols: Callable[[Array, Array, Array, Array, Array, Array | None], NDArray[np.integer]]
+    build_indexes: Callable[[Array, Array, Levels, Array | None, Array | None], NDArray[np.int32]]
+    rdoq_symbols: Callable[[Array, Array, Array, Array, Array, Array | None, Array | None, NDArray[np.int32]], None]
+    add_codewords: Callable[[Codebook, Array, Array], None]
 
 
 def floor_in_place(x: Array, lower: float) -> Array:
@@ -200,19 +237,41 @@ def look_up(values: Array, symbols: Array, out: Array) -> None:
     out[:, : symbols.shape[1]] = values.take(symbols + first, mode="clip")
 
 
-def build_indexes(own: Array, network: Array, levels: Levels) -> NDArray[np.int32]:
+def add_codewords(codebook: Codebook, symbols: Array, out: Array) -> None:
+    """Add the codewords of symbols to a latent, channel after channel.
+
+    Args:
+        codebook: of the channels.
+        symbols: (channels, rows), int32; those beyond the ends of the alphabet count as the last at that end.
+        out: (rows, at least D), of the codebook's type.
+    """
+    differences, depth = codebook.differences, codebook.directions.shape[1]
+    out[:, :depth] += codebook.offset
+    symbols = symbols.clip(0, differences.shape[1] - 1)
+    for channel, direction in enumerate(codebook.directions):
+        rows = np.flatnonzero(symbols[channel] != codebook.middle[channel])
+        out[rows, :depth] += differences[channel].take(symbols[channel, rows])[:, None] * direction
+
+
+def build_indexes(
+    own: Array, network: Array, levels: Levels, rows: Array | None = None, neighbours: Array | None = None
+) -> NDArray[np.int32]:
     """Choose a table for each symbol: sum the coefficients and round them to the grid of levels.
 
     Args:
-        own: coefficients of `own_coefficients` and `neighbour_coefficients`, (channels, 2, rows).
-        network: coefficients of the context network, (channels, 2, rows).
+        own: coefficients of `own_coefficients`, (channels, 2, all rows).
+        network: coefficients of the context network, (channels, 2, all rows).
         levels: the grid.
+        rows: the m rows whose tables are chosen, int64, (m,); None: all. Default: None.
+        neighbours: coefficients of `neighbour_coefficients` of these rows, (channels, 2, m); None: zero. Default: None.
 
     Returns:
-        Index of the table among those of the channel, (channels, rows).
+        Index of the table among those of the channel, (channels, m).
     """
     (low, high), (low_second, high_second) = levels
-    x = np.floor(own)
+    if rows is not None:
+        own, network = own.take(rows, 2), network.take(rows, 2)
+    x = np.floor(own if neighbours is None else own + neighbours)
     x += network
     x += 2.0 ** (VALUE_BITS - LEVEL_BITS - 1)
     x *= 2.0 ** (LEVEL_BITS - VALUE_BITS)
@@ -228,23 +287,32 @@ def build_indexes(own: Array, network: Array, levels: Levels) -> NDArray[np.int3
 
 
 def rdoq_symbols(
-    projected: Array, centres: Array, bit_cost: Array, bits: Array, index: Array, row_weights: Array | None
-) -> NDArray[np.integer]:
+    projected: Array,
+    centres: Array,
+    bit_cost: Array,
+    bits: Array,
+    index: Array,
+    row_weights: Array | None,
+    rows: Array | None,
+    out: NDArray[np.int32],
+) -> None:
     """Choose the symbols with the least rate-distortion cost, |projected - centre| + bit_cost * row_weight * bits.
 
     The first of equal ones is chosen.
 
     Args:
-        projected: the latent in the channels' directions, float32, (channels, m).
+        projected: the latent in the channels' directions, float32, (channels, all rows).
         centres: of the symbols, (channels, S).
         bit_cost: distance that one bit is worth, (channels,).
-        bits: of each symbol in each table, (S, tables).
+        bits: -log2 of the frequency of each symbol in each table, (S, tables).
         index: the table of each symbol, (channels, m), or (channels, 1) if a channel has one.
-        row_weights: factor on the bit cost of each row, float32, (m,); None: 1.
-
-    Returns:
-        Symbols, (channels, m).
+        row_weights: factor on the bit cost of each row, float32, (all rows,); None: 1.
+        rows: the m rows whose symbols are chosen, int64, (m,); None: all.
+        out: symbols, (channels, all rows); those of ``rows`` are overwritten.
     """
+    where = slice(None) if rows is None else rows
+    projected = projected[:, where]
+    weights = None if row_weights is None else row_weights[where]
     kind = np.min_scalar_type(len(bits) - 1).type
     chosen = np.zeros(projected.shape, kind)
     least, cost = np.empty((2, *projected.shape), np.float32)
@@ -254,13 +322,13 @@ def rdoq_symbols(
         rate *= bit_cost[:, None]
         np.subtract(projected, centres[:, symbol, None], out=cost)
         np.abs(cost, out=cost)
-        cost += rate if row_weights is None else rate * row_weights
+        cost += rate if weights is None else rate * weights
         if symbol:
             np.maximum(chosen, (cost < least) * kind(symbol), out=chosen)
             np.minimum(least, cost, out=least)
         else:
             least[:] = cost
-    return chosen
+    out[:, where] = chosen
 
 
 NUMPY = Kernels(
@@ -272,5 +340,6 @@ NUMPY = Kernels(
     look_up=look_up,
     build_indexes=build_indexes,
     rdoq_symbols=rdoq_symbols,
+    add_codewords=add_codewords,
 )
 """Kernels in numpy, with the range coder of constriction."""

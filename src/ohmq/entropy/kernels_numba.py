@@ -14,6 +14,7 @@ from ohmq.entropy.kernels import (
     LARGEST_NEIGHBOUR,
     LEVEL_BITS,
     VALUE_BITS,
+    Codebook,
     Kernels,
     Levels,
     NeighbourNetworks,
@@ -31,6 +32,10 @@ Array = NDArray[Any]
 _WORD, _HALF = np.uint64(32), np.uint64(1 << 32)
 _BITS = np.uint64(PRECISION_BITS)
 _ZERO, _ONE = np.uint64(0), np.uint64(1)
+_LIKELY, _OTHERS = np.float32(0.5 - PRECISION_BITS), np.float32(1.7 - PRECISION_BITS)
+"""Bits below which a symbol has a probability above 0.7, and bits that each of the others then exceeds; see `rdoq_symbols`."""
+ROWS_AT_ONCE = 128
+"""Rows of a latent that get all codewords while they are in the processor's cache."""
 _GRID, _TO_LEVELS = 2.0 ** (VALUE_BITS - LEVEL_BITS - 1), 2.0 ** (LEVEL_BITS - VALUE_BITS)
 
 
@@ -307,60 +312,138 @@ def look_up(values: Array, symbols: Array, out: Array) -> None:
 
 
 @compiled(
-    "void(float32[:,:,::1], float32[:,:,::1], int32[::1], int32[:,::1])",
-    "void(float64[:,:,::1], float32[:,:,::1], int32[::1], int32[:,::1])",
+    *(
+        "void(f[:,:,::1], float32[:,:,::1], int32[::1], int64[::1], f[:,:,::1], int32[:,::1])".replace("f[", kind + "[")
+        for kind in ("float32", "float64")
+    )
 )
-def _build_indexes(own: Array, network: Array, levels: Array, out: Array) -> None:
+def _build_indexes(own: Array, network: Array, levels: Array, rows: Array, neighbours: Array, out: Array) -> None:
     kind = own.dtype.type
     half, to_levels = kind(_GRID), kind(_TO_LEVELS)
     seconds = levels[3] - levels[2] + 1
+    selected, beside = len(rows) > 0, neighbours.shape[2] > 0
     for channel in range(out.shape[0]):
-        for row in range(out.shape[1]):
-            first = np.floor((np.floor(own[channel, 0, row]) + network[channel, 0, row] + half) * to_levels)
-            second = np.floor((np.floor(own[channel, 1, row]) + network[channel, 1, row] + half) * to_levels)
+        for i in range(out.shape[1]):
+            row = np.uint64(rows[i] if selected else i)
+            one, other = own[channel, 0, row], own[channel, 1, row]
+            if beside:
+                one += neighbours[channel, 0, i]
+                other += neighbours[channel, 1, i]
+            first = np.floor((np.floor(one) + network[channel, 0, row] + half) * to_levels)
+            second = np.floor((np.floor(other) + network[channel, 1, row] + half) * to_levels)
             first = min(max(first, kind(levels[0])), kind(levels[1]))
             second = min(max(second, kind(levels[2])), kind(levels[3]))
-            out[channel, row] = (np.int32(first) - levels[0]) * seconds + np.int32(second) - levels[2]
+            out[channel, i] = (np.int32(first) - levels[0]) * seconds + np.int32(second) - levels[2]
 
 
-def build_indexes(own: Array, network: Array, levels: Levels) -> NDArray[np.int32]:
+def build_indexes(
+    own: Array, network: Array, levels: Levels, rows: Array | None = None, neighbours: Array | None = None
+) -> NDArray[np.int32]:
     """Compiled version of `ohmq.entropy.kernels.build_indexes`."""
-    out = np.empty((len(own), own.shape[2]), np.int32)
-    _build_indexes(own, network, np.array(levels, np.int32).reshape(-1), out)
+    out = np.empty((len(own), own.shape[2] if rows is None else len(rows)), np.int32)
+    if out.size:
+        rows = np.empty(0, np.int64) if rows is None else rows
+        neighbours = np.empty((len(own), 2, 0), own.dtype) if neighbours is None else neighbours
+        _build_indexes(own, network, np.array(levels, np.int32).reshape(-1), rows, neighbours, out)
     return out
 
 
 @compiled(
-    "void(float32[:,::1], float32[:,::1], float32[::1], float32[:,::1], int32[:,::1], float32[::1], int32[:,::1])"
+    "void(f[:,::1], f[:,::1], f[::1], f[:,::1], int32[:,::1], f[::1], int64[::1], int32[:,::1])".replace(
+        "f[", "float32["
+    )
 )
 def _rdoq_symbols(
-    projected: Array, centres: Array, bit_cost: Array, bits: Array, index: Array, row_weights: Array, out: Array
+    projected: Array,
+    centres: Array,
+    bit_cost: Array,
+    bits: Array,
+    index: Array,
+    row_weights: Array,
+    rows: Array,
+    out: Array,
 ) -> None:
-    per_symbol = index.shape[1] > 1
+    per_symbol, count = index.shape[1] > 1, len(rows) if len(rows) else out.shape[1]
+    middle, last = bits.shape[0] // 2, bits.shape[0] - 1
     for channel in range(out.shape[0]):
-        for row in range(out.shape[1]):
-            table = index[channel, row if per_symbol else 0]
-            value = projected[channel, row]
+        centre, each = centres[channel], bit_cost[channel]
+        below, above = centre[max(middle - 1, 0)], centre[min(middle + 1, last)]
+        for symbol in range(last):
+            if centre[symbol] > centre[symbol + 1]:
+                below = above = centre[middle]  # not in order: all costs are compared
+        for i in range(count):
+            row = np.uint64(rows[i] if len(rows) else i)
+            table = np.uint64(index[channel, i if per_symbol else 0])
+            value, weight = projected[channel, row], row_weights[row]
+            middle_bits, nearest = bits[middle, table], min(value - below, above - value)
+            middle_cost = abs(value - centre[middle]) + middle_bits * each * weight
+            # The others are farther, and take more than _OTHERS. One branch, which is nearly always predicted.
+            likely = middle_bits < _LIKELY
+            if likely & (nearest >= 0) & (middle_cost < nearest + _OTHERS * each * weight):
+                out[channel, row] = middle
+                continue
             least, chosen = np.float32(math.inf), 0
             for symbol in range(bits.shape[0]):
-                rate = bits[symbol, table] * bit_cost[channel] * row_weights[row]
-                cost = abs(value - centres[channel, symbol]) + rate
+                rate = bits[symbol, table] * each * weight
+                cost = abs(value - centre[symbol]) + rate
                 if cost < least:
                     least, chosen = cost, symbol
             out[channel, row] = chosen
 
 
 def rdoq_symbols(
-    projected: Array, centres: Array, bit_cost: Array, bits: Array, index: Array, row_weights: Array | None
-) -> NDArray[np.integer]:
+    projected: Array,
+    centres: Array,
+    bit_cost: Array,
+    bits: Array,
+    index: Array,
+    row_weights: Array | None,
+    rows: Array | None,
+    out: NDArray[np.int32],
+) -> None:
     """Compiled version of `ohmq.entropy.kernels.rdoq_symbols`."""
-    out = np.empty(projected.shape, np.int32)
+    if rows is not None and len(rows) == 0:
+        return
+    rows = np.empty(0, np.int64) if rows is None else rows
     projected, centres, bits = (np.ascontiguousarray(x) for x in (projected, centres, bits))
     if row_weights is None:
         row_weights = np.ones(projected.shape[1], np.float32)
     bit_cost, index = np.ascontiguousarray(bit_cost), np.ascontiguousarray(index, np.int32)
-    _rdoq_symbols(projected, centres, bit_cost, bits, index, np.ascontiguousarray(row_weights), out)
-    return out
+    _rdoq_symbols(projected, centres, bit_cost, bits, index, row_weights, rows, out)
+
+
+@compiled(
+    *(
+        "void(int32[::1], f[:,::1], f[:,::1], f[::1], int32[:,::1], int64, f[:,::1])".replace("f", kind)
+        for kind in ("float32", "float64")
+    )
+)
+def _add_codewords(
+    middle: Array, differences: Array, directions: Array, offset: Array, symbols: Array, rows_at_once: int, out: Array
+) -> None:
+    depth, last = directions.shape[1], differences.shape[1] - 1
+    others = np.empty(rows_at_once, np.int32)  # rows with another symbol than the middle one
+    for first in range(0, len(out), rows_at_once):
+        rows = out[first : first + rows_at_once]
+        for row in range(len(rows)):
+            for k in range(depth):
+                rows[row, k] += offset[k]
+        for channel in range(len(symbols)):
+            chosen, direction = symbols[channel, first : first + len(rows)], directions[channel]
+            count = 0
+            for row in range(len(rows)):
+                others[count] = row
+                count += 1 if chosen[row] != middle[channel] else 0
+            for i in range(count):
+                latent = rows[others[i]]
+                difference = differences[channel, min(max(chosen[others[i]], 0), last)]
+                for k in range(depth):
+                    latent[k] += difference * direction[k]
+
+
+def add_codewords(codebook: Codebook, symbols: Array, out: Array) -> None:
+    """Compiled version of `ohmq.entropy.kernels.add_codewords`."""
+    _add_codewords(*codebook, np.ascontiguousarray(symbols, np.int32), ROWS_AT_ONCE, out)
 
 
 COMPILED = Kernels(
@@ -372,6 +455,7 @@ COMPILED = Kernels(
     look_up=look_up,
     build_indexes=build_indexes,
     rdoq_symbols=rdoq_symbols,
+    add_codewords=add_codewords,
 )
 """Kernels that are compiled at their first call; `compile_kernels` compiles all of them at once."""
 
@@ -394,6 +478,7 @@ def compile_kernels() -> Kernels:
         _look_up,
         _build_indexes,
         _rdoq_symbols,
+        _add_codewords,
     ):
         function.compile()
     return COMPILED

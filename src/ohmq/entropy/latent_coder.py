@@ -135,8 +135,8 @@ class LatentCoder:
 
     @property
     def symbol_type(self) -> np.dtype[Any]:
-        """The type that symbols of a whole image are held in: tiled images are large, so the smallest that fits."""
-        return np.min_scalar_type(int(self._alphabets.max()) - 1) if self.tile else np.dtype(np.int64)
+        """The type that symbols of a whole image are held in: the smallest that fits."""
+        return np.min_scalar_type(int(self._alphabets.max()) - 1)
 
     def blocks(self, rows: int, columns: int) -> list[Window]:
         """List the windows of the latent grid that are coded independently of each other.

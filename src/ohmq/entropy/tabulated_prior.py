@@ -43,6 +43,7 @@ from ohmq.entropy.kernels import (
     LARGEST_NEIGHBOUR,
     NUMPY,
     VALUE_BITS,
+    Codebook,
     Kernels,
     Levels,
     NeighbourNetworks,
@@ -194,9 +195,20 @@ class IntegerTabulatedPrior:
         sums = Affine(directions[:, self._order].T)
         self._largest_values = np.abs(self.tensors["values"].astype(np.float64)).max(1)
         self._latent_bounds = sums.bounds(self._largest_values)
-        self.latent_type = sums.exact_type(self._latent_bounds)
-        self.values: NDArray[Any] = self.tensors["values"].astype(self.latent_type)
+        # Codewords are added as the difference from the middle one, so these products must be exact too.
+        differences = np.abs(self.tensors["values"].astype(np.int64) - self._middle_values()).max(1)
+        products = (differences.astype(np.float64) * np.abs(sums.weight(np.float64))).max(1)
+        self.latent_type = sums.exact_type(np.maximum(self._latent_bounds, products))
+        values: NDArray[Any] = self.tensors["values"].astype(self.latent_type)
         self.directions = sums.weight(self.latent_type).T
+        self.codebooks: list[Codebook] = []
+        for live, end, size in zip(self.live[1:], ends, self.group_sizes, strict=False):
+            group = slice(end - size, end)
+            self.codebooks.append(Codebook.of(values[group], self.directions[group, :live], self.alphabets[group]))
+
+    def _middle_values(self) -> NDArray[np.int64]:
+        """Return the value of the middle symbol of each channel, (C, 1)."""
+        return np.take_along_axis(self.tensors["values"], self.alphabets[:, None] // 2, 1).astype(np.int64)
 
     def _prepare_networks(self) -> None:
         """Make the context network of each group but the first, and check that its sums are exact."""
@@ -283,7 +295,7 @@ class IntegerTabulatedPrior:
         return tables[(channels.start - segment.start) * each : (channels.stop - segment.start) * each]
 
     def channel_bits(self, channels: slice) -> NDArray[np.float32]:
-        """Return the bits of each symbol in each of `channel_tables`, up to a constant; kept like these.
+        """Return -log2 of the frequency of each symbol in each of `channel_tables`; kept like these.
 
         Args:
             channels: a range within one segment.
@@ -299,13 +311,13 @@ class IntegerTabulatedPrior:
         return bits[:, (channels.start - segment.start) * each : (channels.stop - segment.start) * each]
 
     def central_bits(self, group: int) -> NDArray[np.float32]:
-        """Return the bits of each symbol in the table of each channel where both coefficients are zero; kept.
+        """Return -log2 of the frequency of each symbol of each channel where both coefficients are zero; kept.
 
         Args:
             group: number of the group.
 
         Returns:
-            (alphabet, channels of the group), up to a constant.
+            (alphabet, channels of the group).
         """
         if group not in self._central_bits:
             end = sum(self.group_sizes[: group + 1])
@@ -329,7 +341,7 @@ class IntegerTabulatedPrior:
 
 
 def _bits(tables: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return -log2 of frequencies, up to a constant: (T, S) to (S, T)."""
+    """Return -log2 of frequencies: (T, S) to (S, T)."""
     bits = np.add(tables.T, 1, dtype=np.float32, order="C")  # prepared tables hold frequency - 1
     np.log(bits, out=bits)
     bits *= np.float32(-1 / np.log(2))
@@ -368,7 +380,7 @@ class TabulatedPriorState:
         self._tiles = tiles
         self._latent: NDArray[Any] = np.zeros((self.rows, prior.directions.shape[1]), prior.latent_type)
         self._group, self._group_start = 0, 0
-        self._group_values: NDArray[Any] = np.empty((prior.group_sizes[0], self.rows), prior.latent_type)
+        self._group_symbols = np.empty((prior.group_sizes[0], self.rows), np.int32)
         self._group_coefficients: tuple[NDArray[Any], NDArray[np.float32]] | None = None
         row, column = np.arange(height)[:, None] % 2, np.arange(width) % 2
         passes = np.tile(np.where(row == column, row, 2).ravel(), tiles)
@@ -417,12 +429,10 @@ class TabulatedPriorState:
             image_rows = rows.reshape(images, -1)
             for start in range(0, channels, step):
                 part = slice(start, min(start + step, channels))
-                own, network = own_run[part], network_run[part]
-                if checkerboard:
-                    own, network = own.take(rows, 2), network.take(rows, 2)
-                    if number:
-                        own += self._neighbour_coefficients(number, part)
-                indexes = self.kernels.build_indexes(own, network, levels).reshape(-1, *image_rows.shape)
+                neighbours = self._neighbour_coefficients(number, part) if number else None
+                indexes = self.kernels.build_indexes(
+                    own_run[part], network_run[part], levels, rows if checkerboard else None, neighbours
+                ).reshape(-1, *image_rows.shape)
                 tables = functools.partial(self._image_tables, self.channel + start, indexes)
                 yield CodingStep(0, part, image_rows, tables)
 
@@ -453,23 +463,13 @@ class TabulatedPriorState:
         """
         prior = self.prior
         first = self.channel - self._group_start
-        values = prior.values[self.channel : self.channel + len(symbols)]
-        self.kernels.look_up(values, symbols, self._group_values[first : first + len(symbols)])
+        self._group_symbols[first : first + len(symbols)] = symbols
         self.channel += len(symbols)
-        if self._group_start + len(self._group_values) == self.channel < prior.num_channels:
+        if self._group_start + len(self._group_symbols) == self.channel < prior.num_channels:
+            self.kernels.add_codewords(prior.codebooks[self._group], self._group_symbols, self._latent)
             self._group += 1
-            half = self.rows // 2 if self._helper else self.rows
-            second = self._start(self._add_group, slice(half, self.rows))
-            self._add_group(slice(0, half))
-            second()
             self._group_start, self._group_coefficients = self.channel, None
-            self._group_values = np.empty((prior.group_sizes[self._group], self.rows), prior.latent_type)
-
-    def _add_group(self, rows: slice) -> None:
-        """Add the codewords of the last group to some rows of the latent."""
-        live = slice(0, self.prior.live[self._group])
-        directions = self.prior.directions[self._group_start : self.channel, live]
-        self._latent[rows, live] += self._group_values[:, rows].T @ directions
+            self._group_symbols = np.empty((prior.group_sizes[self._group], self.rows), np.int32)
 
     def _start(self, function: Callable[..., _Result], *arguments: Any) -> Callable[[], _Result]:
         """Start a part of the work beside this thread, or do it; returns a function that gives its result."""
@@ -518,13 +518,21 @@ class TabulatedPriorState:
         a, b, c, d = padded.strides
         around = as_strided(padded, (tiles, height, width, 3, 3 * depth), (a, b, c, b, d), writeable=False)
         out = np.empty((2 * self.prior.group_sizes[self._group], tiles, height, width), np.float32)
-        for chunk in _chunks(tiles, height, width):
-            x, limit = around[chunk].reshape(-1, len(largest_inputs)), largest_inputs
-            for layer in layers:
-                x = layer(x, limit)
-                limit = floor_in_place(x, 0)
-            chunk_out = out[:, *chunk]
-            chunk_out[:] = last.integers(x, limit).reshape(chunk_out.shape)
+
+        def compute(chunks: Sequence[tuple[slice, slice]]) -> None:
+            for chunk in chunks:
+                x, limit = around[chunk].reshape(-1, len(largest_inputs)), largest_inputs
+                for layer in layers:
+                    x = layer(x, limit)
+                    limit = floor_in_place(x, 0)
+                chunk_out = out[:, *chunk]
+                chunk_out[:] = last.integers(x, limit).reshape(chunk_out.shape)
+
+        chunks = list(_chunks(tiles, height, width, 1 if self._helper is None else 2))
+        half = -(-len(chunks) // 2) if self._helper else len(chunks)
+        others = self._start(compute, chunks[half:])
+        compute(chunks[:half])
+        others()
         return out.reshape(-1, 2, self.rows)
 
     def _neighbour_coefficients(self, number: int, part: slice) -> NDArray[Any]:
@@ -563,9 +571,9 @@ def _with_other_channels(spatial: Array, channels: int) -> NDArray[Any]:
     return out
 
 
-def _chunks(tiles: int, height: int, width: int) -> Iterator[tuple[slice, slice]]:
-    """Divide tiles, or lines of a tile, into chunks of about `CHUNK_ROWS` rows."""
-    lines = min(height, max(1, CHUNK_ROWS // width))
+def _chunks(tiles: int, height: int, width: int, least: int) -> Iterator[tuple[slice, slice]]:
+    """Divide tiles, or lines of a tile, into chunks of about `CHUNK_ROWS` rows, and each tile into at least ``least``."""
+    lines = min(-(-height // least), max(1, CHUNK_ROWS // width))
     tiles_at_once = max(1, CHUNK_ROWS // (height * width))
     for first in range(0, tiles, tiles_at_once):
         for line in range(0, height, lines):

@@ -21,12 +21,22 @@ STRIP_PIXELS = 2**14
 """Pixels of a strip."""
 BLOCK_PIXELS = 64
 """Pixels of one class that are filtered at once."""
+COLOUR_BITS = 21
+"""Bits of a colour in a packed pixel: three fit into 64 bits."""
+UNIT = 2.0 ** (8 - COLOUR_BITS)
+"""Step of a packed colour, in grey levels."""
 _CLIP_LIMITS = CLIPS[np.arange(CLASSES) // DIRECTIONS, None] * np.array(FACTORS, np.float32)
 """Limits at which differences of each class are clipped, in grey levels, (CLASSES, 2)."""
 _PAIRS = np.array(PAIRS, np.int64)
 _ACTIVITIES = np.array(ACTIVITIES, np.float32)
 _RATIOS = np.array(RATIOS, np.float32)
 _CALM, _DIRECTIONS, _REACH = float(CALM), int(DIRECTIONS), int(REACH)
+_UNIT, _BITS, _TWICE, _MASK = (
+    np.float32(UNIT),
+    np.uint64(COLOUR_BITS),
+    np.uint64(2 * COLOUR_BITS),
+    np.uint64(2**COLOUR_BITS - 1),
+)
 
 
 @compiled("void(float32[:,:,::1], float32[::1], float32[::1], int64, int64, uint8[::1])")
@@ -97,15 +107,33 @@ def _classify(padded: Array, activities: Array, ratios: Array, top: int, rows: i
             out_row[x] = np.uint8(level[x] * np.int32(_DIRECTIONS) + direction)
 
 
-@compiled(
-    "void(float32[:,:,::1], uint8[::1], float32[:,:,::1], float32[:,::1], int64[:,::1], int64, float32[:,::1])",
-    fastmath=("nnan", "ninf", "nsz", "contract"),
-)
-def _filter(padded: Array, classes: Array, weights: Array, limits: Array, pairs: Array, top: int, out: Array) -> None:
-    """Filter some rows of an image.
+@compiled("void(float32[:,:,::1], uint64[:,::1])")
+def _pack(padded: Array, out: Array) -> None:
+    """Pack the colours of each pixel into one number, in steps of `UNIT`.
 
     Args:
         padded: as for `_classify`.
+        out: (H + 6, W + 6), overwritten.
+    """
+    half, least, most = np.float32(0.5), np.float32(0), np.float32(255)
+    for y in range(out.shape[0]):
+        a, b, c, row = padded[0, y], padded[1, y], padded[2, y], out[y]
+        for x in range(out.shape[1]):
+            first = np.uint64(np.int64(min(max(a[x], least), most) / _UNIT + half))
+            second = np.uint64(np.int64(min(max(b[x], least), most) / _UNIT + half))
+            third = np.uint64(np.int64(min(max(c[x], least), most) / _UNIT + half))
+            row[x] = first | second << _BITS | third << _TWICE
+
+
+@compiled(
+    "void(uint64[:,::1], uint8[::1], float32[:,:,::1], float32[:,::1], int64[:,::1], int64, float32[:,::1])",
+    fastmath=("nnan", "ninf", "nsz", "contract"),
+)
+def _filter(packed: Array, classes: Array, weights: Array, limits: Array, pairs: Array, top: int, out: Array) -> None:
+    """Filter some rows of an image.
+
+    Args:
+        packed: of `_pack`.
         classes: of the rows, (rows * W,).
         weights: of each class, (K, 3, 3 * 3 P).
         limits: two clipping limits of each class, (K, 2).
@@ -113,9 +141,9 @@ def _filter(padded: Array, classes: Array, weights: Array, limits: Array, pairs:
         top: the first row.
         out: filtered pixels, (3, rows * W), overwritten.
     """
-    stride, count = np.uint32(padded.shape[2]), 3 * len(pairs)
-    width, plane = stride - np.uint32(2 * _REACH), padded.shape[1] * padded.shape[2]
-    flat = padded.reshape(-1)
+    stride, count = np.uint32(packed.shape[1]), 3 * len(pairs)
+    width = stride - np.uint32(2 * _REACH)
+    flat = packed.reshape(-1)
     ends = np.zeros(len(weights) + 1, np.int64)
     for i in range(len(classes)):
         ends[classes[i] + np.uint32(1)] += 1
@@ -128,28 +156,36 @@ def _filter(padded: Array, classes: Array, weights: Array, limits: Array, pairs:
         order[np.uint64(place[number])] = i
         place[number] += 1
     # Neighbours of a block of pixels, one after the other: (two of each pair and the pixel itself, colours, pixels). Loading
-    # numbers one by one takes less time here than the processor's instructions that collect them.
+    # packed pixels one by one takes less time here than the processor's instructions that collect numbers.
     around = np.empty((2 * len(pairs) + 1, 3, BLOCK_PIXELS), np.float32)
-    shifts = np.empty(3 * len(around), np.uint32)
-    origin = top * padded.shape[2]
+    pixel_lines = np.zeros((len(around), BLOCK_PIXELS), np.uint64)
+    shifts = np.empty(len(around), np.uint32)
     for k in range(len(around)):
         sign = 0 if k == 2 * len(pairs) else 1 - 2 * (k % 2)
         pair = min(k // 2, len(pairs) - 1)
-        for colour in range(3):
-            shift = (_REACH + sign * pairs[pair, 0]) * padded.shape[2] + _REACH + sign * pairs[pair, 1]
-            shifts[3 * k + colour] = origin + colour * plane + shift
+        shifts[k] = (top + _REACH + sign * pairs[pair, 0]) * packed.shape[1] + _REACH + sign * pairs[pair, 1]
     total = np.empty((3, BLOCK_PIXELS), np.float32)
-    lines = around.reshape(-1, BLOCK_PIXELS)
     for class_number in range(len(weights)):
         weight = weights[class_number]
-        low, high = limits[class_number, 0], limits[class_number, 1]
+        low, high = limits[class_number, 0] / _UNIT, limits[class_number, 1] / _UNIT
         for first in range(ends[class_number], ends[class_number + 1], BLOCK_PIXELS):
             pixels = min(BLOCK_PIXELS, ends[class_number + 1] - first)
             members = order[first : first + pixels]
             for i in range(pixels):
                 corner = members[i] // width * stride + members[i] % width
                 for k in range(len(shifts)):
-                    lines[k, i] = flat[corner + shifts[k]]
+                    pixel_lines[k, i] = flat[np.uint64(corner) + np.uint64(shifts[k])]
+            for k in range(len(shifts)):
+                line, first_colour, second_colour, third_colour = (
+                    pixel_lines[k],
+                    around[k, 0],
+                    around[k, 1],
+                    around[k, 2],
+                )
+                for i in range(BLOCK_PIXELS):  # those beyond the last pixel are of no use, and of no harm
+                    first_colour[i] = np.float32(np.int32(line[i] & _MASK))
+                    second_colour[i] = np.float32(np.int32(line[i] >> _BITS & _MASK))
+                    third_colour[i] = np.float32(np.int32(line[i] >> _TWICE))
             total[:] = around[2 * len(pairs)]
             t0, t1, t2 = total[0], total[1], total[2]
             for pair in range(len(pairs)):
@@ -159,7 +195,7 @@ def _filter(padded: Array, classes: Array, weights: Array, limits: Array, pairs:
                     u0, v0, w0 = weight[0, f], weight[0, count + f], weight[0, 2 * count + f]
                     u1, v1, w1 = weight[1, f], weight[1, count + f], weight[1, 2 * count + f]
                     u2, v2, w2 = weight[2, f], weight[2, count + f], weight[2, 2 * count + f]
-                    for i in range(pixels):
+                    for i in range(BLOCK_PIXELS):
                         one, other = x[i] - c[i], y[i] - c[i]
                         a = one + other
                         b = min(max(one, -low), low) + min(max(other, -low), low)
@@ -170,20 +206,22 @@ def _filter(padded: Array, classes: Array, weights: Array, limits: Array, pairs:
             for target in range(3):
                 row, t = out[target], total[target]
                 for i in range(pixels):
-                    row[members[i]] = t[i]
+                    row[members[i]] = t[i] * _UNIT
 
 
 def apply_compiled_kernel(padded: Array, weights: Array, out: Array) -> None:
-    """Compiled version of `ohmq.postfilter.filters.apply_kernel`; it sums in another order."""
+    """Compiled version of `ohmq.postfilter.filters.apply_kernel`; it sums in another order, and rounds pixels to `UNIT`."""
     height, width = out.shape[1:]
     rows = max(1, STRIP_PIXELS // width)
     classes, filtered = np.empty(rows * width, np.uint8), np.empty((3, rows * width), np.float32)
+    packed = np.empty(padded.shape[1:], np.uint64)
+    _pack(padded, packed)
     for top in range(0, height, rows):
         count = min(rows, height - top)
         part = classes[: count * width]
         result = filtered if count == rows else np.empty((3, count * width), np.float32)
         _classify(padded, _ACTIVITIES, _RATIOS, top, count, part)
-        _filter(padded, part, weights, _CLIP_LIMITS, _PAIRS, top, result)
+        _filter(packed, part, weights, _CLIP_LIMITS, _PAIRS, top, result)
         if out.dtype == np.uint8:
             np.clip(np.rint(result, out=result), 0, 255, out=result)
         out[:, top : top + count] = result.reshape(3, count, width)
@@ -198,6 +236,6 @@ def compile_kernel() -> FilterKernel:
     Raises:
         ConfigError: numba is missing or unusable, or its cache cannot be written or read.
     """
-    for function in (_classify, _filter):
+    for function in (_classify, _pack, _filter):
         function.compile()
     return apply_compiled_kernel

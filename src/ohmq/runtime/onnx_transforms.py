@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ohmq.entropy.kernels import Kernels
 from ohmq.errors import ConfigError, ModelFileError
 from ohmq.geometry import Window
 from ohmq.models.config import ModelConfig
@@ -208,11 +209,11 @@ class OnnxTransforms:
         """Return threads that share out files, one for each core; None: there is one core."""
         return None if self.threads == 1 else Workers(ThreadPoolExecutor(self.threads), self.threads)
 
-    def with_filter_kernel(self, kernel: FilterKernel) -> "OnnxTransforms":
-        """Return the same transforms with another kernel of the post-filters."""
+    def with_kernels(self, filter_kernel: FilterKernel, kernels: Kernels | None, /) -> "OnnxTransforms":
+        """Return the same transforms with another kernel of the post-filters; ``kernels`` are not used."""
 
         def changed(entry: OnnxDecoder) -> OnnxDecoder:
-            return entry if entry.filters is None else replace(entry, filters=entry.filters.with_kernel(kernel))
+            return entry if entry.filters is None else replace(entry, filters=entry.filters.with_kernel(filter_kernel))
 
         decoders = {name: changed(entry) for name, entry in self._decoders.items()}
         return self._changed(changed(self._own), decoders, self._decoder)

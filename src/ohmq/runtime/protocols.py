@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohmq.entropy.context_prior import IntegerContextPrior
+from ohmq.entropy.kernels import Kernels
 from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.geometry import Window
 from ohmq.models.config import ModelConfig
@@ -69,11 +70,13 @@ class TransformRuntime(Protocol):
             decoder: one of `decoders`; None: the model's own synthesis transform.
         """
 
-    def with_filter_kernel(self, kernel: FilterKernel, /) -> "TransformRuntime":
-        """Return the same transforms with another kernel of the post-filter.
+    def with_kernels(self, filter_kernel: FilterKernel, kernels: Kernels | None, /) -> "TransformRuntime":
+        """Return the same transforms with other inner loops.
 
         Args:
-            kernel: of `ohmq.postfilter.select_kernel.select_kernel`.
+            filter_kernel: of `ohmq.postfilter.select_kernel.select_kernel`.
+            kernels: compiled kernels of `ohmq.entropy.select_kernels.select_kernels`, which may add up codewords; None:
+                the runtime's own products do.
         """
 
     def symbols(self, patches: NDArray[np.uint8], /) -> NDArray[np.int64]:

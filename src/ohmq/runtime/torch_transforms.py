@@ -11,14 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ohmq.entropy.kernels import Codebook, Kernels
+from ohmq.entropy.layers import symbols_by_channel
 from ohmq.geometry import Window
 from ohmq.models.base import CompressionModel
 from ohmq.models.decoders import LadderDecoder
-from ohmq.models.photo import PhotoModel, PhotoSynthesis
+from ohmq.models.photo import PhotoAnalysis, PhotoModel, PhotoSynthesis
 from ohmq.postfilter.classes import REACH
 from ohmq.postfilter.filters import FilterKernel, PostFilter, filter_and_round
 from ohmq.runtime.devices import CPU, coding_state, find_device, has_bfloat16
 from ohmq.runtime.latents import cut_pixels
+from ohmq.runtime.photo_analysis import PhotoAnalysisWindows
 from ohmq.runtime.photo_synthesis import PhotoWindows
 from ohmq.runtime.receptive_field import analysis_halo, synthesis_halo
 from ohmq.runtime.workers import file_workers
@@ -54,8 +57,9 @@ class TorchTransforms:
         device: where the transforms and the quantizer run. Default: the CPU.
         decoders: further decoders, by name.
         decoder: the decoder in place of the model's synthesis transform and post-filter; None: these.
-        bfloat16: whether the convolutions of further decoders compute in bfloat16 on the CPU; None: where it multiplies that.
-            Before the post-filter pixels stay within 1 of 255.
+        bfloat16: whether analysis and the convolutions of further decoders compute in bfloat16 on the CPU; None: where it
+            multiplies that. Before the post-filter pixels stay within 1 of 255.
+        kernels: compiled kernels that add up codewords on the CPU; None: torch's products do. Default: None.
     """
 
     def __init__(
@@ -67,8 +71,9 @@ class TorchTransforms:
         decoders: Mapping[str, TorchDecoder] | None = None,
         decoder: str | None = None,
         bfloat16: bool | None = None,
+        kernels: Kernels | None = None,
     ) -> None:
-        self.model, self._device = model, device
+        self.model, self._device, self._kernels = model, device, kernels
         self._bfloat16 = has_bfloat16(cpu=True) if bfloat16 is None else bfloat16
         self._own_filters, self._decoders, self._decoder = filters, dict(decoders or {}), decoder
         if model.config.channels_last:
@@ -93,6 +98,7 @@ class TorchTransforms:
         """Return the same transforms but for some arguments."""
         arguments: dict[str, Any] = {"model": self.model, "filters": self._own_filters, "device": self._device}
         arguments |= {"decoders": self._decoders, "decoder": self._decoder, "bfloat16": self._bfloat16}
+        arguments |= {"kernels": self._kernels}
         return TorchTransforms(**{**arguments, **changes})
 
     @property
@@ -104,14 +110,14 @@ class TorchTransforms:
         """Return threads that share out files, see `ohmq.runtime.workers.file_workers`."""
         return file_workers()
 
-    def with_filter_kernel(self, kernel: FilterKernel) -> "TorchTransforms":
-        """Return the same transforms with another kernel of the post-filters."""
+    def with_kernels(self, filter_kernel: FilterKernel, kernels: Kernels | None, /) -> "TorchTransforms":
+        """Return the same transforms with other kernels of the post-filters, and for codewords."""
 
         def changed(filters: PostFilter | None) -> PostFilter | None:
-            return None if filters is None else filters.with_kernel(kernel)
+            return None if filters is None else filters.with_kernel(filter_kernel)
 
         decoders = {name: TorchDecoder(entry.module, changed(entry.filters)) for name, entry in self._decoders.items()}
-        return self._changed(filters=changed(self._own_filters), decoders=decoders)
+        return self._changed(filters=changed(self._own_filters), decoders=decoders, kernels=kernels)
 
     @property
     def device(self) -> str:
@@ -156,6 +162,16 @@ class TorchTransforms:
         bfloat16 = self._bfloat16 and isinstance(self._synthesis, LadderDecoder)
         return PhotoWindows(self._synthesis, mean, std, bfloat16=bfloat16)
 
+    @cached_property
+    def _analysis_windows(self) -> PhotoAnalysisWindows | None:
+        """The analysis transform in windows; None for other models and on other devices."""
+        transform = self.model.analysis_transform
+        if self._device != CPU or not PhotoAnalysisWindows.supports(transform):
+            return None
+        mean, std = self.model.mean, self.model.std
+        assert isinstance(transform, PhotoAnalysis) and isinstance(mean, float) and isinstance(std, float)
+        return PhotoAnalysisWindows(transform, mean, std, bfloat16=self._bfloat16)
+
     def symbols(self, patches: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Return the symbols of patches, all channels.
 
@@ -181,6 +197,8 @@ class TorchTransforms:
         Returns:
             (T, h, w, D).
         """
+        if self._analysis_windows is not None:
+            return self._analysis_windows.latent(patches)
         return self._analysed(patches, lambda images: self.model.analysis_transform(images).permute(0, 2, 3, 1))
 
     def _analysed(self, patches: NDArray[np.uint8], analyse: Callable[[Tensor], Tensor]) -> NDArray[Any]:
@@ -224,14 +242,29 @@ class TorchTransforms:
             decoded = [self._finished(batch, channels) for batch in self._reconstructed(symbols, channels)]
             return cut_pixels(np.concatenate(decoded), inside)
 
+        codebook = None if self._kernels is None or not channels else self._codebook(channels)
+
         def latent(patch: NDArray[np.integer]) -> Callable[[Window], Tensor]:
             def part(window: Window) -> Tensor:
-                values = patch[None, window.rows, window.columns, :channels].astype(np.int64)
-                return self.model.dequantize(torch.from_numpy(values), channels)
+                values = patch[window.rows, window.columns, :channels]
+                if self._kernels is None or codebook is None:
+                    return self.model.dequantize(torch.from_numpy(values[None].astype(np.int64)), channels)
+                rows = np.zeros((window.shape[0] * window.shape[1], codebook.directions.shape[1]), np.float32)
+                self._kernels.add_codewords(codebook, symbols_by_channel(values), rows)
+                return torch.from_numpy(rows).view(*window.shape, -1).permute(2, 0, 1)[None]
 
             return part
 
         return self._in_windows([latent(patch) for patch in symbols], symbols.shape[1:3], channels, inside)
+
+    def _codebook(self, channels: int) -> Codebook | None:
+        """Return the first codewords of a photo model with OHM, the output bias among them; None for other models."""
+        if not isinstance(self.model, PhotoModel):
+            return None
+        values, directions = (self.quantizer[name][:channels] for name in ("values", "directions"))
+        alphabets = np.repeat(self.model.config.group_symbols, self.model.config.group_sizes)[:channels]
+        codebook = Codebook.of(values, directions, alphabets)
+        return codebook._replace(offset=codebook.offset + self.quantizer["output_bias"])
 
     def pixels_from_codewords(self, codewords: NDArray[np.float32], channels: int) -> NDArray[np.uint8]:
         """Return the patches of a photo model with OHM from the sums of their codewords.
@@ -271,7 +304,7 @@ class TorchTransforms:
         rows, columns = grid
         inside = inside or Window(0, 0, rows, columns)
         parts = [self._windows.pixels(latent, (rows, columns), inside, channels, self.filters) for latent in latents]
-        return np.stack(parts)
+        return parts[0][None] if len(parts) == 1 else np.stack(parts)
 
     def _finished(self, decoded: NDArray[np.float32], channels: int) -> NDArray[np.uint8]:
         return filter_and_round(decoded, channels, self.filters, self.threads)

@@ -16,7 +16,8 @@ from ohmq.models.config import BLOCK, ModelConfig
 from ohmq.runtime.latents import Array, Latent, Symbols
 from ohmq.runtime.protocols import TransformRuntime
 from ohmq.runtime.thumbnails import Thumbnails, reduced
-from ohmq.utils.progress import steps
+from ohmq.utils.ordered import map_in_order
+from ohmq.utils.progress import phase, steps
 
 __all__ = ["DEFAULT_TILE", "TILE_ABOVE", "ImagePart", "WindowedTransforms", "from_patches", "pixel_box", "to_patches"]
 
@@ -96,19 +97,26 @@ class WindowedTransforms:
     def _analysed(
         self, image: Image.Image, side: int, analyse: Callable[[Array], Array], depth: int, kind: np.dtype[Any]
     ) -> Array:
-        """Return the analysed image, (patches, h, w, depth); window by window if it is coded in tiles."""
+        """Return the analysed image, (patches, h, w, depth); if it is coded in tiles: window by window, in threads."""
         width, height = image.size
         if not side:
             return analyse(to_patches(np.asarray(image), self.config.patch_shape(height, width)))
         _, rows, columns = self.config.latent_grid(width, height)
         values = np.empty((1, rows, columns, depth), kind)
         halo = self.transforms.analysis_halo
-        for window in steps(windows(rows, columns, WINDOW), "analysis"):
+        image.load()
+
+        def analyse_window(window: Window) -> None:
             outer = window.widened(halo, rows, columns)
             inner = window.within(outer)
             pixels = np.asarray(image.crop(pixel_box(outer, width, height)))
             analysed = analyse(to_patches(pixels, (outer.shape[0] * BLOCK, outer.shape[1] * BLOCK)))
             values[:, window.rows, window.columns] = analysed[:, inner.rows, inner.columns]
+
+        parts = windows(rows, columns, WINDOW)
+        with phase("analysis", len(parts)) as advance:
+            for _ in map_in_order(analyse_window, parts, self.transforms.file_workers()):
+                advance()
         return values
 
     def symbols_batch(self, images: Array) -> Array:

@@ -11,7 +11,7 @@ from support.small_models import make_codec, photo_picture, random_filters
 from ohmq.codec import Codec
 from ohmq.entropy import kernels_numba as kernels
 from ohmq.entropy.context_prior import neighbour_rows
-from ohmq.entropy.kernels import LARGEST_NEIGHBOUR, NUMPY, NeighbourNetworks, Neighbours
+from ohmq.entropy.kernels import LARGEST_NEIGHBOUR, NUMPY, Codebook, NeighbourNetworks, Neighbours
 from ohmq.entropy.kernels_numba import COMPILED
 from ohmq.entropy.tabulated_prior import CHECKERBOARD_LEVELS, LEVELS
 from ohmq.postfilter.select_kernel import select_kernel
@@ -55,6 +55,13 @@ def test_coefficients_and_tables(kind: type, shape: tuple[int, int, int]) -> Non
         numbers = NUMPY.build_indexes(own, network, levels)
         assert equal(numbers, COMPILED.build_indexes(own, network, levels))
         assert numbers.min() >= 0 and numbers.max() < np.prod([high - low + 1 for low, high in levels])
+        selected = np.arange(0, rows, 2)
+        beside = rng.integers(-900, 900, (6, 2, len(selected))).astype(kind)
+        whole = own.copy()
+        whole[:, :, selected] += beside
+        numbers = NUMPY.build_indexes(whole, network, levels)[:, selected]
+        for kernel in (NUMPY, COMPILED):
+            assert equal(numbers, kernel.build_indexes(own, network, levels, selected, beside))
 
 
 @pytest.mark.parametrize("kind", FLOATS)
@@ -77,6 +84,25 @@ def test_neighbours(kind: type, hidden_units: int, shape: tuple[int, int, int]) 
     assert equal(one, COMPILED.neighbour_coefficients(networks, values, neighbours))
 
 
+@pytest.mark.parametrize("kind", FLOATS)
+def test_add_codewords(kind: type) -> None:
+    rng = np.random.default_rng(4)
+    values, directions = rng.normal(0, 2, (6, 9)).astype(kind), rng.normal(0, 1, (6, 11)).astype(kind)
+    alphabets = np.array([9, 9, 5, 5, 3, 3])
+    symbols = np.where(rng.random((6, 300)) < 0.7, alphabets[:, None] // 2, rng.integers(0, 3, (6, 300))).astype(
+        np.int32
+    )
+    symbols[0, :2] = -4, 77
+    before = rng.normal(0, 1, (300, 13)).astype(kind)
+    outs = [before.copy(), before.copy()]
+    for kernel, out in zip((NUMPY, COMPILED), outs, strict=True):
+        kernel.add_codewords(Codebook.of(values, directions, alphabets), symbols, out)
+    assert equal(*outs)
+    assert equal(outs[0][:, 11:], before[:, 11:])
+    chosen = np.take_along_axis(values, symbols.clip(0, 8), 1)
+    np.testing.assert_allclose(outs[0][:, :11], before[:, :11] + chosen.T @ directions, rtol=0, atol=1e-4)
+
+
 def test_look_up_and_rdoq() -> None:
     rng = np.random.default_rng(3)
     values, symbols = rng.normal(0, 1, (4, 9)).astype(np.float32), rng.integers(0, 9, (4, 50)).astype(np.int32)
@@ -93,13 +119,38 @@ def test_look_up_and_rdoq() -> None:
     bits[4:6, :3], centres[:, 4:6] = bits[4, 0], centres[:, 4:5]  # ties go to the first
     weights = rng.uniform(0.2, 3, 50).astype(np.float32)
     weights[:20] = 1
-    for index, rows in itertools.product((rng.integers(0, 12, (4, 50)), np.arange(4)[:, None]), (None, weights)):
-        chosen = NUMPY.rdoq_symbols(projected, centres, price, bits, index.astype(np.int32), rows)
-        assert equal(chosen, COMPILED.rdoq_symbols(projected, centres, price, bits, index.astype(np.int32), rows))
+    indexes = rng.integers(0, 12, (4, 50)), np.arange(4)[:, None]
+    selections = None, np.array([3, 4, 9, 49]), np.zeros(0, np.int64)
+    for index, factors, rows in itertools.product(indexes, (None, weights), selections):
+        where = slice(None) if rows is None else rows
+        part = index if rows is None or index.shape[1] == 1 else np.ascontiguousarray(index[:, rows])
+        chosen = np.full((2, 4, 50), -1, np.int32)
+        for kernel, out in zip((NUMPY, COMPILED), chosen, strict=True):
+            kernel.rdoq_symbols(projected, centres, price, bits, part.astype(np.int32), factors, rows, out)
+        assert equal(*chosen)
         cost = np.abs(projected[..., None] - centres[:, None]) + price[:, None, None] * bits.T[
             np.broadcast_to(index, (4, 50))
-        ] * (1 if rows is None else rows[:, None])
-        assert equal(chosen, cost.argmin(-1))
+        ] * (1 if factors is None else factors[:, None])
+        assert equal(chosen[0][:, where], cost.argmin(-1)[:, where])
+        assert (chosen[0] >= 0).sum() == chosen[0][:, where].size
+
+
+@pytest.mark.parametrize("sorted_centres", [True, False])
+def test_rdoq_where_the_middle_symbol_is_likely(sorted_centres: bool) -> None:
+    rng = np.random.default_rng(5)
+    others = rng.dirichlet(np.ones(4), 40) * rng.uniform(0.01, 0.6, (40, 1))
+    shares = np.insert(others, 2, 1 - others.sum(1), axis=1)
+    bits = np.ascontiguousarray((-24 - np.log2(shares)).T.astype(np.float32))
+    centres = rng.normal(0, 1, (3, 5)).astype(np.float32)
+    if sorted_centres:
+        centres.sort(axis=1)
+    projected, index = rng.normal(0, 2, (3, 4000)).astype(np.float32), rng.integers(0, 40, (3, 4000)).astype(np.int32)
+    prices, weights = np.array([0, 0.02, 0.5], np.float32), rng.uniform(0, 3, 4000).astype(np.float32)
+    outs = np.empty((2, 3, 4000), np.int32)
+    for kernel, out in zip((NUMPY, COMPILED), outs, strict=True):
+        kernel.rdoq_symbols(projected, centres, prices, bits, index, weights, None, out)
+    assert equal(*outs)
+    assert 0.1 < (outs[0] == 2).mean() < 0.9
 
 
 def test_a_carry_goes_through_all_words() -> None:

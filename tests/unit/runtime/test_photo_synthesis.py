@@ -74,8 +74,8 @@ def test_windows_are_parts_of_the_whole(
     monkeypatch.setattr(photo_synthesis, "WINDOW_ROWS", 3)
     monkeypatch.setattr(photo_synthesis, "WINDOW_COLUMNS", 5)
     seen: list[Window] = []
-    divided = photo_synthesis._divided
-    monkeypatch.setattr(photo_synthesis, "_divided", lambda inside: [seen.append(w) or w for w in divided(inside)])
+    divided = photo_synthesis.divided
+    monkeypatch.setattr(photo_synthesis, "divided", lambda inside: [seen.append(w) or w for w in divided(inside)])
     windows = PhotoWindows(module, 0.5, model.std, bfloat16=False)  # type: ignore[arg-type]
     found = pixels(windows, y, filters=filters)
     assert len(seen) == 12 and np.ptp(expected) > 100 and float(module.path[-2].weight.detach().abs().max()) > 0.01  # type: ignore[union-attr,arg-type]

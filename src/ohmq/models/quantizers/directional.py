@@ -377,7 +377,7 @@ class DirectionalOneHotMax(nn.Module):
         return self._values_of(self.nearest(projected, channels, num_symbols), channels)
 
     def _values_of(self, symbols: Tensor, channels: slice) -> Tensor:
-        return self.values[channels].T.gather(0, symbols.flatten(0, -2)).view(symbols.shape)
+        return self.values[channels].T.gather(0, symbols.flatten(0, -2).long()).view(symbols.shape)
 
     def quantize(
         self,
@@ -448,7 +448,7 @@ class DirectionalOneHotMax(nn.Module):
         """Return the latent of the first ``num_active`` channels of the symbols.
 
         Args:
-            symbols: (batch, h, w, at least num_active), int64.
+            symbols: (batch, h, w, at least num_active), integers.
             num_active: active channels, 0 to C.
 
         Returns:
@@ -466,7 +466,7 @@ class DirectionalOneHotMax(nn.Module):
         """Return the sum of the codewords of some channels, without the output bias.
 
         Args:
-            symbols: symbols of these channels, (..., channels), int64.
+            symbols: symbols of these channels, (..., channels), integers.
             channels: the channels.
 
         Returns:
