@@ -24,10 +24,10 @@ from ohmq.utils.progress import phase
 
 __all__ = ["LAMBDA_SCALES", "QualityResult", "SizeResult", "search_psnr", "search_size", "search_ssimulacra2"]
 
-LAMBDA_SCALES = tuple(2 ** (-step / 4) for step in range(-4, 5))
+LAMBDA_SCALES = tuple(2 ** (-step / 4) for step in (-8, -6, *range(-4, 5), 6, 8))
 """Factors on λ that a search tries, from few bits to many."""
 POOR_RANGE_SCALES = tuple(LARGEST_LAMBDA * 2 ** (-step / 4) for step in range(7))
-"""Further factors, before the others, at the end of a `ohmq.encoder.tuning.PoorRange`."""
+"""Further factors at the end of a `ohmq.encoder.tuning.PoorRange`."""
 
 
 class QualityResult(NamedTuple):
@@ -308,8 +308,8 @@ def _search_lambda(
     if below:
         between += [(below[-1], source._replace(lambda_scale=scale)) for scale in LAMBDA_SCALES if scale < 1]
     if above:
-        scales = POOR_RANGE_SCALES if any(above[-1] == poor.end for poor in poor_ranges) else ()
-        scales += tuple(scale for scale in LAMBDA_SCALES if scale > 1)
+        scales: tuple[float, ...] = POOR_RANGE_SCALES if any(above[-1] == poor.end for poor in poor_ranges) else ()
+        scales = tuple(sorted({*scales, *(scale for scale in LAMBDA_SCALES if scale > 1)}, reverse=True))
         between += [(above[-1], source._replace(lambda_scale=scale)) for scale in scales]
     return trials + _bisect(between, trial)
 
