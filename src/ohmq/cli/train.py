@@ -131,6 +131,14 @@ def _option(*names: str, help: str, default: str = "", **settings: Any) -> Any:
     help="Photos: weight of a term for looks (SSIMULACRA2) in the loss beside the squared error. At 1 both pull equally "
     "strongly; 0.6 is a careful choice; 0: none. Needs crops of at least 128 pixels.",
 )
+@_option(
+    "--order-exponent",
+    type=float,
+    metavar="POWER",
+    default="0.0",
+    help="Photos: order channels for looks. The slope of a channel is multiplied by this power of how much errors of its "
+    "frequency show; 0: the order of the squared error. With --start-from, the model's channels are ordered anew.",
+)
 @_option("--fraction-power", type=float, default="0.5", help="fraction = U(0, 1) ** power; 0.5 as published.")
 @_option(
     "--initialisation",

@@ -34,6 +34,8 @@ class TrainOptions:
         clip_norm: largest gradient norm; 0: no limit.
         perceptual: for photo models, weight of the perceptual term of the loss, (100 - SSIMULACRA2) scaled such that at weight 1
             it pulls as strongly as the squared error; 0: none.
+        order_exponent: for photo models, power of the sensitivity of its frequency by which the slope of a channel is
+            multiplied before channels are ordered; 0: the order of the squared error, or of the model to start from.
         initialisation: "published" (PyTorch's default), "scalar" or "vector" (warm starts; OHM only; an integer or
             unquantized model then starts with variance-preserving weights), or "rounding" (warm start of an integer
             model: the same loss at the rate and the batch size of the warm start).
@@ -90,6 +92,7 @@ class TrainOptions:
     ema_decay: float = 0.0
     clip_norm: float = 0.0
     perceptual: float = 0.0
+    order_exponent: float = 0.0
     initialisation: Literal["published", "scalar", "vector", "rounding"] = "scalar"
     warm_start_epochs: int = 20
     warm_start_learning_rate: float = 2e-3
@@ -189,7 +192,7 @@ def _check_ranges(options: TrainOptions) -> None:
     for name in ("learning_rate", "warm_start_learning_rate", "fraction_power"):
         if not 0 < getattr(options, name) <= _LARGEST:
             raise ConfigError(f"{name} is {getattr(options, name)}; it must be greater than 0 and at most {_LARGEST:g}")
-    for name in ("weight_decay", "clip_norm", "perceptual"):
+    for name in ("weight_decay", "clip_norm", "perceptual", "order_exponent"):
         if not 0 <= getattr(options, name) < math.inf:
             raise ConfigError(f"{name} is {getattr(options, name)}; it must be a finite number of at least 0")
     if not 0 <= options.ema_decay < 1:
@@ -249,6 +252,10 @@ def _check_photo(options: TrainOptions) -> None:
         )
     if options.perceptual and options.trains_decoders:
         raise ConfigError("perceptual is for photo models as a whole: decoders have a perceptual term of their own")
+    if options.order_exponent and (options.trains_decoders or options.model.quantizer != "ohm"):
+        raise ConfigError(
+            "order_exponent is for photo models with OHM as a whole: it changes the order of their channels"
+        )
 
 
 def _check_mnist(options: TrainOptions) -> None:
@@ -277,6 +284,8 @@ def _check_published(options: TrainOptions) -> None:
         raise ConfigError("data_on_device is for photo models (--preset photo)")
     if options.perceptual:
         raise ConfigError("perceptual is for photo models (--preset photo)")
+    if options.order_exponent:
+        raise ConfigError("order_exponent is for photo models (--preset photo)")
     if options.only:
         raise ConfigError(f"only is {options.only!r}; it is for photo models")
     if options.initialisation == "vector" and model.quantizer == "ohm" and not model.residual_quantization:

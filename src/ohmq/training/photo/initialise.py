@@ -32,12 +32,16 @@ from ohmq.models.photo import (
 from ohmq.models.priors.factorized import FactorizedPrior
 
 __all__ = [
+    "ALPHABETS",
+    "CHECKERBOARD_GROUPS",
+    "CLIPPED_SHARE",
     "DEAD_ZONE",
     "PASSES",
     "CoefficientPass",
     "PhotoDesign",
     "design_photo_codec",
     "extend_photo_model",
+    "group_sizes",
     "initialise_integer_model",
     "initialise_photo_model",
     "set_lagrange_multipliers",
@@ -136,7 +140,7 @@ def design_photo_codec(photos: Tensor, config: PhotoConfig) -> PhotoDesign:
     lambdas = torch.cummax(3 / torch.tensor(slopes), 0).values
     if integer:
         return PhotoDesign(dataclasses.replace(config, cuts=_cuts(rates)), tuple(order), rates, lambdas)
-    groups = _group_sizes([p.coefficient for p in order])
+    groups = group_sizes([p.coefficient for p in order])
     config = dataclasses.replace(
         config,
         channels_max=len(order),
@@ -209,8 +213,17 @@ def _order_by_slope(candidates: list[list[CoefficientPass]], count: int) -> tupl
     return order[:count], slopes[:count]
 
 
-def _group_sizes(coefficients: list[int], earlier_groups: int = 0) -> tuple[int, ...]:
-    """Divide channels into groups of growing size that hold no coefficient twice: its second pass needs the first."""
+def group_sizes(coefficients: list[int], earlier_groups: int = 0) -> tuple[int, ...]:
+    """Divide channels into groups of growing size that hold no coefficient twice: its second pass needs the first.
+
+    Args:
+        coefficients: coefficient of each channel.
+        earlier_groups: groups before them.
+
+    Example:
+        >>> group_sizes([0, 1, 2, 0, 3])
+        (1, 2, 2)
+    """
     sizes: list[int] = []
     current: set[int] = set()
     for coefficient in coefficients:
@@ -397,7 +410,7 @@ def _with_more_channels(model: PhotoModel, design: PhotoDesign) -> tuple[PhotoMo
     config, count = model.config, model.config.channels_max
     assert isinstance(config, PhotoConfig)
     added = design.passes[count:]
-    added_groups = _group_sizes([p.coefficient for p in added], len(config.group_sizes))
+    added_groups = group_sizes([p.coefficient for p in added], len(config.group_sizes))
     larger = dataclasses.replace(
         design.config,
         groups=config.group_sizes + added_groups,

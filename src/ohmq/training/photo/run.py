@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ohmq.datasets.device_crops import DeviceCropLoader
 from ohmq.datasets.photos import CropLoader, WholePhotos
@@ -30,6 +30,7 @@ from ohmq.training.photo.initialise import (
     initialise_photo_model,
 )
 from ohmq.training.photo.module import PhotoModule, PhotoTargets
+from ohmq.training.photo.reorder import reorder_channels
 from ohmq.training.sources import PhotoSource
 from ohmq.utils.atomic_write import write_atomically
 from ohmq.utils.progress import steps
@@ -121,7 +122,7 @@ def _has_distilled_analysis(model: PhotoModel | PhotoIntegerModel) -> bool:
 def initial_model(
     options: TrainOptions, photos: PhotoSource, start: Path | None
 ) -> tuple[PhotoModel | PhotoIntegerModel, PhotoDesign]:
-    """Design the codec on crops of the training photos; then initialise a model, or extend that to start from.
+    """Design the codec on crops of the training photos; then initialise a model, or extend that to start from, and order it.
 
     Args:
         options: the run; its model is a `PhotoConfig`.
@@ -135,15 +136,26 @@ def initial_model(
     crop = min(DESIGN_CROP, options.crop_size)
     sample = next(iter(CropLoader(photos.photos, DESIGN_CROPS, crop, seed=options.seed)))
     design = design_photo_codec(sample, options.model)
+    model: PhotoModel | PhotoIntegerModel
     if options.start_from:
-        return extend_photo_model(thaw(resolve_model(start or options.start_from)), design)
+        model, design = extend_photo_model(thaw(resolve_model(start or options.start_from)), design)
+    else:
+        model = _initialised(design, sample)
+    if options.order_exponent:
+        assert isinstance(model, PhotoModel)
+        return reorder_channels(model, design, options.order_exponent, sample)
+    return model, design
+
+
+def _initialised(design: PhotoDesign, sample: Tensor) -> PhotoModel | PhotoIntegerModel:
+    """Build the model of a design."""
     model = build_model(design.config)
     if isinstance(model, PhotoIntegerModel):
         initialise_integer_model(model, design, sample)
     else:
         assert isinstance(model, PhotoModel)
         initialise_photo_model(model, design)
-    return model, design
+    return model
 
 
 class _PhotoRun:
