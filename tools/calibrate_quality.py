@@ -1,7 +1,6 @@
 """Calibrate the quality scale of a photo model, or check it on other photographs.
 
-SSIMULACRA2 scores are those of `ohmq.metrics`, as of libjxl's tool. The shipped table was fitted to scores of the package
-`ssimulacra2` 0.3.0, which differ; its entry "versions" says so.
+SSIMULACRA2 scores are those of `ohmq.metrics`, as of libjxl's tool.
 
     python tools/calibrate_quality.py photo PHOTOS --out src/ohmq/pretrained/photo.quality.json
     python tools/calibrate_quality.py photo OTHER_PHOTOS --check results/quality.json

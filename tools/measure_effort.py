@@ -3,7 +3,7 @@
     python tools/measure_effort.py photo PHOTOS --out results/effort.json
 
 Codes the middle squares of photographs at each setting and effort, and writes the mean bytes, PSNR and SSIMULACRA2 score of each.
-The scores are those of `ohmq.metrics.ssimulacra2`; results/effort.json was measured with the package `ssimulacra2` 0.3.0.
+The scores are those of `ohmq.metrics.ssimulacra2`.
 """
 
 import argparse
