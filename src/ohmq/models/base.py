@@ -168,7 +168,7 @@ class CompressionModel(nn.Module):
         """Reconstruct images from the first ``num_active`` channels of their symbols.
 
         Args:
-            symbols: (batch, h, w, at least num_active), int64.
+            symbols: (batch, h, w, at least num_active), of any integer type.
             num_active: active channels, 0 to C.
 
         Returns:
@@ -184,13 +184,13 @@ class CompressionModel(nn.Module):
         """Return the latent of the first ``num_active`` channels of symbols, (batch, D, h, w); arguments as `reconstruct`.
 
         Args:
-            symbols: (batch, h, w, at least num_active), int64.
+            symbols: (batch, h, w, at least num_active), of any integer type.
             num_active: active channels, 0 to C.
 
         Raises:
             ValueError: num_active outside [0, C], or a model without a quantizer.
         """
-        return self.quantizer.dequantize(symbols, num_active)
+        return self.quantizer.dequantize(symbols.long(), num_active)
 
     @torch.no_grad()
     def decode_latent(self, latent: Tensor) -> Tensor:

@@ -19,12 +19,14 @@ from ohmq.postfilter.classes import (
     group_by_class,
 )
 
-__all__ = ["FilterKernel", "PostFilter", "apply_kernel", "filter_and_round"]
+__all__ = ["UNIT", "FilterKernel", "PostFilter", "apply_kernel", "filter_and_round"]
 
 FilterKernel = Callable[[Array, Array, NDArray[Any]], None]
 """Filters a strip; see `apply_kernel`."""
 STRIP_PIXELS = 2**15
 """Pixels that a thread filters at once."""
+UNIT = 2.0**-13
+"""Step that pixels are rounded to before they are filtered, in grey levels: kernels may hold them as integers."""
 PRODUCT_PIXELS = 512
 """Pixels of a matrix product: few enough that the library computes it in the calling thread."""
 
@@ -38,6 +40,7 @@ def apply_kernel(padded: Array, weights: Array, out: NDArray[Any]) -> None:
         out: filtered pixels, (3, H, W), overwritten: float32, or uint8, to which they are rounded.
     """
     class_map = classify(padded)
+    padded = np.floor(padded.clip(0, 255) / np.float32(UNIT) + np.float32(0.5)) * np.float32(UNIT)
     order, ends = group_by_class(class_map)
     features = clipped_differences(padded, class_map, order)
     correction = np.empty((3, class_map.size), np.float32)

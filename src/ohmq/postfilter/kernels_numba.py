@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohmq.postfilter.classes import ACTIVITIES, CALM, CLASSES, CLIPS, DIRECTIONS, FACTORS, PAIRS, RATIOS, REACH
-from ohmq.postfilter.filters import FilterKernel
+from ohmq.postfilter.filters import UNIT, FilterKernel
 from ohmq.utils.numba_cache import compiled
 
 __all__ = ["apply_compiled_kernel", "compile_kernel"]
@@ -22,9 +22,7 @@ STRIP_PIXELS = 2**14
 BLOCK_PIXELS = 64
 """Pixels of one class that are filtered at once."""
 COLOUR_BITS = 21
-"""Bits of a colour in a packed pixel: three fit into 64 bits."""
-UNIT = 2.0 ** (8 - COLOUR_BITS)
-"""Step of a packed colour, in grey levels."""
+"""Bits of a colour in a packed pixel, in steps of `UNIT`: three fit into 64 bits."""
 _CLIP_LIMITS = CLIPS[np.arange(CLASSES) // DIRECTIONS, None] * np.array(FACTORS, np.float32)
 """Limits at which differences of each class are clipped, in grey levels, (CLASSES, 2)."""
 _PAIRS = np.array(PAIRS, np.int64)

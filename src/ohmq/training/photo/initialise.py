@@ -221,7 +221,7 @@ def group_sizes(coefficients: list[int], earlier_groups: int = 0) -> tuple[int, 
         earlier_groups: groups before them.
 
     Example:
-        >>> group_sizes([0, 1, 2, 0, 3])
+        >>> group_sizes([0, 1, 2, 1, 3])
         (1, 2, 2)
     """
     sizes: list[int] = []
