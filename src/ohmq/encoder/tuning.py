@@ -154,9 +154,7 @@ def luma_energy(latent: Array) -> NDArray[np.float32]:
     """
     filters = block_frequencies(latent.shape[-1])
     textured = np.array([item.component == 0 and item.radius > 0 for item in filters], np.float32)
-    rows = [
-        np.square(row) @ textured for row in latent
-    ]  # row by row: a copy of the latent leaves the processor's cache
+    rows = [np.square(row) @ textured for row in latent]  # row by row, in the processor's cache
     return np.asarray(np.stack(rows) * (GREY_LEVELS / BLOCK) ** 2, np.float32)
 
 

@@ -208,7 +208,7 @@ def _filter(packed: Array, classes: Array, weights: Array, limits: Array, pairs:
 
 
 def apply_compiled_kernel(padded: Array, weights: Array, out: Array) -> None:
-    """Compiled version of `ohmq.postfilter.filters.apply_kernel`; it sums in another order, and rounds pixels to `UNIT`."""
+    """Compiled version of `ohmq.postfilter.filters.apply_kernel`; it sums in another order."""
     height, width = out.shape[1:]
     rows = max(1, STRIP_PIXELS // width)
     classes, filtered = np.empty(rows * width, np.uint8), np.empty((3, rows * width), np.float32)

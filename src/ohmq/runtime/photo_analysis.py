@@ -15,7 +15,7 @@ from ohmq.geometry import Window
 from ohmq.models.config import BLOCK
 from ohmq.models.photo import CONVOLUTION_SCALE, PhotoAnalysis
 from ohmq.runtime.devices import coding_state
-from ohmq.runtime.photo_synthesis import converted, divided, run_layer
+from ohmq.runtime.photo_synthesis import LOW_FREQUENCIES, converted, divided, run_layer
 from ohmq.runtime.receptive_field import analysis_halo
 from ohmq.runtime.workers import map_windows
 
@@ -23,8 +23,6 @@ __all__ = ["PhotoAnalysisWindows"]
 
 CENTRE = 128
 """Grey level that is subtracted from pixels, so that bfloat16 holds them."""
-LOW_FREQUENCIES = 32
-"""Leading filters of the block transform that are computed in float32."""
 SIDE = BLOCK // 2
 """Side of the patches that the convolutions begin with, in pixels."""
 

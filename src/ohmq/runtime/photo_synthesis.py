@@ -27,14 +27,14 @@ from ohmq.runtime.devices import coding_state
 from ohmq.runtime.receptive_field import LayerChain
 from ohmq.runtime.workers import map_windows
 
-__all__ = ["PhotoWindows", "converted", "divided", "run_layer"]
+__all__ = ["LOW_FREQUENCIES", "PhotoWindows", "converted", "divided", "run_layer"]
 
 WINDOW_ROWS, WINDOW_COLUMNS = 32, 48
 """Latent positions of the sides of a window, at most."""
 DIVIDED_ABOVE = 512
 """Latent positions of an image from which it is divided into two windows at least, for two threads."""
 LOW_FREQUENCIES = 32
-"""Leading filters of the block transform that are multiplied in float32."""
+"""Leading filters of the block transform, forward and inverse, that are multiplied in float32."""
 KEPT_PATHS = 4
 """Numbers of channels whose convolutions are kept ready."""
 
@@ -196,8 +196,8 @@ def converted(layer: nn.Module, kind: torch.dtype) -> nn.Module:
     """
     if kind == torch.float32:
         return layer
-    converted: nn.Module = copy.deepcopy(layer).to(kind).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return converted
+    out: nn.Module = copy.deepcopy(layer).to(kind).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return out
 
 
 def _shuffled(x: Tensor, factor: int) -> Tensor:
