@@ -311,7 +311,7 @@ def _search_lambda(
     trials = _bisect([(channels, source) for channels in stops], trial)
     between: list[tuple[int, Source]] = []
     below, above = ([result.channels for overshoots, result in trials if overshoots == side] for side in (False, True))
-    poor = next((item for item in poor_ranges if above and item.end == above[-1]), None)
+    poor: PoorRange | None = next((item for item in poor_ranges if above and item.end == above[-1]), None)
     if below:
         least = poor.smallest if poor else 0.0
         between += [(below[-1], source._replace(lambda_scale=scale)) for scale in LAMBDA_SCALES if least <= scale < 1]
