@@ -22,13 +22,13 @@ from kinds_set import make_set, pixel_hash, read_table
 from PIL import Image
 
 import ohmq
+from ohmq.encoder.options import EncodeOptions
 from ohmq.errors import ConfigError, OhmqError
 from ohmq.evaluation.bd_rate import bd_rate
 from ohmq.evaluation.classic import CLASSIC_CODECS, library_versions
-from ohmq.evaluation.compare import compare_codecs, spread
+from ohmq.evaluation.compare import compare_codecs, default_settings, spread
 from ohmq.evaluation.comparison import MODEL, CodecResult, CodedPoint, CodedRow
 from ohmq.evaluation.qualities import QUALITIES
-from ohmq.evaluation.report import channel_counts
 from ohmq.model_files.resolve import resolve_model
 from ohmq.utils.atomic_write import check_output, write_atomically
 from ohmq.utils.provenance import command_line, software_versions
@@ -132,7 +132,8 @@ def print_rows(rows: Sequence[dict[str, Any]]) -> None:
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure all kinds."""
     codec = ohmq.Codec(resolve_model(arguments.model), decoder=arguments.decoder)
-    channels = spread(channel_counts(codec, [-1]), arguments.rates)
+    options = EncodeOptions(effort=arguments.effort, tune=arguments.tune)
+    settings = spread(default_settings(codec, options), arguments.rates)
     chosen = set(arguments.only)
     by_kind: dict[str, list[dict[str, Any]]] = {}
     for picture in read_table()["pictures"]:
@@ -163,7 +164,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         codecs = compare_codecs(
             codec,
             images,
-            channels,
+            settings,
             arguments.codec,
             rates=arguments.rates,
             effort=arguments.effort,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -13,6 +13,7 @@ from ohmq.utils.counting import counted
 
 if TYPE_CHECKING:
     from ohmq.codec import Codec
+    from ohmq.encoder.options import EncodeOptions
     from ohmq.evaluation.compare import Images
     from ohmq.evaluation.comparison import CodecResult, Comparison
     from ohmq.evaluation.page import PageImage
@@ -30,10 +31,19 @@ PLOTS = {
 }
 """Names of the plots, without their extensions, by quality."""
 PLOT_FILES = tuple(f"{name}.{extension}" for name in PLOTS.values() for extension in ("png", "svg"))
-QUALITIES = (5, *range(10, 101, 10))
-"""Default qualities of a model with a quality scale."""
 KODAK = ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "bpg444", "vtm")
 """Codecs whose published curves ``--reference kodak`` draws."""
+
+
+class _ChannelsAndScale(click.ParamType):
+    """A number of channels, or N:F with a factor on λ; converted to both."""
+
+    name = "N[:F]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, float]:
+        texts: tuple[Any, ...] = str(value).partition(":")
+        factor = click.FloatRange(0, min_open=True).convert(texts[2], param, ctx) if texts[1] else 1.0
+        return click.IntRange(1).convert(texts[0], param, ctx), factor
 
 
 @click.command(epilog="Example: ohmq compare examples/photos -o comparison")
@@ -54,8 +64,15 @@ KODAK = ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "bpg444
     "qualities",
     type=click.FloatRange(0, 100),
     multiple=True,
-    help="Quality of the model's files. Repeatable.  [default: 5, 10, 20 to 100; models without a quality scale: all cut "
-    "points]",
+    help="Quality of the model's files. Repeatable.",
+)
+@click.option(
+    "--channels",
+    "counts",
+    type=_ChannelsAndScale(),
+    multiple=True,
+    help="Number of channels of the model's files, or N:F with a factor F on λ, the price of a bit. Repeatable.  [default: cut "
+    "points, without those that targets such as --bpp avoid]",
 )
 @click.option("--rates", type=click.IntRange(1), help="Measure at most this many rates of each codec.  [default: all]")
 @click.option(
@@ -94,6 +111,7 @@ def command(
     names: tuple[str, ...],
     anchor: str | None,
     qualities: tuple[float, ...],
+    counts: "tuple[tuple[int, float], ...]",
     rates: int | None,
     effort: int | None,
     metrics: "tuple[Metric, ...] | None",
@@ -117,15 +135,17 @@ def command(
     from ohmq.codec import Codec
     from ohmq.encoder.options import EncodeOptions
     from ohmq.evaluation.classic import check_classic
-    from ohmq.evaluation.compare import compare_codecs, spread, suited_images
+    from ohmq.evaluation.compare import ModelSetting, compare_codecs, default_settings, spread, suited_images
     from ohmq.evaluation.comparison import Comparison
     from ohmq.evaluation.optional import require
     from ohmq.evaluation.qualities import default_metrics, qualities_of
-    from ohmq.evaluation.report import ImageFiles, ImageReader, channel_counts
+    from ohmq.evaluation.report import ImageFiles, ImageReader
     from ohmq.model_files.resolve import resolve_model
     from ohmq.utils.atomic_write import check_output
     from ohmq.utils.provenance import command_line
 
+    if qualities and counts:
+        raise click.UsageError("give --quality or --channels, not both")
     classic, anchor = _codecs_and_anchor(names, anchor)
     curves = reference_curves(references)
     require("bjontegaard", *(["matplotlib"] if output_dir else []))
@@ -135,9 +155,8 @@ def command(
             check_output(output_dir / file, force=force)
     frozen = resolve_model(model)
     codec = Codec(frozen, device=device, decoder=decoder)
-    codec.check_options(
-        EncodeOptions(effort=effort, tune=tune)
-    )  # What the model does not have is refused before any work.
+    options = EncodeOptions(effort=effort, tune=tune)
+    codec.check_options(options)  # What the model does not have is refused before any work.
     reader = ImageReader(inputs, grey=False, report=echo_error, limit=limit, max_pixels=max_pixels)
     images = suited_images(codec, ImageFiles(reader))
     sizes = tuple((name, pixels.shape[1], pixels.shape[0]) for name, pixels in images)
@@ -148,21 +167,12 @@ def command(
         echo_error("JPEG 4:4:4 left out: without colour it gives the same files as 4:2:0")
     if metrics is None:
         metrics = default_metrics(grey=codec.grey)
-    channels = spread(channel_counts(codec, [-1]), rates)
-    if not qualities and codec.quality_scale is not None:
-        qualities = tuple(spread(QUALITIES, rates))
+    settings = [ModelSetting(quality) for quality in qualities]
+    settings += [ModelSetting(channels=count, lambda_scale=scale) for count, scale in counts]
+    settings = settings or spread(default_settings(codec, options), rates)
     with progress_bar(len(images) * (1 + len(classic)), "compare") as update:
         codecs = compare_codecs(
-            codec,
-            images,
-            channels,
-            classic,
-            qualities=qualities,
-            rates=rates,
-            effort=effort,
-            metrics=metrics,
-            tune=tune,
-            progress=update,
+            codec, images, settings, classic, rates=rates, effort=effort, metrics=metrics, tune=tune, progress=update
         )
     comparison = Comparison(
         command=command_line(),
@@ -178,7 +188,7 @@ def command(
     )
     if output_dir:
         chosen = spread(range(len(images)), shown) if shown else []
-        page_images = _page_images(codec, images, codecs, chosen, match, metrics)
+        page_images = _page_images(codec, images, codecs, chosen, match, metrics, options)
         _write(comparison, page_images, output_dir, force)
     if as_json:
         click.echo(comparison.to_json(), nl=False)
@@ -213,6 +223,7 @@ def _page_images(
     chosen: Sequence[int],
     rates_bpp: Sequence[float],
     metrics: "tuple[Metric, ...]",
+    options: "EncodeOptions",
 ) -> "list[PageImage]":
     """Code the chosen images again at nearly equal sizes, to show them side by side."""
     from ohmq.evaluation.compare import one_thread
@@ -222,7 +233,7 @@ def _page_images(
     page_images = []
     with one_thread(), progress_bar(len(chosen), "images of the page") as update:
         for number in chosen:
-            groups = match_rates(codec, images, codecs, number, rates_bpp, metrics)
+            groups = match_rates(codec, images, codecs, number, rates_bpp, metrics, options)
             page_images.append(PageImage(*images[number], groups))
             update(1)
     return page_images

@@ -9,7 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,21 +20,24 @@ from ohmq.encoder.options import EncodeOptions
 from ohmq.errors import ConfigError, UnsupportedImageError
 from ohmq.evaluation.classic import CLASSIC_CODECS, Coded, check_classic, code_classic
 from ohmq.evaluation.comparison import MODEL, CodecResult, CodedPoint, CodedRow
-from ohmq.evaluation.evaluate import evaluate_images
-from ohmq.evaluation.qualities import EXACT_DB, METRICS, Metric, at_most_exact, measure_image, ms_ssim_to_db
-from ohmq.evaluation.results import ImageRow
+from ohmq.evaluation.qualities import METRICS, Metric, measure_image, ms_ssim_to_db
+from ohmq.evaluation.report import channel_counts
 from ohmq.utils.counting import counted
 
 __all__ = [
     "Images",
+    "ModelSetting",
     "Pixels",
     "code_named_image",
     "compare_codecs",
+    "default_settings",
     "one_thread",
     "spread",
     "suited_images",
 ]
 
+POOR_RANGE_SCALES = (8.0, 4.0, 2.0)
+"""Factors on λ at the end of a poor range, in `default_settings`."""
 Pixels = NDArray[np.uint8]
 """Pixels (H, W) or (H, W, 3)."""
 
@@ -113,27 +116,97 @@ def suited_images(codec: Codec, images: Images) -> Images:
     return _GreyImages(images)
 
 
+class ModelSetting(NamedTuple):
+    """How a file of the model is coded: at a quality, or with a number of channels.
+
+    Attributes:
+        quality: as for `Codec.compress`; None: ``channels`` counts.
+        channels: number of channels.
+        lambda_scale: factor on the Lagrange multiplier of RDOQ, with ``channels``.
+    """
+
+    quality: float | None = None
+    channels: int = 0
+    lambda_scale: float = 1.0
+
+    def __str__(self) -> str:
+        """The setting, for people."""
+        if self.quality is not None:
+            return f"quality {self.quality:g}"
+        scale = "" if self.lambda_scale == 1 else f", λ × {self.lambda_scale:g}"
+        return counted(self.channels, "channel") + scale
+
+    def code(self, codec: Codec, pixels: Pixels, options: EncodeOptions) -> Coded:
+        """Code and decode an image.
+
+        Args:
+            codec: the model.
+            pixels: the image, (H, W) or (H, W, 3).
+            options: effort and tuning.
+
+        Raises:
+            ConfigError: a quality, and a model without a quality scale; or a factor, and a model without RDOQ.
+        """
+        area = pixels.shape[0] * pixels.shape[1]
+        clock = time.perf_counter()
+        if self.quality is not None:
+            data = codec.compress(pixels, replace(options, quality=self.quality), max_pixels=area)
+        elif self.lambda_scale == 1:
+            data = codec.compress(pixels, replace(options, channels=self.channels, layers=1), max_pixels=area)
+        elif codec.config.supports_rdoq:
+            prepared = codec.prepare(pixels, max_pixels=area)
+            latent = codec.latent(prepared, effort=options.effort, tune=options.tune)
+            data = codec.encode(latent._replace(lambda_scale=self.lambda_scale), self.channels, layers=1)
+        else:
+            raise ConfigError(f"{codec.name} has no RDOQ, so there is no factor on λ: give numbers of channels alone")
+        encode_s = time.perf_counter() - clock
+        clock = time.perf_counter()
+        decoded = np.asarray(codec.decompress(data, max_pixels=area))
+        return Coded(data, decoded, encode_s, time.perf_counter() - clock)
+
+
+def default_settings(codec: Codec, options: EncodeOptions) -> list[ModelSetting]:
+    """Return the settings that span a model's rates as targets do.
+
+    These are the cut points, without numbers of channels that targets avoid (`ohmq.encoder.tuning.PoorRange`). Where such numbers
+    end, larger factors on λ stand for them.
+
+    Args:
+        codec: the model.
+        options: the tuning of its encoder.
+    """
+    settings = []
+    ranges = options.tuning_for(codec.config, codec.name).poor_ranges(codec.model_id)
+    for count in channel_counts(codec, [-1]):
+        if any(poor.start < count < poor.end for poor in ranges):
+            continue
+        for poor in ranges:
+            if poor.end == count:
+                scales = [scale for scale in POOR_RANGE_SCALES if scale <= poor.largest]
+                settings += [ModelSetting(channels=count, lambda_scale=scale) for scale in scales]
+        settings.append(ModelSetting(channels=count))
+    return settings
+
+
 def compare_codecs(
     codec: Codec,
     images: Images,
-    channels: Sequence[int],
+    settings: Sequence[ModelSetting],
     classic: Sequence[str],
     *,
-    qualities: Sequence[float] = (),
     rates: int | None = None,
     effort: int | None = None,
     metrics: Collection[Metric] = METRICS,
     tune: Literal["psnr", "visual"] | None = None,
     progress: Callable[[int], Any] = lambda count: None,
 ) -> tuple[CodecResult, ...]:
-    """Code and decode every image with a model at several rates and with classic codecs at their qualities.
+    """Code and decode every image with a model at several settings and with classic codecs at their qualities.
 
     Args:
         codec: the model.
         images: names and pixels, (H, W) or (H, W, 3) as the model codes them; sizes may differ.
-        channels: numbers of active channels, at least 1 each.
+        settings: settings of the model.
         classic: names of `CLASSIC_CODECS`.
-        qualities: qualities in place of ``channels``; the model's files are those of `Codec.compress`.
         rates: largest number of qualities of a classic codec, evenly spread; None: all.
         effort: refinement passes of the model's encoder, as for `Codec.compress`.
         metrics: metrics to measure beside PSNR; SSIM is never measured.
@@ -144,22 +217,17 @@ def compare_codecs(
         Measures of each codec, the model first.
 
     Raises:
-        BitstreamError: bytes of the model that do not decode to the symbols they came from.
         UnsupportedImageError: an image that a codec cannot code.
-        ConfigError: Pillow was built without a codec; or qualities, and a model without a quality scale.
-        ValueError: no images, no channels, or no such codec.
+        ConfigError: Pillow was built without a codec; or a setting that the model does not have.
+        ValueError: no images, no settings, a number of channels out of range, or no such codec.
     """
-    if not images or not (qualities or (channels and min(channels) >= 1)):
+    if not images or not settings:
         raise ValueError(
-            f"{counted(len(images), 'image')} and the channels {list(channels)}; expected at least one of each"
+            f"{counted(len(images), 'image')} and {counted(len(settings), 'setting')}; expected at least one of each"
         )
     check_classic(classic)
     with one_thread():
-        options = EncodeOptions(effort=effort, tune=tune)
-        if qualities:
-            results = [_measure_qualities(codec, images, qualities, options, metrics, progress)]
-        else:
-            results = [_measure_model(codec, images, channels, options, metrics, progress)]
+        results = [_measure_model(codec, images, settings, EncodeOptions(effort=effort, tune=tune), metrics, progress)]
         for name in classic:
             qualities = spread(CLASSIC_CODECS[name].qualities, rates)
             results.append(_measure_classic(name, images, qualities, metrics, progress))
@@ -169,74 +237,33 @@ def compare_codecs(
 def _measure_model(
     codec: Codec,
     images: Images,
-    channels: Sequence[int],
+    settings: Sequence[ModelSetting],
     options: EncodeOptions,
     metrics: Collection[Metric],
     progress: Callable[[int], Any],
 ) -> CodecResult:
     """Measure the model; the first image is coded once more before, without being counted."""
-    effort, tune = options.effort, options.tune
-    evaluate_images(codec, [images[0]], channels[:1], metrics=(), effort=effort, tune=tune)
-    image_rows, mpixels = [], []
-    metrics = set(metrics) - {"ssim"}
-    for name, pixels in images:
-        rows = evaluate_images(codec, [(name, pixels)], channels, metrics=metrics, effort=effort, tune=tune)
-        image_rows.append([_model_row(rows[count][0], count, pixels) for count in channels])
-        mpixels.append(pixels.shape[0] * pixels.shape[1] / 1e6)
-        progress(1)
-    return _model_result(codec, options, channels, image_rows, mpixels)
-
-
-def _measure_qualities(
-    codec: Codec,
-    images: Images,
-    qualities: Sequence[float],
-    options: EncodeOptions,
-    metrics: Collection[Metric],
-    progress: Callable[[int], Any],
-) -> CodecResult:
-    """Measure the model's files as `Codec.compress` makes them for some qualities; the first file does not count."""
-
-    def code(pixels: Pixels, quality: float) -> Coded:
-        clock = time.perf_counter()
-        area = pixels.shape[0] * pixels.shape[1]
-        data = codec.compress(pixels, replace(options, quality=quality), max_pixels=area)
-        encode_s = time.perf_counter() - clock
-        clock = time.perf_counter()
-        decoded = np.asarray(codec.decompress(data, max_pixels=area))
-        return Coded(data, decoded, encode_s, time.perf_counter() - clock)
-
-    code(images[0][1], qualities[0])
+    settings[0].code(codec, images[0][1], options)
     image_rows, mpixels = [], []
     for name, pixels in images:
         rows = []
-        for quality in qualities:
-            rows.append(_coded_row(MODEL, f"quality {quality:g}", name, pixels, code(pixels, quality), metrics))
+        for setting in settings:
+            coded = setting.code(codec, pixels, options)
+            rows.append(_coded_row(MODEL, str(setting), name, pixels, coded, metrics))
         image_rows.append(rows)
         mpixels.append(pixels.shape[0] * pixels.shape[1] / 1e6)
         progress(1)
-    return _model_result(codec, options, qualities, image_rows, mpixels)
-
-
-def _model_result(
-    codec: Codec,
-    options: EncodeOptions,
-    values: Sequence[float],
-    image_rows: Sequence[Sequence[CodedRow]],
-    mpixels: Sequence[float],
-) -> CodecResult:
-    """Put the model's rows of each image together."""
-    settings = f"{codec.config.family} family, id {codec.model_id.hex()}"
+    fixed = f"{codec.config.family} family, id {codec.model_id.hex()}"
     if codec.config.supports_rdoq:
         effort, tune = codec.effort_for(options.effort), options.tune_for(codec.config, codec.name)
-        settings += f", effort {effort}, tuned for {tune}"
-    settings += f", device {codec.device}" if codec.device != "cpu" else ""
+        fixed += f", effort {effort}, tuned for {tune}"
+    fixed += f", device {codec.device}" if codec.device != "cpu" else ""
     value_rows = tuple(zip(*image_rows, strict=True))
     return CodecResult(
         name=MODEL,
         label=f"ohmq {codec.name}",
-        settings=settings,
-        values=tuple(values),
+        settings=fixed,
+        values=tuple(settings),
         rows=value_rows,
         points=tuple(_mean_point(rows, mpixels) for rows in value_rows),
     )
@@ -264,22 +291,6 @@ def _measure_classic(
         values=tuple(qualities),
         rows=value_rows,
         points=tuple(_mean_point(rows, mpixels) for rows in value_rows),
-    )
-
-
-def _model_row(row: ImageRow, channels: int, pixels: Pixels) -> CodedRow:
-    return CodedRow(
-        codec=MODEL,
-        setting=counted(channels, "channel"),
-        image=row.image,
-        file_bytes=round(row.file_bpp * pixels.shape[0] * pixels.shape[1] / 8),
-        file_bpp=row.file_bpp,
-        psnr_db=min(row.psnr_db, EXACT_DB),
-        ms_ssim=row.ms_ssim,
-        ssimulacra2=row.ssimulacra2,
-        psnr_hvs_m_db=at_most_exact(row.psnr_hvs_m_db),
-        encode_s=row.encode_s,
-        decode_s=row.decode_s,
     )
 
 

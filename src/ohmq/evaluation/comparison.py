@@ -89,7 +89,8 @@ class CodecResult:
         name: name of the codec.
         label: its name for people.
         settings: its fixed settings, for people.
-        values: values of the setting that varies, such as qualities or numbers of channels.
+        values: values of the setting that varies: qualities of a classic codec, and of the model
+            `ohmq.evaluation.compare.ModelSetting`.
         rows: for each value, a row an image.
         points: for each value, the measures over all images.
     """
@@ -97,7 +98,7 @@ class CodecResult:
     name: str
     label: str
     settings: str
-    values: tuple[float, ...]
+    values: tuple[Any, ...]
     rows: tuple[tuple[CodedRow, ...], ...]
     points: tuple[CodedPoint, ...]
 

@@ -4,11 +4,10 @@ import math
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from ohmq.codec import Codec
+from ohmq.encoder.options import EncodeOptions
 from ohmq.evaluation.classic import CLASSIC_CODECS, Coded
-from ohmq.evaluation.compare import Images, Pixels, code_named_image
+from ohmq.evaluation.compare import Images, ModelSetting, Pixels, code_named_image
 from ohmq.evaluation.comparison import MODEL, CodecResult
 from ohmq.evaluation.qualities import METRICS, Metric, measure_image
 
@@ -51,6 +50,7 @@ def match_rates(
     number: int,
     wanted_bpp: Sequence[float],
     metrics: Collection[Metric] = METRICS,
+    options: EncodeOptions | None = None,
 ) -> list[list[Matched]]:
     """Code one image with each codec at nearly equal file sizes.
 
@@ -63,12 +63,12 @@ def match_rates(
         number: index of the image.
         wanted_bpp: rates, in bits per pixel.
         metrics: metrics to measure beside PSNR.
+        options: effort and tuning of the model, as in the results; None: its defaults.
 
     Returns:
         For each different file of the model that the wanted rates lead to: one `Matched` a codec, the model first.
     """
     name, pixels = images[number]
-    area = pixels.shape[0] * pixels.shape[1]
     model = results[0]
     rows = [of_images[number] for of_images in model.rows]
     wanted = {
@@ -77,16 +77,13 @@ def match_rates(
     }
     matches = []
     for place in sorted(wanted):
-        setting, value = rows[place].setting, model.values[place]
-        target = {"quality": value} if setting.startswith("quality") else {"channels": int(value)}
-        data = codec.compress(pixels, **target, layers=1, max_pixels=area)
-        decoded = np.asarray(codec.decompress(data, max_pixels=area))
-        group = [_matched(MODEL, setting, pixels, decoded, len(data), len(data), metrics)]
+        setting: ModelSetting = model.values[place]
+        data, decoded, *_ = setting.code(codec, pixels, options or EncodeOptions())
+        group = [_matched(MODEL, str(setting), pixels, decoded, len(data), len(data), metrics)]
         for result in results[1:]:
             quality, coded = _nearest(result.name, name, pixels, len(data))
-            setting = CLASSIC_CODECS[result.name].setting(quality)
-            sizes_bytes = len(coded.data), len(data)
-            group.append(_matched(result.name, setting, pixels, coded.pixels, *sizes_bytes, metrics))
+            text = CLASSIC_CODECS[result.name].setting(quality)
+            group.append(_matched(result.name, text, pixels, coded.pixels, len(coded.data), len(data), metrics))
         matches.append(group)
     return matches
 

@@ -7,8 +7,17 @@ from PIL import AvifImagePlugin, Image
 from support.small_models import make_codec
 
 from ohmq import load
+from ohmq.encoder.options import EncodeOptions
+from ohmq.encoder.tuning import TUNINGS
 from ohmq.errors import ConfigError
-from ohmq.evaluation.compare import compare_codecs, one_thread, spread, suited_images
+from ohmq.evaluation.compare import (
+    ModelSetting,
+    compare_codecs,
+    default_settings,
+    one_thread,
+    spread,
+    suited_images,
+)
 from ohmq.evaluation.comparison import MODEL
 from ohmq.evaluation.matching import match_rates
 from ohmq.metrics import psnr_db
@@ -55,12 +64,13 @@ def test_a_comparison_of_digits(digits: list[Image.Image]) -> None:
     images = [(str(n), np.asarray(image)) for n, image in enumerate(digits[:3])]
     images.append(("wide", np.concatenate([images[0][1], images[1][1][:, :9]], 1)))
     done: list[int] = []
-    model, webp = compare_codecs(codec, images, [2, 5], ["webp"], rates=3, progress=done.append)
+    settings = [ModelSetting(channels=2), ModelSetting(channels=5)]
+    model, webp = compare_codecs(codec, images, settings, ["webp"], rates=3, progress=done.append)
     assert sum(done) == 8
-    assert (model.values, len(webp.values)) == ((2, 5), 3)
+    assert (model.values, len(webp.values)) == (tuple(settings), 3)
     for value, rows in zip(model.values, model.rows, strict=True):
         for (name, pixels), row in zip(images, rows, strict=True):
-            data = codec.compress(pixels, channels=int(value), layers=1)
+            data = codec.compress(pixels, channels=value.channels, layers=1)
             assert (row.image, row.file_bytes) == (name, len(data))
             assert row.file_bpp == pytest.approx(8 * len(data) / pixels.size)
     for point, rows in zip(webp.points, webp.rows, strict=True):
@@ -80,31 +90,52 @@ def test_a_comparison_of_digits(digits: list[Image.Image]) -> None:
 def test_nothing_to_compare() -> None:
     codec = make_codec("static")
     image = ("x", np.zeros((28, 28), np.uint8))
-    for images, channels in (([], [5]), ([image], []), ([image], [0, 5])):
+    for images, settings in (([], [ModelSetting(channels=5)]), ([image], [])):
         with pytest.raises(ValueError, match="at least one"):
-            compare_codecs(codec, images, channels, ["webp"])
+            compare_codecs(codec, images, settings, ["webp"])
+    with pytest.raises(ValueError, match="channels is 0"):
+        compare_codecs(codec, [image], [ModelSetting(channels=0)], ["webp"])
+    for setting in (ModelSetting(quality=50), ModelSetting(channels=5, lambda_scale=2)):
+        with pytest.raises(ConfigError, match="static has no"):
+            compare_codecs(codec, [image], [setting], ["webp"])
     with pytest.raises(ValueError, match="no codec 'gif'"):
-        compare_codecs(codec, [image], [5], ["gif"])
+        compare_codecs(codec, [image], [ModelSetting(channels=5)], ["gif"])
 
 
-def test_a_model_is_measured_at_its_qualities() -> None:
-    """Files are those of `Codec.compress`, also on the page."""
+def test_a_model_is_measured_as_it_compresses() -> None:
+    """Files are those of `Codec.compress`, also on the page; a factor on λ saves bits."""
     codec = load("photo")
     with Image.open("examples/photos/coffee.png") as image:
         pixels = np.asarray(image.convert("RGB").crop((0, 0, 96, 80)))
-    model, _ = results = compare_codecs(codec, [("x", pixels)], [], ["webp"], qualities=[20, 70], rates=2, metrics=())
-    files = [codec.compress(pixels, quality=quality) for quality in (20, 70)]
-    assert [(rows[0].setting, rows[0].file_bytes) for rows in model.rows] == [
-        ("quality 20", len(files[0])),
-        ("quality 70", len(files[1])),
+    settings = [
+        ModelSetting(quality=20),
+        ModelSetting(channels=678, lambda_scale=4),
+        ModelSetting(channels=678),
     ]
-    assert [rows[0].psnr_db for rows in model.rows] == [
-        psnr_db(pixels, np.asarray(codec.decompress(file))) for file in files
-    ]
-    ((shown, _),) = match_rates(codec, [("x", pixels)], results, 0, [model.points[1].file_bpp], metrics=())
-    assert (shown.setting, round(shown.file_bpp * pixels.shape[0] * pixels.shape[1] / 8)) == (
-        "quality 70",
-        len(files[1]),
-    )
-    with pytest.raises(ConfigError, match="no quality scale"):
-        compare_codecs(make_codec("static"), [("g", pixels[..., 0])], [], ["webp"], qualities=[50])
+    model, _ = results = compare_codecs(codec, [("x", pixels)], settings, ["webp"], rates=2, metrics=())
+    rows = [rows[0] for rows in model.rows]
+    assert [row.setting for row in rows] == ["quality 20", "678 channels, λ × 4", "678 channels"]
+    files = [codec.compress(pixels, quality=20), codec.compress(pixels, channels=678)]
+    assert [rows[0].file_bytes, rows[2].file_bytes] == [len(file) for file in files]
+    assert [rows[0].psnr_db, rows[2].psnr_db] == [psnr_db(pixels, np.asarray(codec.decompress(file))) for file in files]
+    assert rows[1].file_bytes < 0.9 * rows[2].file_bytes
+    for tune in ("visual", "psnr"):
+        options = EncodeOptions(tune=tune)
+        ((shown, _),) = match_rates(codec, [("x", pixels)], results, 0, [rows[1].file_bpp], (), options)
+        assert shown.setting == "678 channels, λ × 4"
+        same = round(shown.file_bpp * pixels.shape[0] * pixels.shape[1] / 8) == rows[1].file_bytes
+        assert same == (tune == "visual")
+
+
+def test_default_settings_avoid_what_targets_avoid() -> None:
+    codec = load("photo")
+    visual, plain = (default_settings(codec, EncodeOptions(tune=tune)) for tune in ("visual", "psnr"))
+    assert [setting.channels for setting in plain] == sorted(codec.cut_points)
+    assert {setting.lambda_scale for setting in plain} == {1}
+    poor = TUNINGS["visual"].poor_ranges(codec.model_id)
+    assert poor
+    assert not [s for s in visual if any(item.start < s.channels < item.end for item in poor)]
+    for item in poor:
+        scales = [setting.lambda_scale for setting in visual if setting.channels == item.end]
+        assert scales[-3:] == [4, 2, 1]
+        assert scales[0] <= item.largest
