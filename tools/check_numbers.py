@@ -11,11 +11,11 @@ The name may have arguments, which replace `$1`, `$2` and so on in the entry: `<
 that has a unit of measurement must be marked, except in the pages of `UNCHECKED`.
 
 Forms of an entry; FILE is below `results/`, PATH is a path of keys such as `codecs[name=jpeg].points[0].psnr_db`. The
-condition `[channels=64|116]` keeps every item that fits; `min FILE PATH` and `max FILE PATH` take the least and the largest
+condition `[channels=64|116]` keeps every item that fits, `["a key"]` is a key with other characters; `min FILE PATH` and `max FILE PATH` take the least and the largest
 of several numbers:
 
     value = "FILE PATH"                a number, or the median of several; `minus = "FILE PATH"` is subtracted,
-                                       `over = "FILE PATH"` divides it, `scale` multiplies it, `inverse = true` takes 1 / it
+                                       `over = "FILE PATH"` divides it, `inverse = true` takes 1 / it
     values = ["FILE PATH", …]          several numbers for one `format`, such as "{:.1f} to {:.1f}"
     text = "FILE PATH"                 a text; `match` is a regular expression, whose groups fill the `format`
     count = "FILE PATH"                number of items of a list or an object
@@ -28,7 +28,7 @@ of several numbers:
                                        object of objects, whose keys are then `name`: `columns` maps keys to
                                        [header, format], `rows = {KEY = [VALUES]}` picks objects
     given = "0.15 bits"                a number that no result file has; `reason` says where it comes from
-    format = "{:.1f} %"                how a number is written; a minus sign replaces the hyphen
+    format = "{:.1f} %"                how a number is written, times `scale` (1); a minus sign replaces the hyphen
 """
 
 import argparse
@@ -59,7 +59,7 @@ UNITS = r"%|dB|bpp|bits? per pixel|bits|bytes|kB|MB|MiB|GB|kFLOPs|times|ms|s|sec
 DEPTHS = r"(?:1|8|12|16|32) bits"
 """Bit depths of images, which are no measurements."""
 MEASURED = re.compile(rf"[+−-]?(?<![\d.,])(?!{DEPTHS})\d[\d,]*(?:\.\d+)? ?(?:{UNITS})(?![\w-])")
-STEP = re.compile(r"([\w-]+)|\[(\d+)\]|\[([\w-]+)=([^\]]*)\]")
+STEP = re.compile(r"([\w-]+)|\[(\d+)\]|\[([\w-]+)=([^\]]*)\]|\[\"([^\"]+)\"\]")
 
 
 @cache
@@ -81,7 +81,8 @@ def look_up(content: Any, path: str) -> Any:
     if ".".join(step[0] for step in steps).replace(".[", "[") != path:
         raise KeyError(path)
     for step in steps:
-        name, index, key, value = step.groups()
+        name, index, key, value, quoted = step.groups()
+        name = name or quoted
         if name and isinstance(content, list) and len(content) == 1:
             content = content[0]
         content = (
@@ -209,9 +210,9 @@ def render(entry: Mapping[str, Any]) -> str:
         number = bd_rate(*anchor, *test).percent
     else:
         number = _value(entry["value"]) - (_value(entry["minus"]) if "minus" in entry else 0)
-        number *= entry.get("scale", 1) / (_value(entry["over"]) if "over" in entry else 1)
+        number /= _value(entry["over"]) if "over" in entry else 1
         number = 1 / number if entry.get("inverse") else number
-    return _written(entry["format"], number)
+    return _written(entry["format"], number * entry.get("scale", 1))
 
 
 def check(page: Path, texts: Mapping[str, str], *, write: bool) -> list[str]:
@@ -260,7 +261,7 @@ def main() -> int:
             continue  # `check` names the page
         try:
             texts[mark] = render(fill(entries[name], arguments))
-        except (KeyError, IndexError, TypeError, FileNotFoundError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, FileNotFoundError) as error:
             complaints.append(f"results/numbers.toml: {mark}: the results have no {error}")
     used = {mark.partition(";")[0] for mark in marks}
     complaints += [f"results/numbers.toml: no page uses {name}" for name in sorted(set(entries) - used)]
