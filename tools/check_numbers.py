@@ -23,7 +23,8 @@ of several numbers:
                                        "FILE PATH RATE QUALITY" or "published NAME"
     at_rate = 0.3                      quality of the curve `curve = "CURVE"` at a rate, between its points by the logarithm
                                        of the rate
-    at = "FILE PATH"                   quality of the curve `curve = "CURVE"` at another file's number, between its points
+    at = "FILE PATH"                   quality of the curve `curve = "CURVE"` at another file's number, between its points,
+                                       with `logarithm = true` by the logarithm of the rate
     table = "FILE PATH"                a Markdown table of a list of objects, or of several lists (["FILE PATH", …]), or of an
                                        object of objects, whose keys are then `name`: `columns` maps keys to
                                        [header, format], `rows = {KEY = [VALUES]}` picks objects
@@ -202,7 +203,7 @@ def render(entry: Mapping[str, Any]) -> str:
     if "at_rate" in entry:
         number = _quality_at(*_curve(entry["curve"]), entry["at_rate"], logarithm=True)
     elif "at" in entry:
-        number = _quality_at(*_curve(entry["curve"]), _value(entry["at"]), logarithm=False)
+        number = _quality_at(*_curve(entry["curve"]), _value(entry["at"]), logarithm=entry.get("logarithm", False))
     elif "count" in entry:
         number = len(_found(entry["count"]))
     elif "bd_rate" in entry:
