@@ -77,6 +77,8 @@ def test_a_number_that_differs_is_named_and_written(tmp_path: Path) -> None:
     ]
     tool.check(page, texts, write=True)
     assert "needs <!--=rate-->−5.1 %<!--/--> and" in page.read_text()
+    page.write_text("It needs <!--=rate-->−5.1\n%<!--/-->.\n")
+    assert tool.check(page, texts, write=False) == []
 
 
 def test_numbers_with_units_must_be_marked(tmp_path: Path) -> None:
