@@ -11,8 +11,8 @@ The name may have arguments, which replace `$1`, `$2` and so on in the entry: `<
 that has a unit of measurement must be marked, except in the pages of `UNCHECKED`.
 
 Forms of an entry; FILE is below `results/`, PATH is a path of keys such as `codecs[name=jpeg].points[0].psnr_db`. The
-condition `[channels=64|116]` keeps every item that fits, `["a key"]` is a key with other characters; `min FILE PATH` and `max FILE PATH` take the least and the largest
-of several numbers:
+condition `[channels=64|116]` keeps every item that fits, `["a key"]` is a key with other characters; `min FILE PATH` and
+`max FILE PATH` take the least and the largest of several numbers:
 
     value = "FILE PATH"                a number, or the median of several; `minus = "FILE PATH"` is subtracted,
                                        `over = "FILE PATH"` divides it, `inverse = true` takes 1 / it
