@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import ohmq
 from ohmq.bitstream.reader import read_ohm
 from ohmq.codec import Codec
-from ohmq.encoder.refine import STEPS
+from ohmq.encoder.refine import PASSES
 from ohmq.entropy.layers import KnownSymbols, encode_layers
 from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.model_files.frozen_model import load_model, save_model
@@ -205,7 +205,7 @@ def main() -> None:
             "choose and encode": lambda s=source, n=count: codec.encode(s, n, layers=1),
             "decode": lambda d=data: codec.decode(d),
         }
-        for effort in range(len(STEPS) + 1) if codec.config.supports_rdoq else ():
+        for effort in range(len(PASSES)) if codec.config.supports_rdoq else ():
             if effort == default:
                 continue
             work[f"effort {effort}"] = lambda n=count, e=effort: codec.compress(image, channels=n, layers=1, effort=e)

@@ -30,6 +30,8 @@ PLOTS = {
 }
 """Names of the plots, without their extensions, by quality."""
 PLOT_FILES = tuple(f"{name}.{extension}" for name in PLOTS.values() for extension in ("png", "svg"))
+QUALITIES = (5, *range(10, 101, 10))
+"""Default qualities of a model with a quality scale."""
 KODAK = ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "bpg444", "vtm")
 """Codecs whose published curves ``--reference kodak`` draws."""
 
@@ -46,6 +48,14 @@ KODAK = ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "bpg444
 )
 @click.option(
     "--anchor", help="Codec that BD-rates refer to: model or one of the codecs.  [default: jpeg, or the first --codec]"
+)
+@click.option(
+    "--quality",
+    "qualities",
+    type=click.FloatRange(0, 100),
+    multiple=True,
+    help="Quality of the model's files. Repeatable.  [default: 5, 10, 20 to 100; models without a quality scale: all cut "
+    "points]",
 )
 @click.option("--rates", type=click.IntRange(1), help="Measure at most this many rates of each codec.  [default: all]")
 @click.option(
@@ -83,6 +93,7 @@ def command(
     model: str,
     names: tuple[str, ...],
     anchor: str | None,
+    qualities: tuple[float, ...],
     rates: int | None,
     effort: int | None,
     metrics: "tuple[Metric, ...] | None",
@@ -138,9 +149,20 @@ def command(
     if metrics is None:
         metrics = default_metrics(grey=codec.grey)
     channels = spread(channel_counts(codec, [-1]), rates)
+    if not qualities and codec.quality_scale is not None:
+        qualities = tuple(spread(QUALITIES, rates))
     with progress_bar(len(images) * (1 + len(classic)), "compare") as update:
         codecs = compare_codecs(
-            codec, images, channels, classic, rates=rates, effort=effort, metrics=metrics, tune=tune, progress=update
+            codec,
+            images,
+            channels,
+            classic,
+            qualities=qualities,
+            rates=rates,
+            effort=effort,
+            metrics=metrics,
+            tune=tune,
+            progress=update,
         )
     comparison = Comparison(
         command=command_line(),

@@ -7,7 +7,8 @@ scales λ
 * by channel: a bit costs less where errors show, in low frequencies of luma and of green against magenta, and more in high ones,
   like the quantization matrices of JPEG;
 * by place: a bit costs more where activity masks errors, $w \propto (E + E_0)^a$ with the luma energy E of a block, like the
-  adaptive quantization of x264 (there a = 0.35).
+  adaptive quantization of x264 (there a = 0.35), and less where it is dark, $w \propto (Y + Y_0)^b$ with the luminance Y,
+  because eyes see ratios of light.
 
 It also avoids numbers of channels that look poor for their bits, see `PoorRange`.
 
@@ -16,6 +17,7 @@ A decoder need not know of it.
 References: Yeo, Tan and Tan, On rate distortion optimization using SSIM (2013).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -34,6 +36,7 @@ __all__ = [
     "PoorRange",
     "Tuning",
     "luma_energy",
+    "luminance",
     "sensitivity",
     "without_poor_ends",
 ]
@@ -48,6 +51,14 @@ half periods a block, and SSIMULACRA2 points that its squared error costs, relat
 photos after measurements like `results/sensitivity.json`; linear in the logarithm between, constant beyond the ends."""
 LEAST_ENERGY = 4.0
 """Added to the luma energy of a block, in squared grey levels, so that flat blocks do not get all bits."""
+
+
+LEAST_LUMINANCE = 0.01
+"""Added to the luminance of a block, 0 to 1, so that black blocks do not get all bits."""
+GAMMA = 2.2
+"""Exponent of light over grey levels."""
+MIDDLE_GREY = 127.5
+"""Grey level at which a mean of zero stands in latents."""
 
 
 class PoorRange(NamedTuple):
@@ -82,12 +93,14 @@ class Tuning:
     Attributes:
         frequency_exponent: power of a frequency's `SENSITIVITY` in one over the factor on λ.
         activity_exponent: a, power of a block's luma energy in the factor on λ.
+        luminance_exponent: b, power of a block's luminance in the factor on λ.
         error_exponent: power of a block's luma energy in the weight of its error in analysis by synthesis.
         avoids_poor_ranges: whether targets avoid numbers of channels that look poor for their bits.
     """
 
     frequency_exponent: float = 0.0
     activity_exponent: float = 0.0
+    luminance_exponent: float = 0.0
     error_exponent: float = 0.0
     avoids_poor_ranges: bool = False
 
@@ -109,7 +122,8 @@ class Tuning:
         if self == Tuning(avoids_poor_ranges=self.avoids_poor_ranges):
             return latent._replace(weights=None)
         energy = luma_energy(latent.values[0]) + np.float32(LEAST_ENERGY)
-        places = energy**self.activity_exponent
+        light = luminance(latent.values[0]) + np.float32(LEAST_LUMINANCE)
+        places = energy**self.activity_exponent * light**self.luminance_exponent
         errors = energy**self.error_exponent
         weights = PerceptualWeights(
             self.channel_weights(project),
@@ -158,6 +172,22 @@ def luma_energy(latent: Array) -> NDArray[np.float32]:
     return np.asarray(np.stack(rows) * (GREY_LEVELS / BLOCK) ** 2, np.float32)
 
 
+def luminance(latent: Array) -> NDArray[np.float32]:
+    """Return the relative luminance of each block's mean colour, estimated from its mean of luma.
+
+    Args:
+        latent: (h, w, D).
+
+    Returns:
+        0 to 1, (h, w).
+    """
+    means = [
+        k for k, item in enumerate(block_frequencies(latent.shape[-1])) if item.component == 0 and item.radius == 0
+    ]
+    grey = MIDDLE_GREY + latent[..., means[0]] * np.float32(GREY_LEVELS / BLOCK / math.sqrt(3))
+    return np.asarray((grey.clip(0, 255) / 255) ** np.float32(GAMMA), np.float32)
+
+
 def without_poor_ends(channels: int, ranges: Sequence[PoorRange]) -> tuple[int, float]:
     """Return the number of channels and the factor on λ that stand for a number of channels, which may be poor.
 
@@ -178,6 +208,6 @@ def without_poor_ends(channels: int, ranges: Sequence[PoorRange]) -> tuple[int, 
 
 TUNINGS = {
     "psnr": Tuning(),
-    "visual": Tuning(frequency_exponent=1.0, activity_exponent=0.5, avoids_poor_ranges=True),
+    "visual": Tuning(frequency_exponent=1.0, activity_exponent=0.5, luminance_exponent=0.25, avoids_poor_ranges=True),
 }
 """Tunings by name."""

@@ -6,7 +6,9 @@ Every codec codes one image at a time, in memory, on one thread, after one image
 import contextlib
 import math
 import statistics
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -117,19 +119,21 @@ def compare_codecs(
     channels: Sequence[int],
     classic: Sequence[str],
     *,
+    qualities: Sequence[float] = (),
     rates: int | None = None,
     effort: int | None = None,
     metrics: Collection[Metric] = METRICS,
     tune: Literal["psnr", "visual"] | None = None,
     progress: Callable[[int], Any] = lambda count: None,
 ) -> tuple[CodecResult, ...]:
-    """Code and decode every image with a model at several numbers of channels and with classic codecs at their qualities.
+    """Code and decode every image with a model at several rates and with classic codecs at their qualities.
 
     Args:
         codec: the model.
         images: names and pixels, (H, W) or (H, W, 3) as the model codes them; sizes may differ.
         channels: numbers of active channels, at least 1 each.
         classic: names of `CLASSIC_CODECS`.
+        qualities: qualities in place of ``channels``; the model's files are those of `Codec.compress`.
         rates: largest number of qualities of a classic codec, evenly spread; None: all.
         effort: refinement passes of the model's encoder, as for `Codec.compress`.
         metrics: metrics to measure beside PSNR; SSIM is never measured.
@@ -142,17 +146,20 @@ def compare_codecs(
     Raises:
         BitstreamError: bytes of the model that do not decode to the symbols they came from.
         UnsupportedImageError: an image that a codec cannot code.
-        ConfigError: Pillow was built without a codec.
+        ConfigError: Pillow was built without a codec; or qualities, and a model without a quality scale.
         ValueError: no images, no channels, or no such codec.
     """
-    if not images or not channels or min(channels) < 1:
+    if not images or not (qualities or (channels and min(channels) >= 1)):
         raise ValueError(
             f"{counted(len(images), 'image')} and the channels {list(channels)}; expected at least one of each"
         )
     check_classic(classic)
     with one_thread():
         options = EncodeOptions(effort=effort, tune=tune)
-        results = [_measure_model(codec, images, channels, options, metrics, progress)]
+        if qualities:
+            results = [_measure_qualities(codec, images, qualities, options, metrics, progress)]
+        else:
+            results = [_measure_model(codec, images, channels, options, metrics, progress)]
         for name in classic:
             qualities = spread(CLASSIC_CODECS[name].qualities, rates)
             results.append(_measure_classic(name, images, qualities, metrics, progress))
@@ -177,16 +184,59 @@ def _measure_model(
         image_rows.append([_model_row(rows[count][0], count, pixels) for count in channels])
         mpixels.append(pixels.shape[0] * pixels.shape[1] / 1e6)
         progress(1)
+    return _model_result(codec, options, channels, image_rows, mpixels)
+
+
+def _measure_qualities(
+    codec: Codec,
+    images: Images,
+    qualities: Sequence[float],
+    options: EncodeOptions,
+    metrics: Collection[Metric],
+    progress: Callable[[int], Any],
+) -> CodecResult:
+    """Measure the model's files as `Codec.compress` makes them for some qualities; the first file does not count."""
+
+    def code(pixels: Pixels, quality: float) -> Coded:
+        clock = time.perf_counter()
+        area = pixels.shape[0] * pixels.shape[1]
+        data = codec.compress(pixels, replace(options, quality=quality), max_pixels=area)
+        encode_s = time.perf_counter() - clock
+        clock = time.perf_counter()
+        decoded = np.asarray(codec.decompress(data, max_pixels=area))
+        return Coded(data, decoded, encode_s, time.perf_counter() - clock)
+
+    code(images[0][1], qualities[0])
+    image_rows, mpixels = [], []
+    for name, pixels in images:
+        rows = []
+        for quality in qualities:
+            rows.append(_coded_row(MODEL, f"quality {quality:g}", name, pixels, code(pixels, quality), metrics))
+        image_rows.append(rows)
+        mpixels.append(pixels.shape[0] * pixels.shape[1] / 1e6)
+        progress(1)
+    return _model_result(codec, options, qualities, image_rows, mpixels)
+
+
+def _model_result(
+    codec: Codec,
+    options: EncodeOptions,
+    values: Sequence[float],
+    image_rows: Sequence[Sequence[CodedRow]],
+    mpixels: Sequence[float],
+) -> CodecResult:
+    """Put the model's rows of each image together."""
     settings = f"{codec.config.family} family, id {codec.model_id.hex()}"
     if codec.config.supports_rdoq:
-        settings += f", effort {codec.effort_for(effort)}, tuned for {options.tune_for(codec.config, codec.name)}"
+        effort, tune = codec.effort_for(options.effort), options.tune_for(codec.config, codec.name)
+        settings += f", effort {effort}, tuned for {tune}"
     settings += f", device {codec.device}" if codec.device != "cpu" else ""
     value_rows = tuple(zip(*image_rows, strict=True))
     return CodecResult(
         name=MODEL,
         label=f"ohmq {codec.name}",
         settings=settings,
-        values=tuple(channels),
+        values=tuple(values),
         rows=value_rows,
         points=tuple(_mean_point(rows, mpixels) for rows in value_rows),
     )
@@ -235,9 +285,15 @@ def _model_row(row: ImageRow, channels: int, pixels: Pixels) -> CodedRow:
 
 def _classic_row(name: str, image: str, pixels: Pixels, quality: float, metrics: Collection[Metric]) -> CodedRow:
     coded = code_named_image(name, image, pixels, quality)
+    return _coded_row(name, CLASSIC_CODECS[name].setting(quality), image, pixels, coded, metrics)
+
+
+def _coded_row(
+    codec: str, setting: str, image: str, pixels: Pixels, coded: Coded, metrics: Collection[Metric]
+) -> CodedRow:
     return CodedRow(
-        codec=name,
-        setting=CLASSIC_CODECS[name].setting(quality),
+        codec=codec,
+        setting=setting,
         image=image,
         file_bytes=len(coded.data),
         file_bpp=8 * len(coded.data) / (pixels.shape[0] * pixels.shape[1]),

@@ -31,7 +31,7 @@ MODEL = "model"
 
 COMPARE_DEFINITIONS: dict[str, str] = {
     "codec": f"'{MODEL}' or a classic codec",
-    "setting": "active channels of the model; quality or rate in bits per pixel asked of a classic codec",
+    "setting": "quality or active channels of the model; quality or rate in bits per pixel asked of a classic codec",
     "file_bytes": "all bytes of the file",
     "file_bpp": "all bytes of the file, bits per pixel; mean over several images",
     "psnr_db": f"PSNR of 8-bit pixels (RGB, or grey), dB; an exact copy counts as {EXACT_DB:g}; mean over several images",
@@ -89,7 +89,7 @@ class CodecResult:
         name: name of the codec.
         label: its name for people.
         settings: its fixed settings, for people.
-        values: values of the setting that varies, such as numbers of channels.
+        values: values of the setting that varies, such as qualities or numbers of channels.
         rows: for each value, a row an image.
         points: for each value, the measures over all images.
     """

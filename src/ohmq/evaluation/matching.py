@@ -11,7 +11,6 @@ from ohmq.evaluation.classic import CLASSIC_CODECS, Coded
 from ohmq.evaluation.compare import Images, Pixels, code_named_image
 from ohmq.evaluation.comparison import MODEL, CodecResult
 from ohmq.evaluation.qualities import METRICS, Metric, measure_image
-from ohmq.utils.counting import counted
 
 __all__ = ["Matched", "match_rates"]
 
@@ -71,16 +70,17 @@ def match_rates(
     name, pixels = images[number]
     area = pixels.shape[0] * pixels.shape[1]
     model = results[0]
-    sizes = {int(n): rows[number].file_bytes for n, rows in zip(model.values, model.rows, strict=True)}
-    wanted_of_channels = {
-        min(sizes, key=lambda n, bpp=bpp: abs(math.log(sizes[n] * 8 / area / bpp))): bpp  # type: ignore[misc]
+    rows = [of_images[number] for of_images in model.rows]
+    wanted = {
+        min(range(len(rows)), key=lambda k, bpp=bpp: abs(math.log(rows[k].file_bpp / bpp)))  # type: ignore[misc]
         for bpp in wanted_bpp
     }
     matches = []
-    for channels in sorted(wanted_of_channels):
-        data = codec.compress(pixels, channels=channels, layers=1, max_pixels=area)
+    for place in sorted(wanted):
+        setting, value = rows[place].setting, model.values[place]
+        target = {"quality": value} if setting.startswith("quality") else {"channels": int(value)}
+        data = codec.compress(pixels, **target, layers=1, max_pixels=area)
         decoded = np.asarray(codec.decompress(data, max_pixels=area))
-        setting = counted(channels, "channel")
         group = [_matched(MODEL, setting, pixels, decoded, len(data), len(data), metrics)]
         for result in results[1:]:
             quality, coded = _nearest(result.name, name, pixels, len(data))

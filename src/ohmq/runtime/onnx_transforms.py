@@ -200,6 +200,10 @@ class OnnxTransforms:
         """
         return self._changed(self._own, self._decoders, decoder)
 
+    def in_low_precision(self) -> "OnnxTransforms":
+        """Return these transforms: they have one precision."""
+        return self
+
     @property
     def threads(self) -> int:
         """Number of threads of work on the CPU."""

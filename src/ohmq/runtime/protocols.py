@@ -70,6 +70,12 @@ class TransformRuntime(Protocol):
             decoder: one of `decoders`; None: the model's own synthesis transform.
         """
 
+    def in_low_precision(self) -> "TransformRuntime":
+        """Return the same transforms with a synthesis that may be coarser if that is faster; pixels stay within a few of 255.
+
+        What the encoder looks at need not be exact.
+        """
+
     def with_kernels(self, filter_kernel: FilterKernel, kernels: Kernels | None, /) -> "TransformRuntime":
         """Return the same transforms with other inner loops.
 

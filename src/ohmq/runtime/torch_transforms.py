@@ -60,6 +60,7 @@ class TorchTransforms:
         bfloat16: whether analysis and the convolutions of further decoders compute in bfloat16 on the CPU; None: where it
             multiplies that. Before the post-filter pixels stay within 1 of 255.
         kernels: compiled kernels that add up codewords on the CPU; None: torch's products do. Default: None.
+        low_precision: whether the model's own synthesis transform, too, computes in bfloat16 where ``bfloat16`` says so.
     """
 
     def __init__(
@@ -72,8 +73,9 @@ class TorchTransforms:
         decoder: str | None = None,
         bfloat16: bool | None = None,
         kernels: Kernels | None = None,
+        low_precision: bool = False,
     ) -> None:
-        self.model, self._device, self._kernels = model, device, kernels
+        self.model, self._device, self._kernels, self._low_precision = model, device, kernels, low_precision
         self._bfloat16 = has_bfloat16(cpu=True) if bfloat16 is None else bfloat16
         self._own_filters, self._decoders, self._decoder = filters, dict(decoders or {}), decoder
         if model.config.channels_last:
@@ -94,11 +96,15 @@ class TorchTransforms:
         """Return the same transforms with another decoder; None: the model's own synthesis transform."""
         return self._changed(decoder=decoder)
 
+    def in_low_precision(self) -> "TorchTransforms":
+        """Return the same transforms whose own synthesis computes in bfloat16, where the processor multiplies that."""
+        return self._changed(low_precision=True)
+
     def _changed(self, **changes: Any) -> "TorchTransforms":
         """Return the same transforms but for some arguments."""
         arguments: dict[str, Any] = {"model": self.model, "filters": self._own_filters, "device": self._device}
         arguments |= {"decoders": self._decoders, "decoder": self._decoder, "bfloat16": self._bfloat16}
-        arguments |= {"kernels": self._kernels}
+        arguments |= {"kernels": self._kernels, "low_precision": self._low_precision}
         return TorchTransforms(**{**arguments, **changes})
 
     @property
@@ -159,7 +165,7 @@ class TorchTransforms:
         mean, std = self.model.mean, self.model.std
         assert isinstance(mean, float) and isinstance(std, float)
         # The model's own synthesis is the reference, on which post-filters decide the same classes on all machines.
-        bfloat16 = self._bfloat16 and isinstance(self._synthesis, LadderDecoder)
+        bfloat16 = self._bfloat16 and (self._low_precision or isinstance(self._synthesis, LadderDecoder))
         return PhotoWindows(self._synthesis, mean, std, bfloat16=bfloat16)
 
     @cached_property

@@ -9,7 +9,7 @@ from support.small_models import make_codec
 
 from ohmq.cli.compress import command
 from ohmq.encoder.options import DEFAULT_EFFORT, DEFAULT_QUALITY, MAX_EFFORT, TARGETS, EncodeOptions
-from ohmq.encoder.refine import STEPS
+from ohmq.encoder.refine import PASSES
 from ohmq.errors import ConfigError
 
 
@@ -60,7 +60,7 @@ def test_options_are_merged() -> None:
 
 
 def test_effort_depends_on_the_model() -> None:
-    assert len(STEPS) == MAX_EFFORT
+    assert len(PASSES) == MAX_EFFORT + 1
     photo, digits = make_codec("photo").config, make_codec("context").config
     assert EncodeOptions().effort_for(photo, "photo") == DEFAULT_EFFORT
     assert EncodeOptions(fixed_rate=True).effort_for(photo, "photo") == 0

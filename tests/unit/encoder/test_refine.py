@@ -13,7 +13,7 @@ from ohmq.bitstream.reader import read_header
 from ohmq.codec import Codec
 from ohmq.encoder.options import DEFAULT_EFFORT, EncodeOptions
 from ohmq.encoder.rate_control import LAMBDA_SCALES
-from ohmq.encoder.refine import STEPS, block_coefficients, refine_latent
+from ohmq.encoder.refine import PASSES, block_coefficients, refine_latent
 from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.errors import ConfigError, UnreachableTargetError
 from ohmq.evaluation.bd_rate import bd_rate
@@ -110,6 +110,34 @@ def test_it_pays(codec: Codec, crop: Image.Image) -> None:
     first, second = (bd_rate(*one, *other).percent for one, other in itertools.pairwise(curves))
     assert first < -2
     assert second < 0
+
+
+def test_an_estimated_pass_pays(codec: Codec, crop: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Effort 1 gains by its second pass; a model without the decoder that it needs does without."""
+    refiner = codec.encoder.refiner
+    assert [len(refiner.passes(effort)) for effort in (0, 1, 2)] == [0, 2, 3]
+    curves = []
+    for estimator in (None, refiner._estimator):
+        monkeypatch.setattr(refiner, "_estimator", estimator)
+        files = [codec.compress(crop, channels=n, tune="psnr") for n in codec.cut_points[4::2]]
+        psnr = [psnr_db(np.asarray(crop), np.asarray(codec.decompress(data))) for data in files]
+        curves.append(([len(data) for data in files], psnr))
+    assert bd_rate(*curves[0], *curves[1]).percent < -0.3
+    monkeypatch.setattr(refiner, "_estimator", None)
+    assert [len(refiner.passes(effort)) for effort in (0, 1, 2)] == [0, 1, 2]
+
+
+def test_an_estimate_comes_close(codec: Codec, crop: Image.Image) -> None:
+    """It is within half of what it estimates: how the image changes when the latent is refined."""
+    refiner, latent = codec.encoder.refiner, codec.latent(crop, effort=2)
+    images, estimates = [], []
+    for source in (latent.values, refiner.refine(latent, 269)):
+        _, codewords = refiner._choose(latent, source[0], 269)
+        images.append(refiner._own.pixels_from_codewords(codewords, 269)[0].astype(float))
+        estimates.append(refiner._estimate(codewords, 269).astype(float))
+    change, estimated = images[1] - images[0], estimates[1] - estimates[0]
+    assert np.abs(change).max() > 3
+    assert np.square(estimated - change).mean() < 0.25 * np.square(change).mean()
 
 
 def test_evaluation_measures_what_compress_writes(codec: Codec, crop: Image.Image) -> None:
@@ -211,7 +239,7 @@ def test_one_step_is_the_default(codec: Codec, crop: Image.Image) -> None:
 
 
 def test_impossible_efforts_are_refused(codec: Codec, crop: Image.Image) -> None:
-    for effort in (-1, len(STEPS) + 1):
+    for effort in (-1, len(PASSES)):
         with pytest.raises(ValueError, match=f"effort is {effort}; it must be 0 to 2"):
             codec.compress(crop, effort=effort)
     with pytest.raises(ValueError, match="fixed rate"):

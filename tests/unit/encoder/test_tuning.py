@@ -19,11 +19,14 @@ from ohmq.codec import Codec
 from ohmq.encoder.options import EncodeOptions
 from ohmq.encoder.tuning import (
     LARGEST_LAMBDA,
+    LEAST_ENERGY,
+    LEAST_LUMINANCE,
     SMALLEST_LAMBDA,
     TUNINGS,
     PoorRange,
     Tuning,
     luma_energy,
+    luminance,
     sensitivity,
     without_poor_ends,
 )
@@ -110,6 +113,13 @@ def test_energy_is_the_variance_of_luma() -> None:
     assert luma_energy(np.zeros((2, 3, 40), np.float32)).tolist() == [[0] * 3] * 2
 
 
+def test_luminance_is_that_of_the_mean_colour() -> None:
+    codec = load("photo")
+    for level in (0, 40, 128, 200, 255):
+        latent = codec.latent(Image.new("RGB", (64, 64), (level,) * 3), effort=0)
+        assert luminance(latent.values[0]) == pytest.approx((level / 255) ** 2.2, abs=0.04)
+
+
 def test_weights_by_channel_and_place() -> None:
     filters = block_frequencies(40)
     project = -2 * np.eye(40, dtype=np.float32)
@@ -125,9 +135,11 @@ def test_weights_by_channel_and_place() -> None:
     weighted = TUNINGS["visual"].apply(latent, codec.transforms.quantizer["project"])
     assert weighted.weights is not None
     assert np.log(weighted.weights.places).mean() == pytest.approx(0, abs=1e-5)
-    calm, busy = (function(luma_energy(latent.values[0])) for function in (np.argmin, np.argmax))
-    assert weighted.weights.places.argmin() == calm
-    assert weighted.weights.places.argmax() == busy
+    energy, light = luma_energy(latent.values[0]) + LEAST_ENERGY, luminance(latent.values[0]) + LEAST_LUMINANCE
+    expected = energy**0.5 * light**0.25
+    assert weighted.weights.places == pytest.approx(expected / np.exp(np.log(expected).mean()), rel=1e-4)
+    assert energy.max() > 2 * energy.min()
+    assert light.max() > 2 * light.min()
     assert TUNINGS["psnr"].apply(weighted, codec.transforms.quantizer["project"]).weights is None
 
 

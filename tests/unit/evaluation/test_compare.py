@@ -6,10 +6,12 @@ import torch
 from PIL import AvifImagePlugin, Image
 from support.small_models import make_codec
 
+from ohmq import load
 from ohmq.errors import ConfigError
 from ohmq.evaluation.compare import compare_codecs, one_thread, spread, suited_images
 from ohmq.evaluation.comparison import MODEL
 from ohmq.evaluation.matching import match_rates
+from ohmq.metrics import psnr_db
 
 
 def test_one_thread_and_back() -> None:
@@ -83,3 +85,26 @@ def test_nothing_to_compare() -> None:
             compare_codecs(codec, images, channels, ["webp"])
     with pytest.raises(ValueError, match="no codec 'gif'"):
         compare_codecs(codec, [image], [5], ["gif"])
+
+
+def test_a_model_is_measured_at_its_qualities() -> None:
+    """Files are those of `Codec.compress`, also on the page."""
+    codec = load("photo")
+    with Image.open("examples/photos/coffee.png") as image:
+        pixels = np.asarray(image.convert("RGB").crop((0, 0, 96, 80)))
+    model, _ = results = compare_codecs(codec, [("x", pixels)], [], ["webp"], qualities=[20, 70], rates=2, metrics=())
+    files = [codec.compress(pixels, quality=quality) for quality in (20, 70)]
+    assert [(rows[0].setting, rows[0].file_bytes) for rows in model.rows] == [
+        ("quality 20", len(files[0])),
+        ("quality 70", len(files[1])),
+    ]
+    assert [rows[0].psnr_db for rows in model.rows] == [
+        psnr_db(pixels, np.asarray(codec.decompress(file))) for file in files
+    ]
+    ((shown, _),) = match_rates(codec, [("x", pixels)], results, 0, [model.points[1].file_bpp], metrics=())
+    assert (shown.setting, round(shown.file_bpp * pixels.shape[0] * pixels.shape[1] / 8)) == (
+        "quality 70",
+        len(files[1]),
+    )
+    with pytest.raises(ConfigError, match="no quality scale"):
+        compare_codecs(make_codec("static"), [("g", pixels[..., 0])], [], ["webp"], qualities=[50])

@@ -31,8 +31,9 @@ CROP = 256
 """Side of a crop, in pixels."""
 SCALES = (0.5, 1.0)
 """Range of the factors by which photos are scaled down before cropping."""
-LAMBDA_SCALES = (0.7, 2.0)
-"""Range of the factors on the Lagrange multiplier of every third crop: files between two cut points have others than 1."""
+LAMBDA_SCALES = (0.5, 5.0)
+"""Range of the factors on the Lagrange multiplier of every third crop: files between two cut points have others than 1, and
+files that avoid poor numbers of channels have large ones."""
 LOW_SHARE = 0.06
 """Cut points below this share of all channels are of low rates, at which few files are made."""
 LOW_IN_TURN = 2
