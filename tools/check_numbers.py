@@ -11,8 +11,8 @@ The name may have arguments, which replace `$1`, `$2` and so on in the entry: `<
 that has a unit of measurement must be marked, except in the pages of `UNCHECKED`.
 
 Forms of an entry; FILE is below `results/`, PATH is a path of keys such as `codecs[name=jpeg].points[0].psnr_db`. The
-condition `[channels=64|116]` keeps every item that fits, `["a key"]` is a key with other characters; `min FILE PATH` and
-`max FILE PATH` take the least and the largest of several numbers:
+condition `[channels=64|116]` keeps the items with one of these values, `["a key"]` is a key with other characters;
+`min FILE PATH` and `max FILE PATH` take the least and the largest of several numbers:
 
     value = "FILE PATH"                a number, or the median of several; `minus = "FILE PATH"` is subtracted,
                                        `over = "FILE PATH"` divides it, `inverse = true` takes 1 / it
@@ -84,16 +84,16 @@ def look_up(content: Any, path: str) -> Any:
     for step in steps:
         name, index, key, value, quoted = step.groups()
         name = name or quoted
+        if key:
+            wanted = value.split("|")
+            content = [item for item in content if str(item[key]) in wanted]
+            if {str(item[key]) for item in content} != set(wanted):
+                raise KeyError(step[0])
+            continue
         if name and isinstance(content, list) and len(content) == 1:
             content = content[0]
-        content = (
-            content[name]
-            if name
-            else content[int(index)]
-            if index
-            else [item for item in content if str(item[key]) in value.split("|")]
-        )
-    if not isinstance(content, int | float | dict | list) or (content == [] and path.endswith("]")):
+        content = content[name] if name else content[int(index)]
+    if not isinstance(content, int | float | dict | list):
         raise KeyError(path)
     return content[0] if path.endswith("]") and isinstance(content, list) and len(content) == 1 else content
 

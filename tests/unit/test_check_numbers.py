@@ -22,7 +22,8 @@ def test_paths(path: str, wanted: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["rows[what=d].ratio", "rows[2].ratio", "no", "rows.ratio", "rows[0]. ratio", "rows[0].what"]
+    "path",
+    ["rows[what=d].ratio", "rows[what=c|d]", "rows[2].ratio", "no", "rows.ratio", "rows[0]. ratio", "rows[0].what"],
 )
 def test_paths_that_lead_nowhere(path: str) -> None:
     with pytest.raises((KeyError, IndexError, TypeError)):
