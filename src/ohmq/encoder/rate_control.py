@@ -4,6 +4,7 @@ Without RDOQ, symbols do not depend on the target: one file with all layers is c
 number of channels, then λ between the two nearest numbers.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple, TypeVar, cast
@@ -15,7 +16,7 @@ from ohmq.bitstream.psnr_table import psnr_extra
 from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.encoder.encoder import Encoder, FileSettings
 from ohmq.encoder.quality import DecodedScore
-from ohmq.encoder.tuning import LARGEST_LAMBDA, PoorRange
+from ohmq.encoder.tuning import PoorRange
 from ohmq.errors import UnreachableTargetError, UnsupportedImageError
 from ohmq.metrics import SSIMULACRA2_MIN_SIDE
 from ohmq.runtime.latents import Latent, Source, Symbols
@@ -26,8 +27,6 @@ __all__ = ["LAMBDA_SCALES", "QualityResult", "SizeResult", "search_psnr", "searc
 
 LAMBDA_SCALES = tuple(2 ** (-step / 4) for step in (-8, -6, *range(-4, 5), 6, 8))
 """Factors on λ that a search tries, from few bits to many."""
-POOR_RANGE_SCALES = tuple(LARGEST_LAMBDA * 2 ** (-step / 4) for step in range(7))
-"""Further factors at the end of a `ohmq.encoder.tuning.PoorRange`."""
 
 
 class QualityResult(NamedTuple):
@@ -88,7 +87,7 @@ def search_size(
         UnreachableTargetError: even the first cut point needs more bytes.
     """
     if isinstance(source, Latent):
-        with phase("search for the size", _most_trials(encoder, source)) as advance:
+        with phase("search for the size", _most_trials(encoder, source, poor_ranges)) as advance:
             result, smallest = _search_size_with_rdoq(
                 encoder, source, max_bytes, settings, poor_ranges, advance, hash_symbols
             )
@@ -251,7 +250,7 @@ def _search_quality(
     name: str,
 ) -> QualityResult:
     """Search the smallest number of channels that reaches a quality; if none does, return the best of all trials."""
-    with phase(name, _most_trials(encoder, source)) as advance:
+    with phase(name, _most_trials(encoder, source, poor_ranges)) as advance:
 
         def trial(channels: int, candidate: Source) -> tuple[bool, QualityResult]:
             reached = measure(encoder.symbols(candidate, channels), channels)
@@ -273,12 +272,19 @@ def _search_quality(
         return max((result for _, result in trials), key=lambda result: result.reached)
 
 
-def _most_trials(encoder: Encoder, source: Source) -> int:
+def _most_trials(encoder: Encoder, source: Source, poor_ranges: Sequence[PoorRange]) -> int:
     """Return the largest number of trials of a search that succeeds: the sum over its bisections."""
     if not isinstance(source, Latent):
         return len(encoder.config.cut_points)
-    bisections = [len(encoder.stops)] * (2 if source.effort else 1) + [len(LAMBDA_SCALES) + len(POOR_RANGE_SCALES) - 1]
+    further = max((len(_further_scales(poor)) for poor in poor_ranges), default=0)
+    bisections = [len(encoder.stops)] * (2 if source.effort else 1) + [len(LAMBDA_SCALES) - 1 + further]
     return sum(count.bit_length() for count in bisections)
+
+
+def _further_scales(poor: PoorRange) -> list[float]:
+    """Return factors on λ above `LAMBDA_SCALES` that a search tries at the end of a poor range, from few bits to many."""
+    count = max(0, math.ceil(4 * math.log2(poor.largest / max(LAMBDA_SCALES))))
+    return [poor.largest * 2 ** (-step / 4) for step in range(count)]
 
 
 def _stops(encoder: Encoder, poor_ranges: Sequence[PoorRange]) -> list[int]:
@@ -305,11 +311,12 @@ def _search_lambda(
     trials = _bisect([(channels, source) for channels in stops], trial)
     between: list[tuple[int, Source]] = []
     below, above = ([result.channels for overshoots, result in trials if overshoots == side] for side in (False, True))
+    poor: PoorRange | None = next((item for item in poor_ranges if above and item.end == above[-1]), None)
     if below:
-        between += [(below[-1], source._replace(lambda_scale=scale)) for scale in LAMBDA_SCALES if scale < 1]
+        least = poor.smallest if poor else 0.0
+        between += [(below[-1], source._replace(lambda_scale=scale)) for scale in LAMBDA_SCALES if least <= scale < 1]
     if above:
-        scales: tuple[float, ...] = POOR_RANGE_SCALES if any(above[-1] == poor.end for poor in poor_ranges) else ()
-        scales = tuple(sorted({*scales, *(scale for scale in LAMBDA_SCALES if scale > 1)}, reverse=True))
+        scales = [*(_further_scales(poor) if poor else ()), *(scale for scale in LAMBDA_SCALES if scale > 1)]
         between += [(above[-1], source._replace(lambda_scale=scale)) for scale in scales]
     return trials + _bisect(between, trial)
 

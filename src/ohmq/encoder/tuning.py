@@ -69,21 +69,28 @@ class PoorRange(NamedTuple):
 
     Attributes:
         start: number of channels that ends before the poor ones.
-        middle: number of channels that looks about as good as ``end`` with `LARGEST_LAMBDA`.
+        middle: largest number of channels that ``start`` with less than λ stands for.
         end: number of channels that ends after them.
+        largest: factor on λ with which ``end`` stands for the next number after ``middle``.
     """
 
     start: int
     middle: int
     end: int
+    largest: float
+
+    @property
+    def smallest(self) -> float:
+        """Factor on λ with which ``start`` stands for ``middle``."""
+        return SMALLEST_LAMBDA if self.middle > self.start else 1.0
 
 
 POOR_RANGES: Mapping[str, tuple[PoorRange, ...]] = {
-    "cf07d25e": (PoorRange(535, 576, 678), PoorRange(920, 930, 1000)),
+    "cf07d25e": (PoorRange(116, 116, 269, 7), PoorRange(402, 535, 678, 12), PoorRange(758, 830, 1000, 10)),
 }
 """Poor ranges by model id, in hexadecimal; `docs/experiments/tuning.md` has their measurement."""
-SMALLEST_LAMBDA, LARGEST_LAMBDA = 0.5, 6.0
-"""Factors on λ that stand for the middle of a poor range: at its start, and at its end."""
+SMALLEST_LAMBDA = 0.5
+"""Factor on λ with which the start of a poor range stands for its middle."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,11 +205,12 @@ def without_poor_ends(channels: int, ranges: Sequence[PoorRange]) -> tuple[int, 
     Returns:
         ``channels`` and 1, or for a poor one: the start of its range and a smaller λ, or the end and a larger one.
     """
-    for start, middle, end in ranges:
+    for poor in ranges:
+        start, middle, end, largest = poor
         if start < channels <= middle:
-            return start, 1 + (SMALLEST_LAMBDA - 1) * (channels - start) / (middle - start)
+            return start, 1 + (poor.smallest - 1) * (channels - start) / (middle - start)
         if middle < channels < end:
-            return end, 1 + (LARGEST_LAMBDA - 1) * (end - channels) / (end - middle)
+            return end, 1 + (largest - 1) * (end - channels) / (end - middle)
     return channels, 1.0
 
 

@@ -77,7 +77,8 @@ def test_quality_chooses_channels_of_one_layer(photo_codec: Codec, crop: Image.I
     assert coded[-1].channels == photo_codec.num_channels
     for one in coded:
         assert [layer.channels for layer in read_header(one.data).layers] == [one.channels]
-    assert coded[1].data == photo_codec.compress(crop, channels=coded[1].channels)
+    for one in (coded[0], coded[-1]):  # the others avoid poor numbers of channels by λ
+        assert one.data == photo_codec.compress(crop, channels=one.channels)
     assert photo_codec.compress_prepared(prepared, EncodeOptions()) == coded[3]._replace(quality=DEFAULT_QUALITY)
     assert len(read_header(photo_codec.compress(crop, layers="all")).layers) > 9
 

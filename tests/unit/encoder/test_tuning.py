@@ -18,7 +18,6 @@ from ohmq.cli.compress import command
 from ohmq.codec import Codec
 from ohmq.encoder.options import EncodeOptions
 from ohmq.encoder.tuning import (
-    LARGEST_LAMBDA,
     LEAST_ENERGY,
     LEAST_LUMINANCE,
     SMALLEST_LAMBDA,
@@ -157,8 +156,9 @@ def test_what_has_no_rdoq_is_refused(crop: Image.Image) -> None:
 def test_numbers_of_channels_that_look_poor_are_avoided(codec: Codec, crop: Image.Image) -> None:
     """Sizes and qualities between the ends of a poor range are met by λ."""
     image = crop.crop((0, 0, 128, 96))
-    (poor, _) = TUNINGS["visual"].poor_ranges(codec.model_id)
-    start, middle, end = (len(codec.compress(image, channels=count)) for count in poor)
+    ranges = TUNINGS["visual"].poor_ranges(codec.model_id)
+    poor = ranges[1]
+    start, middle, end = (len(codec.compress(image, channels=count)) for count in poor[:3])
     for limit in (middle, (middle + end) // 2):
         visual = codec.compress(image, max_bytes=limit)
         assert max(start, 0.95 * limit) <= len(visual) <= limit
@@ -173,19 +173,20 @@ def test_numbers_of_channels_that_look_poor_are_avoided(codec: Codec, crop: Imag
         found[plain.channels] = coded.channels, len(coded.data)
     assert any(poor.start < count < poor.end for count in found)
     for count, (chosen, _) in found.items():
-        assert chosen == without_poor_ends(count, [poor])[0]
+        assert chosen == without_poor_ends(count, ranges)[0]
     sizes = [size for _, (_, size) in sorted(found.items())]
     assert all(one <= 1.02 * two for one, two in itertools.pairwise(sizes))
 
 
 def test_what_stands_for_a_poor_number_of_channels() -> None:
-    ranges = [PoorRange(10, 20, 40), PoorRange(50, 60, 70)]
-    for count in (1, 10, 40, 45, 50, 70, 99):
+    ranges = [PoorRange(10, 20, 40, 6), PoorRange(50, 60, 70, 9), PoorRange(80, 80, 90, 3)]
+    for count in (1, 10, 40, 45, 50, 70, 80, 90, 99):
         assert without_poor_ends(count, ranges) == (count, 1)
     assert without_poor_ends(15, ranges) == (10, (1 + SMALLEST_LAMBDA) / 2)
     assert without_poor_ends(20, ranges) == (10, SMALLEST_LAMBDA)
-    assert without_poor_ends(30, ranges) == (40, (1 + LARGEST_LAMBDA) / 2)
-    assert without_poor_ends(69, ranges) == (70, pytest.approx(1 + (LARGEST_LAMBDA - 1) / 10))
+    assert without_poor_ends(30, ranges) == (40, (1 + 6) / 2)
+    assert without_poor_ends(69, ranges) == (70, pytest.approx(1 + (9 - 1) / 10))
+    assert without_poor_ends(81, ranges) == (90, pytest.approx(1 + (3 - 1) * 0.9))
     other = make_codec("photo")
     assert TUNINGS["visual"].poor_ranges(other.model_id) == ()
     assert TUNINGS["psnr"].poor_ranges(bytes.fromhex("cf07d25e")) == ()
