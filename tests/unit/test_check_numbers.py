@@ -22,7 +22,8 @@ def test_paths(path: str, wanted: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["rows[what=d].ratio", "rows[2].ratio", "no", "rows.ratio", "rows[0]. ratio", "rows[0].what"]
+    "path",
+    ["rows[what=d].ratio", "rows[what=c|d]", "rows[2].ratio", "no", "rows.ratio", "rows[0]. ratio", "rows[0].what"],
 )
 def test_paths_that_lead_nowhere(path: str) -> None:
     with pytest.raises((KeyError, IndexError, TypeError)):
@@ -69,21 +70,50 @@ def test_counts_medians_quotients_and_tables_of_several_files(monkeypatch: pytes
 
 def test_a_number_that_differs_is_named_and_written(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("One.\nIt needs <!--=rate-->5 %<!--/--> and <!--=gone-->1<!--/-->, in `<!--` 3 s.\n")
+    page.write_text("One.\nIt needs <!--=rate-->5 %<!--/--> and <!--=gone-->1<!--/-->, in `<!--`.\n")
     texts = {"rate": "−5.1 %"}
     assert tool.check(page, texts, write=False) == [
         "page.md:2: rate is '−5.1 %' in the results, '5 %' in the page",
-        "page.md:2: results/numbers.toml has no entry gone",
+        "page.md:2: results/numbers.toml has no number gone",
     ]
     tool.check(page, texts, write=True)
     assert "needs <!--=rate-->−5.1 %<!--/--> and" in page.read_text()
+    page.write_text("It needs <!--=rate-->−5.1\n%<!--/-->.\n")
+    assert tool.check(page, texts, write=False) == []
 
 
-def test_numbers_with_units_must_be_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_with_units_must_be_marked(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("A <!--=a-->5 %<!--/-->, `7 dB`, Python 3.11, 24 images, −1.5 % and 3 times.\n```\n9 bpp\n```\n")
-    monkeypatch.setattr(tool, "COMPLETE", ("page.md",))
+    page.write_text(
+        "A <!--=a-->5 %<!--/-->, `7 dB`, Python 3.11, 24 images of 16 bits, −1.5 % and 3 times.\n```\n9 bpp\n```\n"
+    )
     assert tool.check(page, {"a": "5 %"}, write=False) == [
         "page.md: '−1.5 %' is not marked",
         "page.md: '3 times' is not marked",
     ]
+    for name in ("CHANGELOG.md", "docs/experiments/rdoq.md"):
+        assert tool.UNCHECKED.fullmatch(name)
+    assert not tool.UNCHECKED.fullmatch("docs/faster.md")
+
+
+def test_arguments_ranges_and_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [{"c": c, "bpp": c / 10, "ms_ssim": 1 - 10 ** (-c / 10)} for c in (1, 2, 4, 8)]
+    content = {"rows": {"a": {"x": -1.5, "y": 3, "z": 2}}, "points": points, "note": {"of": "images, -2 to 3 %"}}
+    monkeypatch.setattr(tool, "_content", {"f.json": content}.__getitem__)
+    entry = {
+        "values": ["f.json rows.$1.x", "min f.json rows.$1", "max f.json $2"],
+        "format": "{:.1f} ({:.1f} to {:.0f})",
+    }
+    assert tool.render(tool.fill(entry, ["a", "rows.a"])) == "−1.5 (−1.5 to 3)"
+    with pytest.raises(IndexError):
+        tool.fill(entry, ["a"])
+    text = {"text": "f.json note.of", "match": "images, (.*) to (.*) %", "format": "{} to {} %"}
+    assert tool.render(text) == "−2 to 3 %"
+    with pytest.raises(KeyError):
+        tool.render(text | {"match": "(no)"})
+    some, every = (f"f.json points{choice} bpp ms_ssim_db" for choice in ("[c=1|4]", ""))
+    assert tool.render({"curve": some, "at_rate": 0.4, "format": "{:.2f}"}) == "4.00"
+    assert tool.render({"bd_rate": [some, every], "format": "{:.1f}"}) != tool.render(
+        {"bd_rate": [every, every], "format": "{:.1f}"}
+    )
+    assert tool.MARK.search("<!--=a;b c;d-->5<!--/-->")[1] == "a;b c;d"
