@@ -361,7 +361,7 @@ class Codec:
         return prepared
 
     def effort_for(self, effort: int | None, fixed_rate: bool = False) -> int:
-        """Return the number of refinement passes that ``effort`` means with this model; options as in `EncodeOptions`.
+        """Return the number of full refinement passes that ``effort`` means with this model; options as in `EncodeOptions`.
 
         Args:
             effort: number asked for; None: the default of the model.

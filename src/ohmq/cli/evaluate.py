@@ -53,7 +53,7 @@ __all__ = ["command"]
 @click.option(
     "--effort",
     type=click.IntRange(0, 2),
-    help="Number of refinement passes of the encoder.  [default: 1 for photo models, else 0]",
+    help="Number of full refinement passes of the encoder.  [default: 1 for photo models, else 0]",
 )
 @METRICS
 @TUNE

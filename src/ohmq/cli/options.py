@@ -210,7 +210,8 @@ _ENCODER_OPTIONS = (
     click.option(
         "--effort",
         type=click.IntRange(0, 2),
-        help="Number of refinement passes of the encoder. More passes take longer and give more quality for the same bytes.  "
+        help="Number of full refinement passes of the encoder. More passes take longer and give more quality for the same "
+        "bytes.  "
         "[default: 1 for photo models, else 0]",
     ),
     TUNE,

@@ -53,7 +53,7 @@ class EncodeOptions:
         max_pixels: limit on width × height; larger images are refused.
         tile: side of tiles in latent positions (16 pixels), 1 to 256; 0: one piece. Photo models only; default: 128 for
             images of more than 2^23 pixels, which bounds memory, else 0.
-        effort: refinement passes of the encoder (analysis by synthesis), 0 to 2; decoding time stays the same. Needs RDOQ;
+        effort: full refinement passes of the encoder (analysis by synthesis), 0 to 2; decoding time stays the same. Needs RDOQ;
             default: `DEFAULT_EFFORT` where it is supported, else 0.
         tune: "visual" spends bits where eyes see errors, "psnr" for the least squared error; decoding stays the same. "visual"
             needs RDOQ; default: "visual" where it is supported, "psnr" else and for a target of PSNR.
@@ -178,7 +178,7 @@ class EncodeOptions:
         return config.supports_rdoq and not self.fixed_rate
 
     def effort_for(self, config: ModelConfig, name: str) -> int:
-        """Return the number of refinement passes with a model.
+        """Return the number of full refinement passes with a model.
 
         Args:
             config: configuration of the model.

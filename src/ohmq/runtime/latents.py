@@ -92,7 +92,7 @@ class Latent(NamedTuple):
         tile: as in `Symbols`.
         lambda_scale: factor on the model's Lagrange multipliers: above 1 files are smaller and images worse.
         image: the image, mode "RGB"; needed if effort is not 0.
-        effort: number of refinement passes (analysis by synthesis) before symbols are chosen.
+        effort: number of full refinement passes (analysis by synthesis) before symbols are chosen.
         weights: perceptual weights of λ and errors; None: all are 1, for the best PSNR.
     """
 
