@@ -203,16 +203,31 @@ class PostFilter:
         return self._applied(image, channels, np.empty(image.shape, np.uint8), threads)
 
     def _applied(self, image: Array, channels: int, out: NDArray[Any], threads: int) -> NDArray[Any]:
+        self.filter_inside(image, (0, 0, 0, 0), channels, out, threads)
+        return out
+
+    def filter_inside(
+        self, image: Array, margins: tuple[int, int, int, int], channels: int, out: NDArray[Any], threads: int = 1
+    ) -> None:
+        """Filter the inside of a part of an image.
+
+        Args:
+            image: the inside and true neighbours around it, (3, H, W), float32, 0 to 255, at least 4 pixels each side.
+            margins: pixels of the neighbours above, below, left and right, at most `REACH`. Neighbours that are missing are
+                mirrored at the edge.
+            channels: that were decoded.
+            out: filtered pixels of the inside, overwritten: float32, or uint8, to which they are rounded.
+            threads: default 1.
+        """
         weights = self.weights_at(channels)
-        height, width = image.shape[1:]
-        padded = np.pad(image, ((0, 0), (REACH, REACH), (REACH, REACH)), mode="reflect")
+        above, below, left, right = (REACH - margin for margin in margins)
+        padded = np.pad(image, ((0, 0), (above, below), (left, right)), mode="reflect")
+        height, width = out.shape[1:]
         rows = max(1, STRIP_PIXELS // width)
 
         def correct(top: int) -> None:
-            strip = np.empty((3, min(rows, height - top), width), out.dtype)
-            padded_strip = np.ascontiguousarray(padded[:, top : top + strip.shape[1] + 2 * REACH])
-            self.kernel(padded_strip, weights, strip)
-            out[:, top : top + rows] = strip
+            strip = out[:, top : top + rows]
+            self.kernel(np.ascontiguousarray(padded[:, top : top + strip.shape[1] + 2 * REACH]), weights, strip)
 
         tops = range(0, height, rows)
         if threads == 1:
@@ -221,7 +236,6 @@ class PostFilter:
         else:
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(correct, tops))
-        return out
 
 
 def filter_and_round(decoded: Array, channels: int, filters: PostFilter | None, threads: int = 1) -> NDArray[np.uint8]:
