@@ -67,6 +67,8 @@ CHECKERBOARD_LEVELS = ((-8, 7), (-16, 15))
 """The same for checkerboard channels: neighbours predict a symbol's value, not only its spread."""
 HELPED_ABOVE = 512
 """Rows from which a helper gains more than it costs to wake it."""
+KEPT_SIZES = 4
+"""Sizes of latents whose neighbours are kept."""
 RUN_SYMBOLS = 2**18
 """Symbols whose tables are held in memory at the same time."""
 _Result = TypeVar("_Result")
@@ -382,15 +384,7 @@ class TabulatedPriorState:
         self._group, self._group_start = 0, 0
         self._group_symbols = np.empty((prior.group_sizes[0], self.rows), np.int32)
         self._group_coefficients: tuple[NDArray[Any], NDArray[np.float32]] | None = None
-        row, column = np.arange(height)[:, None] % 2, np.arange(width) % 2
-        passes = np.tile(np.where(row == column, row, 2).ravel(), tiles)
-        self._passes = [np.flatnonzero(passes == number) for number in range(3)]
-        around = neighbour_rows(tiles, height, width)
-        self._neighbours = {}
-        for number, columns in _PASS_NEIGHBOURS.items():
-            index = np.ascontiguousarray(around[self._passes[number]][:, columns].T)
-            in_bounds: NDArray[Any] = (index < self.rows).astype(prior.feature_type)
-            self._neighbours[number] = Neighbours(index, in_bounds, np.maximum(in_bounds.sum(0), 1))
+        self._passes, self._neighbours = _checkerboard(tiles, height, width, prior.feature_type)
         self._neighbour_values: NDArray[Any] = np.zeros((0, self.rows + 1), prior.feature_type)
 
     @property
@@ -543,6 +537,23 @@ class TabulatedPriorState:
             prior.spatial[selected], prior.neighbour_weight[selected], prior.neighbour_bias[selected]
         )
         return self.kernels.neighbour_coefficients(networks, self._neighbour_values[part], self._neighbours[number])
+
+
+@functools.lru_cache(maxsize=KEPT_SIZES)
+def _checkerboard(
+    tiles: int, height: int, width: int, kind: type
+) -> tuple[list[NDArray[np.int64]], dict[int, Neighbours]]:
+    """Return the rows of each of the three passes, and the neighbours that the second and the third see."""
+    row, column = np.arange(height)[:, None] % 2, np.arange(width) % 2
+    number = np.tile(np.where(row == column, row, 2).ravel(), tiles)
+    passes = [np.flatnonzero(number == each) for each in range(3)]
+    around = neighbour_rows(tiles, height, width)
+    neighbours = {}
+    for each, columns in _PASS_NEIGHBOURS.items():
+        index = np.ascontiguousarray(around[passes[each]][:, columns].T)
+        in_bounds: NDArray[Any] = (index < len(number)).astype(kind)
+        neighbours[each] = Neighbours(index, in_bounds, np.maximum(in_bounds.sum(0), 1))
+    return passes, neighbours
 
 
 def _first_nonzero(rows: Array) -> NDArray[np.int64]:

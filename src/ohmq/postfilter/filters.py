@@ -100,6 +100,7 @@ class PostFilter:
             raise ModelFileError("the filters' scale holds values that are not finite")
         self.channels, self.weight, self.scale = channels, weight, scale
         self.kernel = kernel
+        self._latest: tuple[int, Array] | None = None
 
     @classmethod
     def rounded(cls, channels: Sequence[int], weights: NDArray[np.floating]) -> "PostFilter":
@@ -158,7 +159,7 @@ class PostFilter:
         return 2 * 3 * FEATURES
 
     def weights_at(self, channels: int) -> Array:
-        """Interpolate the weights for a number of channels.
+        """Interpolate the weights for a number of channels; those of the last one are kept.
 
         Args:
             channels: that are decoded.
@@ -166,6 +167,12 @@ class PostFilter:
         Returns:
             (CLASSES, 3, FEATURES), float32.
         """
+        latest = self._latest
+        if latest is None or latest[0] != channels:
+            latest = self._latest = channels, self._interpolated(channels)
+        return latest[1]
+
+    def _interpolated(self, channels: int) -> Array:
         position = float(np.interp(channels, self.channels, np.arange(len(self.channels))))
         low = int(position)
         high, fraction = min(low + 1, len(self.channels) - 1), np.float32(position - low)
