@@ -513,8 +513,8 @@ class TabulatedPriorState:
         around = as_strided(padded, (tiles, height, width, 3, 3 * depth), (a, b, c, b, d), writeable=False)
         out = np.empty((2 * self.prior.group_sizes[self._group], tiles, height, width), np.float32)
 
-        def compute(chunks: Sequence[tuple[slice, slice]]) -> None:
-            for chunk in chunks:
+        def compute(first: int, end: int) -> None:
+            for chunk in _chunks(tiles, first, end, width):
                 x, limit = around[chunk].reshape(-1, len(largest_inputs)), largest_inputs
                 for layer in layers:
                     x = layer(x, limit)
@@ -522,10 +522,13 @@ class TabulatedPriorState:
                 chunk_out = out[:, *chunk]
                 chunk_out[:] = last.integers(x, limit).reshape(chunk_out.shape)
 
-        chunks = list(_chunks(tiles, height, width, 1 if self._helper is None else 2))
-        half = -(-len(chunks) // 2) if self._helper else len(chunks)
-        others = self._start(compute, chunks[half:])
-        compute(chunks[:half])
+        split = height
+        if self._helper is not None:
+            # The calling thread has computed the projection; the helper has the own coefficients to compute before.
+            before, later = network.own_projection.size - projection.size, sum(layer.size for layer in (*layers, last))
+            split = min(height, round(height * (1 + before / later) / 2))
+        others = self._start(compute, split, height)
+        compute(0, split)
         others()
         return out.reshape(-1, 2, self.rows)
 
@@ -582,10 +585,10 @@ def _with_other_channels(spatial: Array, channels: int) -> NDArray[Any]:
     return out
 
 
-def _chunks(tiles: int, height: int, width: int, least: int) -> Iterator[tuple[slice, slice]]:
-    """Divide tiles, or lines of a tile, into chunks of about `CHUNK_ROWS` rows, and each tile into at least ``least``."""
-    lines = min(-(-height // least), max(1, CHUNK_ROWS // width))
-    tiles_at_once = max(1, CHUNK_ROWS // (height * width))
-    for first in range(0, tiles, tiles_at_once):
-        for line in range(0, height, lines):
-            yield slice(first, first + tiles_at_once), slice(line, line + lines)
+def _chunks(tiles: int, first: int, end: int, width: int) -> Iterator[tuple[slice, slice]]:
+    """Divide some lines of all tiles into chunks of about `CHUNK_ROWS` rows: (tiles, lines)."""
+    lines = max(1, CHUNK_ROWS // width)
+    tiles_at_once = max(1, CHUNK_ROWS // max(1, (end - first) * width))
+    for tile in range(0, tiles, tiles_at_once):
+        for line in range(first, end, lines):
+            yield slice(tile, tile + tiles_at_once), slice(line, min(line + lines, end))
