@@ -282,7 +282,7 @@ class LatentDecoder:
         def decode_block(block: Window, block_payloads: list[bytes]) -> None:
             decoded = self._decoder(block).decode(block_payloads, ends)
             target = self.values[:, block.rows, block.columns, self.channel : ends[-1]]
-            target[...] = decoded.T.reshape(target.shape)
+            target[...] = decoded.astype(target.dtype).T.reshape(target.shape)  # a transposed copy of fewer bytes
 
         parts = self._coder.split(payloads, len(self._blocks))
         self._coder.for_blocks(decode_block, self._blocks, parts, phase="entropy decoding")

@@ -67,6 +67,8 @@ CHECKERBOARD_LEVELS = ((-8, 7), (-16, 15))
 """The same for checkerboard channels: neighbours predict a symbol's value, not only its spread."""
 HELPED_ABOVE = 512
 """Rows from which a helper gains more than it costs to wake it."""
+KEPT_SIZES = 4
+"""Sizes of latents whose neighbours are kept."""
 RUN_SYMBOLS = 2**18
 """Symbols whose tables are held in memory at the same time."""
 _Result = TypeVar("_Result")
@@ -382,15 +384,7 @@ class TabulatedPriorState:
         self._group, self._group_start = 0, 0
         self._group_symbols = np.empty((prior.group_sizes[0], self.rows), np.int32)
         self._group_coefficients: tuple[NDArray[Any], NDArray[np.float32]] | None = None
-        row, column = np.arange(height)[:, None] % 2, np.arange(width) % 2
-        passes = np.tile(np.where(row == column, row, 2).ravel(), tiles)
-        self._passes = [np.flatnonzero(passes == number) for number in range(3)]
-        around = neighbour_rows(tiles, height, width)
-        self._neighbours = {}
-        for number, columns in _PASS_NEIGHBOURS.items():
-            index = np.ascontiguousarray(around[self._passes[number]][:, columns].T)
-            in_bounds: NDArray[Any] = (index < self.rows).astype(prior.feature_type)
-            self._neighbours[number] = Neighbours(index, in_bounds, np.maximum(in_bounds.sum(0), 1))
+        self._passes, self._neighbours = _checkerboard(tiles, height, width, prior.feature_type)
         self._neighbour_values: NDArray[Any] = np.zeros((0, self.rows + 1), prior.feature_type)
 
     @property
@@ -519,8 +513,8 @@ class TabulatedPriorState:
         around = as_strided(padded, (tiles, height, width, 3, 3 * depth), (a, b, c, b, d), writeable=False)
         out = np.empty((2 * self.prior.group_sizes[self._group], tiles, height, width), np.float32)
 
-        def compute(chunks: Sequence[tuple[slice, slice]]) -> None:
-            for chunk in chunks:
+        def compute(first: int, end: int) -> None:
+            for chunk in _chunks(tiles, first, end, width):
                 x, limit = around[chunk].reshape(-1, len(largest_inputs)), largest_inputs
                 for layer in layers:
                     x = layer(x, limit)
@@ -528,10 +522,13 @@ class TabulatedPriorState:
                 chunk_out = out[:, *chunk]
                 chunk_out[:] = last.integers(x, limit).reshape(chunk_out.shape)
 
-        chunks = list(_chunks(tiles, height, width, 1 if self._helper is None else 2))
-        half = -(-len(chunks) // 2) if self._helper else len(chunks)
-        others = self._start(compute, chunks[half:])
-        compute(chunks[:half])
+        split = height
+        if self._helper is not None:
+            # The calling thread has computed the projection; the helper has the own coefficients to compute before.
+            before, later = network.own_projection.size - projection.size, sum(layer.size for layer in (*layers, last))
+            split = min(height, round(height * (1 + before / later) / 2))
+        others = self._start(compute, split, height)
+        compute(0, split)
         others()
         return out.reshape(-1, 2, self.rows)
 
@@ -543,6 +540,23 @@ class TabulatedPriorState:
             prior.spatial[selected], prior.neighbour_weight[selected], prior.neighbour_bias[selected]
         )
         return self.kernels.neighbour_coefficients(networks, self._neighbour_values[part], self._neighbours[number])
+
+
+@functools.lru_cache(maxsize=KEPT_SIZES)
+def _checkerboard(
+    tiles: int, height: int, width: int, kind: type
+) -> tuple[list[NDArray[np.int64]], dict[int, Neighbours]]:
+    """Return the rows of each of the three passes, and the neighbours that the second and the third see."""
+    row, column = np.arange(height)[:, None] % 2, np.arange(width) % 2
+    number = np.tile(np.where(row == column, row, 2).ravel(), tiles)
+    passes = [np.flatnonzero(number == each) for each in range(3)]
+    around = neighbour_rows(tiles, height, width)
+    neighbours = {}
+    for each, columns in _PASS_NEIGHBOURS.items():
+        index = np.ascontiguousarray(around[passes[each]][:, columns].T)
+        in_bounds: NDArray[Any] = (index < len(number)).astype(kind)
+        neighbours[each] = Neighbours(index, in_bounds, np.maximum(in_bounds.sum(0), 1))
+    return passes, neighbours
 
 
 def _first_nonzero(rows: Array) -> NDArray[np.int64]:
@@ -571,10 +585,10 @@ def _with_other_channels(spatial: Array, channels: int) -> NDArray[Any]:
     return out
 
 
-def _chunks(tiles: int, height: int, width: int, least: int) -> Iterator[tuple[slice, slice]]:
-    """Divide tiles, or lines of a tile, into chunks of about `CHUNK_ROWS` rows, and each tile into at least ``least``."""
-    lines = min(-(-height // least), max(1, CHUNK_ROWS // width))
-    tiles_at_once = max(1, CHUNK_ROWS // (height * width))
-    for first in range(0, tiles, tiles_at_once):
-        for line in range(0, height, lines):
-            yield slice(first, first + tiles_at_once), slice(line, line + lines)
+def _chunks(tiles: int, first: int, end: int, width: int) -> Iterator[tuple[slice, slice]]:
+    """Divide some lines of all tiles into chunks of about `CHUNK_ROWS` rows: (tiles, lines)."""
+    lines = max(1, CHUNK_ROWS // width)
+    tiles_at_once = max(1, CHUNK_ROWS // max(1, (end - first) * width))
+    for tile in range(0, tiles, tiles_at_once):
+        for line in range(first, end, lines):
+            yield slice(tile, tile + tiles_at_once), slice(line, min(line + lines, end))

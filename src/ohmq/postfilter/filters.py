@@ -100,6 +100,7 @@ class PostFilter:
             raise ModelFileError("the filters' scale holds values that are not finite")
         self.channels, self.weight, self.scale = channels, weight, scale
         self.kernel = kernel
+        self._latest: tuple[int, Array] | None = None
 
     @classmethod
     def rounded(cls, channels: Sequence[int], weights: NDArray[np.floating]) -> "PostFilter":
@@ -158,7 +159,7 @@ class PostFilter:
         return 2 * 3 * FEATURES
 
     def weights_at(self, channels: int) -> Array:
-        """Interpolate the weights for a number of channels.
+        """Interpolate the weights for a number of channels; those of the last one are kept.
 
         Args:
             channels: that are decoded.
@@ -166,6 +167,12 @@ class PostFilter:
         Returns:
             (CLASSES, 3, FEATURES), float32.
         """
+        latest = self._latest
+        if latest is None or latest[0] != channels:
+            latest = self._latest = channels, self._interpolated(channels)
+        return latest[1]
+
+    def _interpolated(self, channels: int) -> Array:
         position = float(np.interp(channels, self.channels, np.arange(len(self.channels))))
         low = int(position)
         high, fraction = min(low + 1, len(self.channels) - 1), np.float32(position - low)
@@ -203,16 +210,31 @@ class PostFilter:
         return self._applied(image, channels, np.empty(image.shape, np.uint8), threads)
 
     def _applied(self, image: Array, channels: int, out: NDArray[Any], threads: int) -> NDArray[Any]:
+        self.filter_inside(image, (0, 0, 0, 0), channels, out, threads)
+        return out
+
+    def filter_inside(
+        self, image: Array, margins: tuple[int, int, int, int], channels: int, out: NDArray[Any], threads: int = 1
+    ) -> None:
+        """Filter the inside of a part of an image.
+
+        Args:
+            image: the inside and true neighbours around it, (3, H, W), float32, 0 to 255, at least 4 pixels each side.
+            margins: pixels of the neighbours above, below, left and right, at most `REACH`. Neighbours that are missing are
+                mirrored at the edge.
+            channels: that were decoded.
+            out: filtered pixels of the inside, overwritten: float32, or uint8, to which they are rounded.
+            threads: default 1.
+        """
         weights = self.weights_at(channels)
-        height, width = image.shape[1:]
-        padded = np.pad(image, ((0, 0), (REACH, REACH), (REACH, REACH)), mode="reflect")
+        above, below, left, right = (REACH - margin for margin in margins)
+        padded = np.pad(image, ((0, 0), (above, below), (left, right)), mode="reflect")
+        height, width = out.shape[1:]
         rows = max(1, STRIP_PIXELS // width)
 
         def correct(top: int) -> None:
-            strip = np.empty((3, min(rows, height - top), width), out.dtype)
-            padded_strip = np.ascontiguousarray(padded[:, top : top + strip.shape[1] + 2 * REACH])
-            self.kernel(padded_strip, weights, strip)
-            out[:, top : top + rows] = strip
+            strip = out[:, top : top + rows]
+            self.kernel(np.ascontiguousarray(padded[:, top : top + strip.shape[1] + 2 * REACH]), weights, strip)
 
         tops = range(0, height, rows)
         if threads == 1:
@@ -221,7 +243,6 @@ class PostFilter:
         else:
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(correct, tops))
-        return out
 
 
 def filter_and_round(decoded: Array, channels: int, filters: PostFilter | None, threads: int = 1) -> NDArray[np.uint8]:

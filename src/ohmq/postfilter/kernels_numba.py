@@ -21,6 +21,8 @@ STRIP_PIXELS = 2**14
 """Pixels of a strip."""
 BLOCK_PIXELS = 64
 """Pixels of one class that are filtered at once."""
+VECTOR = 16
+"""Numbers of the longest vectors of processors."""
 COLOUR_BITS = 21
 """Bits of a colour in a packed pixel, in steps of `UNIT`: three fit into 64 bits."""
 _CLIP_LIMITS = CLIPS[np.arange(CLASSES) // DIRECTIONS, None] * np.array(FACTORS, np.float32)
@@ -28,7 +30,7 @@ _CLIP_LIMITS = CLIPS[np.arange(CLASSES) // DIRECTIONS, None] * np.array(FACTORS,
 _PAIRS = np.array(PAIRS, np.int64)
 _ACTIVITIES = np.array(ACTIVITIES, np.float32)
 _RATIOS = np.array(RATIOS, np.float32)
-_CALM, _DIRECTIONS, _REACH = float(CALM), int(DIRECTIONS), int(REACH)
+_CALM, _DIRECTIONS, _REACH, _NUM_PAIRS = float(CALM), int(DIRECTIONS), int(REACH), len(PAIRS)
 _UNIT, _BITS, _TWICE, _MASK = (
     np.float32(UNIT),
     np.uint64(COLOUR_BITS),
@@ -137,10 +139,10 @@ def _filter(packed: Array, classes: Array, weights: Array, limits: Array, pairs:
         limits: two clipping limits of each class, (K, 2).
         pairs: offset (rows, columns) of one of two opposite neighbours, (P, 2).
         top: the first row.
-        out: filtered pixels, (3, rows * W), overwritten.
+        out: filtered pixels at the start of rows as wide as those of ``packed``, (3, rows * (W + 6)), overwritten.
     """
-    stride, count = np.uint32(packed.shape[1]), 3 * len(pairs)
-    width = stride - np.uint32(2 * _REACH)
+    stride, count = packed.shape[1], 3 * _NUM_PAIRS
+    width = stride - 2 * _REACH
     flat = packed.reshape(-1)
     ends = np.zeros(len(weights) + 1, np.int64)
     for i in range(len(classes)):
@@ -149,18 +151,19 @@ def _filter(packed: Array, classes: Array, weights: Array, limits: Array, pairs:
         ends[k + 1] += ends[k]
     order = np.empty(len(classes), np.uint32)
     place = ends.copy()
-    for i in range(len(classes)):
-        number = np.uint32(classes[i])
-        order[np.uint64(place[number])] = i
-        place[number] += 1
+    for y in range(len(classes) // width):
+        for x in range(width):
+            number = np.uint32(classes[y * width + x])
+            order[np.uint64(place[number])] = y * stride + x
+            place[number] += 1
     # Neighbours of a block of pixels, one after the other: (two of each pair and the pixel itself, colours, pixels). Loading
     # packed pixels one by one takes less time here than the processor's instructions that collect numbers.
-    around = np.empty((2 * len(pairs) + 1, 3, BLOCK_PIXELS), np.float32)
+    around = np.empty((2 * _NUM_PAIRS + 1, 3, BLOCK_PIXELS), np.float32)
     pixel_lines = np.zeros((len(around), BLOCK_PIXELS), np.uint64)
     shifts = np.empty(len(around), np.uint32)
     for k in range(len(around)):
-        sign = 0 if k == 2 * len(pairs) else 1 - 2 * (k % 2)
-        pair = min(k // 2, len(pairs) - 1)
+        sign = 0 if k == 2 * _NUM_PAIRS else 1 - 2 * (k % 2)
+        pair = min(k // 2, _NUM_PAIRS - 1)
         shifts[k] = (top + _REACH + sign * pairs[pair, 0]) * packed.shape[1] + _REACH + sign * pairs[pair, 1]
     total = np.empty((3, BLOCK_PIXELS), np.float32)
     for class_number in range(len(weights)):
@@ -169,31 +172,31 @@ def _filter(packed: Array, classes: Array, weights: Array, limits: Array, pairs:
         for first in range(ends[class_number], ends[class_number + 1], BLOCK_PIXELS):
             pixels = min(BLOCK_PIXELS, ends[class_number + 1] - first)
             members = order[first : first + pixels]
+            lanes = (pixels + VECTOR - 1) // VECTOR * VECTOR
             for i in range(pixels):
-                corner = members[i] // width * stride + members[i] % width
-                for k in range(len(shifts)):
-                    pixel_lines[k, i] = flat[np.uint64(corner) + np.uint64(shifts[k])]
-            for k in range(len(shifts)):
+                for k in range(2 * _NUM_PAIRS + 1):
+                    pixel_lines[k, i] = flat[np.uint64(members[i]) + np.uint64(shifts[k])]
+            for k in range(2 * _NUM_PAIRS + 1):
                 line, first_colour, second_colour, third_colour = (
                     pixel_lines[k],
                     around[k, 0],
                     around[k, 1],
                     around[k, 2],
                 )
-                for i in range(BLOCK_PIXELS):  # those beyond the last pixel are of no use, and of no harm
+                for i in range(lanes):  # those beyond the last pixel are of no use, and of no harm
                     first_colour[i] = np.float32(np.int32(line[i] & _MASK))
                     second_colour[i] = np.float32(np.int32(line[i] >> _BITS & _MASK))
                     third_colour[i] = np.float32(np.int32(line[i] >> _TWICE))
-            total[:] = around[2 * len(pairs)]
+            total[:] = around[2 * _NUM_PAIRS]
             t0, t1, t2 = total[0], total[1], total[2]
-            for pair in range(len(pairs)):
+            for pair in range(_NUM_PAIRS):
                 for colour in range(3):
-                    x, y, c = around[2 * pair, colour], around[2 * pair + 1, colour], around[2 * len(pairs), colour]
+                    x, y, c = around[2 * pair, colour], around[2 * pair + 1, colour], around[2 * _NUM_PAIRS, colour]
                     f = 3 * pair + colour
                     u0, v0, w0 = weight[0, f], weight[0, count + f], weight[0, 2 * count + f]
                     u1, v1, w1 = weight[1, f], weight[1, count + f], weight[1, 2 * count + f]
                     u2, v2, w2 = weight[2, f], weight[2, count + f], weight[2, 2 * count + f]
-                    for i in range(BLOCK_PIXELS):
+                    for i in range(lanes):
                         one, other = x[i] - c[i], y[i] - c[i]
                         a = one + other
                         b = min(max(one, -low), low) + min(max(other, -low), low)
@@ -207,22 +210,33 @@ def _filter(packed: Array, classes: Array, weights: Array, limits: Array, pairs:
                     row[members[i]] = t[i] * _UNIT
 
 
+@compiled("void(float32[:,:,::1], uint8[:,:,:])")
+def _round(filtered: Array, out: Array) -> None:
+    """Round pixels (3, rows, at least W) to 8 bits, (3, rows, W)."""
+    least, most = np.float32(0), np.float32(255)
+    for y in range(out.shape[1]):
+        for x in range(out.shape[2]):
+            for colour in range(3):
+                out[colour, y, x] = np.uint8(min(max(np.rint(filtered[colour, y, x]), least), most))
+
+
 def apply_compiled_kernel(padded: Array, weights: Array, out: Array) -> None:
     """Compiled version of `ohmq.postfilter.filters.apply_kernel`; it sums in another order."""
     height, width = out.shape[1:]
     rows = max(1, STRIP_PIXELS // width)
-    classes, filtered = np.empty(rows * width, np.uint8), np.empty((3, rows * width), np.float32)
+    classes, filtered = np.empty(rows * width, np.uint8), np.empty((3, rows, padded.shape[2]), np.float32)
     packed = np.empty(padded.shape[1:], np.uint64)
     _pack(padded, packed)
     for top in range(0, height, rows):
         count = min(rows, height - top)
         part = classes[: count * width]
-        result = filtered if count == rows else np.empty((3, count * width), np.float32)
+        result = filtered if count == rows else np.empty((3, count, padded.shape[2]), np.float32)
         _classify(padded, _ACTIVITIES, _RATIOS, top, count, part)
-        _filter(packed, part, weights, _CLIP_LIMITS, _PAIRS, top, result)
+        _filter(packed, part, weights, _CLIP_LIMITS, _PAIRS, top, result.reshape(3, -1))
         if out.dtype == np.uint8:
-            np.clip(np.rint(result, out=result), 0, 255, out=result)
-        out[:, top : top + count] = result.reshape(3, count, width)
+            _round(result, out[:, top : top + count])
+        else:
+            out[:, top : top + count] = result[:, :, :width]
 
 
 def compile_kernel() -> FilterKernel:
@@ -234,6 +248,6 @@ def compile_kernel() -> FilterKernel:
     Raises:
         ConfigError: numba is missing or unusable, or its cache cannot be written or read.
     """
-    for function in (_classify, _pack, _filter):
+    for function in (_classify, _pack, _filter, _round):
         function.compile()
     return apply_compiled_kernel

@@ -95,20 +95,19 @@ class PhotoWindows:
             def synthesise(window: Window) -> None:
                 with coding_state():
                     decoded, box = self._window(latent, grid, window, path, REACH if filters else 0)
-                place = window.within(inside)
-                top, left = window.top * BLOCK - box.top, window.left * BLOCK - box.left
-                rows, columns = (
-                    slice(edge, edge + BLOCK * side) for edge, side in zip((top, left), window.shape, strict=True)
-                )
                 if not np.isfinite(decoded.sum()):
                     raise ModelFileError(
                         "the model decodes to pixels that are no numbers: its weights are damaged or diverged"
                     )
+                place = window.within(inside)
                 target = out[:, place.top * BLOCK : place.bottom * BLOCK, place.left * BLOCK : place.right * BLOCK]
-                if filters is not None:
-                    target[...] = filters.apply_and_round(decoded, channels)[:, rows, columns]
-                else:
-                    target[...] = decoded[:, rows, columns].round()
+                if filters is None:
+                    target[...] = decoded.round()
+                    return
+                pixels = Window(*(BLOCK * edge for edge in window))
+                above, below = pixels.top - box.top, box.bottom - pixels.bottom
+                left, right = pixels.left - box.left, box.right - pixels.right
+                filters.filter_inside(decoded, (above, below, left, right), channels, target)
 
             map_windows(synthesise, list(divided(inside)))
         return out
@@ -147,7 +146,7 @@ class PhotoWindows:
             here = Window(*(edge * scales[number + 1] // scales[number] for edge in here))
         cut = box.within(here)
         image.add_(x[0, :, cut.rows, cut.columns], alpha=self._scale).add_(self._offset).clamp_(0, 255)
-        return np.ascontiguousarray(image.numpy()), box
+        return image.numpy(), box
 
     def _blocks(self, y: Tensor) -> Tensor:
         """Invert the block transform of a latent, (h, w, D): (h, w, 768)."""

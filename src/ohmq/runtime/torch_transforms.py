@@ -78,6 +78,7 @@ class TorchTransforms:
         self.model, self._device, self._kernels, self._low_precision = model, device, kernels, low_precision
         self._bfloat16 = has_bfloat16(cpu=True) if bfloat16 is None else bfloat16
         self._own_filters, self._decoders, self._decoder = filters, dict(decoders or {}), decoder
+        self._latest_codebook: tuple[int, Codebook | None] | None = None
         if model.config.channels_last:
             _channels_last(model.analysis_transform, model.synthesis_transform)
             _channels_last(*(entry.module for entry in self._decoders.values()))
@@ -248,7 +249,12 @@ class TorchTransforms:
             decoded = [self._finished(batch, channels) for batch in self._reconstructed(symbols, channels)]
             return cut_pixels(np.concatenate(decoded), inside)
 
-        codebook = None if self._kernels is None or not channels else self._codebook(channels)
+        codebook = None
+        if self._kernels is not None and channels:
+            latest = self._latest_codebook
+            if latest is None or latest[0] != channels:
+                latest = self._latest_codebook = channels, self._codebook(channels)
+            codebook = latest[1]
 
         def latent(patch: NDArray[np.integer]) -> Callable[[Window], Tensor]:
             def part(window: Window) -> Tensor:

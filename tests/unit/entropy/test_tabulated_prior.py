@@ -1,5 +1,6 @@
 """Crafted tensors of a prior."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,28 @@ from numpy.typing import NDArray
 from support.small_models import make_codec
 
 from ohmq.encoder.rdoq import Rdoq
+from ohmq.entropy import tabulated_prior
 from ohmq.entropy.context_prior import IntegerContextPrior
-from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
+from ohmq.entropy.layers import KnownSymbols, LayerDecoder, encode_layers
+from ohmq.entropy.select_kernels import select_kernels
+from ohmq.entropy.tabulated_prior import HELPED_ABOVE, IntegerTabulatedPrior
 
 Array = NDArray[Any]
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
+@pytest.mark.parametrize("shape", [(1, 24, 23), (3, 16, 12), (2, 1, 400)])
+def test_a_helper_changes_nothing(shape: tuple[int, int, int], compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    prior = make_codec("photo").prior
+    assert isinstance(prior, IntegerTabulatedPrior) and np.prod(shape) >= HELPED_ABOVE
+    monkeypatch.setattr(tabulated_prior, "CHUNK_ROWS", 100)  # several chunks for each thread
+    symbols = np.random.default_rng(0).integers(0, prior.alphabets, (1, *shape, prior.num_channels))
+    ends, kernels = [prior.num_channels], select_kernels(compiled)
+    payloads = encode_layers(prior, KnownSymbols(symbols), [ends], kernels=kernels).payloads[0][0]
+    with ThreadPoolExecutor(1) as helper:
+        decoded = LayerDecoder(prior, shape, kernels=kernels, helper=helper).decode(payloads, ends)
+    assert np.array_equal(decoded.T.reshape(symbols.shape), symbols)
+    assert len(prior.networks) > 1
 
 
 @pytest.mark.parametrize("codec_name", ["photo", "static"])

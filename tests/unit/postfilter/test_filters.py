@@ -85,6 +85,18 @@ def test_rounded_pixels_are_those_of_the_filter(compiled: bool) -> None:
     assert np.array_equal(rounded, expected.round().clip(0, 255))
 
 
+@pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
+def test_the_inside_of_a_part_is_that_of_the_whole(compiled: bool) -> None:
+    filters, image = random_filters(0.3).with_kernel(select_kernel(compiled)), decoded_image(50, 70)
+    whole = filters.apply_and_round(image, 9)
+    pixels = np.zeros((50, 70, 3), np.uint8)  # colours side by side, as in images
+    inside = pixels.transpose(2, 0, 1)[:, :30, 20:]
+    filters.filter_inside(image[:, : 30 + REACH, 20 - REACH :], (0, REACH, REACH, 0), 9, inside)
+    difference = np.abs(inside.astype(int) - whole[:, :30, 20:])
+    assert difference.max() <= 1 and (difference > 0).mean() < 0.01  # products of other shapes round differently
+    assert not pixels[30:].any() and not pixels[:, :20].any()
+
+
 def test_directions_and_levels() -> None:
     assert (classify(np.full((3, 20, 20), 77, np.float32)) == 0).all()
     stripes = np.tile(np.float32([100, 120]), (3, 30, 15))
