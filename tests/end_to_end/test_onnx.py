@@ -99,7 +99,7 @@ def test_a_folder_has_all_decoders_and_thumbnails(
     frozen = make_codec("photo").frozen
     assert isinstance(frozen, FrozenModel)
     frozen = with_random_decoder(frozen, "fast", DecoderConfig((8, 6, 0), (1, 2, 0), last_kernel=1), filters=True)
-    frozen = with_random_decoder(frozen, "best", DecoderConfig((8, 6, 4), (1, 1, 1), mirrored_up_to=10), filters=False)
+    frozen = with_random_decoder(frozen, "best", DecoderConfig((8, 6, 4), (1, 1, 1)), filters=False)
     rng = np.random.default_rng(3)
     maps = {
         scale: ThumbnailMap(

@@ -3,9 +3,6 @@
 Symbols are exact and do not depend on the synthesis transform, so that one file can be decoded by several: a fast one, the
 model's own, and a better one. Each is conditioned on the number of decoded channels (feature-wise linear modulation, Perez et
 al., FiLM, 2018): the errors of a latent of few channels differ from those of one of many.
-
-A decoder may also decode the mirrored latent and take the mean of both images (self-ensemble: Timofte, Rothe and Van Gool, Seven
-ways to improve example-based single image super resolution, 2016). At few channels that is worth more than twice the network.
 """
 
 import math
@@ -18,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ohmq.errors import ConfigError
-from ohmq.models.block_frequencies import block_frequencies
 from ohmq.models.config import BLOCK, MAX_BLOCKS
 from ohmq.models.photo import LATENT_SCALE, PhotoSynthesis, ResidualBlock, block_filters
 
@@ -39,14 +35,12 @@ class DecoderConfig:
         blocks: residual blocks at each of them.
         up_kernel: 1: resolution is doubled by a 1x1 convolution and a pixel shuffle; 4: by a 4x4 transposed convolution.
         last_kernel: side of the last convolution, 1 or 3.
-        mirrored_up_to: largest number of channels at which the mean with the mirrored latent's image is taken; 0: at none.
     """
 
     widths: tuple[int, int, int]
     blocks: tuple[int, int, int]
     up_kernel: int = 1
     last_kernel: int = 3
-    mirrored_up_to: int = 0
 
     def __post_init__(self) -> None:
         for name in ("widths", "blocks"):
@@ -60,16 +54,11 @@ class DecoderConfig:
         for name, sides in (("up_kernel", (1, 4)), ("last_kernel", (1, 3))):
             if getattr(self, name) not in sides:
                 raise ConfigError(f"{name} of a decoder is {getattr(self, name)}; it must be {sides[0]} or {sides[1]}")
-        if type(self.mirrored_up_to) is not int or self.mirrored_up_to < 0:
-            raise ConfigError(
-                f"mirrored_up_to of a decoder is {self.mirrored_up_to!r}; it must be a number of channels"
-            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration, JSON-ready."""
-        sizes: dict[str, Any] = {"widths": list(self.widths), "blocks": list(self.blocks)}
-        sizes |= {"up_kernel": self.up_kernel, "last_kernel": self.last_kernel}
-        return sizes | ({"mirrored_up_to": self.mirrored_up_to} if self.mirrored_up_to else {})
+        sizes = {"widths": list(self.widths), "blocks": list(self.blocks)}
+        return {**sizes, "up_kernel": self.up_kernel, "last_kernel": self.last_kernel}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "DecoderConfig":
@@ -146,7 +135,6 @@ class LadderDecoder(nn.Module):
         super().__init__()
         self.config, self.low_precision = config, False
         self.block = nn.Parameter(block_filters(latent)[0])
-        self._signs = [(-1.0) ** item.horizontal for item in block_frequencies(latent)]
         low, middle, high = config.widths
         layers: list[nn.Module] = [nn.Conv2d(latent, low, 1) if low != latent else nn.Identity()]
         layers += [RateBlock(low) for _ in range(config.blocks[0])]
@@ -205,31 +193,6 @@ class LadderDecoder(nn.Module):
             y: latent, (B, D, h, w).
             channels: number of decoded channels of each image, (B,), or (1,) for all.
         """
-        image = self._image(y, channels)
-        few = channels <= self.config.mirrored_up_to
-        if torch.compiler.is_compiling():
-            if not self.config.mirrored_up_to:
-                return image
-            return torch.where(few[:, None, None, None], (image + self._mirrored_image(y, channels)) / 2, image)
-        if not few.any():
-            return image
-        if few.all():
-            return (image + self._mirrored_image(y, channels)) / 2
-        mean = (image[few] + self._mirrored_image(y[few], channels[few])) / 2
-        return image.masked_scatter(few[:, None, None, None], mean)
-
-    def mirrored(self, y: Tensor) -> Tensor:
-        """Return the latent of the image mirrored left to right, nearly: block transforms are trained, too.
-
-        Args:
-            y: latent, (B, D, h, w).
-        """
-        return y.flip(-1) * torch.tensor(self._signs, dtype=y.dtype, device=y.device)[:, None, None]
-
-    def _mirrored_image(self, y: Tensor, channels: Tensor) -> Tensor:
-        return self._image(self.mirrored(y), channels).flip(-1)
-
-    def _image(self, y: Tensor, channels: Tensor) -> Tensor:
         rate = (channels.to(y).log()[:, None] - RATE_CENTRE) / RATE_SPREAD
         blocks = (y.permute(0, 2, 3, 1) @ self.block.flatten(1)).permute(0, 3, 1, 2)
         with torch.autocast(y.device.type, torch.bfloat16, enabled=self.low_precision):

@@ -89,18 +89,12 @@ class PhotoWindows:
         """
         with coding_state():
             path = self._path(channels)
-            reach = REACH if filters else 0
-            mirrored = self._mirrored(latent, grid[1], channels)
             # Colours of a pixel lie side by side, as images have them.
             out = np.empty((inside.shape[0] * BLOCK, inside.shape[1] * BLOCK, 3), np.uint8).transpose(2, 0, 1)
 
             def synthesise(window: Window) -> None:
                 with coding_state():
-                    decoded, box = self._window(latent, grid, window, path, reach)
-                    if mirrored is not None:
-                        other, _ = self._window(mirrored, grid, _mirrored_window(window, grid[1]), path, reach)
-                        decoded = (decoded + other[..., ::-1]) * np.float32(0.5)
-                    decoded = decoded.clip(0, 255, out=decoded)
+                    decoded, box = self._window(latent, grid, window, path, REACH if filters else 0)
                 if not np.isfinite(decoded.sum()):
                     raise ModelFileError(
                         "the model decodes to pixels that are no numbers: its weights are damaged or diverged"
@@ -118,15 +112,6 @@ class PhotoWindows:
             map_windows(synthesise, list(divided(inside)))
         return out
 
-    def _mirrored(
-        self, latent: Callable[[Window], Tensor], columns: int, channels: int
-    ) -> Callable[[Window], Tensor] | None:
-        """Return a function that gives the mirrored latent of a window; None: the transform does not look at it."""
-        transform = self._transform
-        if not isinstance(transform, LadderDecoder) or channels > transform.config.mirrored_up_to:
-            return None
-        return lambda window: transform.mirrored(latent(_mirrored_window(window, columns)))
-
     def _window(
         self,
         latent: Callable[[Window], Tensor],
@@ -135,11 +120,7 @@ class PhotoWindows:
         path: _Path,
         reach: int,
     ) -> tuple[NDArray[np.float32], Window]:
-        """Synthesise a window and ``reach`` pixels around it, as far as the image goes.
-
-        Returns:
-            (3, H, W), which may be below 0 or above 255, and the pixels that it covers.
-        """
+        """Synthesise a window and ``reach`` pixels around it, as far as the image goes; returns (3, H, W) and its pixels."""
         box = Window(*(BLOCK * edge for edge in window)).widened(reach, BLOCK * grid[0], BLOCK * grid[1])
         rows = path.chain.needed_inputs(grid[0], box.top, box.bottom)
         columns = path.chain.needed_inputs(grid[1], box.left, box.right)
@@ -164,7 +145,7 @@ class PhotoWindows:
                 x = run_layer(layer, x)
             here = Window(*(edge * scales[number + 1] // scales[number] for edge in here))
         cut = box.within(here)
-        image.add_(x[0, :, cut.rows, cut.columns], alpha=self._scale).add_(self._offset)
+        image.add_(x[0, :, cut.rows, cut.columns], alpha=self._scale).add_(self._offset).clamp_(0, 255)
         return image.numpy(), box
 
     def _blocks(self, y: Tensor) -> Tensor:
@@ -184,11 +165,6 @@ class PhotoWindows:
             while len(self._paths) > KEPT_PATHS:
                 self._paths.popitem(last=False)
         return self._paths[key]
-
-
-def _mirrored_window(window: Window, columns: int) -> Window:
-    """Return where a window of an image of so many columns lies in the mirrored image."""
-    return Window(window.top, columns - window.right, window.bottom, columns - window.left)
 
 
 def _plain_layers(transform: PhotoSynthesis | LadderDecoder, channels: int) -> list[nn.Module]:

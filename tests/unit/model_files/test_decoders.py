@@ -172,34 +172,6 @@ def test_the_rate_goes_into_the_weights() -> None:
         assert not torch.allclose(decoder(latent, torch.tensor([9])), decoder(latent, torch.tensor([24])), atol=1e-2)
 
 
-def test_the_mean_with_the_mirrored_image() -> None:
-    """Images of few channels are means of two; the mirrored latent is the one of the mirrored image."""
-    torch.manual_seed(3)
-    config = DecoderConfig((8, 6, 0), (1, 1, 0), mirrored_up_to=9)
-    assert DecoderConfig.from_dict(config.to_dict()) == config
-    assert "mirrored_up_to" not in SMALL.to_dict()
-    decoder = LadderDecoder(12, config).eval()
-    latent = torch.randn(4, 12, 3, 5)
-    with torch.no_grad():
-        new = decoder(latent, torch.tensor([20]))  # the inverse block transform alone
-        torch.testing.assert_close(decoder(decoder.mirrored(latent), torch.tensor([20])).flip(-1), new)
-        for parameter in decoder.path.parameters():
-            torch.nn.init.normal_(parameter, std=0.2)
-        one = decoder(latent, torch.tensor([20]))
-        other = decoder(decoder.mirrored(latent), torch.tensor([20])).flip(-1)
-        assert (one - other).abs().max() > 0.1
-        plain = LadderDecoder(12, DecoderConfig((8, 6, 0), (1, 1, 0))).eval()
-        plain.load_state_dict(decoder.state_dict())
-        one, other = (plain(given, torch.tensor([9])) for given in (latent, decoder.mirrored(latent)))
-        mean = (one + other.flip(-1)) / 2
-        torch.testing.assert_close(decoder(latent, torch.tensor([9])), mean)
-        mixed = decoder(latent, torch.tensor([9, 10, 3, 24]))
-        torch.testing.assert_close(mixed[0], mean[0], atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(mixed[1], plain(latent, torch.tensor([10]))[1], atol=1e-4, rtol=1e-4)
-    with pytest.raises(ConfigError, match="mirrored_up_to of a decoder is -1"):
-        DecoderConfig((8, 6, 0), (1, 1, 0), mirrored_up_to=-1)
-
-
 def test_tiles_decoded_in_threads_are_the_same(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codec = load(model_path)
     data = codec.compress(photo_picture(90, 130), tile=2, layers="all")

@@ -26,7 +26,6 @@ DECODERS = {
     "standard": None,
     "fast": DecoderConfig((8, 6, 0), (1, 2, 0)),
     "best": DecoderConfig((12, 8, 6), (1, 1, 1), up_kernel=4),
-    "mirrored": DecoderConfig((12, 8, 6), (1, 1, 1), up_kernel=4, mirrored_up_to=CHANNELS),
 }
 
 

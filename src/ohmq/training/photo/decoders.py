@@ -81,7 +81,7 @@ class DecoderRecipe:
 RECIPES = {
     "fast": DecoderRecipe(DecoderConfig((128, 64, 0), (4, 4, 0)), 1.5e-3, from_synthesis=False, epochs=8),
     "standard": DecoderRecipe(None, 2e-4),
-    "best": DecoderRecipe(DecoderConfig((320, 160, 96), (4, 7, 7), up_kernel=4, mirrored_up_to=300), 6e-4),
+    "best": DecoderRecipe(DecoderConfig((320, 160, 96), (4, 7, 7), up_kernel=4), 6e-4),
 }
 """The decoders of the ladder, in the order of training."""
 
@@ -262,7 +262,7 @@ def _module(options: TrainOptions, frozen: FrozenModel, name: str, total_steps: 
         decoder = _OwnSynthesis(synthesis)
     else:
         ladder = LadderDecoder(frozen.config.latent_channels, recipe.config)
-        if _same_layers(frozen.decoders.get(name), recipe.config):
+        if frozen.decoders.get(name) == recipe.config:
             ladder.load_state_dict(frozen.ladder[name].module.state_dict())
             learning_rate *= CONTINUED_RATE
         elif recipe.from_synthesis:
@@ -274,11 +274,6 @@ def _module(options: TrainOptions, frozen: FrozenModel, name: str, total_steps: 
         decoder = ladder
     decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return DecoderModule(options, decoder, photo, total_steps, learning_rate)
-
-
-def _same_layers(one: DecoderConfig | None, other: DecoderConfig) -> bool:
-    """Return whether weights of one decoder fit another."""
-    return one is not None and dataclasses.replace(one, mirrored_up_to=other.mirrored_up_to) == other
 
 
 def _low_precision(options: TrainOptions) -> bool:
