@@ -520,10 +520,12 @@ class TabulatedPriorState:
         if self._group == 0:
             return np.zeros((size, 2, self.rows), prior.feature_type), np.zeros((size, 2, self.rows), np.float32)
         network = prior.networks[self._group - 1]
-        latent = self._latent[:, : prior.live[self._group]].copy()
-        largest = self.kernels.floor_in_place(latent, -np.inf)
+        latent = self._latent[:, : prior.live[self._group]]
         if network.latent_limit is not None:
-            largest = network.latent_limit
+            latent, largest = np.floor(latent), network.latent_limit
+        else:
+            latent = latent.copy()
+            largest = self.kernels.floor_in_place(latent, -np.inf)
         own = self._start(self._own_coefficients, network, latent, largest)
         coefficients = self._network_coefficients(network, latent, largest)
         return own(), coefficients
