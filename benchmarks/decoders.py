@@ -47,9 +47,6 @@ ROWS = ("fast", "standard", "kodak", "rates", "effort-0", "default-effort", "mem
 PIECE = (640, 512)
 """Width and height of each photo in the large picture, in pixels."""
 LARGE_BPP, KODAK_BPP = 0.2, 0.4
-REST_S = 0.02
-"""Seconds before a job: torch's own threads, as the rival has, wait in a loop for some milliseconds after their work, which
-takes a core from the next job."""
 SHARES = (0.021, 0.041, 0.064, 0.116, 0.269, 0.402, 0.535, 0.678, 0.92)
 """Numbers of channels of the rates, as shares of all."""
 RATE_BOUNDS = {"fast": (4.0, 2.0), STANDARD: (-1.5, -3.0), "best": (-3.0, -6.0)}
@@ -194,11 +191,10 @@ class Benchmark:
         return [(path.name, np.asarray(open_image(path).image.convert("RGB"))) for path in paths]
 
     def timed(self, name: str, jobs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-        """Let jobs take turns, each after a short rest; returns the median seconds of each."""
+        """Let jobs take turns; returns the median seconds of each."""
         times: dict[str, list[float]] = {job: [] for job in jobs}
         for _ in range(rounds + 1):
             for job, work in jobs.items():
-                time.sleep(REST_S)
                 start = time.perf_counter()
                 work()
                 times[job].append(time.perf_counter() - start)
