@@ -1,7 +1,7 @@
 """Processors for threads that work on one image together.
 
-Linux often wakes a thread on the processor of the thread that wakes it, above all in virtual machines, whose idle processors
-look busy. Two threads then share one processor for milliseconds while another is idle, which is as long as their work takes.
+Linux may wake a thread on the processor of the thread that wakes it, as was seen in virtual machines. Two threads then share one
+processor for milliseconds while another is idle, which is as long as their work takes.
 """
 
 import contextlib
