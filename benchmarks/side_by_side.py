@@ -198,7 +198,8 @@ def coder(codec: Codec, name: str) -> Iterator[list[float]]:
     encoder, decoder = (LiteralEncoder, LiteralDecoder) if name == "literal" else (before.encoder, before.decoder)
     watched_encoder = type("Encoder", (encoder,), {n: watched(getattr(encoder, n)) for n in ("encode", "finish")})
     watched_decoder = type("Decoder", (decoder,), {n: watched(getattr(decoder, n)) for n in ("__init__", "decode")})
-    codec.encoder.kernels = codec.decoder.kernels = before._replace(encoder=watched_encoder, decoder=watched_decoder)
+    watched_kernels = before._replace(encoder=watched_encoder, decoder=watched_decoder, decode_run=None)
+    codec.encoder.kernels = codec.decoder.kernels = watched_kernels
     try:
         yield spent
     finally:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ohmq.entropy.kernels import NUMPY, VALUE_BITS, Kernels
+from ohmq.entropy.kernels import NUMPY, VALUE_BITS, Decoder, Kernels
 from ohmq.entropy.tables import frequencies_from_weights
 
 __all__ = [
@@ -365,6 +365,15 @@ class ContextPriorState:
             return SymbolTables(tables[part]) if index is None else SymbolTables(tables, index[part])
 
         return image_tables
+
+    def decode_run(self, decoder: Decoder, out: NDArray[np.int32]) -> bool:
+        """Decode the next channels at once, if a kernel can; this prior has none.
+
+        Args:
+            decoder: of the kernels.
+            out: symbols, (channels, rows).
+        """
+        return False
 
     def observe(self, coding_step: CodingStep, symbols: Array) -> None:
         """Take the symbols of a coding step; no other step of the same channel depends on them.

@@ -1,6 +1,6 @@
 """Loops over symbols in which coding spends its time, in numpy; `ohmq.entropy.kernels_numba` has them compiled."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ __all__ = [
     "SPATIAL_LIMIT",
     "VALUE_BITS",
     "Codebook",
+    "ContextRun",
     "Decoder",
     "Encoder",
     "Kernels",
@@ -117,10 +118,35 @@ class Codebook(NamedTuple):
         return cls(middle, differences, np.ascontiguousarray(directions), (middle_values * directions).sum(0))
 
 
+class ContextRun(NamedTuple):
+    """A run of channels whose symbols can be decoded at once, pass by pass and in each pass channel by channel.
+
+    Attributes:
+        tables: of the channels, one channel after the other, (channels * tables of a channel, S).
+        own: coefficients of `own_coefficients`, (channels, 2, rows).
+        network: coefficients of the context network, (channels, 2, rows).
+        levels: grid of the coefficients.
+        passes: rows of each pass, int64, (m,).
+        neighbours: of each pass after the first.
+        networks: weights of the neighbours, of each pass after the first.
+        values: of each symbol of each channel, which later passes see, (channels, S); empty for a single pass.
+    """
+
+    tables: Array
+    own: Array
+    network: Array
+    levels: Levels
+    passes: Sequence[NDArray[np.int64]]
+    neighbours: Sequence[Neighbours]
+    networks: Sequence[NeighbourNetworks]
+    values: Array
+
+
 class Kernels(NamedTuple):
     """One implementation of the loops over symbols: coders, and the functions of this module.
 
-    All implementations give the same, bit by bit.
+    All implementations give the same, bit by bit. ``decode_run`` decodes a run into (channels, rows); without it the other
+    functions do, step by step.
     """
 
     encoder: Callable[[], Encoder]
@@ -132,6 +158,7 @@ class Kernels(NamedTuple):
     build_indexes: Callable[[Array, Array, Levels, Array | None, Array | None], NDArray[np.int32]]
     rdoq_symbols: Callable[[Array, Array, Array, Array, Array, Array | None, Array | None, NDArray[np.int32]], None]
     add_codewords: Callable[[Codebook, Array, Array], None]
+    decode_run: Callable[[Decoder, ContextRun, NDArray[np.int32]], None] | None = None
 
 
 def floor_in_place(x: Array, lower: float) -> Array:

@@ -5,6 +5,7 @@ Nothing is compiled on import: `compile_kernels` does, or the first call. The co
 """
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from ohmq.entropy.kernels import (
     LEVEL_BITS,
     VALUE_BITS,
     Codebook,
+    ContextRun,
+    Decoder,
     Kernels,
     Levels,
     NeighbourNetworks,
@@ -101,6 +104,32 @@ class CompiledDecoder:
         out = np.empty_like(symbols)
         out[order] = symbols
         return out
+
+    def decode_run(self, run: ContextRun, out: NDArray[np.int32]) -> None:
+        """Decode a run; see `ohmq.entropy.kernels.Kernels`."""
+        kind = run.own.dtype
+        no_rows, no_numbers = np.empty(0, np.int64), np.empty(0, kind)
+        weights: list[Array] = [np.stack(part) for part in zip(*run.networks, strict=True)]
+        self._read = _decode_run(
+            self._state,
+            self._words,
+            self._read,
+            run.tables,
+            run.own,
+            run.network,
+            np.array(run.levels, np.int32).reshape(-1),
+            np.cumsum([0, *(len(rows) for rows in run.passes)]),
+            np.concatenate(run.passes),
+            np.concatenate([no_rows, *(part.indexes.reshape(-1) for part in run.neighbours)]),
+            np.concatenate([no_numbers, *(part.in_bounds.reshape(-1) for part in run.neighbours)]),
+            np.concatenate([no_numbers, *(part.number for part in run.neighbours)]),
+            *(weights or [np.empty((0, *(axes - 1) * [0]), kind) for axes in (4, 4, 3)]),
+            kind.type(LARGEST_NEIGHBOUR),
+            run.values,
+            out,
+        )
+        if self._read < 0:
+            raise BitstreamError(DAMAGED)
 
 
 def _rows(tables: Array, index: Array | None, count: int) -> tuple[Array, Array]:
@@ -348,6 +377,74 @@ def build_indexes(
     return out
 
 
+_DECODE_RUN = (
+    "int64(uint64[::1], uint32[::1], int64, float32[:,::1], f[:,:,::1], float32[:,:,::1], int32[::1], int64[::1], "
+    "int64[::1], int64[::1], f[::1], f[::1], f[:,:,:,::1], f[:,:,:,::1], f[:,:,::1], f, f[:,::1], int32[:,::1])"
+)
+
+
+@compiled(*(re.sub(r"\bf\b", kind, _DECODE_RUN) for kind in ("float32", "float64")))
+def _decode_run(
+    state: Array,
+    words: Array,
+    read: int,
+    tables: Array,
+    own: Array,
+    network: Array,
+    levels: Array,
+    ends: Array,
+    rows: Array,
+    index: Array,
+    in_bounds: Array,
+    count: Array,
+    weights: Array,
+    hidden_weights: Array,
+    hidden_bias: Array,
+    limit: float,
+    values: Array,
+    out: Array,
+) -> int:
+    each = np.int32(len(tables) // len(out))
+    seen = np.zeros((len(values), out.shape[1] + 1), own.dtype)  # the last is beyond the border
+    for step in range(len(ends) - 1):
+        selected = rows[ends[step] : ends[step + 1]]
+        positions = len(selected)
+        indexes, symbols = np.empty((1, positions), np.int32), np.empty(positions, np.int32)
+        beside = np.empty((1, 2, positions if step else 0), own.dtype)
+        first, end = ends[step] - ends[1], ends[step + 1] - ends[1]
+        for channel in range(len(out)):
+            this = slice(channel, channel + 1)
+            if step:
+                _neighbour_coefficients(
+                    weights[step - 1, this],
+                    hidden_weights[step - 1, this],
+                    hidden_bias[step - 1, this],
+                    seen[this],
+                    index[4 * first : 4 * end].reshape(4, positions),
+                    in_bounds[4 * first : 4 * end].reshape(4, positions),
+                    count[first:end],
+                    limit,
+                    beside,
+                )
+            _build_indexes(own[this], network[this], levels, selected, beside, indexes)
+            for i in range(positions):
+                indexes[0, i] += channel * each
+            read = _decode(state, words, read, tables, indexes[0], symbols)
+            if read < 0:
+                return read
+            for i in range(positions):
+                out[channel, selected[i]] = symbols[i]
+                if len(values):
+                    seen[channel, selected[i]] = values[channel, symbols[i]]
+    return read
+
+
+def decode_run(decoder: Decoder, run: ContextRun, out: NDArray[np.int32]) -> None:
+    """Decode a run; see `ohmq.entropy.kernels.Kernels`."""
+    assert isinstance(decoder, CompiledDecoder)
+    decoder.decode_run(run, out)
+
+
 @compiled(
     "void(f[:,::1], f[:,::1], f[::1], f[:,::1], int32[:,::1], f[::1], int64[::1], int32[:,::1])".replace(
         "f[", "float32["
@@ -456,6 +553,7 @@ COMPILED = Kernels(
     build_indexes=build_indexes,
     rdoq_symbols=rdoq_symbols,
     add_codewords=add_codewords,
+    decode_run=decode_run,
 )
 """Kernels that are compiled at their first call; `compile_kernels` compiles all of them at once."""
 
@@ -477,6 +575,7 @@ def compile_kernels() -> Kernels:
         _neighbour_coefficients,
         _look_up,
         _build_indexes,
+        _decode_run,
         _rdoq_symbols,
         _add_codewords,
     ):

@@ -20,6 +20,7 @@ from ohmq.entropy.layers import IntegerPrior, LayerDecoder, SymbolSource, encode
 from ohmq.errors import BitstreamError
 from ohmq.geometry import Window, windows
 from ohmq.utils.blas_threads import one_blas_thread
+from ohmq.utils.cpus import other_cpus, use_cpus
 from ohmq.utils.progress import steps
 
 __all__ = ["EncodedLatent", "LatentCoder", "LatentDecoder"]
@@ -266,7 +267,9 @@ class LatentDecoder:
         self._blocks = coder.blocks(*grid[1:])
         self._whole: _BlockDecoder | None = None
         # Ends with this object: an executor that nothing refers to lets its threads end.
-        self._helper = ThreadPoolExecutor(1) if coder.threads > 1 and not coder.tile else None
+        self._helper: ThreadPoolExecutor | None = None
+        if coder.threads > 1 and not coder.tile:
+            self._helper = ThreadPoolExecutor(1, initializer=use_cpus, initargs=(other_cpus(),))
 
     def decode(self, payloads: Sequence[bytes], ends: Sequence[int]) -> None:
         """Decode the next layers into `values`.

@@ -248,7 +248,7 @@ class LayerDecoder:
             decoder = self._kernels.decoder(payload)
             while state.channel < end:
                 values = out[state.channel - first :][: state.channel_run(end - state.channel)]
-                for step in state.coding_steps(1, len(values)):
+                for step in () if state.decode_run(decoder, values) else state.coding_steps(1, len(values)):
                     rows, channels = step.rows[0], step.channels
                     tables, index, in_order = step.tables(0)
                     decoded = decoder.decode(tables, index, len(rows) * (channels.stop - channels.start), in_order)

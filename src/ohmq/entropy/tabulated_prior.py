@@ -44,6 +44,8 @@ from ohmq.entropy.kernels import (
     NUMPY,
     VALUE_BITS,
     Codebook,
+    ContextRun,
+    Decoder,
     Kernels,
     Levels,
     NeighbourNetworks,
@@ -409,10 +411,8 @@ class TabulatedPriorState:
         Yields:
             The steps in the order of coding. The symbols of each are passed to `observe` before the next is requested.
         """
-        if self._group_coefficients is None:
-            self._group_coefficients = self._coefficients()
         first = self.channel - self._group_start
-        own_run, network_run = (part[first : first + channels] for part in self._group_coefficients)
+        own_run, network_run = (part[first : first + channels] for part in self._known_coefficients())
         checkerboard = self._is_checkerboard
         self._neighbour_values = np.zeros((channels if checkerboard else 0, self.rows + 1), self.prior.feature_type)
         levels = self.prior.levels(checkerboard)
@@ -429,6 +429,47 @@ class TabulatedPriorState:
                 ).reshape(-1, *image_rows.shape)
                 tables = functools.partial(self._image_tables, self.channel + start, indexes)
                 yield CodingStep(0, part, image_rows, tables)
+
+    def decode_run(self, decoder: Decoder, out: NDArray[np.int32]) -> bool:
+        """Decode the next channels at once, if the kernels can: the symbols of all coding steps.
+
+        Args:
+            decoder: of the kernels.
+            out: symbols, (channels of `channel_run`, rows), overwritten if they can.
+
+        Returns:
+            Whether they can.
+
+        Raises:
+            BitstreamError: a payload that cannot be decoded.
+        """
+        if self.kernels.decode_run is None:
+            return False
+        prior, first, later = self.prior, self.channel - self._group_start, range(0)
+        channels = slice(self.channel, self.channel + len(out))
+        own, network = (part[first : first + len(out)] for part in self._known_coefficients())
+        passes, values = [np.arange(self.rows)], prior.checkerboard_values[:0]
+        if self._is_checkerboard:
+            passes, values = self._passes, prior.checkerboard_values[channels]
+            later = range(1, len(passes))
+        run = ContextRun(
+            prior.channel_tables(channels),
+            own,
+            network,
+            prior.levels(self._is_checkerboard),
+            passes,
+            [self._neighbours[number] for number in later],
+            [self._neighbour_networks(number, channels) for number in later],
+            values,
+        )
+        self.kernels.decode_run(decoder, run, out)
+        return True
+
+    def _known_coefficients(self) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """Return the coefficients of the group, which are computed once."""
+        if self._group_coefficients is None:
+            self._group_coefficients = self._coefficients()
+        return self._group_coefficients
 
     def _image_tables(self, channel: int, indexes: NDArray[np.int32], image: int) -> SymbolTables:
         """Return the tables of an image, for the channels from ``channel`` on; indexes: (channels, images, m)."""
@@ -479,10 +520,12 @@ class TabulatedPriorState:
         if self._group == 0:
             return np.zeros((size, 2, self.rows), prior.feature_type), np.zeros((size, 2, self.rows), np.float32)
         network = prior.networks[self._group - 1]
-        latent = self._latent[:, : prior.live[self._group]].copy()
-        largest = self.kernels.floor_in_place(latent, -np.inf)
+        latent = self._latent[:, : prior.live[self._group]]
         if network.latent_limit is not None:
-            largest = network.latent_limit
+            latent, largest = np.floor(latent), network.latent_limit
+        else:
+            latent = latent.copy()
+            largest = self.kernels.floor_in_place(latent, -np.inf)
         own = self._start(self._own_coefficients, network, latent, largest)
         coefficients = self._network_coefficients(network, latent, largest)
         return own(), coefficients
@@ -534,12 +577,13 @@ class TabulatedPriorState:
 
     def _neighbour_coefficients(self, number: int, part: slice) -> NDArray[Any]:
         """Return the share of earlier passes, for some channels of the run and the rows of a pass; (channels, 2, m)."""
-        prior = self.prior
-        selected = slice(self.channel + part.start, self.channel + part.stop), number - 1
-        networks = NeighbourNetworks(
-            prior.spatial[selected], prior.neighbour_weight[selected], prior.neighbour_bias[selected]
-        )
+        networks = self._neighbour_networks(number, slice(self.channel + part.start, self.channel + part.stop))
         return self.kernels.neighbour_coefficients(networks, self._neighbour_values[part], self._neighbours[number])
+
+    def _neighbour_networks(self, number: int, channels: slice) -> NeighbourNetworks:
+        """Return the weights of a pass for some channels."""
+        weights = self.prior.spatial, self.prior.neighbour_weight, self.prior.neighbour_bias
+        return NeighbourNetworks(*(weight[channels, number - 1] for weight in weights))
 
 
 @functools.lru_cache(maxsize=KEPT_SIZES)

@@ -160,7 +160,7 @@ def _filter(packed: Array, classes: Array, weights: Array, limits: Array, pairs:
     # packed pixels one by one takes less time here than the processor's instructions that collect numbers.
     around = np.empty((2 * _NUM_PAIRS + 1, 3, BLOCK_PIXELS), np.float32)
     pixel_lines = np.zeros((len(around), BLOCK_PIXELS), np.uint64)
-    shifts = np.empty(len(around), np.uint32)
+    shifts = np.empty(len(around), np.uint64)
     for k in range(len(around)):
         sign = 0 if k == 2 * _NUM_PAIRS else 1 - 2 * (k % 2)
         pair = min(k // 2, _NUM_PAIRS - 1)
@@ -174,8 +174,9 @@ def _filter(packed: Array, classes: Array, weights: Array, limits: Array, pairs:
             members = order[first : first + pixels]
             lanes = (pixels + VECTOR - 1) // VECTOR * VECTOR
             for i in range(pixels):
+                corner = np.uint64(members[i])
                 for k in range(2 * _NUM_PAIRS + 1):
-                    pixel_lines[k, i] = flat[np.uint64(members[i]) + np.uint64(shifts[k])]
+                    pixel_lines[k, i] = flat[corner + shifts[k]]
             for k in range(2 * _NUM_PAIRS + 1):
                 line, first_colour, second_colour, third_colour = (
                     pixel_lines[k],

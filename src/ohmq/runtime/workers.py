@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import torch
 
+from ohmq.utils.cpus import shares_of_cpus, use_cpus
 from ohmq.utils.ordered import Workers
 
 __all__ = ["file_workers", "map_windows"]
@@ -60,14 +61,15 @@ def _pool(threads: int) -> ThreadPoolExecutor:
             before = torch.get_num_threads()
             started = threading.Barrier(threads)
 
-            def start() -> None:
+            def start(cpus: set[int]) -> None:
+                use_cpus(cpus)
                 torch.get_num_threads()  # takes over the default, which a first use after the next line would
                 torch.set_num_threads(1)  # of this thread, and the default of threads that use torch for the first time
                 started.wait()
 
             pool = ThreadPoolExecutor(threads, "ohmq-window")
             try:
-                for future in [pool.submit(start) for _ in range(threads)]:
+                for future in [pool.submit(start, cpus) for cpus in shares_of_cpus(threads)]:
                     future.result()
             finally:
                 torch.set_num_threads(before)  # the default again; this thread had it all along

@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any, TypeVar
 
 from ohmq.errors import ConfigError
@@ -31,7 +32,7 @@ class CompiledFunction:
     a time compile, also where machines of several kinds share the cache.
 
     Args:
-        function: written for numba.
+        function: written for numba; it may call other functions of this kind.
         signatures: numba signatures, such as "void(float32[:,::1])".
         fastmath: liberties of floating-point arithmetic, by LLVM's names. Default: none.
     """
@@ -105,6 +106,19 @@ def select_implementation(
         return plain
 
 
+def _linked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile the functions that a function calls, and return it with what numba made of them in their place."""
+    calls = {name: function.__globals__.get(name) for name in function.__code__.co_names}
+    linked = dict(function.__globals__)
+    for name, called in calls.items():
+        if isinstance(called, CompiledFunction):
+            called.compile()
+            linked[name] = called._dispatcher
+    out = FunctionType(function.__code__, linked, function.__name__, function.__defaults__, function.__closure__)
+    out.__module__, out.__qualname__ = function.__module__, function.__qualname__
+    return out
+
+
 def _compile(function: Callable[..., Any], signatures: tuple[str, ...], fastmath: tuple[str, ...]) -> Any:
     """Compile under the file lock; see `CompiledFunction.compile`."""
     try:
@@ -119,7 +133,7 @@ def _compile(function: Callable[..., Any], signatures: tuple[str, ...], fastmath
         raise ConfigError("numba compiles nothing: NUMBA_DISABLE_JIT is set")
     advice = ""
     try:
-        dispatcher = numba.njit(function, cache=True, nogil=True, fastmath=set(fastmath))
+        dispatcher = numba.njit(_linked(function), cache=True, nogil=True, fastmath=set(fastmath))
         folder = Path(str(dispatcher.stats.cache_path))
         advice = f"; if it is damaged, empty {folder}"
         folder.mkdir(parents=True, exist_ok=True)

@@ -11,9 +11,10 @@ from support.small_models import make_codec
 from ohmq.encoder.rdoq import Rdoq
 from ohmq.entropy import tabulated_prior
 from ohmq.entropy.context_prior import IntegerContextPrior
-from ohmq.entropy.layers import KnownSymbols, LayerDecoder, encode_layers
+from ohmq.entropy.layers import KnownSymbols, LayerDecoder, decode_layers, encode_layers
 from ohmq.entropy.select_kernels import select_kernels
 from ohmq.entropy.tabulated_prior import HELPED_ABOVE, IntegerTabulatedPrior
+from ohmq.errors import BitstreamError
 
 Array = NDArray[Any]
 
@@ -31,6 +32,20 @@ def test_a_helper_changes_nothing(shape: tuple[int, int, int], compiled: bool, m
         decoded = LayerDecoder(prior, shape, kernels=kernels, helper=helper).decode(payloads, ends)
     assert np.array_equal(decoded.T.reshape(symbols.shape), symbols)
     assert len(prior.networks) > 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 7), (1, 5, 1), (3, 2, 2), (2, 6, 9)])
+def test_runs_that_a_kernel_decodes_equal_their_steps(shape: tuple[int, int, int]) -> None:
+    prior, compiled = make_codec("photo").prior, select_kernels(True)
+    assert isinstance(prior, IntegerTabulatedPrior) and prior.checkerboard_groups and compiled.decode_run is not None
+    symbols = np.random.default_rng(1).integers(0, prior.alphabets, (1, *shape, prior.num_channels))
+    ends = np.cumsum(prior.group_sizes).tolist()
+    payloads = encode_layers(prior, KnownSymbols(symbols), [ends], kernels=compiled).payloads[0][0]
+    for kernels in (compiled, compiled._replace(decode_run=None)):
+        decoded = decode_layers(prior, payloads, ends, shape, kernels=kernels)
+        assert np.array_equal(decoded[None], symbols)
+        with pytest.raises(BitstreamError):
+            decode_layers(prior, [b"\xff" * 400], ends[-1:], shape, kernels=kernels)
 
 
 @pytest.mark.parametrize("codec_name", ["photo", "static"])
