@@ -56,7 +56,7 @@ def test_targets_of_a_photograph(photo_codec: Codec, crop: Image.Image) -> None:
         for target in ({"max_bytes": size}, {"bpp": 8 * size / pixels + 1e-9}):
             found = photo_codec.compress(crop, layers="all", tune="psnr", **target)
             assert 0.95 * size < len(found) <= size
-            assert psnr_db(np.asarray(crop), np.asarray(photo_codec.decompress(found))) > reached[number] - 0.15
+            assert psnr_db(np.asarray(crop), np.asarray(photo_codec.decompress(found))) > reached[number] - 0.2
         plain = photo_codec.compress(crop, channels=photo_codec.cut_points[number], effort=0, layers="all", tune="psnr")
         assert photo_codec.compress(crop, max_bytes=len(plain), effort=0, layers="all", tune="psnr") == plain
     between = photo_codec.compress(crop, max_bytes=len(files[middle]) - 1, layers="all", tune="psnr")
