@@ -171,14 +171,14 @@ def _plain_layers(transform: PhotoSynthesis | LadderDecoder, channels: int) -> l
     """Return the layers of a path of convolutions, the number of channels folded into their weights."""
     if isinstance(transform, PhotoSynthesis):
         return list(transform.path)
-    rate = torch.tensor([[(math.log(channels) - RATE_CENTRE) / RATE_SPREAD]])
+    rate = torch.tensor([[(math.log(channels) - RATE_CENTRE) / RATE_SPREAD]], dtype=torch.float32)
     return [_plain_block(layer, rate) if isinstance(layer, RateBlock) else layer for layer in transform.path]
 
 
 def _plain_block(block: RateBlock, rate: Tensor) -> ResidualBlock:
     gain, shift = block.rate(rate).chunk(2, -1)
     with torch.device("meta"):
-        plain = ResidualBlock(block.expand.out_channels)
+        plain = ResidualBlock(block.expand.out_channels).requires_grad_(False)
     reduce = {"weight": block.reduce.weight * (1 + gain[0])[:, None, None, None]}
     reduce["bias"] = torch.as_tensor(block.reduce.bias) * (1 + gain[0]) + shift[0]
     for place, state in ((0, reduce), (2, block.spatial.state_dict()), (4, block.expand.state_dict())):
