@@ -42,7 +42,7 @@ class _ChannelsAndScale(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, float]:
         texts: tuple[Any, ...] = str(value).partition(":")
-        factor = click.FloatRange(0, min_open=True).convert(texts[2], param, ctx) if texts[1] else 1.0
+        factor = NumberRange(0, 1000, min_open=True).convert(texts[2], param, ctx) if texts[1] else 1.0
         return click.IntRange(1).convert(texts[0], param, ctx), factor
 
 
@@ -134,6 +134,7 @@ def command(
     """
     from ohmq.codec import Codec
     from ohmq.encoder.options import EncodeOptions
+    from ohmq.errors import ConfigError
     from ohmq.evaluation.classic import check_classic
     from ohmq.evaluation.compare import ModelSetting, compare_codecs, default_settings, spread, suited_images
     from ohmq.evaluation.comparison import Comparison
@@ -157,6 +158,8 @@ def command(
     codec = Codec(frozen, device=device, decoder=decoder)
     options = EncodeOptions(effort=effort, tune=tune)
     codec.check_options(options)  # What the model does not have is refused before any work.
+    if counts and max(counts)[0] > codec.num_channels:
+        raise ConfigError(f"channels is {max(counts)[0]}; {codec.name} has {codec.num_channels}")
     reader = ImageReader(inputs, grey=False, report=echo_error, limit=limit, max_pixels=max_pixels)
     images = suited_images(codec, ImageFiles(reader))
     sizes = tuple((name, pixels.shape[1], pixels.shape[0]) for name, pixels in images)

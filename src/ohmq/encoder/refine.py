@@ -4,7 +4,7 @@ Each pass chooses symbols without context, synthesises them, and moves the laten
 quantization does not explain. The decoder does not know of it.
 
 The last pass only estimates what its symbols decode to: a small decoder shows how the image changes since the pass before. That
-gains most of what another full pass would, for a fifth of its arithmetic.
+gains most of what another full pass would, for two fifths of its arithmetic.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
