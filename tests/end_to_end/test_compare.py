@@ -320,7 +320,7 @@ def test_bad_input_is_one_clear_line(
         ((coffee, "--rates", 0), 2, ("--rates",)),
         ((coffee, "--match", 0), 2, ("--match",)),
         ((coffee, "--channels", 1001), 1, ("channels is 1001; photo has 1000",)),
-        ((coffee, "--channels", "678:0"), 2, ("--channels", "x>0")),
+        ((coffee, "--channels", "678:0"), 2, ("--channels", "0<x<=1000")),
         ((coffee, "--channels", "678:inf"), 2, ("--channels", "inf")),
         ((coffee, "--channels", "9", "--quality", 5), 2, ("--quality or --channels",)),
         ((), 2, ("INPUTS",)),
