@@ -261,7 +261,9 @@ def test_decoding_where_torch_is_not_installed(python_without_torch: Path, tmp_p
     done = python("-m", "ohmq", "decompress", "p.ohm", "--runtime", "onnx", "-m", "model", "-o", "p.png")
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "p.png") as decoded:
-        assert np.abs(np.asarray(decoded, int) - np.asarray(codec.decompress(data), int)).max() <= 1
+        difference = np.abs(np.asarray(decoded, int) - np.asarray(codec.decompress(data), int))
+    # Rounding may tip a class of the post-filter: single values then differ by more, see docs/devices.md.
+    assert (difference > 1).mean() < 1e-4 and difference.max() <= 15
     script = (
         "import ohmq, numpy as np, sys; codec = ohmq.load('model', runtime='onnx');"
         "np.save('symbols.npy', codec.decode(open('p.ohm', 'rb').read())[1].values); assert 'torch' not in sys.modules"
