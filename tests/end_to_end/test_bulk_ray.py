@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from support import ray_work
+from support.bulk import delete_killed_writes
 from support.small_models import make_codec
 
 from ohmq.bulk import ray_engine
@@ -218,6 +219,7 @@ class TestOneMachine:
         summary = run(job, on_progress=kill)
         assert summary.shards_done == 11
         assert killed
+        delete_killed_writes(Path(job.target), len(killed))
         jobs.check_equal(job)
         attempts = {row.attempt for row in read_manifest(open_store(job.target))}
         assert max(attempts) > 1
