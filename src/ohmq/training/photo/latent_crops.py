@@ -31,9 +31,9 @@ CROP = 256
 """Side of a crop, in pixels."""
 SCALES = (0.5, 1.0)
 """Range of the factors by which photos are scaled down before cropping."""
-LAMBDA_SCALES = (0.5, 5.0)
-"""Range of the factors on the Lagrange multiplier of every third crop: files between two cut points have others than 1, and
-files that avoid poor numbers of channels have large ones."""
+LAMBDA_SCALES: dict[Literal["visual", "psnr"], tuple[float, float]] = {"visual": (0.5, 8.0), "psnr": (0.5, 2.0)}
+"""Range of the factors on the Lagrange multiplier of every third crop, for each tuning: files between two cut points have
+others than 1, and files that are tuned for looks have large ones, because they avoid poor numbers of channels."""
 LOW_SHARE = 0.06
 """Cut points below this share of all channels are of low rates, at which few files are made."""
 LOW_IN_TURN = 2
@@ -109,7 +109,7 @@ class CropEncoder:
         channels, tune = coded_as(number, self.codec.cut_points)
         latent = self.codec.latent(Image.fromarray(pixels), effort=self.effort, tile=0, tune=tune)
         if number % 3 == 2:
-            latent = latent._replace(lambda_scale=float(np.exp(rng.uniform(*np.log(LAMBDA_SCALES)))))
+            latent = latent._replace(lambda_scale=float(np.exp(rng.uniform(*np.log(LAMBDA_SCALES[tune])))))
         symbols = self.codec.encoder.symbols(latent, channels)
         values = self.codec.transforms.dequantized(symbols.values, channels)[0]
         return EncodedCrop(values.astype(np.float16), channels, np.ascontiguousarray(pixels.transpose(2, 0, 1)))
