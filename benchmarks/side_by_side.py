@@ -308,7 +308,8 @@ def codecs(codec: Codec, images: Images, bpp: float, rounds: int) -> list[Row]:
         names.remove("jpeg444")  # without colour it gives the same files
     pixels = [np.asarray(image) for _, image in images]
     # Settings of all codecs are known before timing starts: no search for a size is timed.
-    counts = [codec.decode(codec.compress(image, bpp=bpp, layers="all"))[0].num_channels for _, image in images]
+    numbers = [codec.decode(codec.compress(image, bpp=bpp, layers="all"))[0].num_channels for _, image in images]
+    counts = [min(number, codec.num_channels) for number in numbers]  # without a residual
     files = [
         codec.compress(image, channels=count, layers="all") for (_, image), count in zip(images, counts, strict=True)
     ]

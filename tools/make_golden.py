@@ -6,6 +6,7 @@ python tools/make_golden.py
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -20,6 +21,7 @@ from ohmq.codec import Codec  # noqa: E402
 from ohmq.imaging.files import save_image  # noqa: E402
 from ohmq.loading import load  # noqa: E402
 from ohmq.model_files.frozen_model import load_model, save_model, with_synthesis  # noqa: E402
+from ohmq.runtime.latents import Symbols  # noqa: E402
 from ohmq.utils.atomic_write import write_atomically  # noqa: E402
 
 FOLDER = ROOT / "tests" / "golden"
@@ -93,7 +95,15 @@ def golden_files(name: str, codec: Codec) -> dict[str, bytes]:
         files["grid"] = codec.compress(image, layers="all", tile=3)
     if name == "photo":
         files["gridfixed"] = codec.compress(image, tile=2, layers=2, fixed_rate=True)
+        files["residual"] = codec.compress(image, residual=3, layers="all")
+        files["residualtiles"] = codec.compress(golden_images(codec)[1], residual=2, layers="all", tile=1)
     return {kind: files[kind] for kind in KINDS.get(name, files)}
+
+
+def golden_symbols(symbols: Symbols) -> Any:
+    """Return symbols as nested lists; with a residual, an object that has its levels, too."""
+    values = symbols.values.tolist()
+    return {"symbols": values, "levels": symbols.residual.levels.tolist()} if symbols.residual else values
 
 
 def main() -> None:
@@ -109,10 +119,10 @@ def main() -> None:
                 print(f"{target.name} exists already")
                 continue
             write_atomically(target, data)
-            symbols = codec.decode(data)[1].values
-            write_atomically(target.with_suffix(".json"), json.dumps(symbols.tolist()).encode())
+            symbols = codec.decode(data)[1]
+            write_atomically(target.with_suffix(".json"), json.dumps(golden_symbols(symbols)).encode())
             save_image(target.with_suffix(".png"), codec.decompress(data))
-            print(f"{target.name}: {len(data)} bytes, symbols {np.shape(symbols)}")
+            print(f"{target.name}: {len(data)} bytes, symbols {np.shape(symbols.values)}")
 
 
 if __name__ == "__main__":

@@ -12,15 +12,16 @@ from typing import Any, Literal, NamedTuple
 
 from PIL import Image
 
-from ohmq.bitstream.format import Extra, OhmFile
+from ohmq.bitstream.format import STEPS_A_LEVEL, Extra, OhmFile
 from ohmq.bitstream.stream import ByteSource
 from ohmq.decoder.decoder import Decoder
 from ohmq.decoder.files import decoded_alone, file_header
 from ohmq.decoder.progressive import decode_progressive
-from ohmq.encoder.encoder import Encoder, FileSettings
+from ohmq.encoder.encoder import Encoder, FileSettings, ResidualBase
 from ohmq.encoder.options import DEFAULT_MAX_PIXELS, EncodeOptions
 from ohmq.encoder.quality_scale import QualityScale, measure_probe
 from ohmq.encoder.rate_control import search_psnr, search_size, search_ssimulacra2
+from ohmq.encoder.residual import ResidualSource
 from ohmq.encoder.tuning import without_poor_ends
 from ohmq.entropy.kernels import NUMPY
 from ohmq.entropy.select_kernels import select_kernels
@@ -49,6 +50,9 @@ STANDARD = "standard"
 """Name of a model's own synthesis transform among its decoders."""
 DECODERS = ("fast", STANDARD, "best")
 """Names of the decoders that models may have, from the fastest to the best."""
+RESIDUAL_DECODERS = ("fast", STANDARD)
+"""Names of the decoders that residuals correct, in the order of preference: the fast one decodes large files sooner, and takes
+least room in a model that must keep it."""
 
 
 def _by_quality(decoder: str) -> tuple[int, str]:
@@ -60,11 +64,12 @@ class CompressedImage(NamedTuple):
 
     Attributes:
         data: the file.
-        channels: the number of channels in it.
+        channels: the number of the model's channels in it.
         psnr_db: PSNR of the decoded image in dB; None if it was no target.
         quality: the quality that was aimed at, 0 to 100; None if something else was.
         symbols_sha256: hash of the symbols, see `ohmq.runtime.latents.Symbols.sha256`; None if it was not asked for.
         ssimulacra2: SSIMULACRA2 score of the decoded image; None if it was no target.
+        residual: quantization step of its residual, in grey levels; None if it has none.
     """
 
     data: bytes
@@ -73,6 +78,7 @@ class CompressedImage(NamedTuple):
     quality: float | None = None
     symbols_sha256: str | None = None
     ssimulacra2: float | None = None
+    residual: float | None = None
 
 
 class Codec:
@@ -139,7 +145,13 @@ class Codec:
         self.decoder_name = STANDARD
         self.windowed_for(decoder)
         self.decoder_name = decoder or STANDARD
-        self.encoder = Encoder(self.windowed, self.prior, self.model_id, kernels)
+        residual_base: ResidualBase | None = None
+        if self.config.supports_tiles:
+            base = next(
+                (name for name in RESIDUAL_DECODERS if name in self.decoders and name in frozen.decoder_ids), None
+            )
+            residual_base = ResidualBase(self.windowed_for(base), frozen.decoder_ids[base]) if base else None
+        self.encoder = Encoder(self.windowed, self.prior, self.model_id, kernels, residual_base)
         self.decoder = Decoder(
             self.config,
             self.prior,
@@ -148,6 +160,7 @@ class Codec:
             kernels=kernels,
             pretrained=pretrained_model_ids,
             threads=self._num_threads,
+            decoder_ids=frozen.decoder_ids,
         )
 
     def _num_threads(self) -> int:
@@ -206,8 +219,8 @@ class Codec:
                 tensor.
             options: options of the encoder; default: `EncodeOptions`'s defaults.
             arguments: single options by name, such as ``quality=70``, ``bpp=0.5``, ``psnr=32.0``, ``ssimulacra2=70``,
-                ``fraction=0.5``, ``channels=64``, ``max_bytes=10_000``, ``layers="all"``, ``effort=2``, ``tune="psnr"``,
-                ``tile=0``, ``fixed_rate=True``, ``flatten=True``, ``keep_metadata=True``, ``psnr_table=True`` or
+                ``residual=4``, ``fraction=0.5``, ``channels=64``, ``max_bytes=10_000``, ``layers="all"``, ``effort=2``,
+                ``tune="psnr"``, ``tile=0``, ``fixed_rate=True``, ``flatten=True``, ``keep_metadata=True``, ``psnr_table=True`` or
                 ``max_pixels=2**27``; see `EncodeOptions`.
 
         Returns:
@@ -244,6 +257,7 @@ class Codec:
         options.effort_for(self.config, self.name)
         options.tune_for(self.config, self.name)
         options.quality_for(self.quality_scale is not None, self.name)
+        options.residual_step(self.encoder.residual_base is not None, self.name)
         options.channel_count(self.config)
         self.windowed.tile_side(1, 1, options.tile)
 
@@ -278,9 +292,15 @@ class Codec:
         max_bytes = options.byte_limit(image.width, image.height)
         if max_bytes is not None:
             found = search_size(
-                self.encoder, source, max_bytes, settings, poor_ranges=poor_ranges, hash_symbols=hash_symbols
+                self.encoder,
+                source,
+                max_bytes,
+                settings,
+                original=colours,
+                poor_ranges=poor_ranges,
+                hash_symbols=hash_symbols,
             )
-            return CompressedImage(found.file, found.channels, symbols_sha256=found.symbols_sha256)
+            return self._compressed(found.file, found.channels, found.source, symbols_sha256=found.symbols_sha256)
         channels = options.channel_count(self.config)
         psnr_db: float | None = None
         score: float | None = None
@@ -295,12 +315,30 @@ class Codec:
             channels, score, source = search_ssimulacra2(
                 self.encoder, image, source, options.ssimulacra2, poor_ranges=poor_ranges
             )
+        step = options.residual_step(self.encoder.residual_base is not None, self.name)
+        if step is not None:
+            residual = ResidualSource.of(self.encoder, source, colours)
+            channels, source = residual.channels, residual.quantized(step)
         symbols_sha256: str | None = None
         if hash_symbols:
             file, symbols_sha256 = self.encoder.encode_hashed(source, channels, settings)
         else:
             file = self.encoder.encode(source, channels, settings)
-        return CompressedImage(file, channels, psnr_db, quality, symbols_sha256, score)
+        return self._compressed(
+            file,
+            channels,
+            source,
+            psnr_db=psnr_db,
+            quality=quality,
+            symbols_sha256=symbols_sha256,
+            ssimulacra2=score,
+        )
+
+    def _compressed(self, file: bytes, channels: int, source: Source, **known: Any) -> CompressedImage:
+        """Describe a file of the first channels of a source."""
+        residual = source.residual if isinstance(source, Symbols) else None
+        step = residual.info.step / STEPS_A_LEVEL if residual else None
+        return CompressedImage(file, min(channels, self.num_channels), residual=step, **known)
 
     def _channels_for_quality(self, source: Latent, quality: float) -> int:
         scale, refiner = self.quality_scale, self.encoder.refiner
@@ -494,7 +532,7 @@ class Codec:
             data, channels=channels, allow_truncated=allow_truncated, max_pixels=max_pixels, enough=enough
         )
         extras = decode_extras(file.extras, file.width, file.height)
-        return self._decoded(extras, symbols, symbols.values.shape[-1], decoder, scale)
+        return self._decoded(extras, symbols, symbols.num_channels, decoder, scale)
 
     def _decoded(
         self, extras: DecodedExtras, symbols: Symbols, channels: int, decoder: str | None, scale: int
@@ -502,7 +540,9 @@ class Codec:
         """Return the image or thumbnail of symbols, with its mask and metadata."""
         if scale == 1:
             return extras.onto(self.synthesise(symbols, channels, decoder=decoder))
-        image = self.windowed_for(decoder).thumbnail(symbols, channels, scale, self.frozen.thumbnails)
+        image = self._windowed_of(symbols, channels, decoder).thumbnail(
+            symbols, channels, scale, self.frozen.thumbnails
+        )
         return extras.reduced(scale).onto(image)
 
     def decompress_batch(
@@ -632,4 +672,12 @@ class Codec:
         Raises:
             ConfigError: a decoder that the model does not have.
         """
-        return self.windowed_for(decoder).synthesise(symbols, channels)
+        return self._windowed_of(symbols, channels, decoder).synthesise(symbols, channels)
+
+    def _windowed_of(self, symbols: Symbols, channels: int, decoder: str | None) -> WindowedTransforms:
+        """Return the transforms with a decoder; for channels of a residual, with the one that it corrects."""
+        if symbols.residual_channels(channels):
+            assert symbols.residual is not None
+            ids = self.frozen.decoder_ids
+            decoder = next(name for name in ids if ids[name] == symbols.residual.info.decoder_id)
+        return self.windowed_for(decoder)

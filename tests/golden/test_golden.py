@@ -35,6 +35,8 @@ def test_there_is_one_of_every_kind() -> None:
         "context_table",
         "photo_grid",
         "photo_gridfixed",
+        "photo_residual",
+        "photo_residualtiles",
     }
 
 
@@ -46,7 +48,11 @@ def test_golden(path: Path, compiled: bool) -> None:
     assert read_header(data).version == 1
     assert write_ohm(read_ohm(data)) == data
     file, symbols = codec.decode(data)
-    assert symbols.values.tolist() == json.loads(path.with_suffix(".json").read_text())
+    stored = json.loads(path.with_suffix(".json").read_text())
+    if symbols.residual:
+        assert symbols.residual.levels.tolist() == stored["levels"]
+        assert reference_file(data)["residual"] == symbols.residual.info
+    assert symbols.values.tolist() == (stored["symbols"] if symbols.residual else stored)
     decoded = codec.decompress(data)
     with Image.open(path.with_suffix(".png")) as image:
         expected = np.asarray(image).astype(int)
@@ -58,8 +64,10 @@ def test_golden(path: Path, compiled: bool) -> None:
         assert np.array_equal(pixels[..., -1], expected[..., -1])
         (body,) = (body for kind, body in reference_file(data)["extras"] if kind == 1)
         assert reference_mask(body, *decoded.size) == expected[..., -1].tolist()
-    if path.stem.endswith(("layers", "one", "grid")):  # encoding again gives the same bytes
-        again = codec.encode(symbols, file.num_channels, layers=len(file.layers))
+    if path.stem.endswith(
+        ("layers", "one", "grid", "residual", "residualtiles")
+    ):  # encoding again gives the same bytes
+        again = codec.encode(symbols, file.num_channels, layers=None if symbols.residual else len(file.layers))
         assert again == data
 
 

@@ -83,7 +83,7 @@ def test_it_finds_other_errors(
         raise error("broken")
 
     monkeypatch.setattr(Codec, "synthesise", broken)
-    found = [outcome for outcome in fuzz.run_cases(readers, 1, range(60)) if outcome.report]
+    found = [outcome for outcome in fuzz.run_cases(readers, 1, range(150)) if outcome.report]
     assert found
     assert {outcome.outcome for outcome in found} == {f"WRONG: {error.__name__}"}
     ((_, data),) = next(outcome.files for outcome in found if outcome.reader == "decode").items()

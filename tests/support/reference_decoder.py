@@ -117,6 +117,7 @@ def reference_file(data: bytes) -> dict[str, Any]:
     layers = index(varint())
     file["tile"] = varint() if flags & 8 else 0
     extras = index(varint()) if flags & 4 else []
+    file["residual"] = (varint(), take(4)) if flags & 16 else None
     assert int.from_bytes(take(4), "big") == zlib.crc32(data[: position - 4])
     bodies = [take(length) for _, length, _ in extras + layers]
     assert position == len(data)
@@ -124,6 +125,61 @@ def reference_file(data: bytes) -> dict[str, Any]:
     file["extras"] = [(kind, body) for (kind, _, _), body in zip(extras, bodies, strict=False)]
     file["layers"] = [(count, body) for (count, _, _), body in zip(layers, bodies[len(extras) :], strict=True)]
     return file
+
+
+def reference_residual(
+    payloads: list[tuple[int, bytes]], height: int, width: int, numbers: dict[str, Any]
+) -> dict[tuple[int, int, int], list[list[int]]]:
+    """Decode the levels of a residual of height x width blocks, by (row, column, colour) of the channel.
+
+    ``payloads`` are (channels, payload) of its layers; ``numbers`` is the content of residual_tables.json.
+    """
+    channels = [(u, v, c) for u in range(8) for v in range(8) for c in range(3)]
+    channels.sort(key=lambda channel: (channel[0] + channel[1], max(channel[:2]), channel[0], channel[2]))
+    tables = []
+    for row in numbers["magnitudes"]:
+        weights = [*row[:0:-1], 2 * row[0], *row[1:]]
+        frequencies = [1 + w * (TOTAL - 33) // sum(weights) for w in weights]
+        frequencies[weights.index(max(weights))] += TOTAL - sum(frequencies)
+        tables.append(frequencies)
+    levels: dict[tuple[int, int, int], list[list[int]]] = {}
+
+    def magnitude(channel: tuple[int, int, int], y: int, x: int) -> int:
+        if channel not in levels or not (0 <= y < height and 0 <= x < width):
+            return 0
+        return min(abs(levels[channel][y][x]), 15)
+
+    for count, payload in payloads:
+        decoder = ReferenceRangeDecoder(payload)
+        for channel in channels[len(levels) : len(levels) + count]:
+            u, v, c = channel
+            near = [(u - 1, v, c), (u, v - 1, c)]
+            middle = [(u - 1, v - 1, c), (u - 2, v, c), (u, v - 2, c)]
+            w = numbers["weights"][2 * min((u + v + 1) // 2, 6) + min(c, 1)]
+            values = [[0] * width for _ in range(height)]
+            for y in range(height):
+                for x in range(width):
+                    around = [(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)]
+                    total = w[7] + sum(w[0] * magnitude(other, y, x) for other in near)
+                    total += sum(w[1] * magnitude(other, y, x) for other in middle)
+                    total += sum(w[2] * magnitude(other, *place) for other in near for place in around)
+                    total += sum(w[3] * magnitude(other, *place) for other in middle for place in around)
+                    if c:
+                        total += w[4] * magnitude((u, v, 0), y, x)
+                        total += w[5] * sum(magnitude((u, v, 0), *place) for place in around)
+                    if c == 2:
+                        total += w[6] * magnitude((u, v, 1), y, x)
+                    table = tables[sum(bound <= total for bound in numbers["bounds"])]
+                    values[y][x] = decoder.symbol(table) - 16
+            for y in range(height):
+                for x in range(width):
+                    if abs(values[y][x]) == 16:
+                        excess = 0
+                        for _ in range(3):
+                            excess = 16 * excess + decoder.symbol([1 << 20] * 16)
+                        values[y][x] += excess if values[y][x] > 0 else -excess
+            levels[channel] = values
+    return levels
 
 
 def reference_mask(png: bytes, width: int, height: int) -> list[list[int]]:

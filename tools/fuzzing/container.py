@@ -16,7 +16,7 @@ import numpy as np
 
 import ohmq
 from fuzzing.reader import NUMBERS, Files, cut, noise, splice
-from ohmq.bitstream.format import FLAG_EXTRAS, FLAG_TILED, HeaderInfo
+from ohmq.bitstream.format import FLAG_EXTRAS, FLAG_RESIDUAL, FLAG_TILED, HeaderInfo, ResidualInfo
 from ohmq.bitstream.reader import read_header, read_ohm
 from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.bitstream.writer import write_ohm
@@ -58,6 +58,7 @@ class Fields(NamedTuple):
         layers: (channels, payload) of each.
         tile: positions of a side; written if the flag is set.
         extras: (type, body) of each; written if the flag is set.
+        residual: step and decoder id; written if the flag is set.
     """
 
     version: int
@@ -68,6 +69,7 @@ class Fields(NamedTuple):
     layers: tuple[tuple[int, bytes], ...]
     tile: int = 0
     extras: tuple[tuple[int, bytes], ...] = ()
+    residual: ResidualInfo = ResidualInfo(8, bytes(4))
 
 
 def seeds(shipped: bool = True) -> list[Seed]:
@@ -113,7 +115,17 @@ def parse_fields(data: bytes) -> Fields:
     for layer in header.layers:
         layers.append((layer.channels, data[start : start + layer.length]))
         start += layer.length
-    return Fields(data[4], data[5], data[6:10], header.width, header.height, tuple(layers), header.tile, tuple(extras))
+    return Fields(
+        data[4],
+        data[5],
+        data[6:10],
+        header.width,
+        header.height,
+        tuple(layers),
+        header.tile,
+        tuple(extras),
+        header.residual or Fields._field_defaults["residual"],
+    )
 
 
 def build_file(fields: Fields, lengths: Sequence[int] | None = None, extra: int = 0) -> bytes:
@@ -136,6 +148,8 @@ def build_file(fields: Fields, lengths: Sequence[int] | None = None, extra: int 
         header += varint(len(extras))
     for extra_type, body in extras:
         header += varint(extra_type) + varint(len(body)) + struct.pack(">I", zlib.crc32(body))
+    if fields.flags & FLAG_RESIDUAL:
+        header += varint(fields.residual.step) + fields.residual.decoder_id
     header += struct.pack(">I", zlib.crc32(header))
     return bytes(header) + b"".join(body for _, body in (*extras, *fields.layers))
 
@@ -188,11 +202,11 @@ class Mutator:
         pick = random
         fields = parse_fields(data)
         layers = list(fields.layers)
-        kind = pick.randrange(11)
+        kind = pick.randrange(12)
         if kind == 0:
             fields = fields._replace(version=pick.randrange(256))
         elif kind == 1:
-            fields = fields._replace(flags=fields.flags ^ 1 << pick.choice((0, 1, 2, 3, 3, 4, 7)))
+            fields = fields._replace(flags=fields.flags ^ 1 << pick.choice((0, 1, 2, 3, 3, 4, 4, 5, 7)))
         elif kind == 2:
             fields = fields._replace(model_id=pick.choice((pick.choice(self.fields).model_id, pick.randbytes(4))))
         elif kind == 3:
@@ -215,6 +229,11 @@ class Mutator:
                 pick.choice(((pick.randrange(8), b""), (200, pick.randbytes(9)))) for _ in range(pick.randrange(20))
             ]
             fields = fields._replace(extras=tuple(extras), flags=fields.flags | FLAG_EXTRAS)
+        elif kind == 11:
+            step = pick.choice((0, 7, 8, 2047, 2048, pick.randrange(2**20)))
+            decoder_id = pick.choice((fields.residual.decoder_id, fields.residual.decoder_id, pick.randbytes(4)))
+            residual = ResidualInfo(step, decoder_id)
+            fields = fields._replace(residual=residual, flags=fields.flags | FLAG_RESIDUAL)
         fields = fields._replace(layers=tuple(layers))
         lengths = [len(payload) for _, payload in layers]
         if kind == 10 and lengths:

@@ -20,15 +20,16 @@ __all__ = [
     "Layer",
     "LayerInfo",
     "OhmFile",
+    "ResidualInfo",
     "bytes_of_rate",
 ]
 
 MAGIC = b"\x93OHM"
 FORMAT_VERSION = 1
 MAX_SIDE = 65536
+"""Pixels of a side of an image."""
 DEFAULT_MAX_PIXELS = 2**27
 """Limit on width × height of an image by default."""
-"""Pixels of a side of an image."""
 MAX_LAYERS = 255
 MAX_CHANNELS = 65536
 MAX_PAYLOAD = 2**32 - 1
@@ -37,7 +38,12 @@ MAX_EXTRAS = 16
 MAX_EXTRA_BYTES = 2**24
 MAX_TILE = 256
 """Latent positions of a side of a tile: limits the memory that a reader needs for a tile."""
-FLAG_FIXED_RATE, FLAG_GREY, FLAG_EXTRAS, FLAG_TILED = 1, 2, 4, 8
+RESIDUAL_CHANNELS = 192
+"""Channels of a whole residual: 64 frequencies in three colours."""
+STEPS_A_LEVEL = 8
+"""Steps of a residual are written in this fraction of a grey level."""
+MIN_STEP, MAX_STEP = 8, 2047
+FLAG_FIXED_RATE, FLAG_GREY, FLAG_EXTRAS, FLAG_TILED, FLAG_RESIDUAL = 1, 2, 4, 8, 16
 """Bits of the header's flags byte."""
 MAX_VARINT_BYTES = 5
 FREE_EXTRA_TYPES = 64
@@ -80,6 +86,18 @@ class Extra:
     body: bytes
 
 
+class ResidualInfo(NamedTuple):
+    """What a file says of its residual, the layers after the model's last channel; a file that was cut may have none left.
+
+    Attributes:
+        step: quantization step of the lowest frequency, in eighths of a grey level, 8 to 2047.
+        decoder_id: of the decoder whose image the residual corrects, 4 bytes.
+    """
+
+    step: int
+    decoder_id: bytes
+
+
 @dataclass(frozen=True)
 class OhmFile:
     """Content of an ``.ohm`` file.
@@ -93,6 +111,7 @@ class OhmFile:
         layers: 1 to 255, in order; layer i holds the channels that follow those of layers 0 to i - 1.
         tile: latent positions of a side of a tile, 1 to 256; each payload then comes from `join_tiles`. 0: no tiles.
         extras: at most 16, in ascending order of their types.
+        residual: of the layers after the model's last channel; None: there are none.
     """
 
     model_id: bytes
@@ -103,6 +122,7 @@ class OhmFile:
     layers: tuple[Layer, ...]
     tile: int = 0
     extras: tuple[Extra, ...] = ()
+    residual: ResidualInfo | None = None
 
     @property
     def num_channels(self) -> int:
@@ -158,6 +178,7 @@ class HeaderInfo(NamedTuple):
         file_bytes: bytes of the whole file when nothing is missing.
         tile: as in `OhmFile`.
         extras: the extras index.
+        residual: as in `OhmFile`.
     """
 
     version: int
@@ -171,6 +192,7 @@ class HeaderInfo(NamedTuple):
     file_bytes: int
     tile: int = 0
     extras: tuple[ExtraInfo, ...] = ()
+    residual: ResidualInfo | None = None
 
     @property
     def extras_bytes(self) -> int:
@@ -213,6 +235,21 @@ def layers_error(layers: Sequence[LayerInfo]) -> str | None:
 def tile_error(tile: int) -> str | None:
     """Say why tiles cannot have this side, in latent positions; None if they can."""
     return None if 1 <= tile <= MAX_TILE else f"tiles of {tile} positions; a tile has 1 to {MAX_TILE} each side"
+
+
+def residual_error(residual: ResidualInfo, *, grey: bool, fixed_rate: bool) -> str | None:
+    """Say why a file cannot have this residual; None if it can.
+
+    Args:
+        residual: what the file says of it.
+        grey: as in `OhmFile`.
+        fixed_rate: as in `OhmFile`.
+    """
+    if not MIN_STEP <= residual.step <= MAX_STEP:
+        return f"a residual with a step of {residual.step}; it must be {MIN_STEP} to {MAX_STEP}"
+    if grey or fixed_rate:
+        return "a residual of a grey or fixed-rate file, which has none"
+    return None
 
 
 def extra_count_error(count: int) -> str | None:

@@ -7,6 +7,7 @@ from ohmq.bitstream.format import (
     FLAG_EXTRAS,
     FLAG_FIXED_RATE,
     FLAG_GREY,
+    FLAG_RESIDUAL,
     FLAG_TILED,
     FORMAT_VERSION,
     FREE_EXTRA_TYPES,
@@ -19,10 +20,12 @@ from ohmq.bitstream.format import (
     Layer,
     LayerInfo,
     OhmFile,
+    ResidualInfo,
     extra_count_error,
     extras_error,
     layer_count_error,
     layers_error,
+    residual_error,
     size_error,
     tile_error,
 )
@@ -113,6 +116,7 @@ def read_header(data: bytes) -> HeaderInfo:
         count = reader.varint()
         _check(extra_count_error(count))
         extras = tuple(ExtraInfo(reader.varint(), reader.varint(), reader.uint32()) for _ in range(count))
+    residual = ResidualInfo(reader.varint(), reader.take(4)) if flags & FLAG_RESIDUAL else None
     checksum = zlib.crc32(data[: reader.position])
     if reader.uint32() != checksum:
         raise ChecksumError("the header is damaged: its checksum does not match")
@@ -120,6 +124,9 @@ def read_header(data: bytes) -> HeaderInfo:
     if flags & FLAG_TILED:
         _check(tile_error(tile))
     _check(extras_error(width, height, len(layers), extras))
+    grey, fixed_rate = bool(flags & FLAG_GREY), bool(flags & FLAG_FIXED_RATE)
+    if residual:
+        _check(residual_error(residual, grey=grey, fixed_rate=fixed_rate))
     unknown = [extra.type for extra in extras if extra.type < FREE_EXTRA_TYPES and extra.type not in set(ExtraType)]
     if unknown:
         raise UnsupportedVersionError(
@@ -131,13 +138,14 @@ def read_header(data: bytes) -> HeaderInfo:
         model_id=model_id,
         width=width,
         height=height,
-        grey=bool(flags & FLAG_GREY),
-        fixed_rate=bool(flags & FLAG_FIXED_RATE),
+        grey=grey,
+        fixed_rate=fixed_rate,
         layers=layers,
         header_bytes=size,
         file_bytes=size + sum(extra.length for extra in extras) + sum(layer.length for layer in layers),
         tile=tile,
         extras=extras,
+        residual=residual,
     )
 
 
@@ -155,7 +163,7 @@ def _read_signature(reader: FieldReader) -> tuple[int, int]:
         )
     if version != FORMAT_VERSION:
         raise UnsupportedVersionError(f"format version {version}; this release reads {FORMAT_VERSION}: update ohmq")
-    if flags & ~(FLAG_FIXED_RATE | FLAG_GREY | FLAG_EXTRAS | FLAG_TILED):
+    if flags & ~(FLAG_FIXED_RATE | FLAG_GREY | FLAG_EXTRAS | FLAG_TILED | FLAG_RESIDUAL):
         raise UnsupportedVersionError(
             f"the file uses features (flags {flags:#04x}) this release does not know: update ohmq"
         )
@@ -255,6 +263,7 @@ def read_ohm(data: bytes, *, allow_truncated: bool = False) -> OhmFile:
         layers=tuple(layers),
         tile=header.tile,
         extras=tuple(extras),
+        residual=header.residual,
     )
 
 

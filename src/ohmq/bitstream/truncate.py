@@ -88,6 +88,7 @@ def _header_of_leading_layers(header: HeaderInfo, count: int) -> bytes:
         layers=header.layers[:count],
         tile=header.tile,
         extras=header.extras,
+        residual=header.residual,
     )
 
 

@@ -8,6 +8,7 @@ from ohmq.bitstream.format import (
     FLAG_EXTRAS,
     FLAG_FIXED_RATE,
     FLAG_GREY,
+    FLAG_RESIDUAL,
     FLAG_TILED,
     FORMAT_VERSION,
     FREE_EXTRA_TYPES,
@@ -17,10 +18,12 @@ from ohmq.bitstream.format import (
     ExtraType,
     LayerInfo,
     OhmFile,
+    ResidualInfo,
     extra_count_error,
     extras_error,
     layer_count_error,
     layers_error,
+    residual_error,
     size_error,
     tile_error,
 )
@@ -53,6 +56,7 @@ def encode_header(
     layers: Sequence[LayerInfo],
     tile: int,
     extras: Sequence[ExtraInfo],
+    residual: ResidualInfo | None,
 ) -> bytes:
     """Encode a header; the fields are not checked.
 
@@ -65,11 +69,13 @@ def encode_header(
         layers: the layer index.
         tile: as in `OhmFile`; 0: no tiles.
         extras: the extras index; may be empty.
+        residual: as in `OhmFile`.
 
     Returns:
         The header with its checksum.
     """
     flags = FLAG_FIXED_RATE * fixed_rate | FLAG_GREY * grey | FLAG_EXTRAS * bool(extras) | FLAG_TILED * bool(tile)
+    flags |= FLAG_RESIDUAL * bool(residual)
     header = bytearray(MAGIC + bytes([FORMAT_VERSION, flags]) + model_id)
     header += encode_varint(width) + encode_varint(height) + encode_varint(len(layers))
     for layer in layers:
@@ -80,6 +86,8 @@ def encode_header(
         header += encode_varint(len(extras))
     for extra in extras:
         header += encode_varint(extra.type) + encode_varint(extra.length) + struct.pack(">I", extra.crc32)
+    if residual:
+        header += encode_varint(residual.step) + residual.decoder_id
     return bytes(header + struct.pack(">I", zlib.crc32(header)))
 
 
@@ -106,6 +114,7 @@ def write_ohm(file: OhmFile) -> bytes:
         or (extra_count_error(len(extras)) if extras else None)
         or _extra_types_error(extras)
         or extras_error(file.width, file.height, len(layers), extras)
+        or (_residual_error(file, file.residual) if file.residual else None)
     )
     if error:
         raise ValueError(error)
@@ -118,12 +127,19 @@ def write_ohm(file: OhmFile) -> bytes:
         layers=layers,
         tile=file.tile,
         extras=extras,
+        residual=file.residual,
     )
     return header + b"".join([extra.body for extra in file.extras] + [layer.payload for layer in file.layers])
 
 
 def _model_id_error(model_id: bytes) -> str | None:
     return None if len(model_id) == 4 else f"a model id has 4 bytes, not {len(model_id)}"
+
+
+def _residual_error(file: OhmFile, residual: ResidualInfo) -> str | None:
+    if len(residual.decoder_id) != 4:
+        return f"a decoder id has 4 bytes, not {len(residual.decoder_id)}"
+    return residual_error(residual, grey=file.grey, fixed_rate=file.fixed_rate)
 
 
 def _extra_types_error(extras: Sequence[ExtraInfo]) -> str | None:

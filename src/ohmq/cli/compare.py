@@ -74,6 +74,14 @@ class _ChannelsAndScale(click.ParamType):
     help="Number of channels of the model's files, or N:F with a factor F on λ, the price of a bit. Repeatable.  [default: cut "
     "points, without those that targets such as --bpp avoid]",
 )
+@click.option(
+    "--residual",
+    "steps",
+    type=NumberRange(1, 255),
+    multiple=True,
+    metavar="STEP",
+    help="Measure also files of all channels and a residual with this step, in grey levels. Repeatable.",
+)
 @click.option("--rates", type=click.IntRange(1), help="Measure at most this many rates of each codec.  [default: all]")
 @click.option(
     "--effort",
@@ -112,6 +120,7 @@ def command(
     anchor: str | None,
     qualities: tuple[float, ...],
     counts: "tuple[tuple[int, float], ...]",
+    steps: tuple[float, ...],
     rates: int | None,
     effort: int | None,
     metrics: "tuple[Metric, ...] | None",
@@ -158,6 +167,8 @@ def command(
     codec = Codec(frozen, device=device, decoder=decoder)
     options = EncodeOptions(effort=effort, tune=tune)
     codec.check_options(options)  # What the model does not have is refused before any work.
+    for step in steps:
+        codec.check_options(EncodeOptions(residual=step))
     if counts and max(counts)[0] > codec.num_channels:
         raise ConfigError(f"channels is {max(counts)[0]}; {codec.name} has {codec.num_channels}")
     reader = ImageReader(inputs, grey=False, report=echo_error, limit=limit, max_pixels=max_pixels)
@@ -173,6 +184,7 @@ def command(
     settings = [ModelSetting(quality) for quality in qualities]
     settings += [ModelSetting(channels=count, lambda_scale=scale) for count, scale in counts]
     settings = settings or spread(default_settings(codec, options), rates)
+    settings += [ModelSetting(residual=step) for step in sorted(steps, reverse=True)]
     with progress_bar(len(images) * (1 + len(classic)), "compare") as update:
         codecs = compare_codecs(
             codec, images, settings, classic, rates=rates, effort=effort, metrics=metrics, tune=tune, progress=update

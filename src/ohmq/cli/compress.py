@@ -68,7 +68,8 @@ class _Compress:
         )
         notes = (*loaded.notes, *notes)
         del loaded  # one copy less of a large image
-        data, channels, psnr_db, quality, _, score = self.codec.compress_prepared(image, self.options)
+        coded = self.codec.compress_prepared(image, self.options)
+        data, psnr_db, quality, score = coded.data, coded.psnr_db, coded.quality, coded.ssimulacra2
         header = read_header(data)
         write_atomically(job.target, data, force=self.force)
         if self.options.keep_metadata:
@@ -80,7 +81,8 @@ class _Compress:
             "width": image.width,
             "height": image.height,
             "extras_bytes": sum(extra.length for extra in header.extras if extra.type != ExtraType.PSNR),
-            "channels": channels,
+            "channels": coded.channels,
+            **({} if coded.residual is None else {"residual": coded.residual}),
             "layers": len(header.layers),
             **({} if quality is None else {"quality": quality}),
             "file_bpp": 8 * len(data) / (image.width * image.height),
@@ -111,6 +113,8 @@ def _options_for(codec: "Codec", options: dict[str, Any]) -> "EncodeOptions":
 def _choice(result: dict[str, Any], options: "EncodeOptions", num_channels: int) -> str:
     """Describe the quality and the channels of a file, and how to choose others if they are defaults."""
     channels = f"{result['channels']} of {counted(num_channels, 'channel')}"
+    if "residual" in result:
+        channels = f"all channels, residual with steps of {result['residual']:g}"
     if "psnr_db" in result:
         return f"{channels}, {result['psnr_db']:.2f} dB"
     if "ssimulacra2" in result:
@@ -157,14 +161,14 @@ def command(
     """Turn images into .ohm files.
 
     Inputs are files, folders, glob patterns, and - for standard input. At most one of --quality, --fraction, --channels,
-    --bpp, --max-bytes, --psnr and --ssimulacra2 says how large or how good the files are.
+    --bpp, --max-bytes, --psnr, --ssimulacra2 and --residual says how large or how good the files are.
     """
     from ohmq.encoder.options import TARGETS, EncodeOptions
     from ohmq.imaging.files import open_image
 
     if sum(options[name] is not None for name in TARGETS) > 1:
         raise click.UsageError(
-            "give only one of --quality, --fraction, --channels, --bpp, --max-bytes, --psnr and --ssimulacra2"
+            "give only one of --quality, --fraction, --channels, --bpp, --max-bytes, --psnr, --ssimulacra2 and --residual"
         )
     check_skip(skip_existing, force)
     files = find_files(inputs, IMAGE_EXTENSIONS)

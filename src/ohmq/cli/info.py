@@ -31,6 +31,7 @@ def _extra_name(extra_type: int) -> str:
 @click.option("--json", "as_json", is_flag=True, help="Print the contents as JSON.")
 def command(inputs: tuple[str, ...], as_json: bool) -> int:
     """Show the size, model and layers of .ohm files (- is standard input), without a model."""
+    from ohmq.bitstream.format import STEPS_A_LEVEL
     from ohmq.bitstream.psnr_table import psnr_table
     from ohmq.bitstream.reader import read_header
     from ohmq.errors import BitstreamError, OhmqError
@@ -66,6 +67,12 @@ def command(inputs: tuple[str, ...], as_json: bool) -> int:
             "alpha": header.alpha,
             "rate": "fixed" if header.fixed_rate else "entropy coded",
             "tile": header.tile or None,
+            "residual": None
+            if header.residual is None
+            else {
+                "step": header.residual.step / STEPS_A_LEVEL,
+                "decoder_id": header.residual.decoder_id.hex(),
+            },
             "header_bytes": header.header_bytes,
             "file_bytes": len(data),
             "expected_bytes": header.file_bytes,
@@ -89,6 +96,11 @@ def command(inputs: tuple[str, ...], as_json: bool) -> int:
                 click.echo(f"  the header announces {header.file_bytes:,} bytes: the file is not whole")
             elif len(data) > header.file_bytes:
                 click.echo(f"  {counted(len(data) - header.file_bytes, 'byte', thousands=True)} after its end")
+            if header.residual:
+                step, corrected = header.residual.step / STEPS_A_LEVEL, header.residual.decoder_id.hex()
+                click.echo(
+                    f"  after the model's channels a residual: steps of {step:g} grey levels, for the decoder {corrected}"
+                )
             if header.extras:
                 listed = ", ".join(
                     f"{_extra_name(extra.type)} {counted(extra.length, 'byte', thousands=True)}"

@@ -208,6 +208,13 @@ _ENCODER_OPTIONS = (
         "high, 90 very high quality.",
     ),
     click.option(
+        "--residual",
+        type=NumberRange(1, 255),
+        metavar="STEP",
+        help="Or: write all channels, and a residual with this quantization step in grey levels; 4 is about 42 dB. "
+        "--bpp, --max-bytes, --psnr and --ssimulacra2 add a residual themselves where they need it.",
+    ),
+    click.option(
         "--effort",
         type=click.IntRange(0, 2),
         help="Number of full refinement passes of the encoder. More passes take longer and give more quality for the same "

@@ -53,7 +53,7 @@ def decode_progressive(
     kept = header.layers[: leading_layers(header, channels)]
     bodies = [read_extra(info, source.take(info.length)) for info in header.extras]
     extras = decode_extras(bodies, header.width, header.height)
-    latent = decoder.start(header, sum(layer.channels for layer in kept))
+    decoded = decoder.start(header, sum(layer.channels for layer in kept))
     for number, info in enumerate(kept, start=1):
         try:
             layer = read_layer(info, source.take(info.length), number)
@@ -61,8 +61,7 @@ def decode_progressive(
             if allow_truncated and number > 1:
                 return
             raise
-        latent.decode([layer.payload], [latent.channel + layer.channels])
+        decoded.decode([layer.payload], [decoded.channel + layer.channels])
         if number == len(header.layers) and source.rest:
             raise BitstreamError(f"{len(source.rest)} bytes follow the end of the file")
-        symbols = Symbols(latent.values, header.width, header.height, header.tile)
-        yield ProgressiveSymbols(extras, symbols, latent.channel)
+        yield ProgressiveSymbols(extras, decoded.symbols, decoded.channel)

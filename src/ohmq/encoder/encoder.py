@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ohmq.bitstream.format import Extra, Layer, OhmFile
+from ohmq.bitstream.format import RESIDUAL_CHANNELS, Extra, Layer, OhmFile
 from ohmq.bitstream.psnr_table import psnr_extra
 from ohmq.bitstream.writer import write_ohm
 from ohmq.encoder.quality import decoded_psnr_db
@@ -15,13 +15,26 @@ from ohmq.encoder.refine import LatentRefiner
 from ohmq.entropy.kernels import Kernels
 from ohmq.entropy.latent_coder import LatentCoder
 from ohmq.entropy.layers import IntegerPrior, KnownSymbols, SymbolSource
+from ohmq.entropy.residual_coder import CUTS, encode_residual
 from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.geometry import Window
 from ohmq.runtime.latents import Latent, Source, Symbols
 from ohmq.runtime.windowed import WindowedTransforms
 from ohmq.utils.progress import phase
 
-__all__ = ["EncodedImage", "Encoder", "FileSettings"]
+__all__ = ["EncodedImage", "Encoder", "FileSettings", "ResidualBase"]
+
+
+class ResidualBase(NamedTuple):
+    """The decoder whose images residuals correct.
+
+    Attributes:
+        windowed: the transforms with that decoder.
+        decoder_id: its id, 4 bytes.
+    """
+
+    windowed: WindowedTransforms
+    decoder_id: bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +74,23 @@ class Encoder:
         prior: its integer prior.
         model_id: bitstream id of the model, 4 bytes.
         kernels: inner loops.
+        residual_base: the decoder that residuals are for; None: the model has none.
 
     Attributes:
         refiner: refines latents; None for models without RDOQ.
         stops: numbers of channels that a search tries: cut points and, above the first, ends of groups.
     """
 
-    def __init__(self, windowed: WindowedTransforms, prior: IntegerPrior, model_id: bytes, kernels: Kernels) -> None:
+    def __init__(
+        self,
+        windowed: WindowedTransforms,
+        prior: IntegerPrior,
+        model_id: bytes,
+        kernels: Kernels,
+        residual_base: ResidualBase | None = None,
+    ) -> None:
         config = windowed.config
+        self.residual_base = residual_base
         self.windowed, self.config, self.name = windowed, config, windowed.name
         self.prior, self.model_id, self.kernels = prior, model_id, kernels
         self.refiner: LatentRefiner | None = None
@@ -92,7 +114,20 @@ class Encoder:
         Raises:
             ValueError: channels out of range, or a latent at a fixed rate.
         """
-        return self.encode_layouts(source, [self.config.layer_ends(channels, settings.layers)], settings).files[0]
+        return self.encode_layouts(source, [self.layer_ends(channels, settings.layers)], settings).files[0]
+
+    def layer_ends(self, channels: int, limit: int | None) -> tuple[int, ...]:
+        """Return the channels at which the layers of a file end.
+
+        Args:
+            channels: the number of channels; those after the model's are of a residual.
+            limit: on the number of the model's layers; a residual adds one. None: one for each cut point.
+        """
+        last = self.config.channels_max
+        if channels <= last:
+            return self.config.layer_ends(channels, limit)
+        cuts = (RESIDUAL_CHANNELS,) if limit is not None else CUTS
+        return (*self.config.layer_ends(last, limit), *(last + cut for cut in cuts))
 
     def encode_hashed(self, source: Source, channels: int, settings: FileSettings) -> tuple[bytes, str]:
         """Encode like `encode`, and hash the symbols of the file.
@@ -108,7 +143,7 @@ class Encoder:
         Raises:
             ValueError: as `encode`.
         """
-        layout = self.config.layer_ends(channels, settings.layers)
+        layout = self.layer_ends(channels, settings.layers)
         coded = self.encode_layouts(source, [layout], settings, keep=True)
         assert coded.symbols is not None
         return coded.files[0], coded.symbols.sha256(channels)
@@ -137,8 +172,14 @@ class Encoder:
         )
         grid = self.config.latent_grid(source.width, source.height)
         keep = keep or settings.original is not None
-        choose = self._symbol_sources(source, layouts[0][-1], settings.fixed_rate)
-        payloads, values = coder.encode(choose, grid, layouts, keep=keep and isinstance(source, Latent))
+        last = self.config.channels_max
+        own_layouts = [tuple(end for end in ends if end <= last) for ends in layouts]
+        choose = self._symbol_sources(source, own_layouts[0][-1], settings.fixed_rate)
+        payloads, values = coder.encode(choose, grid, own_layouts, keep=keep and isinstance(source, Latent))
+        if isinstance(source, Symbols) and source.residual:
+            for ends, parts in zip(layouts, payloads, strict=True):
+                further = [end - last for end in ends if end > last]
+                parts += encode_residual(source.residual.levels, further, grid, coder, self.kernels) if further else []
         symbols = source if isinstance(source, Symbols) else None
         if values is not None:
             symbols = Symbols(values, source.width, source.height, source.tile)
@@ -191,6 +232,7 @@ class Encoder:
             layers=tuple(Layer(size, payload) for size, payload in zip(sizes, payloads, strict=True)),
             extras=(*settings.extras, *table),
             tile=source.tile,
+            residual=source.residual.info if isinstance(source, Symbols) and source.residual else None,
         )
         return write_ohm(file)
 
@@ -215,4 +257,16 @@ class Encoder:
             symbols: its symbols.
             channels: the number of leading channels that are decoded.
         """
-        return decoded_psnr_db(self.windowed, original, symbols, channels)
+        return decoded_psnr_db(self.windowed_for(symbols, channels), original, symbols, channels)
+
+    def windowed_for(self, symbols: Symbols, channels: int) -> WindowedTransforms:
+        """Return the transforms that decode channels: those that a residual among them corrects, or those of the encoder.
+
+        Args:
+            symbols: symbols of an image.
+            channels: the number of leading channels that are decoded.
+        """
+        if symbols.residual_channels(channels):
+            assert self.residual_base is not None
+            return self.residual_base.windowed
+        return self.windowed

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal
 
-from ohmq.bitstream.format import DEFAULT_MAX_PIXELS, bytes_of_rate
+from ohmq.bitstream.format import DEFAULT_MAX_PIXELS, MAX_STEP, MIN_STEP, STEPS_A_LEVEL, bytes_of_rate
 from ohmq.encoder.tuning import TUNINGS, Tuning
 from ohmq.errors import ConfigError
 from ohmq.models.config import ModelConfig
@@ -19,7 +19,7 @@ DEFAULT_EFFORT = 1
 MAX_EFFORT = 2
 DEFAULT_QUALITY = 80.0
 """Quality by default, 0 to 100, for models that have a quality scale; `docs/choose-a-bitrate.md` gives the reason."""
-TARGETS = ("quality", "fraction", "channels", "bpp", "max_bytes", "psnr", "ssimulacra2")
+TARGETS = ("quality", "fraction", "channels", "bpp", "max_bytes", "psnr", "ssimulacra2", "residual")
 """Options that say how large or how good a file is, of which one at most is given."""
 
 
@@ -27,7 +27,7 @@ TARGETS = ("quality", "fraction", "channels", "bpp", "max_bytes", "psnr", "ssimu
 class EncodeOptions:
     """Options of `ohmq.Codec.compress`.
 
-    At most one of the first seven is a target for size or quality. Without any, quality is `DEFAULT_QUALITY`; models without a
+    At most one of the first eight is a target for size or quality. Without any, quality is `DEFAULT_QUALITY`; models without a
     quality scale, and files at a fixed rate, get all channels.
 
     Attributes:
@@ -40,8 +40,11 @@ class EncodeOptions:
         psnr: write the smallest file whose decoded image has at least this PSNR, in dB, over the colours of all pixels
             that are not fully transparent.
         ssimulacra2: write the smallest file whose decoded image has at least this SSIMULACRA2 score, 0 to 100: about 90 looks
-            like the original, 70 is high, 50 medium and 30 low quality. The last four targets end at one of the model's
-            cut points; with RDOQ they also end at group boundaries, and λ is scaled by up to 2 to come near the target.
+            like the original, 70 is high, 50 medium and 30 low quality. bpp, max_bytes, psnr and ssimulacra2 end at one of the
+            model's cut points; with RDOQ they also end at group boundaries, and λ is scaled by up to 2 to come near the target.
+            What all channels do not reach, they reach with a residual.
+        residual: all channels, and a residual, which is what the decoded image lacks of the original, with this quantization
+            step in grey levels, 1 to 255. 4 is about 42 dB. Photo models only.
         layers: limit on the number of layers, the places where a file can be cut; "all": one for each cut point. Default: 1,
             the smallest file.
         fixed_rate: pack symbols without entropy coding, so that the size is known before.
@@ -71,6 +74,7 @@ class EncodeOptions:
     max_bytes: int | None = None
     psnr: float | None = None
     ssimulacra2: float | None = None
+    residual: float | None = None
     layers: int | Literal["all"] = 1
     fixed_rate: bool = False
     flatten: bool = False
@@ -100,6 +104,12 @@ class EncodeOptions:
                 raise ValueError(f"{name} is {value}; it must be positive")
         if self.ssimulacra2 is not None and not 0 < self.ssimulacra2 <= 100:
             raise ValueError(f"ssimulacra2 is {self.ssimulacra2}; it must be above 0 and at most 100")
+        if self.residual is not None and not MIN_STEP <= self.residual * STEPS_A_LEVEL <= MAX_STEP:
+            raise ValueError(
+                f"residual is {self.residual}; its step must be {MIN_STEP // STEPS_A_LEVEL} to {MAX_STEP // STEPS_A_LEVEL}"
+            )
+        if self.residual is not None and self.fixed_rate:
+            raise ValueError(f"residual is {self.residual:g}: there is none at a fixed rate; leave it out")
         if self.effort is not None and self.effort not in range(MAX_EFFORT + 1):
             raise ValueError(f"effort is {self.effort}; it must be 0 to {MAX_EFFORT}")
         if self.effort and self.fixed_rate:
@@ -168,6 +178,22 @@ class EncodeOptions:
         if not self.has_target and has_scale and not self.fixed_rate:
             return DEFAULT_QUALITY
         return self.quality
+
+    def residual_step(self, has_residuals: bool, name: str) -> int | None:
+        """Return the step of the residual, as in `ohmq.bitstream.format.ResidualInfo`; None: none is asked for.
+
+        Args:
+            has_residuals: whether the model has residuals.
+            name: of the model, for messages.
+
+        Raises:
+            ConfigError: a residual, and a model without; ``name`` is its name.
+        """
+        if self.residual is None:
+            return None
+        if not has_residuals:
+            raise ConfigError(f"residual is {self.residual:g}: {name} is no photo model; leave it out")
+        return round(self.residual * STEPS_A_LEVEL)
 
     def uses_rdoq(self, config: ModelConfig) -> bool:
         """Whether a model chooses symbols by RDOQ with these options.

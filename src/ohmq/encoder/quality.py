@@ -1,6 +1,7 @@
 """Quality of a decoded image, as the encoder measures it."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -40,12 +41,12 @@ class DecodedScore:
     """SSIMULACRA2 scores of the images that different symbols of one image decode to.
 
     Args:
-        windowed: the model's transforms.
+        synthesise: gives the image that a number of leading channels of symbols stand for.
         original: the image, mode "L", "LA", "RGB" or "RGBA"; pixels that are fully transparent count as decoded exactly.
     """
 
-    def __init__(self, windowed: WindowedTransforms, original: Image.Image) -> None:
-        self._windowed = windowed
+    def __init__(self, synthesise: Callable[[Symbols, int], Image.Image], original: Image.Image) -> None:
+        self._synthesise = synthesise
         pixels = np.asarray(original)
         self._hidden: Array | None = None
         if original.mode in ("LA", "RGBA"):
@@ -61,7 +62,7 @@ class DecodedScore:
             symbols: symbols of the image.
             channels: the number of leading channels that are decoded.
         """
-        decoded = np.asarray(self._windowed.synthesise(symbols, channels))
+        decoded = np.asarray(self._synthesise(symbols, channels))
         if self._hidden is not None:
             decoded = decoded.copy()
             decoded[self._hidden] = self._pixels[self._hidden]

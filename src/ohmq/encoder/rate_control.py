@@ -1,7 +1,8 @@
 """Rate control: search the number of channels and λ for a target size or quality.
 
 Without RDOQ, symbols do not depend on the target: one file with all layers is coded and cut. With RDOQ, the search bisects the
-number of channels, then λ between the two nearest numbers.
+number of channels, then λ between the two nearest numbers. What all channels do not reach, a residual does, whose step is
+bisected.
 """
 
 import math
@@ -16,6 +17,7 @@ from ohmq.bitstream.psnr_table import psnr_extra
 from ohmq.bitstream.truncate import truncate_ohm
 from ohmq.encoder.encoder import Encoder, FileSettings
 from ohmq.encoder.quality import DecodedScore
+from ohmq.encoder.residual import STEPS, ResidualSource
 from ohmq.encoder.tuning import PoorRange
 from ohmq.errors import UnreachableTargetError, UnsupportedImageError
 from ohmq.metrics import SSIMULACRA2_MIN_SIDE
@@ -59,6 +61,7 @@ class SizeResult(NamedTuple):
     symbols_sha256: str | None = None
 
 
+_T = TypeVar("_T")
 _Result = TypeVar("_Result", SizeResult, QualityResult)
 _Trial = Callable[[int, Source], tuple[bool, _Result]]
 """One trial of the search: takes channels and source, returns (overshoots, result)."""
@@ -70,6 +73,7 @@ def search_size(
     max_bytes: int,
     settings: FileSettings,
     *,
+    original: Image.Image | None = None,
     poor_ranges: Sequence[PoorRange] = (),
     hash_symbols: bool = False,
 ) -> SizeResult:
@@ -80,8 +84,12 @@ def search_size(
         source: symbols of all channels, or a latent.
         max_bytes: limit on the size of the file, in bytes.
         settings: settings of the file.
+        original: the image, for a residual; None: there will be none.
         poor_ranges: numbers of channels that a search with RDOQ avoids; default: none.
         hash_symbols: whether to hash the symbols of the file. Default: no.
+
+    Returns:
+        The file, with a residual if one fits.
 
     Raises:
         UnreachableTargetError: even the first cut point needs more bytes.
@@ -96,7 +104,9 @@ def search_size(
         if result is not None and hash_symbols:
             result = result._replace(symbols_sha256=source.sha256(result.channels))
     if result is not None:
-        return result
+        if original is None or settings.fixed_rate:
+            return result
+        return _with_residual_that_fits(encoder, result, original, max_bytes, settings, hash_symbols)
     extras_bytes = sum(len(extra.body) for extra in settings.extras)
     raise UnreachableTargetError(
         f"the smallest file of this {source.width}x{source.height} image at a cut point "
@@ -143,7 +153,7 @@ def _search_size_with_rdoq(
             table = (psnr_extra([0.0] * len(layout)),)
         trial_settings = replace(settings, extras=(*settings.extras, *table), original=None)
         coded = encoder.encode_layouts(
-            candidate, [encoder.config.layer_ends(channels, settings.layers)], trial_settings, keep=hash_symbols
+            candidate, [encoder.layer_ends(channels, settings.layers)], trial_settings, keep=hash_symbols
         )
         (file,) = coded.files
         if hash_symbols and len(file) <= max_bytes and (not kept or len(file) > kept[0][0]):
@@ -165,6 +175,49 @@ def _search_size_with_rdoq(
         plain = source._replace(effort=0)
         return _search_size_with_rdoq(encoder, plain, max_bytes, settings, poor_ranges, advance, hash_symbols)
     return None, min(len(result.file) for _, result in trials)
+
+
+def _with_residual_that_fits(
+    encoder: Encoder,
+    result: SizeResult,
+    original: Image.Image,
+    max_bytes: int,
+    settings: FileSettings,
+    hash_symbols: bool,
+) -> SizeResult:
+    """Search the finest residual whose file fits; without one, return the result of the search for channels and λ."""
+    if not encoder.residual_base or result.channels < encoder.config.channels_max:
+        return result
+    if isinstance(result.source, Latent) and result.source.lambda_scale > 1:  # no room for all channels at their own λ
+        return result
+    residual = ResidualSource.of(encoder, result.source, original)
+
+    def trial(symbols: Symbols) -> tuple[bool, bytes]:
+        file = encoder.encode(symbols, residual.channels, settings)
+        return len(file) > max_bytes, file
+
+    fitting = [(file, symbols) for overshoots, file, symbols in _bisect_steps(residual, trial) if not overshoots]
+    if not fitting:
+        return result
+    file, symbols = fitting[-1]
+    digest = symbols.sha256(residual.channels) if hash_symbols else None
+    return SizeResult(file, residual.channels, symbols, digest)
+
+
+def _bisect_steps(
+    residual: ResidualSource, trial: Callable[[Symbols], tuple[bool, _T]]
+) -> list[tuple[bool, _T, Symbols]]:
+    """Bisect the steps of a residual, from few bits to many, for the first that overshoots; returns all trials."""
+    trials = []
+    low, high = 0, len(STEPS)
+    with phase("search for the residual", high.bit_length()) as advance:
+        while low < high:
+            middle = (low + high) // 2
+            symbols = residual.quantized(STEPS[middle])
+            trials.append((*trial(symbols), symbols))
+            low, high = (low, middle) if trials[-1][0] else (middle + 1, high)
+            advance()
+    return trials
 
 
 def search_psnr(
@@ -194,11 +247,11 @@ def search_psnr(
     def measure(symbols: Symbols, channels: int) -> float:
         return encoder.psnr_db(original, symbols, channels)
 
-    best = _search_quality(encoder, source, psnr_db, measure, poor_ranges, "search for the PSNR")
+    best = _search_quality(encoder, source, original, psnr_db, measure, poor_ranges, "search for the PSNR")
     if best.reached >= psnr_db:
         return best
     raise UnreachableTargetError(
-        f"{encoder.name} reaches {best.reached:.2f} dB on this image, with {counted(best.channels, 'channel')}; "
+        f"{encoder.name} reaches {best.reached:.2f} dB on this image, with {_described(encoder, best.channels)}; "
         f"{psnr_db:g} dB are out of its reach"
     )
 
@@ -231,19 +284,30 @@ def search_ssimulacra2(
             f"an image of {original.width}x{original.height} has no SSIMULACRA2 score, which needs {SSIMULACRA2_MIN_SIDE} "
             "pixels a side; give a quality or a PSNR instead"
         )
-    scorer = DecodedScore(encoder.windowed, original)
-    best = _search_quality(encoder, source, score, scorer.measure, poor_ranges, "search for the score")
+
+    def synthesise(symbols: Symbols, channels: int) -> Image.Image:
+        return encoder.windowed_for(symbols, channels).synthesise(symbols, channels)
+
+    scorer = DecodedScore(synthesise, original)
+    best = _search_quality(encoder, source, original, score, scorer.measure, poor_ranges, "search for the score")
     if best.reached >= score:
         return best
     raise UnreachableTargetError(
         f"{encoder.name} reaches a SSIMULACRA2 score of {best.reached:.2f} on this image, with "
-        f"{counted(best.channels, 'channel')}; {score:g} is out of its reach"
+        f"{_described(encoder, best.channels)}; {score:g} is out of its reach"
     )
+
+
+def _described(encoder: Encoder, channels: int) -> str:
+    """Say how many channels a result has, and whether it has a residual."""
+    last = encoder.config.channels_max
+    return counted(min(channels, last), "channel") + (" and the finest residual" if channels > last else "")
 
 
 def _search_quality(
     encoder: Encoder,
     source: Source,
+    original: Image.Image,
     target: float,
     measure: Callable[[Symbols, int], float],
     poor_ranges: Sequence[PoorRange],
@@ -265,11 +329,30 @@ def _search_quality(
                 reaching,
                 key=lambda result: (result.reached, result.channels, -cast(Latent, result.source).lambda_scale),
             )
+        if isinstance(source, Latent) and encoder.residual_base:
+            return _residual_for_quality(encoder, source, original, target, measure)
         for channels in _stops(encoder, poor_ranges) if has_lambda else encoder.config.cut_points:
             trials.append(trial(channels, source))
             if trials[-1][0]:
                 return trials[-1][1]
+        if encoder.residual_base:
+            return _residual_for_quality(encoder, source, original, target, measure)
         return max((result for _, result in trials), key=lambda result: result.reached)
+
+
+def _residual_for_quality(
+    encoder: Encoder, source: Source, original: Image.Image, target: float, measure: Callable[[Symbols, int], float]
+) -> QualityResult:
+    """Search the coarsest residual that reaches a quality; if none does, return the finest one."""
+    residual = ResidualSource.of(encoder, source, original)
+
+    def trial(symbols: Symbols) -> tuple[bool, QualityResult]:
+        reached = measure(symbols, residual.channels)
+        return reached >= target, QualityResult(residual.channels, reached, symbols)
+
+    results = [result for _, result, _ in _bisect_steps(residual, trial)]
+    reaching = [result for result in results if result.reached >= target]
+    return min(reaching, key=lambda result: result.reached) if reaching else results[-1]
 
 
 def _most_trials(encoder: Encoder, source: Source, poor_ranges: Sequence[PoorRange]) -> int:

@@ -117,22 +117,26 @@ def suited_images(codec: Codec, images: Images) -> Images:
 
 
 class ModelSetting(NamedTuple):
-    """How a file of the model is coded: at a quality, or with a number of channels.
+    """How a file of the model is coded: at a quality, with a number of channels, or with all and a residual.
 
     Attributes:
         quality: as for `Codec.compress`; None: ``channels`` counts.
         channels: number of channels.
         lambda_scale: factor on the Lagrange multiplier of RDOQ, with ``channels``.
+        residual: as for `Codec.compress`; None: no residual.
     """
 
     quality: float | None = None
     channels: int = 0
     lambda_scale: float = 1.0
+    residual: float | None = None
 
     def __str__(self) -> str:
         """The setting, for people."""
         if self.quality is not None:
             return f"quality {self.quality:g}"
+        if self.residual is not None:
+            return f"residual, step {self.residual:g}"
         scale = "" if self.lambda_scale == 1 else f", λ × {self.lambda_scale:g}"
         return counted(self.channels, "channel") + scale
 
@@ -145,12 +149,14 @@ class ModelSetting(NamedTuple):
             options: effort and tuning.
 
         Raises:
-            ConfigError: a quality, and a model without a quality scale; or a factor, and a model without RDOQ.
+            ConfigError: a quality, and a model without a quality scale; or a factor or a residual, and a model without RDOQ.
         """
         area = pixels.shape[0] * pixels.shape[1]
         clock = time.perf_counter()
         if self.quality is not None:
             data = codec.compress(pixels, replace(options, quality=self.quality), max_pixels=area)
+        elif self.residual is not None:
+            data = codec.compress(pixels, replace(options, residual=self.residual), max_pixels=area)
         elif self.lambda_scale == 1:
             data = codec.compress(pixels, replace(options, channels=self.channels, layers=1), max_pixels=area)
         elif codec.config.supports_rdoq:

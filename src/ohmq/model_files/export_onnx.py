@@ -85,6 +85,7 @@ def export_onnx(frozen: "FrozenModel", folder: Path, *, force: bool = False) -> 
             name: {"synthesis_halo": int(frozen.transforms.with_decoder(name).synthesis_halo)}
             for name in frozen.decoders
         },
+        "decoder_ids": {name: value.hex() for name, value in frozen.decoder_ids.items()},
         "sha256": sha256 | {"tensors": content_digest(frozen.config, tensors).hex()},
     }
     data = safetensors_bytes(tensors, metadata={"ohmq_onnx": json.dumps(header, sort_keys=True)})

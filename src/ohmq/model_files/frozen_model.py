@@ -20,7 +20,7 @@ from safetensors.numpy import save as safetensors_bytes
 from ohmq.entropy.context_prior import IntegerContextPrior
 from ohmq.entropy.tabulated_prior import IntegerTabulatedPrior
 from ohmq.errors import ConfigError, ModelFileError
-from ohmq.model_files.identity import bitstream_digest, content_id, transforms_digest
+from ohmq.model_files.identity import bitstream_digest, content_id, decoder_id, transforms_digest
 from ohmq.model_files.integer_prior import integer_prior
 from ohmq.model_files.tensor_file import read_tensor_file
 from ohmq.models import CompressionModel, ModelConfig, PhotoConfig, build_model, config_from_dict
@@ -90,6 +90,17 @@ class FrozenModel:
     def transforms_id(self) -> bytes:
         """Version of the transforms and the post-filter, 4 bytes: with the same bitstream id, the same pixels."""
         return transforms_digest(self.config, self.tensors)[:4]
+
+    @cached_property
+    def decoder_ids(self) -> dict[str, bytes]:
+        """Ids of the decoders, 4 bytes each, by name; "standard" is the model's own synthesis transform."""
+        own = {key.removeprefix(_SYNTHESIS): self.tensors[key] for key in self.tensors if key.startswith(_SYNTHESIS)}
+        own |= {key: value for key, value in self.tensors.items() if key.startswith("filters.")}
+        ids = {
+            name: decoder_id(config.to_dict(), _below(f"{_DECODERS}{name}.", self.tensors))
+            for name, config in self.decoders.items()
+        }
+        return {"standard": decoder_id(self.config.to_dict(), own)} | ids
 
     @cached_property
     def filters(self) -> PostFilter | None:

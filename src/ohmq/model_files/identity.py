@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ohmq.models.config import ModelConfig
 
-__all__ = ["bitstream_digest", "content_digest", "content_id", "is_bitstream_tensor", "transforms_digest"]
+__all__ = ["bitstream_digest", "content_digest", "content_id", "decoder_id", "is_bitstream_tensor", "transforms_digest"]
 
 CODEWORD_TENSORS = frozenset(f"quantizer.{name}" for name in ("codewords", "values", "directions", "output_bias"))
 """Tensors of quantizers that turn symbols into a latent."""
@@ -77,6 +77,19 @@ def content_id(config: ModelConfig, tensors: Mapping[str, NDArray[Any]]) -> byte
         4 bytes.
     """
     return content_digest(config, tensors)[:4]
+
+
+def decoder_id(fields: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return the id of a decoder, which files with a residual carry: the first 4 bytes of the SHA-256 of all that it holds.
+
+    Args:
+        fields: its configuration.
+        tensors: its weights and those of its post-filter, names without those of the decoder.
+
+    Returns:
+        4 bytes.
+    """
+    return _digest(fields, tensors)[:4]
 
 
 def _digest(fields: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> bytes:

@@ -9,7 +9,7 @@ Symbols are decoded by the same integers as everywhere; pixels may differ by 1 o
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ class OnnxModel:
         transforms_id: version of the transforms and the post-filter, 4 bytes; empty in folders of older releases.
         transforms: runs its transforms.
         thumbnails: maps for thumbnails; None: they are reduced from decoded images.
+        decoder_ids: ids of the decoders, 4 bytes each, by name; empty in folders of older releases.
     """
 
     name: str
@@ -65,6 +66,7 @@ class OnnxModel:
     transforms_id: bytes
     transforms: OnnxTransforms
     thumbnails: Thumbnails | None = None
+    decoder_ids: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def load_onnx(folder: Path) -> OnnxModel:
@@ -89,7 +91,8 @@ def load_onnx(folder: Path) -> OnnxModel:
         config = config_from_dict(header["config"])
         model_id, transforms_id = (bytes.fromhex(header.get(key, "")) for key in ("model_id", "transforms_id"))
         halos = int(header["analysis_halo"]), int(header["synthesis_halo"])
-    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        ids = {str(decoder): bytes.fromhex(value) for decoder, value in header.get("decoder_ids", {}).items()}
+    except (AttributeError, ConfigError, KeyError, TypeError, ValueError) as error:
         raise ModelFileError(f"{path}: {error}") from error
     name = str(header.get("name", folder.name))
     prior = integer_prior(name, config, _below("prior", tensors))
@@ -123,7 +126,7 @@ def load_onnx(folder: Path) -> OnnxModel:
         raise ConfigError(f"{error.name} is not installed; it comes with: pip install 'ohmq[onnx]'") from error
     except ModelFileError as error:
         raise ModelFileError(f"{folder}: {error}") from error
-    return OnnxModel(name, config, prior, model_id, transforms_id, transforms, thumbnails)
+    return OnnxModel(name, config, prior, model_id, transforms_id, transforms, thumbnails, ids)
 
 
 def _decoder_halos(path: Path, record: Any) -> dict[str, int]:

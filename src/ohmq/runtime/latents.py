@@ -10,6 +10,7 @@ from PIL import Image
 
 from ohmq.geometry import Window
 from ohmq.models.config import BLOCK
+from ohmq.runtime.residual import Residual
 
 __all__ = ["Latent", "PerceptualWeights", "Source", "Symbols", "cut_pixels"]
 
@@ -25,12 +26,27 @@ class Symbols(NamedTuple):
         width: of the image, in pixels.
         height: of the image, in pixels.
         tile: side of the tiles that are coded independently, in latent positions; 0: the latent is coded in one piece.
+        residual: what the image of all of the model's channels lacks; its channels follow the model's. None: no residual.
     """
 
     values: Array
     width: int
     height: int
     tile: int = 0
+    residual: Residual | None = None
+
+    @property
+    def num_channels(self) -> int:
+        """The number of channels, with those of the residual."""
+        return int(self.values.shape[-1]) + (0 if self.residual is None else len(self.residual.levels))
+
+    def residual_channels(self, channels: int) -> int:
+        """Return how many of the first ``channels`` channels belong to the residual.
+
+        Args:
+            channels: the number of channels.
+        """
+        return 0 if self.residual is None else max(0, channels - int(self.values.shape[-1]))
 
     def sha256(self, channels: int) -> str:
         """Hash the first ``channels`` channels: encoder and decoder of one file give the same hash, on every machine.
@@ -40,11 +56,16 @@ class Symbols(NamedTuple):
 
         Returns:
             SHA-256, in hexadecimal, of the text "ohmq symbols", then patches, h, w and channels, then the symbols of shape
-            (patches, h, w, channels) in C order; sizes in 4 bytes, symbols in 2, little-endian.
+            (patches, h, w, channels) in C order; sizes in 4 bytes, symbols in 2, little-endian. For channels of a residual
+            follow the text "residual", its step in 4 bytes and its levels of shape (channels, 2 h, 2 w) in 2.
         """
         values = np.ascontiguousarray(self.values[..., :channels], "<u2")
         digest = hashlib.sha256(b"ohmq symbols" + np.array(values.shape, "<u4").tobytes())
         digest.update(values.data)
+        if count := self.residual_channels(channels):
+            assert self.residual is not None
+            digest.update(b"residual" + np.array(self.residual.info.step, "<u4").tobytes())
+            digest.update(np.ascontiguousarray(self.residual.levels[:count], "<i2").data)
         return digest.hexdigest()
 
 

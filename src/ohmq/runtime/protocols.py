@@ -164,5 +164,9 @@ class CodingModel(Protocol):
         """The runtime of its transforms."""
 
     @property
+    def decoder_ids(self) -> Mapping[str, bytes]:
+        """Ids of its decoders, 4 bytes each, by name."""
+
+    @property
     def thumbnails(self) -> Thumbnails | None:
         """Maps for thumbnails; None: they are reduced from decoded images."""

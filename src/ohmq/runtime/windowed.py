@@ -161,8 +161,18 @@ class WindowedTransforms:
             for box, pixels in self.synthesised_parts(symbols, channels):
                 image.paste(Image.fromarray(pixels), box)
             return image
-        patches = self.transforms.pixels(symbols.values, channels)
-        return Image.fromarray(from_patches(patches, symbols.height, symbols.width))
+        patches = self.transforms.pixels(symbols.values, self._model_channels(symbols, channels))
+        pixels = from_patches(patches, symbols.height, symbols.width)
+        return Image.fromarray(self._corrected(symbols, channels, pixels, Window(0, 0, *symbols.values.shape[1:3])))
+
+    def _model_channels(self, symbols: Symbols, channels: int) -> int:
+        """Return how many of the first ``channels`` channels are the model's."""
+        return channels - symbols.residual_channels(channels)
+
+    def _corrected(self, symbols: Symbols, channels: int, pixels: Array, place: Window) -> Array:
+        """Add the residual to decoded pixels of a window, as far as it is among the first ``channels`` channels."""
+        count = symbols.residual_channels(channels)
+        return symbols.residual.added_to(pixels, place, count) if symbols.residual and count else pixels
 
     def needs_windows(self, symbols: Symbols | Latent) -> bool:
         """Whether an image is synthesised window by window.
@@ -180,14 +190,15 @@ class WindowedTransforms:
             channels: the number of leading channels.
         """
         rows, columns = symbols.values.shape[1:3]
-        halo = self.transforms.synthesis_halo
+        halo, count = self.transforms.synthesis_halo, self._model_channels(symbols, channels)
         for window in steps(windows(rows, columns, WINDOW), f"image of {channels} channels"):
             outer = window.widened(halo, rows, columns)
             left, upper, right, lower = box = pixel_box(window, symbols.width, symbols.height)
-            part = symbols.values[:, outer.rows, outer.columns, :channels]
-            decoded = self.transforms.pixels(part, channels, window.within(outer))[0]
+            part = symbols.values[:, outer.rows, outer.columns, :count]
+            decoded = self.transforms.pixels(part, count, window.within(outer))[0]
             inside = decoded[:, : lower - upper, : right - left]
-            yield ImagePart(box, np.ascontiguousarray(inside.transpose(1, 2, 0)))
+            pixels = np.ascontiguousarray(inside.transpose(1, 2, 0))
+            yield ImagePart(box, self._corrected(symbols, channels, pixels, window))
 
     def thumbnail(self, symbols: Symbols, channels: int, scale: int, thumbnails: Thumbnails | None) -> Image.Image:
         """Return the image at a scale, window by window.
@@ -209,9 +220,10 @@ class WindowedTransforms:
                 image.paste(Image.fromarray(pixels).reduce(scale), (box[0] // scale, box[1] // scale))
             return image
         rows, columns = symbols.values.shape[1:3]
+        count = self._model_channels(symbols, channels)  # a block's mean changes little by a residual
         for window in windows(rows, columns, WINDOW):
-            part = symbols.values[:, window.rows, window.columns, :channels].astype(np.int64)
-            pixels = thumbnails.maps[scale].apply(self.transforms.dequantized(part, channels)[0])
+            part = symbols.values[:, window.rows, window.columns, :count].astype(np.int64)
+            pixels = thumbnails.maps[scale].apply(self.transforms.dequantized(part, count)[0])
             image.paste(Image.fromarray(pixels), (window.left * BLOCK // scale, window.top * BLOCK // scale))
         return image
 

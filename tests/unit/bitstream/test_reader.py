@@ -65,7 +65,7 @@ def test_messages_of_damaged_files() -> None:
         read_header(b"\x89PNG\r\n\x1a\n" + data)
     with pytest.raises(UnsupportedVersionError, match="version 2"):
         read_header(data[:4] + b"\x02" + data[5:])
-    for flags in (b"\x41", b"\x11", b"\x21"):
+    for flags in (b"\x41", b"\x81", b"\x21"):
         with pytest.raises(UnsupportedVersionError, match="flags"):
             read_header(data[:5] + flags + data[6:])
     with pytest.raises(ChecksumError, match="header"):

@@ -30,7 +30,7 @@ from ohmq.errors import ConfigError
         ({"quality": math.nan}, "quality is nan"),
         (
             {"quality": 60, "bpp": 0.5},
-            "at most one of quality, fraction, channels, bpp, max_bytes, psnr and ssimulacra2",
+            "at most one of quality, fraction, channels, bpp, max_bytes, psnr, ssimulacra2 and residual",
         ),
         ({"quality": 60, "fixed_rate": True}, "does not hold at a fixed rate"),
         ({"layers": 0}, "layers is 0; it must be a number from 1, or 'all'"),
