@@ -63,6 +63,10 @@ def test_targets_beyond_all_channels_are_met(shipped: Codec, photo: Image.Image)
         coded = shipped.compress_prepared(photo, EncodeOptions(max_bytes=limit))
         assert coded.residual is not None
         assert 0.93 * limit < len(coded.data) <= limit
+    limit = len(coded.data)
+    with_table = shipped.compress(photo, max_bytes=limit, psnr_table=True)
+    assert 0.93 * limit < len(with_table) <= limit
+    assert psnr_table(with_table)[-1] == pytest.approx(reached(shipped, photo, with_table), abs=0.011)
     with pytest.raises(UnreachableTargetError, match=r"with 1000 channels and the finest residual; 80 dB"):
         shipped.compress(photo, psnr=80)
 

@@ -61,7 +61,6 @@ class SizeResult(NamedTuple):
     symbols_sha256: str | None = None
 
 
-_T = TypeVar("_T")
 _Result = TypeVar("_Result", SizeResult, QualityResult)
 _Trial = Callable[[int, Source], tuple[bool, _Result]]
 """One trial of the search: takes channels and source, returns (overshoots, result)."""
@@ -191,33 +190,35 @@ def _with_residual_that_fits(
     if isinstance(result.source, Latent) and result.source.lambda_scale > 1:  # no room for all channels at their own λ
         return result
     residual = ResidualSource.of(encoder, result.source, original)
-
-    def trial(symbols: Symbols) -> tuple[bool, bytes]:
-        file = encoder.encode(symbols, residual.channels, settings)
-        return len(file) > max_bytes, file
-
-    fitting = [(file, symbols) for overshoots, file, symbols in _bisect_steps(residual, trial) if not overshoots]
-    if not fitting:
+    trial_settings = settings
+    if settings.original is not None:  # room for the table, whose content is not known yet
+        table = psnr_extra([0.0] * len(encoder.layer_ends(residual.channels, settings.layers)))
+        trial_settings = replace(settings, extras=(*settings.extras, table), original=None)
+    step, _ = _bisect_steps(
+        residual, lambda symbols: len(encoder.encode(symbols, residual.channels, trial_settings)) > max_bytes
+    )
+    if step is None:
         return result
-    file, symbols = fitting[-1]
+    symbols = residual.quantized(step)
     digest = symbols.sha256(residual.channels) if hash_symbols else None
-    return SizeResult(file, residual.channels, symbols, digest)
+    return SizeResult(encoder.encode(symbols, residual.channels, settings), residual.channels, symbols, digest)
 
 
-def _bisect_steps(
-    residual: ResidualSource, trial: Callable[[Symbols], tuple[bool, _T]]
-) -> list[tuple[bool, _T, Symbols]]:
-    """Bisect the steps of a residual, from few bits to many, for the first that overshoots; returns all trials."""
-    trials = []
+def _bisect_steps(residual: ResidualSource, overshoots: Callable[[Symbols], bool]) -> tuple[int | None, int | None]:
+    """Bisect the steps of a residual, from few bits to many.
+
+    Only one residual is kept at a time: those of large images take much memory.
+
+    Returns:
+        The last step that does not overshoot, and the first that does; None where there is none.
+    """
     low, high = 0, len(STEPS)
     with phase("search for the residual", high.bit_length()) as advance:
         while low < high:
             middle = (low + high) // 2
-            symbols = residual.quantized(STEPS[middle])
-            trials.append((*trial(symbols), symbols))
-            low, high = (low, middle) if trials[-1][0] else (middle + 1, high)
+            low, high = (low, middle) if overshoots(residual.quantized(STEPS[middle])) else (middle + 1, high)
             advance()
-    return trials
+    return (STEPS[low - 1] if low else None), (STEPS[low] if low < len(STEPS) else None)
 
 
 def search_psnr(
@@ -345,14 +346,16 @@ def _residual_for_quality(
 ) -> QualityResult:
     """Search the coarsest residual that reaches a quality; if none does, return the finest one."""
     residual = ResidualSource.of(encoder, source, original)
+    reached: dict[int, float] = {}
 
-    def trial(symbols: Symbols) -> tuple[bool, QualityResult]:
-        reached = measure(symbols, residual.channels)
-        return reached >= target, QualityResult(residual.channels, reached, symbols)
+    def reaches(symbols: Symbols) -> bool:
+        assert symbols.residual is not None
+        reached[symbols.residual.info.step] = quality = measure(symbols, residual.channels)
+        return quality >= target
 
-    results = [result for _, result, _ in _bisect_steps(residual, trial)]
-    reaching = [result for result in results if result.reached >= target]
-    return min(reaching, key=lambda result: result.reached) if reaching else results[-1]
+    _, step = _bisect_steps(residual, reaches)
+    step = step or STEPS[-1]
+    return QualityResult(residual.channels, reached[step], residual.quantized(step))
 
 
 def _most_trials(encoder: Encoder, source: Source, poor_ranges: Sequence[PoorRange]) -> int:
