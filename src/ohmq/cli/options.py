@@ -211,7 +211,7 @@ _ENCODER_OPTIONS = (
         "--residual",
         type=NumberRange(1, 255),
         metavar="STEP",
-        help="Or: write all channels, and a residual with this quantization step in grey levels; 4 is about 42 dB. "
+        help="Or: write all channels, and a residual with this quantization step in grey levels; 4 is about 41 dB. "
         "--bpp, --max-bytes, --psnr and --ssimulacra2 add a residual themselves where they need it.",
     ),
     click.option(

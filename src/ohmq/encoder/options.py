@@ -44,7 +44,7 @@ class EncodeOptions:
             model's cut points; with RDOQ they also end at group boundaries, and λ is scaled by up to 2 to come near the target.
             What all channels do not reach, they reach with a residual.
         residual: all channels, and a residual, which is what the decoded image lacks of the original, with this quantization
-            step in grey levels, 1 to 255. 4 is about 42 dB. Photo models only.
+            step in grey levels, 1 to 255. 4 is about 41 dB. Photo models only.
         layers: limit on the number of layers, the places where a file can be cut; "all": one for each cut point. Default: 1,
             the smallest file.
         fixed_rate: pack symbols without entropy coding, so that the size is known before.
