@@ -512,7 +512,8 @@ class Codec:
             channels: decode the layers that hold at most this number of channels; default: all.
             allow_truncated: decode the leading whole layers of a file that ends early.
             max_pixels: limit on width × height; larger images are refused before anything is allocated.
-            decoder: one of `decoders`: "fast", "standard" or "best"; default: that of the codec, "standard".
+            decoder: one of `decoders`: "fast", "standard" or "best"; default: that of the codec, "standard". A residual is
+                added to the image of the decoder that it was made for, whatever is given here.
             scale: 8 or 16: width and height are divided by it and rounded up; default: 1.
 
         Returns:
