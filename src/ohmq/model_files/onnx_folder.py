@@ -3,7 +3,7 @@
 The folder holds ``analysis.onnx`` (images in [0, 1] to latents), ``synthesis.onnx`` (latents to images),
 ``decoder_NAME.onnx`` for each further decoder (latents and a number of channels to images) and ``model.safetensors``
 (quantizer, integer tables, post-filters; in its header configuration, ids and checksums).
-Symbols are decoded by the same integers as everywhere; pixels may differ by 1 of 255.
+Symbols are decoded by the same integers as everywhere; pixels may differ by 1 of 255, single values by more (docs/devices.md).
 """
 
 import hashlib
